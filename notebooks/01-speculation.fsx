@@ -1,0 +1,216 @@
+(**
+# Self-speculative decoding
+
+A language model writes one token at a time, and reads all of its weights for each. Most tokens are easy: the
+first few layers know them already. **Self-speculation** makes use of that without changing the text:
+
+1. **draft**: the first *E* of the *L* layers, with the model's own head, guess up to *d* tokens, one by one;
+2. **verify**: one pass of the remaining layers over all the guesses tells what the whole model would have written;
+3. **accept**: the guesses are kept up to the first wrong one, and one token of the whole model's own follows.
+
+So a round yields 1 to *d* + 1 tokens, and each of them is what the whole model says. No second model is needed:
+the draft is the model's own front, and what it computed is used again when verifying.
+
+This notebook runs anywhere: its model is random and small, with layers that matter less the deeper they are. Name
+a real one in the environment variable `LAYERSKIP_NOTEBOOK_MODEL` (a Hugging Face folder or a .gguf file), and
+every cell below is about that one. `dotnet build -c Release` makes the two assemblies of the first cell.
+*)
+
+#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+
+open System
+open LayerSkip
+
+let small: LlamaConfig = {
+    Family = Family.Llama
+    Vocabulary = 256
+    Hidden = 64
+    Intermediate = 128
+    Layers = 8
+    Heads = 4
+    KvHeads = 2
+    HeadDim = 16
+    Context = 256
+    NormEps = 1e-5
+    RopeTheta = 10000.0
+    RopeScaling = RopeScaling.Default
+    Windows = Array.create 8 None
+    QkvBias = false
+    OutputBias = false
+    MlpBias = false
+    QkNorm = false
+    TiedHead = false
+    Bos = None
+    StopIds = [||]
+    StoredDtype = None
+}
+
+let weights, tokenizer, prompt =
+    match Environment.GetEnvironmentVariable "LAYERSKIP_NOTEBOOK_MODEL" with
+    | null
+    | "" -> Weights.random 3L 0.5 Dtype.F64 Device.Cpu small, None, [| 1; 2; 3 |]
+    | path ->
+        let checkpoint = Checkpoint.load path None Device.Cpu |> Check.getOrRaise
+        let prompt =
+            match checkpoint.Tokenizer with
+            | Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
+            | None -> [| 1 |]
+        checkpoint.Weights, checkpoint.Tokenizer, prompt
+
+let layers = weights.Config.Layers
+printfn $"{layers} layers, {Weights.parameters weights.Config} parameters, a prompt of {prompt.Length} tokens"
+
+(**
+## The same text
+
+We decode 64 tokens twice: with every layer for every token, and with drafts of up to 4 tokens by the first
+quarter of the layers. Nothing is sampled, so the two must agree token by token, and do.
+*)
+
+let generate strategy =
+    let options = {
+        Strategy = strategy
+        Sampling = Sampling.Greedy
+        MaxNewTokens = 64
+        StopIds = [||]
+        StopTexts = []
+        ShowSpecial = false
+        Seed = 0L
+    }
+
+    Generation.run weights tokenizer options prompt |> Check.getOrRaise |> List.ofSeq
+
+let completion events =
+    events
+    |> List.pick (function
+        | GenerationEvent.End(_, completion) -> Some completion
+        | _ -> None)
+
+let exitAt layer = ExitLayer.TryCreate(layers, layer) |> Check.getOrRaise
+let speculate exit draftLength = generate (Strategy.SelfSpeculative(exitAt exit, draftLength))
+let firstTokens count (ids: int[]) = ids |> Seq.truncate count |> Seq.map string |> String.concat " "
+
+let quarter = max 1 (layers / 4)
+let plain = completion (generate Strategy.Autoregressive)
+let events = speculate quarter 4
+let speculative = completion events
+
+printfn $"autoregressive    {firstTokens 14 plain.TokenIds} ..."
+printfn $"self-speculative  {firstTokens 14 speculative.TokenIds} ..."
+printfn $"all {plain.TokenIds.Length} tokens equal: {plain.TokenIds = speculative.TokenIds}"
+plain.Text |> Option.iter (printfn "\n%s")
+
+(**
+Stopping at the early layers and trusting them is another matter: that writes another text.
+*)
+
+let early = completion (generate (Strategy.EarlyExit(exitAt quarter)))
+let agreed = Seq.zip plain.TokenIds early.TokenIds |> Seq.takeWhile (fun (a, b) -> a = b) |> Seq.length
+
+printfn $"layers 1 to {quarter} alone  {firstTokens 14 early.TokenIds} ..."
+printfn $"the first {agreed} tokens agree with the whole model's"
+
+(**
+## Round by round
+
+Decoding is a sequence of events: tokens, each with its origin, and the rounds that they came in. Below, a filled
+circle is a draft that was kept, an empty one a draft that was refused, and the number is the whole model's own token.
+*)
+
+let rounds =
+    events
+    |> List.choose (function
+        | GenerationEvent.Round round -> Some round
+        | _ -> None)
+
+printfn "round  drafted  accepted"
+
+for index, round in rounds |> List.indexed |> List.truncate 12 do
+    let circles = String('●', round.Accepted) + String('○', round.Drafted - round.Accepted)
+    printfn
+        $"{index + 1, 5}  {round.Drafted, 7}  {round.Accepted, 8}  {circles, -4}  {Array.last round.Tokens}"
+
+(**
+How many drafts did a round keep? The histogram is what to look at when *d* is chosen: where the last bar is long,
+longer drafts would be kept too; where the first is, drafting is wasted.
+*)
+
+let bar largest count = String('█', (40 * count + largest - 1) / max 1 largest)
+let stats = speculative.Stats
+let mostRounds = Array.max stats.AcceptanceHistogram
+
+for kept, count in Array.indexed stats.AcceptanceHistogram do
+    printfn $"kept {kept}  {count, 3}  {bar mostRounds count}"
+
+printfn
+    $"\n{stats.NumAcceptedDraftTokens} of {stats.NumDraftTokens} drafts kept ({stats.DraftAcceptanceRate:P0}), {stats.MeanAcceptanceLength:F2} tokens a round"
+
+(**
+Who wrote the text? `Prefill` is the first token, from the pass over the prompt; `Drafted` came from the early
+layers; `Corrected` replaced a refused draft; `Bonus` came for free after a draft that was kept entirely; `Plain` is
+a step that had no room for a draft.
+*)
+
+let origins =
+    events
+    |> List.choose (function
+        | GenerationEvent.Token(_, origin, _) -> Some(string origin)
+        | _ -> None)
+    |> List.countBy id
+    |> List.sortByDescending snd
+
+for origin, count in origins do
+    printfn $"{origin, -9}  {count, 3}  {bar (snd origins.Head) count}"
+
+(**
+## Which exit, how many drafts?
+
+A later exit drafts better, and costs more. On small batches time goes into reading weights, so count the layers that
+are read: plain decoding reads *L* a token. A round of *d* drafts reads layers 1 to *E* once for each draft and once
+more for the last one, and layers *E* + 1 to *L* once for them all: *dE* + *L*. That makes the expected gain
+
+> tokens a round × *L* / (*dE* + *L*)
+
+without the head, which is read *d* + 1 times a round and matters where the vocabulary is large. The text is
+the same in every case; only the way to it differs.
+*)
+
+let draftLengths = [ 1; 2; 4; 8 ]
+let exits = [ 1 .. layers - 1 ] |> List.filter (fun exit -> layers <= 10 || exit % (layers / 8) = 0)
+
+let grid = [
+    for exit in exits do
+        for length in draftLengths do
+            let run = completion (speculate exit length)
+            (exit, length), run
+]
+
+let gain (exit, length) (run: Completion) =
+    // The last rounds draft less, where the text's limit is near.
+    let read = run.Stats.Rounds |> Array.sumBy (fun (drafted, _) -> drafted * exit + layers)
+    float ((run.TokenIds.Length - 1) * layers) / float read
+
+let table title cell =
+    printfn $"""{title, -10}{String.concat "" [ for length in draftLengths -> $"   d = {length}" ]}"""
+
+    for exit, row in List.groupBy (fst >> fst) grid do
+        let name = $"E = {exit}"
+        printfn $"""{name, -10}{String.concat "" [ for point, run in row -> $"{cell point run, 8}" ]}"""
+
+table "accepted" (fun _ run -> $"{run.Stats.DraftAcceptanceRate:P0}")
+printfn ""
+table "gain" (fun point run -> $"{gain point run:F2}x")
+
+let (bestExit, bestLength), best = grid |> List.maxBy (fun (point, run) -> gain point run)
+printfn $"\nbest: E = {bestExit}, d = {bestLength}: {gain (bestExit, bestLength) best:F2}x"
+printfn
+    $"every text equals the plain one: {grid |> List.forall (fun (_, run) -> run.TokenIds = plain.TokenIds)}"
+
+(**
+Below 1x speculation costs more than it saves. The acceptance rate is a property of the model: an ordinary one
+has no good early exits, and training with layer dropout and an early-exit loss gives it some. That is what
+LayerSkip is about.
+*)
+
+(weights :> IDisposable).Dispose()

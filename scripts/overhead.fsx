@@ -1,0 +1,117 @@
+// What self-speculative decoding costs beside its layer passes: the time of a whole decoding over the median time
+// of each kind of pass times how often it ran.
+//
+//     dotnet fsi scripts/overhead.fsx --model DIR --exit-layer E --draft-length D --max-new-tokens N
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+
+open System
+open System.Diagnostics
+open LayerSkip
+
+let given =
+    fsi.CommandLineArgs[1..]
+    |> Array.filter (fun argument -> argument <> "--")
+    |> Array.chunkBySize 2
+    |> Array.map (fun pair -> pair[0], Array.last pair)
+    |> Map.ofArray
+
+let orStop result =
+    match result with
+    | Ok value -> value
+    | Error faults ->
+        eprintfn "overhead: %s" (LayerSkipError.summary faults)
+        exit 2
+
+let model =
+    match Map.tryFind "--model" given with
+    | Some path -> Checkpoint.load path None Device.Cpu |> orStop
+    | None ->
+        eprintfn "overhead: --model is missing; give a Hugging Face folder or a .gguf file"
+        exit 2
+
+let number name fallback = given |> Map.tryFind name |> Option.map int |> Option.defaultValue fallback
+
+let weights = model.Weights
+let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
+let exitLayer, draftLength = number "--exit-layer" recommendedExit, number "--draft-length" recommendedDraft
+let limit = number "--max-new-tokens" 256
+let prompt = [| defaultArg model.Config.Bos 1 |]
+
+let decode () =
+    let exit = ExitLayer.TryCreate(model.Config.Layers, exitLayer) |> orStop
+
+    let options = GenerationOptions.greedy (Strategy.SelfSpeculative(exit, draftLength)) limit
+
+    Generation.complete weights model.Tokenizer options prompt |> orStop
+
+let median (values: float seq) =
+    let sorted = Seq.sort values |> Array.ofSeq
+    sorted[sorted.Length / 2]
+
+let timed (body: unit -> Cache) (times: ResizeArray<float>) =
+    let started = Stopwatch.GetTimestamp()
+    let cache = Scope.run body
+    times.Add(Stopwatch.GetElapsedTime(started).TotalMilliseconds)
+    cache
+
+/// The passes of a decoding and nothing else, each timed: draft passes, and verifying ones by their rows.
+let passes (rounds: (int * int)[]) =
+    let drafts = ResizeArray<float>()
+    let verifications = Array.init (draftLength + 1) (fun _ -> ResizeArray<float>())
+    let start = Cache.create weights exitLayer (prompt.Length + limit)
+    use _storage = start.Slab :> IDisposable
+    let ignored = ResizeArray<float>()
+    let second struct (_, cache) = cache
+    let mutable cache = timed (fun () -> second (Model.forwardRemainder weights 1 prompt start)) ignored
+
+    for drafted, accepted in rounds do
+        for _ in 1..drafted do
+            let before = cache
+            cache <- timed (fun () -> second (Model.forwardEarly weights prompt before)) drafts
+
+        let ids = Array.create (drafted + 1) prompt[0]
+        let before = cache
+        cache <-
+            timed
+                (fun () -> second (Model.forwardRemainder weights ids.Length ids before))
+                verifications[drafted]
+        cache <- Cache.truncate (cache.Early.Length - (drafted - accepted)) cache
+
+    drafts, verifications
+
+let runs = 5
+decode () |> ignore
+let first = decode ()
+passes first.Stats.Rounds |> ignore
+
+// Interleaved, so that noise meets both.
+let pairs = Array.init runs (fun _ -> (decode ()).Timings.DecodeMs, passes first.Stats.Rounds)
+let whole = pairs |> Array.map fst |> median
+
+let cost =
+    pairs
+    |> Array.map (fun (_, (drafts, verifications)) ->
+        seq {
+            yield drafts
+            yield! verifications
+        }
+        |> Seq.filter (fun times -> times.Count > 0)
+        |> Seq.sumBy (fun times -> median times * float times.Count))
+    |> median
+
+let drafts, verifications = snd pairs[0]
+printfn "draft passes       %d of %.3f ms" drafts.Count (median drafts)
+
+for rows, times in Array.indexed verifications do
+    if times.Count > 0 then
+        printfn "verifying %d rows   %d of %.3f ms" (rows + 1) times.Count (median times)
+
+printfn "layer passes       %.1f ms" cost
+printfn "decoding           %.1f ms (median of %d)" whole runs
+printfn "ratio              %.2f" (whole / cost)
+#endif

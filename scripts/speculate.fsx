@@ -1,0 +1,175 @@
+// The main job: decode a prompt with every layer, then with the first layers drafting and the rest verifying,
+// and show that both write the same text, and what it costs.
+//
+//     dotnet fsi scripts/speculate.fsx
+//     dotnet fsi scripts/speculate.fsx --model DIR --prompt TEXT --exit-layer E --draft-length D --max-new-tokens N
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+
+open System
+open System.IO
+open LayerSkip
+
+let stop (code: int) (message: string) : 'T =
+    eprintfn "speculate: %s" message
+    exit code
+
+let orStop result =
+    match result with
+    | Ok value -> value
+    | Error faults -> stop 2 (LayerSkipError.summary faults)
+
+let usage =
+    "--model DIR --prompt TEXT --prompt-ids 1,2,3 --exit-layer E --draft-length D --max-new-tokens N --runs N"
+let known = usage.Split ' ' |> Array.filter (fun word -> word.StartsWith "--")
+
+let given =
+    let rec pairs (arguments: string list) =
+        match arguments with
+        | ("--help" | "-h") :: _ ->
+            printfn "dotnet fsi scripts/speculate.fsx %s" usage
+            exit 0
+        | name :: value :: rest when Array.contains name known -> (name, value) :: pairs rest
+        | [ name ] when Array.contains name known -> stop 2 $"{name} needs a value; the options are {usage}"
+        | name :: _ -> stop 2 $"unknown option {name}; the options are {usage}"
+        | [] -> []
+
+    fsi.CommandLineArgs[1..]
+    |> Array.filter (fun a -> a <> "--")
+    |> List.ofArray
+    |> pairs
+    |> Map.ofList
+
+let number name fallback =
+    match Map.tryFind name given with
+    | None -> fallback
+    | Some text ->
+        match Int32.TryParse text with
+        | true, value -> value
+        | _ -> stop 2 $"{name} is {text}, it must be a whole number"
+
+/// A seeded random Llama, so that the script runs anywhere. It has no tokenizer, and nothing to say.
+let randomModel () : Checkpoint =
+    let config: LlamaConfig = {
+        Family = Family.Llama
+        Vocabulary = 512
+        Hidden = 192
+        Intermediate = 512
+        Layers = 12
+        Heads = 6
+        KvHeads = 3
+        HeadDim = 32
+        Context = 512
+        NormEps = 1e-5
+        RopeTheta = 10000.0
+        RopeScaling = RopeScaling.Default
+        Windows = Array.create 12 None
+        QkvBias = false
+        OutputBias = false
+        MlpBias = false
+        QkNorm = false
+        TiedHead = false
+        Bos = Some 1
+        StopIds = [||]
+        StoredDtype = None
+    }
+
+    {
+        Path = "a random Llama"
+        Weights = Weights.random 1L 0.5 Dtype.F32 Device.Cpu config
+        Tokenizer = None
+        StopIds = [||]
+        Recommended = Some(3, 4)
+    }
+
+let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models"))
+Backend.load () |> orStop |> ignore
+
+let model =
+    match Map.tryFind "--model" given with
+    | Some path -> Checkpoint.load path None Device.Cpu |> orStop
+    | None when File.Exists(Path.Combine(shipped, "config.json")) ->
+        Checkpoint.load shipped None Device.Cpu |> orStop
+    | None ->
+        eprintfn "no trained model is shipped yet: this is a small random one, which writes ids and no sense;"
+        eprintfn "try --model with a Hugging Face folder or a .gguf file"
+        randomModel ()
+
+let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
+let exitLayer = number "--exit-layer" recommendedExit
+let draftLength = number "--draft-length" recommendedDraft
+let limit = number "--max-new-tokens" 128
+let runs = max 1 (number "--runs" 3)
+
+let prompt =
+    match Map.tryFind "--prompt-ids" given, Map.tryFind "--prompt" given, model.Tokenizer with
+    | Some _, Some _, _ -> stop 2 "give --prompt or --prompt-ids, not both"
+    | Some ids, None, _ ->
+        ids.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
+        |> Array.map (fun id ->
+            match Int32.TryParse id with
+            | true, value -> value
+            | _ -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
+    | None, Some text, Some tokenizer -> Tokenizer.encode tokenizer text
+    | None, Some _, None -> stop 2 (LayerSkipError.message (LayerSkipError.NoTokenizer model.Path))
+    | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
+    | None, None, None -> [| 1 |]
+
+let decode strategy : Completion =
+    let options = { GenerationOptions.greedy strategy limit with StopIds = model.StopIds }
+
+    Generation.complete model.Weights model.Tokenizer options prompt |> orStop
+
+let speculative =
+    let exit = ExitLayer.TryCreate(model.Config.Layers, exitLayer) |> orStop
+    Strategy.SelfSpeculative(exit, draftLength)
+
+// The first pair warms up and shows the texts; the timed pairs alternate, so that noise meets both.
+let plain, fast = decode Strategy.Autoregressive, decode speculative
+
+if plain.TokenIds <> fast.TokenIds then
+    let at = Seq.zip plain.TokenIds fast.TokenIds |> Seq.takeWhile (fun (a, b) -> a = b) |> Seq.length
+    stop
+        1
+        $"the texts differ from new token {at + 1} on: this must not happen; please report it with `layerskip certify`"
+
+let text (ids: int[]) =
+    match model.Tokenizer with
+    | Some tokenizer -> Tokenizer.decode false tokenizer ids
+    | None -> ids |> Array.map string |> String.concat " "
+
+printfn "%s" (text (Array.append prompt plain.TokenIds))
+printfn ""
+
+let median (values: float[]) = (Array.sort values)[values.Length / 2]
+
+let timed = Array.init runs (fun _ -> decode Strategy.Autoregressive, decode speculative)
+let rate pick = timed |> Array.map (fun pair -> (pick pair: Completion).TokensPerSecond) |> median
+let slow, quick = rate fst, rate snd
+let stats = fast.Stats
+
+printfn "texts              equal, %d new tokens (%A)" plain.TokenIds.Length plain.Finish
+
+printfn
+    "draft              layers 1..%d of %d write up to %d tokens a round"
+    exitLayer
+    model.Config.Layers
+    draftLength
+
+printfn
+    "accepted           %d of %d drafted tokens (%.1f %%) in %d rounds"
+    stats.NumAcceptedDraftTokens
+    stats.NumDraftTokens
+    (100.0 * stats.DraftAcceptanceRate)
+    stats.Rounds.Length
+
+printfn "autoregressive     %.1f tokens/s" slow
+printfn "self-speculative   %.1f tokens/s" quick
+printfn
+    "ratio              %s"
+    ((quick / slow).ToString("0.00", Globalization.CultureInfo.InvariantCulture) + "x")
+#endif

@@ -1,0 +1,15 @@
+namespace LayerSkip.CSharp;
+
+/// <summary>
+/// What a caller can put right: a bad or missing file, an option out of range, a device that is not there.
+/// The message is one line: what is wrong, where, what to do.
+/// </summary>
+public sealed class LayerSkipException : Exception
+{
+    internal LayerSkipException(LayerSkip.LayerSkipException inner)
+        : base(inner.Message, inner) =>
+        Faults = [.. inner.Errors.Select(LayerSkipErrorModule.message)];
+
+    /// <summary>Every fault that was found, a line each.</summary>
+    public IReadOnlyList<string> Faults { get; }
+}

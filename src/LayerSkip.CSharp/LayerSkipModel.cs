@@ -1,0 +1,211 @@
+using System.Runtime.CompilerServices;
+
+namespace LayerSkip.CSharp;
+
+/// <summary>
+/// A model in memory. Any number of generations may run on it at once, on any threads: each has a cache of its own.
+/// </summary>
+public sealed class LayerSkipModel : IDisposable
+{
+    private readonly Checkpoint checkpoint;
+    private readonly Lock gate = new();
+    private int running;
+    private bool disposed;
+
+    private LayerSkipModel(Checkpoint checkpoint) => this.checkpoint = checkpoint;
+
+    /// <summary>The number of layers, L. They count from 1.</summary>
+    public int Layers => checkpoint.Config.Layers;
+
+    /// <summary>The number of token ids, which run from 0.</summary>
+    public int VocabularySize => checkpoint.Config.Vocabulary;
+
+    /// <summary>The most tokens that prompt and text have together.</summary>
+    public int ContextLength => checkpoint.Config.Context;
+
+    /// <summary>The exit layer of options that name none: the model's own recommendation, else a third of its layers.</summary>
+    public int RecommendedExitLayer => CheckpointModule.exitAndDraft(checkpoint).Item1;
+
+    /// <summary>The draft length of options that name none: the model's own recommendation, else 4.</summary>
+    public int RecommendedDraftLength => CheckpointModule.exitAndDraft(checkpoint).Item2;
+
+    /// <summary>Whether the model has a tokenizer; without one, prompts are ids and there is no text.</summary>
+    public bool HasTokenizer => checkpoint.Tokenizer is not null;
+
+    /// <summary>The number format of the weights in memory; never <see cref="Dtype.Auto"/>.</summary>
+    public Dtype Dtype => Translate.Dtype(checkpoint.Weights.Dtype);
+
+    /// <summary>Where the weights are.</summary>
+    public Device Device => Translate.Device(checkpoint.Weights.Device);
+
+    /// <summary>Loads a model.</summary>
+    /// <param name="path">A Hugging Face folder or a .gguf file.</param>
+    /// <param name="options">Device, number format, threads.</param>
+    /// <exception cref="LayerSkipException">The files, the device or the options cannot be used.</exception>
+    public static LayerSkipModel Load(string path, LoadOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(path);
+        options ??= new();
+        if (options.Threads is { } threads)
+        {
+            SetThreads(threads);
+        }
+
+        return new(CheckpointModule.load(path, Translate.Dtype(options.Dtype), Translate.Device(options.Device)).OrThrow());
+    }
+
+    /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>
+    /// <exception cref="LayerSkipException">The model has no tokenizer.</exception>
+    public int[] Encode(string text)
+    {
+        ArgumentNullException.ThrowIfNull(text);
+        return TokenizerModule.encode(Tokenizer(), text);
+    }
+
+    /// <summary>The text of tokens.</summary>
+    /// <exception cref="LayerSkipException">The model has no tokenizer, or an id is outside the vocabulary.</exception>
+    public string Decode(IEnumerable<int> ids, bool showSpecial = false)
+    {
+        ArgumentNullException.ThrowIfNull(ids);
+        int[] all = [.. ids];
+        var unknown = all.Where(id => id < 0 || id >= VocabularySize).ToArray();
+        return unknown is [var first, ..]
+            ? throw Translate.Exception(LayerSkipError.NewUnknownToken(first, VocabularySize))
+            : TokenizerModule.decode(showSpecial, Tokenizer(), all);
+    }
+
+    /// <summary>Continues a text, on this thread.</summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public GenerateResult Generate(
+        string prompt,
+        GenerateOptions? options = null,
+        CancellationToken cancellationToken = default) =>
+        Generate(Encode(prompt), options, cancellationToken);
+
+    /// <summary>Continues tokens, on this thread.</summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public GenerateResult Generate(
+        IReadOnlyList<int> promptIds,
+        GenerateOptions? options = null,
+        CancellationToken cancellationToken = default)
+    {
+        var events = Start(promptIds, options);
+        using var use = new Use(this);
+        GenerateResult? result = null;
+        foreach (var happened in events)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            result = Translate.Event(happened)?.Result;
+        }
+
+        return result!;
+    }
+
+    /// <summary>
+    /// Continues a text, token by token, off the caller's thread; the next round is computed when a step asks for it.
+    /// Leaving the loop, or cancelling, ends the generation and frees what it held.
+    /// </summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public IAsyncEnumerable<GeneratedToken> StreamAsync(
+        string prompt,
+        GenerateOptions? options = null,
+        CancellationToken cancellationToken = default) =>
+        StreamAsync(Encode(prompt), options, cancellationToken);
+
+    /// <summary>As the other <c>StreamAsync</c>, for a prompt of ids.</summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public IAsyncEnumerable<GeneratedToken> StreamAsync(
+        IReadOnlyList<int> promptIds,
+        GenerateOptions? options = null,
+        CancellationToken cancellationToken = default) =>
+        Pull(Start(promptIds, options), cancellationToken);
+
+    /// <summary>Frees the weights, once the generations that still run have ended; no new one can start.</summary>
+    public void Dispose()
+    {
+        lock (gate)
+        {
+            if (disposed)
+            {
+                return;
+            }
+
+            disposed = true;
+            FreeIfUnused();
+        }
+    }
+
+    private static void SetThreads(int threads)
+    {
+        if (threads < 1)
+        {
+            throw Translate.Exception(LayerSkipError.NewOutOfRange("threads", $"{threads}", "1 or more"));
+        }
+
+        Backend.load().OrThrow();
+        Backend.setThreads(threads);
+    }
+
+    private Tokenizer Tokenizer() =>
+        checkpoint.Tokenizer?.Value ?? throw Translate.Exception(LayerSkipError.NewNoTokenizer(checkpoint.Path));
+
+    /// <summary>Checks prompt and options; nothing is computed before the events are pulled.</summary>
+    private IEnumerable<GenerationEvent> Start(IReadOnlyList<int> promptIds, GenerateOptions? options)
+    {
+        ArgumentNullException.ThrowIfNull(promptIds);
+        ObjectDisposedException.ThrowIf(disposed, this);
+        var given = Translate.Options(checkpoint, options ?? new());
+        return Generation.run(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]).OrThrow();
+    }
+
+    private async IAsyncEnumerable<GeneratedToken> Pull(
+        IEnumerable<GenerationEvent> events,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        using var use = new Use(this);
+        using var pulled = events.GetEnumerator();
+
+        // A round under way is awaited, not abandoned: its tensors must not be freed under it.
+        while (await Task.Run(pulled.MoveNext, cancellationToken).ConfigureAwait(false))
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            if (Translate.Event(pulled.Current) is { } step)
+            {
+                yield return step;
+            }
+        }
+    }
+
+    private void FreeIfUnused()
+    {
+        if (disposed && running == 0)
+        {
+            ((IDisposable)checkpoint).Dispose();
+        }
+    }
+
+    /// <summary>Keeps the weights while a generation runs.</summary>
+    private readonly struct Use : IDisposable
+    {
+        private readonly LayerSkipModel model;
+
+        public Use(LayerSkipModel model)
+        {
+            this.model = model;
+            lock (model.gate)
+            {
+                ObjectDisposedException.ThrowIf(model.disposed, model);
+                model.running++;
+            }
+        }
+
+        public void Dispose()
+        {
+            lock (model.gate)
+            {
+                model.running--;
+                model.FreeIfUnused();
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+namespace LayerSkip.CSharp;
+
+/// <summary>What computes.</summary>
+public enum Device
+{
+    /// <summary>The processor.</summary>
+    Cpu,
+
+    /// <summary>An NVIDIA GPU; an error where there is none.</summary>
+    Cuda,
+}
+
+/// <summary>The number format of the weights in memory.</summary>
+public enum Dtype
+{
+    /// <summary>What suits the file and the device.</summary>
+    Auto,
+
+    /// <summary>float64.</summary>
+    F64,
+
+    /// <summary>float32.</summary>
+    F32,
+
+    /// <summary>float16.</summary>
+    F16,
+
+    /// <summary>bfloat16.</summary>
+    BF16,
+}
+
+/// <summary>How tokens are decoded.</summary>
+public enum Strategy
+{
+    /// <summary>
+    /// <see cref="SelfSpeculative"/> where the model recommends an exit layer, or the options name an exit layer
+    /// or a draft length; otherwise <see cref="Autoregressive"/>.
+    /// </summary>
+    Auto,
+
+    /// <summary>Every layer, one token at a time.</summary>
+    Autoregressive,
+
+    /// <summary>Layers 1 to the exit only: faster, another text.</summary>
+    EarlyExit,
+
+    /// <summary>The layers up to the exit draft, the rest verify: the autoregressive text, faster.</summary>
+    SelfSpeculative,
+}
+
+/// <summary>How a model is loaded.</summary>
+public sealed record LoadOptions
+{
+    /// <summary>What computes; the processor by default.</summary>
+    public Device Device { get; init; }
+
+    /// <summary>The number format of the weights in memory.</summary>
+    public Dtype Dtype { get; init; }
+
+    /// <summary>Threads for the products of the whole process; null leaves them as they are.</summary>
+    public int? Threads { get; init; }
+}
+
+/// <summary>How a text is generated. The defaults are those of the command line.</summary>
+public sealed record GenerateOptions
+{
+    /// <summary>How tokens are decoded.</summary>
+    public Strategy Strategy { get; init; }
+
+    /// <summary>
+    /// The layer E after which drafts leave, 1 to Layers - 1; null is <see cref="LayerSkipModel.RecommendedExitLayer"/>.
+    /// </summary>
+    public int? ExitLayer { get; init; }
+
+    /// <summary>
+    /// The most tokens that a round drafts, 1 or more; null is <see cref="LayerSkipModel.RecommendedDraftLength"/>.
+    /// </summary>
+    public int? DraftLength { get; init; }
+
+    /// <summary>The most new tokens, 1 or more; the context may end the text sooner.</summary>
+    public int MaxNewTokens { get; init; } = 128;
+
+    /// <summary>0 is greedy.</summary>
+    public double Temperature { get; init; }
+
+    /// <summary>Samples from the k most probable tokens; 0 is all.</summary>
+    public int TopK { get; init; }
+
+    /// <summary>Samples from the fewest tokens whose probabilities reach p, above 0 and at most 1.</summary>
+    public double TopP { get; init; } = 1.0;
+
+    /// <summary>Tokens that end the text and are no part of it; null is the model's own.</summary>
+    public IReadOnlyList<int>? StopIds { get; init; }
+
+    /// <summary>Texts that end the text and are no part of it.</summary>
+    public IReadOnlyList<string> Stop { get; init; } = [];
+
+    /// <summary>The same seed draws the same text.</summary>
+    public long Seed { get; init; }
+
+    /// <summary>Writes on past the model's own stop tokens; those of <see cref="StopIds"/> still end the text.</summary>
+    public bool IgnoreEos { get; init; }
+
+    /// <summary>Whether special tokens appear in the text.</summary>
+    public bool ShowSpecial { get; init; }
+}

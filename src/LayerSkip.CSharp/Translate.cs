@@ -1,0 +1,134 @@
+using Microsoft.FSharp.Collections;
+using Microsoft.FSharp.Core;
+
+namespace LayerSkip.CSharp;
+
+/// <summary>Between the F# library's types and this assembly's: the only file that knows both shapes.</summary>
+internal static class Translate
+{
+    /// <summary>A success's value; throws the faults of a failure.</summary>
+    public static T OrThrow<T>(this FSharpResult<T, FSharpList<LayerSkipError>> result) =>
+        result.IsOk ? result.ResultValue : throw Exception([.. result.ErrorValue]);
+
+    public static LayerSkipException Exception(params IEnumerable<LayerSkipError> errors) =>
+        new(new LayerSkip.LayerSkipException(ListModule.OfSeq(errors)));
+
+    public static LayerSkip.Device Device(Device device) =>
+        device == CSharp.Device.Cuda ? LayerSkip.Device.Cuda : LayerSkip.Device.Cpu;
+
+    public static Device Device(LayerSkip.Device device) =>
+        device.IsCuda ? CSharp.Device.Cuda : CSharp.Device.Cpu;
+
+    /// <summary>Auto is None.</summary>
+    public static FSharpOption<LayerSkip.Dtype>? Dtype(Dtype dtype) =>
+        dtype switch
+        {
+            CSharp.Dtype.Auto => FSharpOption<LayerSkip.Dtype>.None,
+            CSharp.Dtype.F64 => Some(LayerSkip.Dtype.F64),
+            CSharp.Dtype.F32 => Some(LayerSkip.Dtype.F32),
+            CSharp.Dtype.F16 => Some(LayerSkip.Dtype.F16),
+            CSharp.Dtype.BF16 => Some(LayerSkip.Dtype.BF16),
+            _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, "not a dtype"),
+        };
+
+    private static FSharpOption<T> Some<T>(T value) => FSharpOption<T>.Some(value);
+
+    public static Dtype Dtype(LayerSkip.Dtype dtype) =>
+        dtype.Tag switch
+        {
+            LayerSkip.Dtype.Tags.F64 => CSharp.Dtype.F64,
+            LayerSkip.Dtype.Tags.F32 => CSharp.Dtype.F32,
+            LayerSkip.Dtype.Tags.F16 => CSharp.Dtype.F16,
+            _ => CSharp.Dtype.BF16,
+        };
+
+    public static GenerationOptions Options(Checkpoint checkpoint, GenerateOptions options)
+    {
+        var sampling = SamplingModule.create(options.Temperature, options.TopK, options.TopP);
+        var (recommendedExit, recommendedDraft) = CheckpointModule.exitAndDraft(checkpoint);
+        // A wrong exit layer is an error even where the strategy has no use for one.
+        var exit = ExitLayer.TryCreate(checkpoint.Config.Layers, options.ExitLayer ?? recommendedExit);
+        var strategy = Decided(checkpoint, options);
+        var exitMatters = options.ExitLayer is not null || strategy != CSharp.Strategy.Autoregressive;
+
+        var faults = Check.faults(sampling).Concat(exitMatters ? Check.faults(exit) : []);
+        if (options.DraftLength is < 1 and var length)
+        {
+            faults = faults.Append(LayerSkipError.NewOutOfRange("draft-length", $"{length}", "1 or more"));
+        }
+
+        if (faults.Any())
+        {
+            throw Exception(faults);
+        }
+
+        return new GenerationOptions(
+            strategy: strategy switch
+            {
+                CSharp.Strategy.EarlyExit => LayerSkip.Strategy.NewEarlyExit(exit.ResultValue),
+                CSharp.Strategy.SelfSpeculative =>
+                    LayerSkip.Strategy.NewSelfSpeculative(exit.ResultValue, options.DraftLength ?? recommendedDraft),
+                _ => LayerSkip.Strategy.Autoregressive,
+            },
+            sampling: sampling.ResultValue,
+            maxNewTokens: options.MaxNewTokens,
+            stopIds: [.. options.StopIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)],
+            stopTexts: ListModule.OfSeq(options.Stop),
+            showSpecial: options.ShowSpecial,
+            seed: options.Seed);
+    }
+
+    private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options) =>
+        options.Strategy switch
+        {
+            CSharp.Strategy.Auto
+                when checkpoint.Recommended is not null || options.ExitLayer is not null || options.DraftLength is not null =>
+                CSharp.Strategy.SelfSpeculative,
+            CSharp.Strategy.Auto => CSharp.Strategy.Autoregressive,
+            var chosen when Enum.IsDefined(chosen) => chosen,
+            var unknown => throw new ArgumentOutOfRangeException(nameof(options), unknown, "not a strategy"),
+        };
+
+    /// <summary>What a stream shows of an event: nothing of a round, which its tokens have told already.</summary>
+    public static GeneratedToken? Event(GenerationEvent happened) =>
+        happened switch
+        {
+            GenerationEvent.Token token => new(token.id, token.text, Origin(token.origin), null),
+            GenerationEvent.End end => new(null, end.rest, null, Result(end.Item2)),
+            _ => null,
+        };
+
+    private static TokenOrigin Origin(Origin origin) =>
+        origin.Tag switch
+        {
+            LayerSkip.Origin.Tags.Prefill => TokenOrigin.Prefill,
+            LayerSkip.Origin.Tags.Plain => TokenOrigin.Plain,
+            LayerSkip.Origin.Tags.Drafted => TokenOrigin.Drafted,
+            LayerSkip.Origin.Tags.Corrected => TokenOrigin.Corrected,
+            _ => TokenOrigin.Bonus,
+        };
+
+    private static GenerateResult Result(Completion completion) =>
+        new(
+            Array.AsReadOnly(completion.PromptIds),
+            Array.AsReadOnly(completion.TokenIds),
+            completion.Text?.Value,
+            completion.Finish.IsStop ? FinishReason.Stop : FinishReason.Length,
+            Statistics(completion.Stats),
+            new(
+                TimeSpan.FromMilliseconds(completion.Timings.TtftMs),
+                TimeSpan.FromMilliseconds(completion.Timings.DecodeMs),
+                TimeSpan.FromMilliseconds(completion.Timings.DraftMs),
+                TimeSpan.FromMilliseconds(completion.Timings.VerifyMs),
+                completion.TokensPerSecond));
+
+    private static SpeculationStatistics Statistics(SpeculationStats stats) =>
+        new(
+            stats.NumSpecSteps,
+            stats.NumDraftTokens,
+            stats.NumAcceptedDraftTokens,
+            stats.DraftAcceptanceRate,
+            stats.MeanAcceptanceLength,
+            Array.AsReadOnly(stats.AcceptanceHistogram),
+            [.. stats.Rounds.Select(round => new SpeculationRound(round.Item1, round.Item2))]);
+}

@@ -1,0 +1,136 @@
+namespace LayerSkip.Cli
+
+open Argu
+
+// The schema is the manual: `layerskip generate --help` prints these sentences.
+
+/// What `--device` names.
+[<RequireQualifiedAccess>]
+type internal DeviceName =
+    | Cpu
+    | Cuda
+
+/// What `--dtype` names.
+[<RequireQualifiedAccess>]
+type internal DtypeName =
+    | Auto
+    | F64
+    | F32
+    | F16
+    | BF16
+
+/// What `--strategy` names.
+[<RequireQualifiedAccess>]
+type internal StrategyName =
+    | Autoregressive
+    | [<CustomCommandLine("early-exit")>] EarlyExit
+    | [<CustomCommandLine("self-speculative")>] SelfSpeculative
+
+[<RequireQualifiedAccess>]
+type internal GenerateArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Prompt of text: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-ids")>] PromptIds of ids: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-file")>] PromptFile of file: string
+    | [<Unique; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique>] Strategy of StrategyName
+    | [<Unique; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
+    | [<Unique; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique>] Temperature of t: string
+    | [<Unique; CustomCommandLine("--top-k")>] TopK of k: int
+    | [<Unique; CustomCommandLine("--top-p")>] TopP of p: string
+    | [<EqualsAssignmentOrSpaced>] Stop of text: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
+    | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
+    | [<Unique>] Special
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Prompt _ ->
+                "the text to continue; an empty one is the tokenizer's beginning-of-text token. Write --prompt=TEXT for a text that looks like an option."
+            | PromptIds _ -> "the token ids to continue, as 1,2,3; instead of --prompt."
+            | PromptFile _ -> "a UTF-8 file whose whole text is continued; instead of --prompt."
+            | MaxNewTokens _ ->
+                "the most new tokens, 1 or more (default 128); a full context ends the text sooner."
+            | Strategy _ ->
+                "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same text, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
+            | ExitLayer _ ->
+                "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
+            | DraftLength _ ->
+                "the most tokens that a round drafts, 1 or more (default: the model's recommendation, else 4)."
+            | Temperature _ -> "what logits are divided by before sampling; 0 is greedy (default 0)."
+            | TopK _ -> "samples among the k most probable tokens only; 0 is all (default 0)."
+            | TopP _ ->
+                "samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default 1)."
+            | Stop _ -> "ends the text before this string; may be given several times."
+            | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."
+            | IgnoreEos -> "does not stop at the model's end-of-text ids."
+            | Special -> "shows special tokens in the text."
+            | Output _ ->
+                "also writes the text (the object with --json) to this file, once all of it is there."
+
+[<RequireQualifiedAccess>]
+type internal InfoArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Output _ -> "also writes the facts (the object with --json) to this file."
+
+[<RequireQualifiedAccess>]
+type internal CertifyArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Prompts of file: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layers")>] ExitLayers of layers: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-lengths")>] DraftLengths of
+        lengths: string
+    | [<Unique; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Prompts _ ->
+                "a UTF-8 file with a prompt on each line, as ids (1,2,3) for a model without a tokenizer (default: prompts of its own)."
+            | ExitLayers _ -> "the exit layers to check, as 1,2 (default: a grid over the model's layers)."
+            | DraftLengths _ -> "the draft lengths to check, as 1,4 (default: a grid)."
+            | MaxNewTokens _ -> "the most new tokens of each text, 1 or more (default 24)."
+            | Output _ -> "also writes the table (the object with --json) to this file."
+
+/// Options of every sub-command, and the sub-commands.
+[<RequireQualifiedAccess>]
+type internal Argument =
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Model of path: string
+    | [<Inherit; Unique>] Device of DeviceName
+    | [<Inherit; Unique>] Dtype of DtypeName
+    | [<Inherit; Unique>] Threads of n: int
+    | [<Inherit; Unique>] Seed of n: int64
+    | [<Inherit; Unique>] Json
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Generate of ParseResults<GenerateArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Model _ ->
+                "a Hugging Face model folder or a .gguf file (default: the model in the project's models folder)."
+            | Device _ -> "what computes (default cpu); never another one in silence."
+            | Dtype _ ->
+                "dtype of the weights in memory (default auto: on a CPU float32, or float64 for a float64 file; on CUDA bfloat16)."
+            | Threads _ -> "threads that compute, 1 to 1024 (default: one for each core)."
+            | Seed _ -> "seed of all random numbers (default 0)."
+            | Json -> "writes one JSON object to standard output, and nothing else."
+            | Generate _ -> "continues a prompt."
+            | Info _ -> "tells what the model and the machine are."
+            | Certify _ ->
+                "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
+
+[<RequireQualifiedAccess>]
+module internal Arguments =
+    /// The sub-commands that exist.
+    let commands = [ "generate"; "info"; "certify" ]
+
+    /// Its structure is checked by a test, not here.
+    let parser () = ArgumentParser.Create<Argument>(programName = "layerskip", checkStructure = false)

@@ -1,0 +1,149 @@
+namespace LayerSkip.Cli
+
+open System
+open System.Threading
+open LayerSkip
+
+/// `layerskip generate`.
+[<RequireQualifiedAccess>]
+module internal GenerateCommand =
+    /// The strategy's name, exit layer and draft length.
+    let private described (strategy: Strategy) =
+        match strategy with
+        | Strategy.Autoregressive -> "autoregressive", None, None
+        | Strategy.EarlyExit exit -> "early-exit", Some exit.Layers, None
+        | Strategy.SelfSpeculative(exit, length) -> "self-speculative", Some exit.Layers, Some length
+
+    let private summary (checkpoint: Checkpoint) strategy =
+        let name, exit, length = described strategy
+
+        let part label value =
+            value |> Option.map (fun (value: int) -> $", {label} {value}") |> Option.defaultValue ""
+
+        let exit, length = part "exit layer" exit, part "draft length" length
+        $"{Inputs.machine checkpoint}, {name}{exit}{length}"
+
+    let private json (checkpoint: Checkpoint) strategy (completion: Completion) =
+        let name, exit, length = described strategy
+        let timings = completion.Timings
+
+        Output.json (fun writer ->
+            writer |> Output.ints "prompt_ids" completion.PromptIds
+            writer |> Output.ints "token_ids" completion.TokenIds
+            writer |> Output.textOrNull "text" completion.Text
+
+            writer.WriteString(
+                "finish_reason",
+                match completion.Finish with
+                | FinishReason.Stop -> "stop"
+                | FinishReason.Length -> "length"
+            )
+
+            writer |> Output.stats completion.Stats
+
+            writer
+            |> Output.object "timings" (fun () ->
+                writer |> Output.milliseconds "ttft_ms" timings.TtftMs
+                writer |> Output.milliseconds "decode_ms" timings.DecodeMs
+                writer |> Output.milliseconds "draft_ms" timings.DraftMs
+                writer |> Output.milliseconds "verify_ms" timings.VerifyMs
+                writer |> Output.milliseconds "tokens_per_second" completion.TokensPerSecond)
+
+            writer.WriteString("strategy", name)
+            writer |> Output.intOrNull "exit_layer" exit
+            writer |> Output.intOrNull "draft_length" length
+            writer.WriteString("model", checkpoint.Path)
+            writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
+            writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteNumber("threads", Backend.threads ()))
+
+    let private statistics (completion: Completion) =
+        let stats, timings = completion.Stats, completion.Timings
+
+        let speed =
+            $"{completion.TokenIds.Length} tokens, first after {Output.fixedPoint 0 timings.TtftMs} ms, "
+            + $"then {Output.fixedPoint 1 completion.TokensPerSecond} a second"
+
+        if stats.NumSpecSteps = 0 then
+            speed
+        else
+            $"{speed}; {stats.NumSpecSteps} rounds kept {stats.NumAcceptedDraftTokens} of {stats.NumDraftTokens} drafts "
+            + $"({Output.percent stats.DraftAcceptanceRate}), {Output.fixedPoint 2 stats.MeanAcceptanceLength} tokens a round"
+
+    /// A token as standard output shows it: its text, or without a tokenizer its id.
+    let private shown (checkpoint: Checkpoint) first (id: int) (text: string) =
+        match checkpoint.Tokenizer with
+        | Some _ -> text
+        | None when first -> string id
+        | None -> $",{id}"
+
+    /// Pulls events until the last, writing text as it comes; None after Ctrl-C.
+    let private follow (terminal: Terminal) checkpoint json (cancel: CancellationToken) events =
+        let write (text: string) =
+            if not json && text <> "" then
+                terminal.Out.Write text
+                terminal.Out.Flush()
+
+        let mutable completion = None
+        let mutable first = true
+        use events: Collections.Generic.IEnumerator<GenerationEvent> =
+            (events: GenerationEvent seq).GetEnumerator()
+
+        while not cancel.IsCancellationRequested && completion.IsNone && events.MoveNext() do
+            match events.Current with
+            | GenerationEvent.Token(id, origin, text) ->
+                shown checkpoint first id text |> Terminal.coloured terminal origin |> write
+                first <- false
+            | GenerationEvent.Round _ -> ()
+            | GenerationEvent.End(rest, made) ->
+                write rest
+                completion <- Some made
+
+        completion
+
+    let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
+        let given = GenerateOptions.read arguments
+        let prompt = GenerateOptions.prompt given
+        let sampling = GenerateOptions.sampling given
+        use output = OutputFile.Open given.Output
+        use checkpoint = Inputs.load common
+        let options = GenerateOptions.resolve common.Seed sampling checkpoint given
+
+        let ids =
+            match prompt with
+            | GivenPrompt.Text text -> Inputs.encode checkpoint text
+            | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
+
+        let events = Generation.run checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
+
+        Terminal.remark terminal (summary checkpoint options.Strategy)
+        use cancel = new CancellationTokenSource()
+        use _handler = terminal.OnInterrupt cancel
+        let completion = follow terminal checkpoint common.Json cancel.Token events
+
+        if not common.Json then
+            terminal.Out.WriteLine()
+            terminal.Out.Flush()
+
+        match completion with
+        | None ->
+            Terminal.fault terminal "interrupted"
+            ExitCode.interrupted
+        | Some completion ->
+            let made =
+                if common.Json then
+                    json checkpoint options.Strategy completion
+                else
+                    let ids = completion.TokenIds |> Seq.map string |> String.concat ","
+                    defaultArg completion.Text ids
+
+            if common.Json then
+                Terminal.result terminal made
+
+            output.Write made
+
+            if terminal.Colour && not common.Json && completion.Stats.NumSpecSteps > 0 then
+                Terminal.remark terminal (Terminal.legend terminal)
+
+            Terminal.remark terminal (statistics completion)
+            ExitCode.done'

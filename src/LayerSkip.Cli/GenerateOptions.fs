@@ -1,0 +1,143 @@
+namespace LayerSkip.Cli
+
+open LayerSkip
+
+/// What a `generate` command line gives; None where it leaves the choice to us or the model.
+type internal GenerateOptions = {
+    /// The options that gave a prompt, and how to read it.
+    Prompts: (string * (unit -> GivenPrompt)) list
+    MaxNewTokens: int
+    Strategy: StrategyName option
+    ExitLayer: int option
+    DraftLength: int option
+    Temperature: string
+    TopK: int
+    TopP: string
+    StopTexts: string list
+    StopIds: string option
+    IgnoreEos: bool
+    Special: bool
+    Output: string option
+}
+
+/// The prompt as the command line gives it.
+and [<RequireQualifiedAccess>] internal GivenPrompt =
+    | Text of string
+    | Ids of int[]
+
+[<RequireQualifiedAccess>]
+module internal GenerateOptions =
+    let private none: GenerateOptions = {
+        Prompts = []
+        MaxNewTokens = 128
+        Strategy = None
+        ExitLayer = None
+        DraftLength = None
+        Temperature = "0"
+        TopK = 0
+        TopP = "1"
+        StopTexts = []
+        StopIds = None
+        IgnoreEos = false
+        Special = false
+        Output = None
+    }
+
+    let private promptOptions = "--prompt, --prompt-ids or --prompt-file"
+
+    let private withPrompt name read (given: GenerateOptions) = {
+        given with
+            Prompts = given.Prompts @ [ name, read ]
+    }
+
+    let private add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
+        match argument with
+        | GenerateArgument.Prompt text -> withPrompt "--prompt" (fun () -> GivenPrompt.Text text) given
+        | GenerateArgument.PromptIds ids ->
+            withPrompt "--prompt-ids" (fun () -> GivenPrompt.Ids(Inputs.numbers "prompt-ids" ids)) given
+        | GenerateArgument.PromptFile file ->
+            withPrompt "--prompt-file" (fun () -> GivenPrompt.Text(Inputs.readText file)) given
+        | GenerateArgument.MaxNewTokens count -> { given with MaxNewTokens = count }
+        | GenerateArgument.Strategy name -> { given with Strategy = Some name }
+        | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
+        | GenerateArgument.DraftLength length -> { given with DraftLength = Some length }
+        | GenerateArgument.Temperature number -> { given with Temperature = number }
+        | GenerateArgument.TopK count -> { given with TopK = count }
+        | GenerateArgument.TopP number -> { given with TopP = number }
+        | GenerateArgument.Stop text -> { given with StopTexts = given.StopTexts @ [ text ] }
+        | GenerateArgument.StopIds ids -> { given with StopIds = Some ids }
+        | GenerateArgument.IgnoreEos -> { given with IgnoreEos = true }
+        | GenerateArgument.Special -> { given with Special = true }
+        | GenerateArgument.Output file -> { given with Output = Some file }
+
+    let read (arguments: GenerateArgument list) : GenerateOptions = List.fold add none arguments
+
+    /// The one prompt.
+    let prompt (given: GenerateOptions) : GivenPrompt =
+        match given.Prompts with
+        | [ _, read ] -> read ()
+        | [] -> Inputs.usage $"there is no prompt; give one with {promptOptions}"
+        | several ->
+            let names = several |> List.map fst |> String.concat " and "
+            Inputs.usage $"{names} exclude each other; give one of {promptOptions}"
+
+    /// What can be checked before a model is loaded: every fault at once.
+    let sampling (given: GenerateOptions) : Sampling =
+        let sampling =
+            Sampling.create
+                (Inputs.real "temperature" given.Temperature)
+                given.TopK
+                (Inputs.real "top-p" given.TopP)
+
+        let emptyStop =
+            Check.that
+                (given.StopTexts |> List.forall (fun text -> text <> ""))
+                (LayerSkipError.OutOfRange("stop", "empty", "a text of one character or more"))
+
+        let faults =
+            Check.faults sampling
+            @ Inputs.atLeastOne "max-new-tokens" given.MaxNewTokens
+            @ (given.DraftLength |> Option.toList |> List.collect (Inputs.atLeastOne "draft-length"))
+            @ emptyStop
+
+        Check.all faults () |> Check.getOrRaise
+        Check.getOrRaise sampling
+
+    let private strategy (given: GenerateOptions) (checkpoint: Checkpoint) : Strategy =
+        let exit, length = Checkpoint.exitAndDraft checkpoint
+        let checkedExit exit = ExitLayer.TryCreate(checkpoint.Config.Layers, exit) |> Check.getOrRaise
+
+        // A wrong exit is an error even where the strategy has no use for one.
+        given.ExitLayer |> Option.iter (checkedExit >> ignore)
+
+        let speculates = checkpoint.Recommended.IsSome || given.ExitLayer.IsSome || given.DraftLength.IsSome
+
+        let exit () = checkedExit (defaultArg given.ExitLayer exit)
+
+        match given.Strategy with
+        | Some StrategyName.Autoregressive -> Strategy.Autoregressive
+        | Some StrategyName.EarlyExit -> Strategy.EarlyExit(exit ())
+        | Some StrategyName.SelfSpeculative ->
+            Strategy.SelfSpeculative(exit (), defaultArg given.DraftLength length)
+        | None when speculates -> Strategy.SelfSpeculative(exit (), defaultArg given.DraftLength length)
+        | None -> Strategy.Autoregressive
+
+    /// What the library is asked for: given options, and the model's choices for the others.
+    let resolve
+        (seed: int64)
+        (sampling: Sampling)
+        (checkpoint: Checkpoint)
+        (given: GenerateOptions)
+        : GenerationOptions = {
+        Strategy = strategy given checkpoint
+        Sampling = sampling
+        MaxNewTokens = given.MaxNewTokens
+        StopIds =
+            match given.StopIds with
+            | Some ids -> Inputs.numbers "stop-ids" ids
+            | None when given.IgnoreEos -> [||]
+            | None -> checkpoint.StopIds
+        StopTexts = given.StopTexts
+        ShowSpecial = given.Special
+        Seed = seed
+    }

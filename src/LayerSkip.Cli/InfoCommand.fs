@@ -1,0 +1,133 @@
+namespace LayerSkip.Cli
+
+open System.Text.Json
+open LayerSkip
+
+/// `layerskip info`.
+[<RequireQualifiedAccess>]
+module internal InfoCommand =
+    /// No kernels of our own yet: every product is libtorch's.
+    let private simd = "none (libtorch)"
+
+    let private rope (config: LlamaConfig) =
+        match config.RopeScaling with
+        | RopeScaling.Default -> "default"
+        | RopeScaling.Linear factor -> $"linear, factor {Output.fixedPoint 2 factor}"
+        | RopeScaling.Llama3(factor, _, _, original) ->
+            $"llama3, factor {Output.fixedPoint 2 factor} from {original}"
+        | RopeScaling.Divided divisors -> $"a table of {divisors.Length} divisors"
+        | RopeScaling.Yarn yarn -> $"yarn, factor {Output.fixedPoint 2 yarn.Factor} from {yarn.Original}"
+
+    let private tokenizer (checkpoint: Checkpoint) = checkpoint.Tokenizer |> Option.map Tokenizer.kind
+
+    let private json (checkpoint: Checkpoint) (backend: BackendInfo) =
+        let config = checkpoint.Config
+
+        let model (writer: Utf8JsonWriter) =
+            writer.WriteString("path", checkpoint.Path)
+            writer.WriteString("family", Family.name config.Family)
+            writer.WriteNumber("layers", config.Layers)
+            writer.WriteNumber("hidden", config.Hidden)
+            writer.WriteNumber("intermediate", config.Intermediate)
+            writer.WriteNumber("heads", config.Heads)
+            writer.WriteNumber("kv_heads", config.KvHeads)
+            writer.WriteNumber("head_dim", config.HeadDim)
+            writer.WriteNumber("vocabulary", config.Vocabulary)
+            writer.WriteNumber("context", config.Context)
+            writer.WriteString("rope", rope config)
+            writer.WriteBoolean("tied_head", config.TiedHead)
+            writer.WriteNumber("parameters", Weights.parameters config)
+            writer.WriteNumber("bytes", Weights.bytes checkpoint.Weights)
+            writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer |> Output.textOrNull "stored_dtype" config.StoredDtype
+            writer |> Output.textOrNull "tokenizer" (tokenizer checkpoint)
+            writer |> Output.ints "stop_ids" checkpoint.StopIds
+
+            match checkpoint.Recommended with
+            | None -> writer.WriteNull "recommended"
+            | Some(exit, length) ->
+                writer
+                |> Output.object "recommended" (fun () ->
+                    writer.WriteNumber("exit_layer", exit)
+                    writer.WriteNumber("draft_length", length))
+
+        let machine (writer: Utf8JsonWriter) =
+            writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
+
+            writer
+            |> Output.object "libtorch" (fun () ->
+                writer.WriteString("folder", backend.Folder)
+                writer.WriteString("origin", backend.Origin)
+                writer.WriteBoolean("patched", backend.Patched))
+
+            writer.WriteNumber("threads", Backend.threads ())
+            writer.WriteString("simd", simd)
+
+        Output.json (fun writer ->
+            writer |> Output.object "model" (fun () -> model writer)
+            writer |> Output.object "machine" (fun () -> machine writer))
+
+    let private table (checkpoint: Checkpoint) (backend: BackendInfo) =
+        let config = checkpoint.Config
+        let weights = checkpoint.Weights
+        let exit, length = Checkpoint.exitAndDraft checkpoint
+
+        let recommended =
+            match checkpoint.Recommended with
+            | Some _ -> $"exit layer {exit}, draft length {length}"
+            | None when config.Layers < 2 -> "none: one layer has no earlier exit"
+            | None -> $"none (exit layer {exit}, draft length {length} where none are given)"
+
+        let stored =
+            config.StoredDtype
+            |> Option.map (fun name -> $" (stored as {name})")
+            |> Option.defaultValue ""
+
+        let patch =
+            if backend.Patched then
+                "; TorchSharp's library patched for this system"
+            else
+                ""
+
+        let stops = checkpoint.StopIds |> Seq.map string |> String.concat ", "
+
+        Output.table [] [
+            [ "model"; checkpoint.Path ]
+            [ "family"; Family.name config.Family ]
+            [ "layers"; string config.Layers ]
+            [ "hidden"; $"{config.Hidden} (intermediate {config.Intermediate})" ]
+            [
+                "heads"
+                $"{config.Heads} of {config.HeadDim} ({config.KvHeads} for keys and values)"
+            ]
+            [ "vocabulary"; Output.number config.Vocabulary ]
+            [ "context"; $"{Output.number config.Context} (rope {rope config})" ]
+            [ "parameters"; Output.number (Weights.parameters config) ]
+            [ "bytes"; Output.bytes (Weights.bytes weights) ]
+            [ "dtype"; Dtype.name weights.Dtype + stored ]
+            [
+                "head"
+                (if config.TiedHead then
+                     "tied to the embedding"
+                 else
+                     "its own")
+            ]
+            [ "tokenizer"; tokenizer checkpoint |> Option.defaultValue "none" ]
+            [ "stop ids"; (if stops = "" then "none" else stops) ]
+            [ "recommended"; recommended ]
+            [ "device"; Inputs.deviceName weights.Device ]
+            [ "libtorch"; $"{backend.Folder} ({backend.Origin}{patch})" ]
+            [ "threads"; string (Backend.threads ()) ]
+            [ "SIMD forms"; simd ]
+        ]
+
+    let run (terminal: Terminal) (common: Common) (arguments: InfoArgument list) : int =
+        let file = arguments |> List.map (fun (InfoArgument.Output file) -> file) |> List.tryHead
+
+        use output = OutputFile.Open file
+        use checkpoint = Inputs.load common
+        let backend = Backend.load () |> Check.getOrRaise
+        let made = (if common.Json then json else table) checkpoint backend
+        Terminal.result terminal made
+        output.Write made
+        ExitCode.done'

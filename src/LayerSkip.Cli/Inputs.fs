@@ -1,0 +1,170 @@
+namespace LayerSkip.Cli
+
+open System
+open System.Globalization
+open System.IO
+open System.Text
+open LayerSkip
+
+/// The options that every sub-command has.
+type Common = {
+    Model: string
+    Device: Device
+    /// None: auto.
+    Dtype: Dtype option
+    Seed: int64
+    Json: bool
+}
+
+/// The model that is used where `--model` names none.
+[<RequireQualifiedAccess>]
+module DefaultModel =
+    let private hint =
+        "name a Hugging Face model folder or a .gguf file with --model, or put one into the project's folder models"
+
+    /// The models in a folder: the folder itself, its .gguf files, its folders with a config.json.
+    let private models (folder: string) =
+        let isModel (path: string) = File.Exists(Path.Combine(path, "config.json"))
+
+        if not (Directory.Exists folder) then
+            [||]
+        elif isModel folder then
+            [| folder |]
+        else
+            Array.append
+                (Directory.GetDirectories folder |> Array.filter isModel)
+                (Directory.GetFiles(folder, "*.gguf"))
+            |> Array.sort
+
+    /// The one model in `models` of the project that `start` lies in.
+    let rec find (start: string) : Result<string, string> =
+        if File.Exists(Path.Combine(start, "LayerSkip.FSharp.sln")) then
+            let folder = Path.Combine(start, "models")
+
+            match models folder with
+            | [| model |] -> Ok model
+            | [||] -> Error $"no model: {folder} holds none; {hint}"
+            | several ->
+                let names = several |> Array.map Path.GetFileName |> String.concat ", "
+                Error $"no model: {folder} holds several ({names}); name one with --model"
+        else
+            match Path.GetDirectoryName(Path.TrimEndingDirectorySeparator start) with
+            | null -> Error $"no model: the program is not inside the project; {hint}"
+            | parent -> find parent
+
+[<RequireQualifiedAccess>]
+module internal Inputs =
+    let usage (message: string) = raise (UsageException message)
+
+    /// The text of a UTF-8 file, or what is wrong with it.
+    let readText (path: string) : string =
+        let fault error = raise (LayerSkipException [ error ])
+
+        if Directory.Exists path then
+            fault (LayerSkipError.BadFile(path, "is a folder; give a text file"))
+        elif not (File.Exists path) then
+            fault (LayerSkipError.NotFound(path, "give a UTF-8 text file"))
+        else
+            try
+                File.ReadAllText(path, UTF8Encoding(false, true))
+            with
+            | :? DecoderFallbackException ->
+                fault (LayerSkipError.BadFile(path, "is not UTF-8 text; convert it first"))
+            | :? IOException
+            | :? UnauthorizedAccessException as e -> fault (LayerSkipError.BadFile(path, e.Message))
+
+    /// "1,2,3", spaces allowed; the empty text is no number.
+    let numbers (option: string) (text: string) : int[] =
+        let number (item: string) =
+            match Int32.TryParse(item, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
+            | true, id -> id
+            | _ -> usage $"--{option} holds \"{item}\"; write whole numbers between commas, as 1,2,3"
+
+        if String.IsNullOrWhiteSpace text then
+            [||]
+        else
+            text.Split(',', StringSplitOptions.TrimEntries) |> Array.map number
+
+    /// A number written as in code: 0.5, never 0,5.
+    let real (option: string) (text: string) : float =
+        match Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture) with
+        | true, value -> value
+        | _ -> usage $"--{option} is \"{text}\"; write a number, as 0.5"
+
+    let atLeastOne (option: string) (value: int) : LayerSkipError list =
+        Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))
+
+    let dtype (name: DtypeName) : Dtype option =
+        match name with
+        | DtypeName.Auto -> None
+        | DtypeName.F64 -> Some Dtype.F64
+        | DtypeName.F32 -> Some Dtype.F32
+        | DtypeName.F16 -> Some Dtype.F16
+        | DtypeName.BF16 -> Some Dtype.BF16
+
+    let device (name: DeviceName) : Device =
+        match name with
+        | DeviceName.Cpu -> Device.Cpu
+        | DeviceName.Cuda -> Device.Cuda
+
+    let deviceName (device: Device) =
+        match device with
+        | Device.Cpu -> "cpu"
+        | Device.Cuda -> "cuda"
+
+    let private modelOf (given: string option) =
+        match given with
+        | Some path -> path
+        | None ->
+            match DefaultModel.find AppContext.BaseDirectory with
+            | Ok path -> path
+            | Error message -> usage message
+
+    /// Reads the common options; sets the number of threads, which is the process's.
+    let common (arguments: Argument list) : Common =
+        // A fold, for Argu's own look-ups by quotation take 10 ms each at start-up.
+        let add (model, threads, common: Common) argument =
+            match argument with
+            | Argument.Model path -> Some path, threads, common
+            | Argument.Threads count -> model, Some count, common
+            | Argument.Device name -> model, threads, { common with Device = device name }
+            | Argument.Dtype name -> model, threads, { common with Dtype = dtype name }
+            | Argument.Seed seed -> model, threads, { common with Seed = seed }
+            | Argument.Json -> model, threads, { common with Json = true }
+            | Argument.Generate _
+            | Argument.Info _
+            | Argument.Certify _ -> model, threads, common
+
+        let none: Common = { Model = ""; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
+        let model, threads, common = List.fold add (None, None, none) arguments
+        let model = modelOf model
+
+        match threads with
+        | Some threads when threads < 1 || threads > 1024 ->
+            raise (LayerSkipException [ LayerSkipError.OutOfRange("threads", string threads, "1 to 1024") ])
+        | Some threads -> Backend.setThreads threads
+        | None -> ()
+
+        { common with Model = model }
+
+    /// What computes, and in what: "cpu, 2 threads, f32".
+    let machine (checkpoint: Checkpoint) =
+        let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
+        $"{device}, {Backend.threads ()} threads, {dtype}"
+
+    let load (common: Common) : Checkpoint =
+        Checkpoint.load common.Model common.Dtype common.Device |> Check.getOrRaise
+
+    /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.
+    let encode (checkpoint: Checkpoint) (text: string) : int[] =
+        match checkpoint.Tokenizer with
+        | None -> raise (LayerSkipException [ LayerSkipError.NoTokenizer checkpoint.Path ])
+        | Some tokenizer when text = "" -> Option.toArray (Tokenizer.bos tokenizer)
+        | Some tokenizer -> Tokenizer.encode tokenizer text
+
+    /// Given ids; of none the tokenizer's beginning-of-text token.
+    let orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =
+        if ids.Length > 0 then
+            ids
+        else
+            checkpoint.Tokenizer |> Option.bind Tokenizer.bos |> Option.toArray

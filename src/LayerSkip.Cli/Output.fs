@@ -1,0 +1,100 @@
+namespace LayerSkip.Cli
+
+open System
+open System.Buffers
+open System.Globalization
+open System.Text
+open System.Text.Encodings.Web
+open System.Text.Json
+open LayerSkip
+
+/// JSON objects on one line, and tables.
+[<RequireQualifiedAccess>]
+module internal Output =
+    let private options =
+        // Standard output is no web page: quotes and letters of any script stay readable.
+        JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+
+    /// One JSON object.
+    let json (write: Utf8JsonWriter -> unit) : string =
+        let buffer = ArrayBufferWriter<byte>()
+        using (new Utf8JsonWriter(buffer, options)) (fun writer ->
+            writer.WriteStartObject()
+            write writer
+            writer.WriteEndObject())
+        Encoding.UTF8.GetString buffer.WrittenSpan
+
+    let object (name: string) (write: unit -> unit) (writer: Utf8JsonWriter) : unit =
+        writer.WriteStartObject name
+        write ()
+        writer.WriteEndObject()
+
+    let array (name: string) (items: 'T seq) (write: 'T -> unit) (writer: Utf8JsonWriter) : unit =
+        writer.WriteStartArray name
+        Seq.iter write items
+        writer.WriteEndArray()
+
+    let ints (name: string) (items: int seq) (writer: Utf8JsonWriter) : unit =
+        array name items (fun item -> writer.WriteNumberValue item) writer
+
+    let intOrNull (name: string) (value: int option) (writer: Utf8JsonWriter) : unit =
+        match value with
+        | Some value -> writer.WriteNumber(name, value)
+        | None -> writer.WriteNull name
+
+    let textOrNull (name: string) (value: string option) (writer: Utf8JsonWriter) : unit =
+        match value with
+        | Some value -> writer.WriteString(name, value)
+        | None -> writer.WriteNull name
+
+    /// Milliseconds to the microsecond.
+    let milliseconds (name: string) (value: float) (writer: Utf8JsonWriter) : unit =
+        writer.WriteNumber(name, Math.Round(value, 3))
+
+    let stats (stats: SpeculationStats) (writer: Utf8JsonWriter) : unit =
+        writer
+        |> object "stats" (fun () ->
+            writer.WriteNumber("num_spec_steps", stats.NumSpecSteps)
+            writer.WriteNumber("num_draft_tokens", stats.NumDraftTokens)
+            writer.WriteNumber("num_accepted_draft_tokens", stats.NumAcceptedDraftTokens)
+            writer.WriteNumber("draft_acceptance_rate", stats.DraftAcceptanceRate)
+            writer.WriteNumber("mean_acceptance_length", stats.MeanAcceptanceLength)
+            writer |> ints "acceptance_histogram" stats.AcceptanceHistogram
+
+            writer
+            |> array "rounds" stats.Rounds (fun (drafted, accepted) ->
+                writer.WriteStartArray()
+                writer.WriteNumberValue drafted
+                writer.WriteNumberValue accepted
+                writer.WriteEndArray()))
+
+    let number (value: int64) = value.ToString("N0", CultureInfo.InvariantCulture)
+
+    let fixedPoint (digits: int) (value: float) =
+        value.ToString("F" + string digits, CultureInfo.InvariantCulture)
+
+    let percent (value: float) = fixedPoint 1 (100.0 * value) + " %"
+
+    /// Bytes in the largest unit that leaves at least 1.
+    let bytes (count: int64) =
+        let units = [ 1L <<< 30, "GiB"; 1L <<< 20, "MiB"; 1L <<< 10, "KiB" ]
+
+        match units |> List.tryFind (fun (size, _) -> count >= size) with
+        | Some(size, unit) -> $"{fixedPoint 1 (float count / float size)} {unit}"
+        | None -> $"{count} bytes"
+
+    /// Rows of cells in columns as wide as their widest cell; columns in `right` are numbers.
+    let table (right: int list) (rows: string list list) : string =
+        let widths =
+            List.init rows.Head.Length (fun column ->
+                rows |> List.map (fun row -> row[column].Length) |> List.max)
+
+        let cell column (text: string) =
+            if List.contains column right then
+                text.PadLeft widths[column]
+            else
+                text.PadRight widths[column]
+
+        rows
+        |> List.map (fun row -> (row |> List.mapi cell |> String.concat "  ").TrimEnd())
+        |> String.concat "\n"

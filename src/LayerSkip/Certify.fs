@@ -1,0 +1,149 @@
+namespace LayerSkip
+
+type CertifyOptions = {
+    /// Prompts as ids; none: the certificate's own.
+    Prompts: int[][]
+    /// None: all of a small model, some of a deep one.
+    ExitLayers: int list
+    DraftLengths: int list
+    MaxNewTokens: int
+    Seed: int64
+}
+
+type CertifyTest = {
+    Name: string
+    Checks: int
+    Exact: int
+    /// Not the argmax, but within the gap of it.
+    Tie: int
+    Violation: int
+}
+
+type CertifyReport = {
+    Model: string
+    Dtype: string
+    /// The share of a row's largest |logit| within which a token is a tie.
+    Gap: float
+    Tests: CertifyTest list
+    Exact: int
+    Tie: int
+    Violation: int
+    /// The largest gap seen, as such a share.
+    WorstGap: float
+}
+
+/// The certificate of exactness: T1 texts are equal, T2 each token is the whole model's choice, T4 sampling keeps
+/// its law, T5 the cache is that of a fresh prefill. T3 (equal bits) comes with the kernels.
+[<RequireQualifiedAccess>]
+module Certify =
+    let options: CertifyOptions = {
+        Prompts = [||]
+        ExitLayers = []
+        DraftLengths = []
+        MaxNewTokens = 24
+        Seed = 1L
+    }
+
+    /// The share of a row's largest |logit| within which a token is a tie.
+    let gap (dtype: Dtype) : float = Exactness.gap dtype
+
+    let private tally name (checks: Exactness.Check list) : CertifyTest =
+        let count finding = checks |> List.filter (fun (found, _) -> found = finding) |> List.length
+
+        {
+            Name = name
+            Checks = checks.Length
+            Exact = count Exactness.Exact
+            Tie = count Exactness.Tie
+            Violation = count Exactness.Violation
+        }
+
+    let private ownPrompts (checkpoint: Checkpoint) seed : int[][] =
+        let vocabulary = checkpoint.Config.Vocabulary
+
+        match checkpoint.Tokenizer with
+        | Some tokenizer ->
+            [| "Once upon a time"; "The three main colours are"; "1, 2, 3, 4," |]
+            |> Array.map (Tokenizer.encode tokenizer)
+        | None ->
+            let mutable key = Key.ofSeed seed
+
+            let id _ =
+                let struct (u, next) = Key.uniform key
+                key <- next
+                int (u * float vocabulary)
+
+            [| 1; 5; 12 |] |> Array.map (fun length -> Array.init length id)
+
+    let private exitGrid layers =
+        if layers <= 6 then
+            [ 1 .. layers - 1 ]
+        else
+            List.distinct [ 1; layers / 4; layers / 2; layers - 1 ]
+
+    /// Runs the certificate; a model of one layer has no earlier exit to certify and is an error.
+    let run (checkpoint: Checkpoint) (options: CertifyOptions) : CertifyReport =
+        let weights = checkpoint.Weights
+        let layers = weights.Config.Layers
+        let gap = gap weights.Dtype
+        let given =
+            if options.ExitLayers.IsEmpty then
+                exitGrid layers
+            else
+                options.ExitLayers
+
+        let lengths =
+            if not options.DraftLengths.IsEmpty then
+                options.DraftLengths
+            elif layers <= 6 then
+                [ 1; 2; 4; 8 ]
+            else
+                [ 1; 4 ]
+
+        let exits =
+            (if layers < 2 then [ 1 ] else given)
+            |> List.map (fun exit -> ExitLayer.TryCreate(layers, exit) |> Check.getOrRaise)
+
+        for length in lengths do
+            if length < 1 then
+                raise (
+                    LayerSkipException [
+                        LayerSkipError.OutOfRange("draft-length", string length, "1 or more")
+                    ]
+                )
+
+        let room = weights.Config.Context
+
+        let prompts =
+            (if options.Prompts.Length > 0 then
+                 options.Prompts
+             else
+                 ownPrompts checkpoint options.Seed)
+            |> Array.map (fun prompt ->
+                if options.Prompts.Length > 0 then
+                    prompt
+                else
+                    Array.truncate (max 1 (room / 2)) prompt)
+
+        let length = max 1 options.MaxNewTokens
+        let grid = List.allPairs exits lengths
+
+        let checks = [
+            "T1", Exactness.texts weights gap length prompts grid
+            "T2", Exactness.tokens weights gap length prompts grid
+            "T4", Exactness.sampling weights options.Seed prompts exits
+            "T5", Exactness.caches weights length prompts grid
+        ]
+
+        let tests = checks |> List.map (fun (name, checks) -> tally name checks)
+
+        {
+            Model = checkpoint.Path
+            Dtype = Dtype.name weights.Dtype
+            Gap = gap
+            Tests = tests
+            Exact = tests |> List.sumBy _.Exact
+            Tie = tests |> List.sumBy _.Tie
+            Violation = tests |> List.sumBy _.Violation
+            WorstGap = checks |> Seq.collect snd |> Seq.map snd |> Seq.fold max 0.0
+        }

@@ -1,0 +1,134 @@
+namespace LayerSkip
+
+open System
+open System.IO
+
+/// A model ready to run: what a Hugging Face folder or a .gguf file holds.
+[<NoEquality; NoComparison>]
+type Checkpoint = {
+    Path: string
+    Weights: Weights
+    Tokenizer: Tokenizer option
+    /// generation_config.json's, else config.json's eos_token_id; eos and eot of a GGUF.
+    StopIds: int[]
+    /// Exit layer and draft length that generation_config.json recommends.
+    Recommended: (int * int) option
+} with
+
+    member this.Config = this.Weights.Config
+
+    interface IDisposable with
+        member this.Dispose() = (this.Weights :> IDisposable).Dispose()
+
+[<RequireQualifiedAccess>]
+module Checkpoint =
+    /// The dtype that "auto" stands for: on a CPU float32, or float64 for a float64 file; bfloat16 on CUDA.
+    let autoDtype (device: Device) (stored: StoredTensor list) : Dtype =
+        match device with
+        | Device.Cuda -> Dtype.BF16
+        | Device.Cpu when not stored.IsEmpty && stored |> List.forall (fun tensor -> tensor.Dtype = Dtype.F64) ->
+            Dtype.F64
+        | Device.Cpu -> Dtype.F32
+
+    /// transformers' own names: eos_token_id, assistant_early_exit, num_assistant_tokens.
+    let private generationConfig (folder: string) (config: LlamaConfig) =
+        let path = Path.Combine(folder, "generation_config.json")
+
+        if not (File.Exists path) then
+            Ok(config.StopIds, None)
+        else
+            match Json.read path "" with
+            | Error faults -> Error faults
+            | Ok document ->
+                use document = document
+                let json = JsonReader(path, document.RootElement)
+                let stops = json.Ids "eos_token_id" |> Option.defaultValue config.StopIds
+
+                let recommended =
+                    match json.TryInt "assistant_early_exit", json.Int("num_assistant_tokens", 4) with
+                    | Some exit, length ->
+                        if exit < 1 || exit >= config.Layers then
+                            json.Fault
+                                $"\"assistant_early_exit\" is {exit}, it must be 1 to {config.Layers - 1}"
+
+                        if length < 1 then
+                            json.Fault $"\"num_assistant_tokens\" is {length}, it must be at least 1"
+
+                        Some(exit, length)
+                    | None, _ -> None
+
+                Check.all json.Faults (stops, recommended)
+
+    let private build path dtype device config (stored: StoredTensor list) tokenizer stops recommended =
+        let dtype = dtype |> Option.defaultWith (fun () -> autoDtype device stored)
+
+        Weights.load dtype device config stored
+        |> Result.map (fun weights -> {
+            Path = path
+            Weights = weights
+            Tokenizer = tokenizer
+            StopIds = stops
+            Recommended = recommended
+        })
+
+    let private loadFolder (folder: string) dtype device =
+        let config = LlamaConfig.load (Path.Combine(folder, "config.json"))
+        let files = Safetensors.openFolder folder
+        let tokenizer = Tokenizer.tryLoad folder
+        let generation = config |> Result.bind (generationConfig folder)
+
+        let result =
+            match config, files, tokenizer, generation with
+            | Ok config, Ok files, Ok tokenizer, Ok(stops, recommended) ->
+                let stored = files |> List.collect _.Tensors
+                build folder dtype device config stored tokenizer stops recommended
+            | _ ->
+                let generation =
+                    if Result.isError config then
+                        []
+                    else
+                        Check.faults generation
+                Error(Check.faults config @ Check.faults files @ Check.faults tokenizer @ generation)
+
+        match files with
+        | Ok files ->
+            for file in files do
+                (file :> IDisposable).Dispose()
+        | Error _ -> ()
+
+        result
+
+    let private loadGguf (path: string) dtype device =
+        match Gguf.openFile path with
+        | Error faults -> Error faults
+        | Ok file ->
+            use file = file
+
+            Tokenizer.ofGguf path file.Metadata
+            |> Result.bind (fun tokenizer ->
+                build path dtype device file.Config file.Tensors tokenizer file.Config.StopIds None)
+
+    /// Loads a folder or a .gguf file with weights of `dtype` (None: auto) on `device`; every fault at once.
+    let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =
+        Backend.tryDevice device
+        |> Result.bind (fun _ ->
+            if Directory.Exists path then
+                loadFolder path dtype device
+            elif File.Exists path && path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) then
+                loadGguf path dtype device
+            elif File.Exists path then
+                Error [
+                    LayerSkipError.Unsupported(
+                        $"the file {path}",
+                        "give a Hugging Face model folder or a .gguf file"
+                    )
+                ]
+            else
+                Error [
+                    LayerSkipError.NotFound(path, "give a Hugging Face model folder or a .gguf file")
+                ])
+
+    /// The exit layer and draft length to use where the user names none: what the model recommends, else L/3 and 4.
+    let exitAndDraft (checkpoint: Checkpoint) : int * int =
+        checkpoint.Recommended
+        |> Option.defaultValue (LlamaConfig.defaultExit checkpoint.Config, 4)

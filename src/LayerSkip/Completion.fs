@@ -1,0 +1,139 @@
+namespace LayerSkip
+
+[<RequireQualifiedAccess>]
+type Strategy =
+    /// Every layer, one token at a time.
+    | Autoregressive
+    /// Layers 1..E only: faster, another text.
+    | EarlyExit of ExitLayer
+    /// Layers 1..E draft up to `draftLength` tokens, the rest verify them: the autoregressive text.
+    | SelfSpeculative of exit: ExitLayer * draftLength: int
+
+type GenerationOptions = {
+    Strategy: Strategy
+    Sampling: Sampling
+    /// The most new tokens; the context may end the text sooner.
+    MaxNewTokens: int
+    StopIds: int[]
+    StopTexts: string list
+    /// Whether special tokens appear in the text.
+    ShowSpecial: bool
+    Seed: int64
+}
+
+/// Where a token comes from.
+[<RequireQualifiedAccess>]
+type Origin =
+    /// The first one, from the pass over the prompt.
+    | Prefill
+    /// A step without a draft.
+    | Plain
+    /// Drafted, and kept.
+    | Drafted
+    /// The whole model's, in place of a draft that it refused.
+    | Corrected
+    /// The whole model's, after a draft that it kept entirely.
+    | Bonus
+
+[<RequireQualifiedAccess>]
+type FinishReason =
+    /// A stop id or a stop string.
+    | Stop
+    /// max-new-tokens, or the end of the context.
+    | Length
+
+/// What speculation did, in vLLM's names.
+type SpeculationStats = {
+    /// Rounds that drafted.
+    NumSpecSteps: int
+    NumDraftTokens: int
+    NumAcceptedDraftTokens: int
+    /// Accepted over drafted; 0 where nothing was drafted.
+    DraftAcceptanceRate: float
+    /// 1 + accepted over rounds: the tokens that a round yields; 0 where there was none.
+    MeanAcceptanceLength: float
+    /// At j, how many rounds kept exactly j drafts.
+    AcceptanceHistogram: int[]
+    /// Drafted and accepted of every round; (0, 0) is a plain step.
+    Rounds: (int * int)[]
+}
+
+/// Milliseconds of computing; what a consumer does between events does not count.
+type Timings = {
+    /// To the first token, from the loaded model.
+    TtftMs: float
+    /// From the first token to the last.
+    DecodeMs: float
+    /// Of DecodeMs, in the early layers and head of the draft, and in the verifying passes with their head.
+    DraftMs: float
+    VerifyMs: float
+}
+
+/// A finished text.
+type Completion = {
+    PromptIds: int[]
+    /// The new tokens, without a stop token.
+    TokenIds: int[]
+    /// None without a tokenizer.
+    Text: string option
+    Finish: FinishReason
+    Stats: SpeculationStats
+    Timings: Timings
+} with
+
+    /// New tokens after the first, over the time they took.
+    member this.TokensPerSecond =
+        match this.Timings.DecodeMs with
+        | ms when ms > 0.0 -> 1000.0 * float (max 0 (this.TokenIds.Length - 1)) / ms
+        | _ -> 0.0
+
+[<RequireQualifiedAccess>]
+type GenerationEvent =
+    /// A new token and the text that it makes certain, which may be empty or that of earlier tokens.
+    | Token of id: int * origin: Origin * text: string
+    | Round of Round
+    /// The last event; `rest` is text that was held back until now.
+    | End of rest: string * Completion
+
+[<RequireQualifiedAccess>]
+module GenerationOptions =
+    /// Greedy decoding up to `maxNewTokens`, with nothing else that ends the text.
+    let greedy (strategy: Strategy) (maxNewTokens: int) : GenerationOptions = {
+        Strategy = strategy
+        Sampling = Sampling.Greedy
+        MaxNewTokens = maxNewTokens
+        StopIds = [||]
+        StopTexts = []
+        ShowSpecial = false
+        Seed = 0L
+    }
+
+[<RequireQualifiedAccess>]
+module SpeculationStats =
+    let ofRounds (rounds: (int * int)[]) : SpeculationStats =
+        let speculative = rounds |> Array.filter (fun (drafted, _) -> drafted > 0)
+        let drafted, accepted = Array.sumBy fst speculative, Array.sumBy snd speculative
+        let over (a: int) (b: int) = if b = 0 then 0.0 else float a / float b
+
+        {
+            NumSpecSteps = speculative.Length
+            NumDraftTokens = drafted
+            NumAcceptedDraftTokens = accepted
+            DraftAcceptanceRate = over accepted drafted
+            MeanAcceptanceLength =
+                (if speculative.Length = 0 then
+                     0.0
+                 else
+                     1.0 + over accepted speculative.Length)
+            AcceptanceHistogram =
+                (if speculative.Length = 0 then
+                     [||]
+                 else
+                     let counts = Array.zeroCreate (1 + (speculative |> Array.map fst |> Array.max))
+
+                     for _, kept in speculative do
+                         counts[kept] <- counts[kept] + 1
+
+                     counts)
+            Rounds = rounds
+        }

@@ -1,0 +1,100 @@
+namespace LayerSkip
+
+/// What a caller can put right. A shape that cannot happen is a bug, and throws.
+[<RequireQualifiedAccess>]
+type LayerSkipError =
+    /// A file or folder that is not there; `hint` says what would be.
+    | NotFound of path: string * hint: string
+    /// A file that is there and cannot be used; `fault` says where and why.
+    | BadFile of path: string * fault: string
+    /// A tensor that the configuration calls for and no file holds.
+    | MissingTensor of name: string
+    /// A tensor that no part of the model asks for.
+    | UnknownTensor of name: string
+    | WrongShape of name: string * expected: int64 list * found: int64 list
+    /// A tensor in a format that holds no floating-point numbers, or that we cannot read.
+    | WrongDtype of name: string * found: string * hint: string
+    /// NaN or infinity among the weights.
+    | NotFinite of name: string
+    /// A model, option or format outside what the library does; `hint` says what it does.
+    | Unsupported of what: string * hint: string
+    /// An option outside its range: "temperature", "-1", "0 or more".
+    | OutOfRange of option: string * value: string * allowed: string
+    | ExitOutsideModel of exit: int * layers: int
+    | PromptTooLong of length: int * context: int
+    | UnknownToken of id: int * vocabulary: int
+    | EmptyPrompt
+    | NoTokenizer of path: string
+    | NoDevice of device: string * why: string
+    /// No libtorch could be loaded; `tried` says where we looked and what each place answered.
+    | NoBackend of tried: string
+
+[<RequireQualifiedAccess>]
+module LayerSkipError =
+    let private shape (dims: int64 list) = dims |> List.map string |> String.concat ", " |> sprintf "[%s]"
+
+    /// One line: what is wrong, where, what to do.
+    let message (error: LayerSkipError) : string =
+        match error with
+        | LayerSkipError.NotFound(path, hint) -> $"{path}: not found; {hint}"
+        | LayerSkipError.BadFile(path, fault) -> $"{path}: {fault}"
+        | LayerSkipError.MissingTensor name -> $"tensor {name} is missing"
+        | LayerSkipError.UnknownTensor name -> $"tensor {name} is not part of this model"
+        | LayerSkipError.WrongShape(name, expected, found) ->
+            $"tensor {name} has shape {shape found}, the configuration needs {shape expected}"
+        | LayerSkipError.WrongDtype(name, found, hint) -> $"tensor {name} has dtype {found}; {hint}"
+        | LayerSkipError.NotFinite name -> $"tensor {name} holds NaN or infinity; the file is damaged"
+        | LayerSkipError.Unsupported(what, hint) -> $"{what} is not supported; {hint}"
+        | LayerSkipError.OutOfRange(option, value, allowed) -> $"{option} is {value}, it must be {allowed}"
+        | LayerSkipError.ExitOutsideModel(exit, layers) when layers < 2 ->
+            $"exit layer is {exit}, but a model of {layers} layer has no earlier exit; decode it autoregressively"
+        | LayerSkipError.ExitOutsideModel(exit, layers) ->
+            $"exit layer is {exit}, it must be 1 to {layers - 1}: the model has {layers} layers"
+        | LayerSkipError.PromptTooLong(length, context) ->
+            $"the prompt has {length} tokens and leaves no room in a context of {context}; shorten it to {context - 1} or fewer"
+        | LayerSkipError.UnknownToken(id, vocabulary) ->
+            $"token id {id} is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
+        | LayerSkipError.EmptyPrompt ->
+            "the prompt is empty and the tokenizer has no beginning-of-text token; give some text or ids"
+        | LayerSkipError.NoTokenizer path ->
+            $"{path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
+        | LayerSkipError.NoDevice(device, why) -> $"device {device} is not available: {why}"
+        | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
+
+    /// All of them on one line; of more than four, the first four and how many follow.
+    let summary (errors: LayerSkipError list) : string =
+        let shown = errors |> List.truncate 4 |> List.map message |> String.concat "; "
+
+        match errors.Length - 4 with
+        | more when more > 0 -> $"{shown}; and {more} more"
+        | _ -> shown
+
+/// Thrown where no Result can go: at the C# edge, and inside a sequence that is being pulled.
+type LayerSkipException(errors: LayerSkipError list) =
+    inherit System.Exception(LayerSkipError.summary errors)
+    member _.Errors = errors
+
+/// Checks that gather every fault, not only the first.
+[<RequireQualifiedAccess>]
+module Check =
+    /// Ok when no check failed, otherwise all that did.
+    let all (faults: LayerSkipError list) (value: 'T) : Result<'T, LayerSkipError list> =
+        if List.isEmpty faults then Ok value else Error faults
+
+    let that (holds: bool) (fault: LayerSkipError) : LayerSkipError list = if holds then [] else [ fault ]
+
+    /// The errors of a result, none of a success.
+    let faults (result: Result<'T, LayerSkipError list>) : LayerSkipError list =
+        match result with
+        | Ok _ -> []
+        | Error errors -> errors
+
+    let both (a: Result<'A, LayerSkipError list>) (b: Result<'B, LayerSkipError list>) =
+        match a, b with
+        | Ok a, Ok b -> Ok(a, b)
+        | _ -> Error(faults a @ faults b)
+
+    let getOrRaise (result: Result<'T, LayerSkipError list>) : 'T =
+        match result with
+        | Ok value -> value
+        | Error errors -> raise (LayerSkipException errors)

@@ -1,0 +1,301 @@
+namespace LayerSkip
+
+open System
+open System.Diagnostics
+
+/// Decoding as a sequence of events that the caller pulls.
+[<RequireQualifiedAccess>]
+module Generation =
+    /// What a round changes beside the text.
+    [<NoEquality; NoComparison>]
+    type private Reader = { Cache: Cache; Key: Key; DraftMs: float; VerifyMs: float }
+
+    /// The text so far.
+    [<NoEquality; NoComparison>]
+    type private Writer = {
+        Reversed: int list
+        Count: int
+        Stream: TextStream option
+        Stops: StopText
+        /// Text made certain so far, in pieces, latest first.
+        Pieces: string list
+        Finish: FinishReason option
+    }
+
+    [<NoEquality; NoComparison>]
+    type private Progress =
+        | Starting
+        | Decoding of Reader * Writer * rounds: (int * int) list * TtftMs: float * DecodeMs: float
+        | Ended
+
+    let private elapsed (since: int64) = Stopwatch.GetElapsedTime(since).TotalMilliseconds
+
+    let private uniforms count (key: Key) =
+        Array.mapFold
+            (fun key _ ->
+                let struct (u, next) = Key.uniform key
+                u, next)
+            key
+            (Array.zeroCreate<unit> count)
+
+    /// Layers 1..E propose token by token.
+    let private propose weights sampling last (reader: Reader) =
+        let started = Stopwatch.GetTimestamp()
+        let struct (hidden, cache) = Model.forwardEarly weights [| last |] reader.Cache
+        let verdict = Model.head weights hidden |> Sampling.verdicts sampling
+        let reader = { reader with Cache = cache }
+
+        let struct (draft, reader) =
+            match verdict with
+            | Verdicts.Tokens own -> struct ({ Token = own[0]; Law = [||] }, reader)
+            | Verdicts.Laws laws ->
+                let struct (u, key) = Key.uniform reader.Key
+
+                struct ({ Token = Sampling.pick laws[0] u; Law = laws[0] }, { reader with Key = key })
+
+        struct (draft, { reader with DraftMs = reader.DraftMs + elapsed started })
+
+    /// One pass over what the whole model has not read; with early exit, "whole" is layers 1..E.
+    let private verify weights (options: GenerationOptions) (rows: int -> int) (ids: int[]) (reader: Reader) =
+        let started = Stopwatch.GetTimestamp()
+
+        let struct (hidden, cache) =
+            match options.Strategy with
+            | Strategy.EarlyExit _ -> Model.forwardEarly weights ids reader.Cache
+            | Strategy.Autoregressive
+            | Strategy.SelfSpeculative _ -> Model.forwardRemainder weights (rows ids.Length) ids reader.Cache
+
+        let verdicts = Model.head weights hidden |> Sampling.verdicts options.Sampling
+
+        struct (verdicts, { reader with Cache = cache; VerifyMs = reader.VerifyMs + elapsed started })
+
+    let private judge (drafts: Draft<float[]>[]) (verdicts: Verdicts) (reader: Reader) =
+        match verdicts with
+        | Verdicts.Tokens own ->
+            let struct (agreed, next) = Speculation.acceptGreedy own (drafts |> Array.map _.Token)
+            struct (agreed, next, reader)
+        | Verdicts.Laws laws ->
+            let us, key = uniforms (drafts.Length + 1) reader.Key
+            let struct (agreed, law) = Speculation.acceptSampled us laws drafts
+            let next = law |> ValueOption.map (fun law -> Sampling.pick law us[drafts.Length])
+            struct (agreed, next, { reader with Key = key })
+
+    let private rewind count (reader: Reader) =
+        if count = 0 then
+            reader
+        else
+            { reader with Cache = Cache.truncate (reader.Cache.Early.Length - count) reader.Cache }
+
+    /// Adds one token to the text: the piece it makes certain, and what ends there, if anything.
+    let private write (options: GenerationOptions) id (writer: Writer) : struct (string * Writer) =
+        if Array.contains id options.StopIds then
+            struct ("", { writer with Finish = Some FinishReason.Stop })
+        else
+            let struct (decoded, stream) =
+                match writer.Stream with
+                | Some stream ->
+                    let struct (decoded, stream) = TextStream.push id stream
+                    struct (decoded, Some stream)
+                | None -> struct ("", None)
+
+            let struct (piece, stops) = StopText.push decoded writer.Stops
+            let count = writer.Count + 1
+
+            struct (piece,
+                    {
+                        Reversed = id :: writer.Reversed
+                        Count = count
+                        Stream = stream
+                        Stops = stops
+                        Pieces = piece :: writer.Pieces
+                        Finish =
+                            if stops.Matched then
+                                Some FinishReason.Stop
+                            elif count >= options.MaxNewTokens then
+                                Some FinishReason.Length
+                            else
+                                None
+                    })
+
+    /// Adds tokens until one ends the text.
+    let private writeAll options (tokens: (int * Origin) seq) (writer: Writer) =
+        let add (events, writer: Writer) (id, origin) =
+            if writer.Finish.IsSome then
+                events, writer
+            else
+                let struct (piece, next) = write options id writer
+                // A stop token is no part of the text.
+                (if next.Count > writer.Count then
+                     GenerationEvent.Token(id, origin, piece) :: events
+                 else
+                     events),
+                next
+
+        let events, writer = Seq.fold add ([], writer) tokens
+        List.rev events, writer
+
+    let private origins (round: Round) =
+        round.Tokens
+        |> Seq.mapi (fun i token ->
+            token,
+            if i < round.Accepted then Origin.Drafted
+            elif round.Drafted = 0 then Origin.Plain
+            elif round.Accepted < round.Drafted then Origin.Corrected
+            else Origin.Bonus)
+
+    /// The last event. Text held back because a stop string or a character might have followed is text after all.
+    let private finish (prompt: int[]) (reader: Reader) (writer: Writer) finish rounds ttft decode =
+        let rest =
+            match writer.Stream with
+            | Some stream when not writer.Stops.Matched -> writer.Stops.Held + TextStream.finish stream
+            | _ -> ""
+
+        GenerationEvent.End(
+            rest,
+            {
+                PromptIds = prompt
+                TokenIds = Array.ofList (List.rev writer.Reversed)
+                Text = writer.Stream |> Option.map (fun _ -> String.Concat(List.rev (rest :: writer.Pieces)))
+                Finish = finish
+                Stats = SpeculationStats.ofRounds (Array.ofList (List.rev rounds))
+                Timings = {
+                    TtftMs = ttft
+                    DecodeMs = decode
+                    DraftMs = reader.DraftMs
+                    VerifyMs = reader.VerifyMs
+                }
+            }
+        )
+
+    let private faults
+        (weights: Weights)
+        (tokenizer: Tokenizer option)
+        (options: GenerationOptions)
+        (prompt: int[])
+        =
+        let config = weights.Config
+
+        [
+            if prompt.Length = 0 then
+                LayerSkipError.EmptyPrompt
+            if prompt.Length >= config.Context then
+                LayerSkipError.PromptTooLong(prompt.Length, config.Context)
+            match prompt |> Array.tryFind (fun id -> id < 0 || id >= config.Vocabulary) with
+            | Some id -> LayerSkipError.UnknownToken(id, config.Vocabulary)
+            | None -> ()
+            match options.StopIds |> Array.tryFind (fun id -> id < 0 || id >= config.Vocabulary) with
+            | Some id -> LayerSkipError.UnknownToken(id, config.Vocabulary)
+            | None -> ()
+            if options.MaxNewTokens < 1 then
+                LayerSkipError.OutOfRange("max-new-tokens", string options.MaxNewTokens, "1 or more")
+            match options.Strategy with
+            | Strategy.SelfSpeculative(exit, length) ->
+                if length < 1 then
+                    LayerSkipError.OutOfRange("draft-length", string length, "1 or more")
+
+                yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
+            | Strategy.EarlyExit exit ->
+                yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
+            | Strategy.Autoregressive -> ()
+            if tokenizer.IsNone && not (List.isEmpty options.StopTexts) then
+                LayerSkipError.Unsupported(
+                    "a stop string for a model without a tokenizer",
+                    "give stop ids (--stop-ids) instead"
+                )
+        ]
+
+    /// `run`, with a look at the cache after every round: what the text holds so far, and the cache of all but
+    /// its last token.
+    let internal runInspected
+        (inspect: int[] -> Cache -> unit)
+        (weights: Weights)
+        (tokenizer: Tokenizer option)
+        (options: GenerationOptions)
+        (prompt: int[])
+        : Result<seq<GenerationEvent>, LayerSkipError list> =
+        let faults = faults weights tokenizer options prompt
+
+        let exit, draftLength =
+            match options.Strategy with
+            | Strategy.Autoregressive -> weights.Config.Layers, 0
+            | Strategy.EarlyExit exit -> exit.Layers, 0
+            | Strategy.SelfSpeculative(exit, length) -> exit.Layers, length
+
+        let options = {
+            options with
+                MaxNewTokens = min options.MaxNewTokens (weights.Config.Context - prompt.Length)
+        }
+
+        let isStop id = Array.contains id options.StopIds
+        let draft = Speculation.oneByOne isStop (propose weights options.Sampling)
+        let round = Speculation.step isStop draft (verify weights options id) judge rewind
+
+        let start cache =
+            let began = Stopwatch.GetTimestamp()
+
+            let reader = { Cache = cache; Key = Key.ofSeed options.Seed; DraftMs = 0.0; VerifyMs = 0.0 }
+
+            let struct (first, reader) =
+                Scope.run (fun () ->
+                    let struct (verdicts, read) = verify weights options (fun _ -> 1) prompt reader
+                    let struct (_, first, read) = judge [||] verdicts read
+                    struct (first, { read with VerifyMs = 0.0 }))
+
+            let events, writer =
+                writeAll options (first |> ValueOption.toArray |> Seq.map (fun id -> id, Origin.Prefill)) {
+                    Reversed = []
+                    Count = 0
+                    Stream = tokenizer |> Option.map (TextStream.continuing options.ShowSpecial)
+                    Stops = StopText.create options.StopTexts
+                    Pieces = []
+                    Finish = None
+                }
+
+            events, Decoding(reader, writer, [], elapsed began, 0.0)
+
+        let advance cache progress =
+            match progress with
+            | Ended -> None
+            | Starting -> Some(start cache)
+            | Decoding(reader, writer, rounds, ttft, decode) ->
+                match writer.Finish, writer.Reversed with
+                | Some reason, _ -> Some([ finish prompt reader writer reason rounds ttft decode ], Ended)
+                | None, [] -> invalidOp "the pass over the prompt gave no token"
+                | None, last :: _ ->
+                    let began = Stopwatch.GetTimestamp()
+                    let ahead = min draftLength (options.MaxNewTokens - writer.Count - 1)
+                    let struct (made, reader) = Scope.run (fun () -> round ahead last reader)
+                    let events, writer = writeAll options (origins made) writer
+
+                    if writer.Finish <> Some FinishReason.Stop then
+                        inspect (Array.append prompt (Array.ofList (List.rev writer.Reversed))) reader.Cache
+
+                    let events, rounds =
+                        if draftLength = 0 then
+                            events, rounds
+                        else
+                            events @ [ GenerationEvent.Round made ], (made.Drafted, made.Accepted) :: rounds
+
+                    Some(events, Decoding(reader, writer, rounds, ttft, decode + elapsed began))
+
+        Check.all
+            faults
+            (seq {
+                let cache = Cache.create weights exit (prompt.Length + options.MaxNewTokens)
+                use _storage = cache.Slab :> IDisposable
+                yield! Seq.unfold (advance cache) Starting |> Seq.concat
+            })
+
+    /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
+    /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time.
+    let run weights tokenizer options prompt : Result<seq<GenerationEvent>, LayerSkipError list> =
+        runInspected (fun _ _ -> ()) weights tokenizer options prompt
+
+    /// `run` to its end.
+    let complete weights tokenizer options prompt : Result<Completion, LayerSkipError list> =
+        run weights tokenizer options prompt
+        |> Result.map (
+            Seq.pick (function
+                | GenerationEvent.End(_, completion) -> Some completion
+                | _ -> None)
+        )

@@ -1,0 +1,91 @@
+namespace LayerSkip
+
+open System
+
+/// An open GGUF file; its tensors can be read until it is disposed.
+[<NoEquality; NoComparison>]
+type GgufFile = {
+    Path: string
+    Metadata: Map<string, GgufValue>
+    Config: LlamaConfig
+    /// With Hugging Face's names, shapes [out; in], and order of q's and k's rows; without `rope_freqs.weight`,
+    /// whose divisors are in `Config.RopeScaling`.
+    Tensors: StoredTensor list
+    /// The mapped memory behind `Tensors`.
+    Source: IDisposable
+} with
+
+    interface IDisposable with
+        member this.Dispose() = this.Source.Dispose()
+
+/// Reading GGUF files, version 2 or 3, of llama, qwen2 and qwen3 models.
+[<RequireQualifiedAccess>]
+module Gguf =
+    let private hint = "a .gguf file is needed"
+
+    /// The metadata alone: the entries and values of tensors are not looked at.
+    let readMetadata (path: string) : Result<Map<string, GgufValue>, LayerSkipError list> =
+        match MappedFile.openRead path hint with
+        | Error faults -> Error faults
+        | Ok file ->
+            use file = file
+            GgufHeader.readMetadata file
+
+    /// Llama 3.1 and later: llama.cpp keeps the stretched angles as a tensor, not as metadata.
+    let private withRopeTable (file: MappedFile) (config: LlamaConfig) (tensors: GgufTensor list) =
+        match tensors |> List.tryFind (fun tensor -> GgufName.isRopeTable tensor.Name) with
+        | None -> Ok config
+        | Some table ->
+            use values = (GgufTensors.stored file config table).Read()
+            let divisors = Tensors.toFloats values
+
+            if
+                divisors.Length <> config.HeadDim / 2
+                || divisors |> Array.exists (fun divisor -> not (divisor > 0.0))
+            then
+                Error [
+                    LayerSkipError.BadFile(
+                        file.Path,
+                        $"rope_freqs.weight must hold {config.HeadDim / 2} positive divisors, one a pair of dimensions"
+                    )
+                ]
+            else
+                Ok { config with RopeScaling = RopeScaling.Divided divisors }
+
+    let private ofHeader (file: MappedFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
+        let tensors = GgufTensors.ofHeader file header
+
+        // Names and shapes as the entries have them, so that a bad entry does not hide a bad configuration.
+        let named =
+            Map [
+                for info in header.Infos ->
+                    GgufName.huggingFace info.Name,
+                    (info.Dims |> Array.rev |> Array.map int64, GgufFormat.name info.Type)
+            ]
+
+        Check.both tensors (GgufConfig.ofMetadata file.Path header.Metadata named)
+        |> Result.bind (fun (tensors, config) ->
+            withRopeTable file config tensors |> Result.map (fun config -> tensors, config))
+        |> Result.map (fun (tensors, config) -> {
+            Path = file.Path
+            Metadata = header.Metadata
+            Config = config
+            Tensors = [
+                for tensor in tensors do
+                    if not (GgufName.isRopeTable tensor.Name) then
+                        GgufTensors.stored file config tensor
+            ]
+            Source = file
+        })
+
+    /// Maps a file and checks header, tensor entries and configuration; values stay on disk until a tensor is read.
+    let openFile (path: string) : Result<GgufFile, LayerSkipError list> =
+        match MappedFile.openRead path hint with
+        | Error faults -> Error faults
+        | Ok file ->
+            let opened = GgufHeader.read file |> Result.bind (ofHeader file)
+
+            if Result.isError opened then
+                (file :> IDisposable).Dispose()
+
+            opened

@@ -1,0 +1,233 @@
+namespace LayerSkip
+
+open System
+open System.Runtime.CompilerServices
+open System.Text
+open FSharp.NativeInterop
+
+#nowarn "9" // The cursor walks over mapped memory; every step is checked against the file's length.
+
+/// A value of a GGUF file's metadata. A uint64 above the largest int64 keeps its bits.
+[<RequireQualifiedAccess>]
+type GgufValue =
+    | Int of int64
+    | Float of float
+    | Bool of bool
+    | Text of string
+    | Ints of int64[]
+    | Floats of float[]
+    | Bools of bool[]
+    | Texts of string[]
+
+/// What a GGUF file says of one tensor.
+type internal GgufTensorInfo = {
+    Name: string
+    /// Fastest dimension first, as ggml counts.
+    Dims: uint64[]
+    /// ggml's number of the format.
+    Type: uint32
+    /// From the start of the data section.
+    Offset: uint64
+}
+
+/// The front of a GGUF file.
+type internal GgufHeader = {
+    Metadata: Map<string, GgufValue>
+    Infos: GgufTensorInfo[]
+    /// Where the last entry ends; the data section starts at the next aligned byte.
+    End: int64
+}
+
+/// Reads little-endian values one after the other. After the first fault every read gives zero or nothing,
+/// so that a parser runs on to its end without a check at each step.
+[<Sealed>]
+type internal ByteCursor(first: nativeint, length: int64) =
+    let mutable position = 0L
+    let mutable fault: string option = None
+
+    member _.Position = position
+    member _.Fault = fault
+    member _.Sound = fault.IsNone
+    /// What is being read, for messages.
+    member val Reading = "the header" with get, set
+
+    member _.Fail(text: string) =
+        if fault.IsNone then
+            fault <- Some text
+
+    /// The address of the next bytes, and past them; 0 where the file ends before.
+    member this.Take(size: int64) : nativeint =
+        if fault.IsSome then
+            0n
+        elif size > length - position then
+            this.Fail
+                $"truncated: {this.Reading} needs {size} bytes at byte {position}, the file ends at {length}"
+            0n
+        else
+            let at = first + nativeint position
+            position <- position + size
+            at
+
+    member this.Scalar<'T when 'T: unmanaged>() : 'T =
+        match this.Take(int64 sizeof<'T>) with
+        | 0n -> Unchecked.defaultof<'T>
+        | at -> Unsafe.ReadUnaligned<'T>(NativePtr.ofNativeInt<byte> at |> NativePtr.toVoidPtr)
+
+    /// A count of things of `least` bytes or more each; 0 and a fault where the file cannot hold so many.
+    member this.Count(what: string, least: int64, most: int64) : int =
+        let at = position
+        let count = this.Scalar<uint64>()
+
+        if fault.IsNone && (count > uint64 most || count > uint64 ((length - position) / least)) then
+            this.Fail
+                $"{this.Reading} at byte {at} claims {count} {what}, more than the {length - position} bytes after it can hold: the file is damaged or truncated"
+
+        if fault.IsSome then 0 else int count
+
+    member this.Text() : string =
+        match this.Count("bytes of text", 1L, 1L <<< 26) with
+        | 0 -> ""
+        | size ->
+            match this.Take(int64 size) with
+            | 0n -> ""
+            | at -> Encoding.UTF8.GetString(NativePtr.ofNativeInt<byte> at, size)
+
+    /// So many values of one size, each through `convert`.
+    member this.Values<'Raw, 'T when 'Raw: unmanaged>(convert: 'Raw -> 'T) : 'T[] =
+        let count = this.Count("values", int64 sizeof<'Raw>, 1L <<< 24)
+        Array.init count (fun _ -> convert (this.Scalar<'Raw>()))
+
+    member this.Texts() : string[] =
+        let count = this.Count("texts", 8L, 1L <<< 24)
+        let texts = Array.create count ""
+        let mutable index = 0
+
+        while index < count && this.Sound do
+            texts[index] <- this.Text()
+            index <- index + 1
+
+        texts
+
+[<RequireQualifiedAccess>]
+module internal GgufHeader =
+    let private array (cursor: ByteCursor) : GgufValue =
+        match cursor.Scalar<uint32>() with
+        | 0u -> GgufValue.Ints(cursor.Values<uint8, _> int64)
+        | 1u -> GgufValue.Ints(cursor.Values<int8, _> int64)
+        | 2u -> GgufValue.Ints(cursor.Values<uint16, _> int64)
+        | 3u -> GgufValue.Ints(cursor.Values<int16, _> int64)
+        | 4u -> GgufValue.Ints(cursor.Values<uint32, _> int64)
+        | 5u -> GgufValue.Ints(cursor.Values<int32, _> int64)
+        | 6u -> GgufValue.Floats(cursor.Values<float32, _> float)
+        | 7u -> GgufValue.Bools(cursor.Values<uint8, _>((<>) 0uy))
+        | 8u -> GgufValue.Texts(cursor.Texts())
+        | 10u -> GgufValue.Ints(cursor.Values<uint64, _> int64)
+        | 11u -> GgufValue.Ints(cursor.Values<int64, _> id)
+        | 12u -> GgufValue.Floats(cursor.Values<float, _> id)
+        | kind ->
+            cursor.Fail $"{cursor.Reading} is an array of the unknown type {kind}"
+            GgufValue.Int 0L
+
+    let private value (cursor: ByteCursor) : GgufValue =
+        match cursor.Scalar<uint32>() with
+        | 0u -> GgufValue.Int(int64 (cursor.Scalar<uint8>()))
+        | 1u -> GgufValue.Int(int64 (cursor.Scalar<int8>()))
+        | 2u -> GgufValue.Int(int64 (cursor.Scalar<uint16>()))
+        | 3u -> GgufValue.Int(int64 (cursor.Scalar<int16>()))
+        | 4u -> GgufValue.Int(int64 (cursor.Scalar<uint32>()))
+        | 5u -> GgufValue.Int(int64 (cursor.Scalar<int32>()))
+        | 6u -> GgufValue.Float(float (cursor.Scalar<float32>()))
+        | 7u -> GgufValue.Bool(cursor.Scalar<uint8>() <> 0uy)
+        | 8u -> GgufValue.Text(cursor.Text())
+        | 9u -> array cursor
+        | 10u -> GgufValue.Int(int64 (cursor.Scalar<uint64>()))
+        | 11u -> GgufValue.Int(cursor.Scalar<int64>())
+        | 12u -> GgufValue.Float(cursor.Scalar<float>())
+        | kind ->
+            cursor.Fail $"{cursor.Reading} has the unknown type {kind}"
+            GgufValue.Int 0L
+
+    let private metadata (cursor: ByteCursor) (count: int) : Map<string, GgufValue> =
+        let mutable entries = Map.empty
+        let mutable index = 0
+
+        while index < count && cursor.Sound do
+            cursor.Reading <- $"metadata key {index + 1} of {count}"
+            let key = cursor.Text()
+            cursor.Reading <- $"metadata \"{key}\""
+            let value = value cursor
+
+            if cursor.Sound && Map.containsKey key entries then
+                cursor.Fail $"the metadata key \"{key}\" is there twice"
+
+            entries <- Map.add key value entries
+            index <- index + 1
+
+        entries
+
+    let private info (cursor: ByteCursor) (index: int) (count: int) : GgufTensorInfo =
+        cursor.Reading <- $"the entry of tensor {index + 1} of {count}"
+        let name = cursor.Text()
+        cursor.Reading <- $"the entry of tensor {name}"
+        let rank = cursor.Scalar<uint32>()
+
+        if rank > 4u then
+            cursor.Fail $"tensor {name} has {rank} dimensions, GGUF allows 4"
+
+        {
+            Name = name
+            Dims = Array.init (if cursor.Sound then int rank else 0) (fun _ -> cursor.Scalar<uint64>())
+            Type = cursor.Scalar<uint32>()
+            Offset = cursor.Scalar<uint64>()
+        }
+
+    let private infos (cursor: ByteCursor) (count: int) : GgufTensorInfo[] =
+        let found = ResizeArray<GgufTensorInfo>()
+
+        while found.Count < count && cursor.Sound do
+            found.Add(info cursor found.Count count)
+
+        found.ToArray()
+
+    /// Magic and version, then the number of tensors and of metadata entries.
+    let private start (cursor: ByteCursor) : struct (int * int) =
+        let magic = cursor.Scalar<uint32>()
+
+        if cursor.Sound && magic <> 0x46554747u then
+            cursor.Fail "not a GGUF file: it does not start with \"GGUF\""
+
+        let version = cursor.Scalar<uint32>()
+
+        if cursor.Sound && (version = 0x02000000u || version = 0x03000000u) then
+            cursor.Fail "a big-endian GGUF file is not supported; convert it to little-endian"
+        elif cursor.Sound && version <> 2u && version <> 3u then
+            cursor.Fail $"GGUF version {version} is not supported; 2 and 3 are"
+
+        cursor.Reading <- "the number of tensors"
+        let tensors = cursor.Count("tensors", 24L, 1L <<< 24)
+        cursor.Reading <- "the number of metadata entries"
+        let entries = cursor.Count("entries", 13L, 1L <<< 24)
+        struct (tensors, entries)
+
+    let private parse (file: MappedFile) (read: ByteCursor -> 'T) : Result<'T, LayerSkipError list> =
+        file.Borrow(fun first ->
+            let cursor = ByteCursor(first, file.Length)
+            let result = read cursor
+
+            match cursor.Fault with
+            | Some fault -> Error [ LayerSkipError.BadFile(file.Path, fault) ]
+            | None -> Ok result)
+
+    /// The metadata alone: what follows it is not looked at.
+    let readMetadata (file: MappedFile) : Result<Map<string, GgufValue>, LayerSkipError list> =
+        parse file (fun cursor ->
+            let struct (_, entries) = start cursor
+            metadata cursor entries)
+
+    /// Metadata and tensor entries.
+    let read (file: MappedFile) : Result<GgufHeader, LayerSkipError list> =
+        parse file (fun cursor ->
+            let struct (tensors, entries) = start cursor
+            let metadata = metadata cursor entries
+            let infos = infos cursor tensors
+            { Metadata = metadata; Infos = infos; End = cursor.Position })

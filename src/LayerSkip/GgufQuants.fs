@@ -1,0 +1,193 @@
+namespace LayerSkip
+
+open System
+open System.Runtime.CompilerServices
+open System.Runtime.InteropServices
+open System.Runtime.Intrinsics
+open System.Threading.Tasks
+open FSharp.NativeInterop
+
+#nowarn "9" // Blocks are read from mapped memory and written to a tensor's.
+
+/// A ggml format that we read.
+[<RequireQualifiedAccess>]
+type internal GgufFormat =
+    | F32
+    | F16
+    | BF16
+    | Q8_0
+    | Q4_0
+    | Q4_1
+
+[<RequireQualifiedAccess>]
+module internal GgufFormat =
+    let readable = "F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read"
+
+    /// From ggml's number.
+    let tryOf (kind: uint32) : GgufFormat option =
+        match kind with
+        | 0u -> Some GgufFormat.F32
+        | 1u -> Some GgufFormat.F16
+        | 2u -> Some GgufFormat.Q4_0
+        | 3u -> Some GgufFormat.Q4_1
+        | 8u -> Some GgufFormat.Q8_0
+        | 30u -> Some GgufFormat.BF16
+        | _ -> None
+
+    let private names =
+        Map [
+            0u, "F32"
+            1u, "F16"
+            2u, "Q4_0"
+            3u, "Q4_1"
+            6u, "Q5_0"
+            7u, "Q5_1"
+            8u, "Q8_0"
+            9u, "Q8_1"
+            10u, "Q2_K"
+            11u, "Q3_K"
+            12u, "Q4_K"
+            13u, "Q5_K"
+            14u, "Q6_K"
+            15u, "Q8_K"
+            16u, "IQ2_XXS"
+            17u, "IQ2_XS"
+            18u, "IQ3_XXS"
+            19u, "IQ1_S"
+            20u, "IQ4_NL"
+            21u, "IQ3_S"
+            22u, "IQ2_S"
+            23u, "IQ4_XS"
+            24u, "I8"
+            25u, "I16"
+            26u, "I32"
+            27u, "I64"
+            28u, "F64"
+            29u, "IQ1_M"
+            30u, "BF16"
+            34u, "TQ1_0"
+            35u, "TQ2_0"
+            39u, "MXFP4"
+        ]
+
+    /// ggml's name of a format, also of one that we do not read.
+    let name (kind: uint32) : string = names |> Map.tryFind kind |> Option.defaultValue $"ggml type {kind}"
+
+    /// Values in a block, and its bytes.
+    let block (format: GgufFormat) : struct (int64 * int64) =
+        match format with
+        | GgufFormat.F32 -> 1L, 4L
+        | GgufFormat.F16
+        | GgufFormat.BF16 -> 1L, 2L
+        | GgufFormat.Q8_0 -> 32L, 34L
+        | GgufFormat.Q4_0 -> 32L, 18L
+        | GgufFormat.Q4_1 -> 32L, 20L
+
+    let dtype (format: GgufFormat) : Dtype =
+        match format with
+        | GgufFormat.F16 -> Dtype.F16
+        | GgufFormat.BF16 -> Dtype.BF16
+        | GgufFormat.F32
+        | GgufFormat.Q8_0
+        | GgufFormat.Q4_0
+        | GgufFormat.Q4_1 -> Dtype.F32
+
+/// Quantised blocks to float32, bit for bit as ggml's dequantize_row functions.
+[<RequireQualifiedAccess>]
+module internal GgufQuants =
+    let private half (at: nativeint) : float32 =
+        float32 (Unsafe.ReadUnaligned<Half>(NativePtr.ofNativeInt<byte> at |> NativePtr.toVoidPtr))
+
+    let private load (at: nativeint) : Vector128<byte> = Vector128.Load(NativePtr.ofNativeInt<byte> at)
+
+    /// 8 whole numbers, each through `finish`, to 8 values.
+    let inline private spread (numbers: Vector128<int16>) (target: nativeint) ([<InlineIfLambda>] finish) =
+        let struct (low, high) = Vector128.Widen numbers
+        let at = NativePtr.ofNativeInt<float32> target
+        Vector128.Store(finish (Vector128.ConvertToSingle low), at)
+        Vector128.Store(finish (Vector128.ConvertToSingle high), NativePtr.add at 4)
+
+    /// A block's 16 bytes of two 4-bit numbers: the low ones come first, then the high ones.
+    let inline private nibbles (source: nativeint) (target: nativeint) ([<InlineIfLambda>] finish) =
+        let packed = load source
+        let struct (a, b) = Vector128.Widen(Vector128.BitwiseAnd(packed, Vector128.Create 15uy))
+        let struct (c, d) = Vector128.Widen(Vector128.ShiftRightLogical(packed, 4))
+        spread (a.AsInt16()) target finish
+        spread (b.AsInt16()) (target + 32n) finish
+        spread (c.AsInt16()) (target + 64n) finish
+        spread (d.AsInt16()) (target + 96n) finish
+
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+    let private q4_0 (source: nativeint) (target: nativeint) (blocks: int) =
+        let eight = Vector128.Create 8.0f
+
+        for index in 0 .. blocks - 1 do
+            let block = source + nativeint index * 18n
+            let scale = Vector128.Create(half block)
+
+            nibbles (block + 2n) (target + nativeint index * 128n) (fun numbers ->
+                Vector128.Multiply(Vector128.Subtract(numbers, eight), scale))
+
+    // The product is exact (4 bits by 11), so that a C compiler's fused multiply-add gives the same sum.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+    let private q4_1 (source: nativeint) (target: nativeint) (blocks: int) =
+        for index in 0 .. blocks - 1 do
+            let block = source + nativeint index * 20n
+            let scale = Vector128.Create(half block)
+            let least = Vector128.Create(half (block + 2n))
+
+            nibbles (block + 4n) (target + nativeint index * 128n) (fun numbers ->
+                Vector128.Add(Vector128.Multiply(numbers, scale), least))
+
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+    let private q8_0 (source: nativeint) (target: nativeint) (blocks: int) =
+        for index in 0 .. blocks - 1 do
+            let block = source + nativeint index * 34n
+            let values = target + nativeint index * 128n
+            let scale = Vector128.Create(half block)
+            let struct (a, b) = Vector128.Widen((load (block + 2n)).AsSByte())
+            let struct (c, d) = Vector128.Widen((load (block + 18n)).AsSByte())
+            spread a values (fun numbers -> Vector128.Multiply(numbers, scale))
+            spread b (values + 32n) (fun numbers -> Vector128.Multiply(numbers, scale))
+            spread c (values + 64n) (fun numbers -> Vector128.Multiply(numbers, scale))
+            spread d (values + 96n) (fun numbers -> Vector128.Multiply(numbers, scale))
+
+    // Some 80 KB in and 512 KB out: enough to be worth a task.
+    let private blocksPerTask = 4096L
+
+    let private inTasks (run: nativeint -> nativeint -> int -> unit) width source target blocks =
+        let tasks = (blocks + blocksPerTask - 1L) / blocksPerTask
+
+        Parallel.For(
+            0L,
+            tasks,
+            fun (task: int64) ->
+                let first = task * blocksPerTask
+                let count = min blocksPerTask (blocks - first)
+                run (source + nativeint (first * width)) (target + nativeint (first * 128L)) (int count)
+        )
+        |> ignore
+
+    /// Fills `destination`, as bytes of float32, from the blocks at `source`.
+    let private expand run width (source: nativeint) (destination: Span<byte>) =
+        use target = fixed &MemoryMarshal.GetReference destination
+        inTasks run width source (NativePtr.toNativeInt target) (int64 destination.Length / 128L)
+
+    /// Copies the values at byte `first` of a file into a contiguous CPU tensor of the format's dtype.
+    let read (file: MappedFile) (format: GgufFormat) (first: int64) (tensor: Tensor) : unit =
+        // A block of 32 values fills 128 bytes.
+        let blocks run width =
+            file.Borrow(fun start ->
+                Tensors.fill
+                    tensor
+                    (FillSpan(fun at destination ->
+                        expand run width (start + nativeint (first + at / 128L * width)) destination)))
+
+        match format with
+        | GgufFormat.F32
+        | GgufFormat.F16
+        | GgufFormat.BF16 ->
+            Tensors.fill tensor (FillSpan(fun at destination -> file.Copy(first + at, destination)))
+        | GgufFormat.Q8_0 -> blocks q8_0 34L
+        | GgufFormat.Q4_0 -> blocks q4_0 18L
+        | GgufFormat.Q4_1 -> blocks q4_1 20L

@@ -1,0 +1,181 @@
+namespace LayerSkip
+
+open System
+open TorchSharp
+
+/// llama.cpp's names of tensors, and Hugging Face's.
+[<RequireQualifiedAccess>]
+module internal GgufName =
+    let private parts =
+        Map [
+            "attn_norm", "input_layernorm"
+            "attn_q", "self_attn.q_proj"
+            "attn_k", "self_attn.k_proj"
+            "attn_v", "self_attn.v_proj"
+            "attn_output", "self_attn.o_proj"
+            "attn_q_norm", "self_attn.q_norm"
+            "attn_k_norm", "self_attn.k_norm"
+            "ffn_norm", "post_attention_layernorm"
+            "ffn_gate", "mlp.gate_proj"
+            "ffn_up", "mlp.up_proj"
+            "ffn_down", "mlp.down_proj"
+        ]
+
+    /// A name that is not known stays as it is, for the loader to report.
+    let huggingFace (name: string) : string =
+        match name.Split '.' with
+        | [| "token_embd"; "weight" |] -> "model.embed_tokens.weight"
+        | [| "output_norm"; "weight" |] -> "model.norm.weight"
+        | [| "output"; "weight" |] -> "lm_head.weight"
+        | [| "blk"; layer; part; kind |] when parts.ContainsKey part ->
+            $"model.layers.{layer}.{parts[part]}.{kind}"
+        | _ -> name
+
+    /// The table of divisors that a llama.cpp model may carry beside its weights: no weight, but part of RoPE.
+    let isRopeTable (name: string) : bool = name = "rope_freqs.weight"
+
+/// A tensor entry that was found good.
+type internal GgufTensor = {
+    Name: string
+    Shape: int64[]
+    Format: GgufFormat
+    FormatName: string
+    /// Bytes of the file.
+    Start: int64
+    End: int64
+}
+
+[<RequireQualifiedAccess>]
+module internal GgufTensors =
+    let private product (dims: uint64[]) : uint64 option =
+        let grow total dim =
+            match total with
+            | Some total when dim = 0UL || total <= uint64 Int64.MaxValue / dim -> Some(total * dim)
+            | _ -> None
+
+        Array.fold grow (Some 1UL) dims
+
+    /// The multiple at which tensors start; 32 where the file names none.
+    let private alignment path metadata =
+        match Map.tryFind "general.alignment" metadata with
+        | None -> Ok 32L
+        | Some(GgufValue.Int size) when size > 0L && size < (1L <<< 31) && Int64.IsPow2 size -> Ok size
+        | Some _ -> Error [ LayerSkipError.BadFile(path, "\"general.alignment\" must be a power of two") ]
+
+    let private check path (length: int64) data align (info: GgufTensorInfo) =
+        let bad text = Error [ LayerSkipError.BadFile(path, $"tensor {info.Name} {text}") ]
+        let dims = info.Dims |> Array.map string |> String.concat ", "
+
+        match GgufFormat.tryOf info.Type, product info.Dims with
+        | None, _ ->
+            Error [
+                LayerSkipError.WrongDtype(info.Name, GgufFormat.name info.Type, GgufFormat.readable)
+            ]
+        | Some _, None -> bad $"has dimensions [{dims}], more than a file can hold"
+        | Some format, Some count ->
+            let struct (values, bytes) = GgufFormat.block format
+            let name = GgufFormat.name info.Type
+
+            if values > 1L && (info.Dims.Length = 0 || info.Dims[0] % uint64 values <> 0UL) then
+                bad $"has dimensions [{dims}], rows of {name} need a multiple of {values}"
+            elif count / uint64 values > uint64 Int64.MaxValue / uint64 bytes then
+                bad $"has dimensions [{dims}], more than a file can hold"
+            elif info.Offset % uint64 align <> 0UL then
+                bad $"is misaligned: its offset, {info.Offset}, is not a multiple of {align}"
+            elif info.Offset > uint64 (length - data) then
+                bad $"starts at byte {info.Offset} of the data, outside the file ({length} bytes)"
+            else
+                let start = data + int64 info.Offset
+                let size = int64 count / values * bytes
+
+                if size > length - start then
+                    bad $"needs {size} bytes at byte {start}, the file ends at {length}: it is truncated"
+                else
+                    Ok {
+                        Name = GgufName.huggingFace info.Name
+                        Shape = info.Dims |> Array.rev |> Array.map int64
+                        Format = format
+                        FormatName = name
+                        Start = start
+                        End = start + size
+                    }
+
+    let private overlaps path (tensors: GgufTensor list) =
+        tensors
+        |> List.filter (fun tensor -> tensor.End > tensor.Start)
+        |> List.sortBy (fun tensor -> tensor.Start, tensor.End)
+        |> List.pairwise
+        |> List.choose (fun (a, b) ->
+            if b.Start < a.End then
+                Some(LayerSkipError.BadFile(path, $"the data of tensors {a.Name} and {b.Name} overlap"))
+            else
+                None)
+
+    /// Checks every entry, and all of them together.
+    let ofHeader (file: MappedFile) (header: GgufHeader) : Result<GgufTensor list, LayerSkipError list> =
+        match alignment file.Path header.Metadata with
+        | Error faults -> Error faults
+        | Ok align ->
+            // A file without tensors may end before the padding.
+            let data = min file.Length ((header.End + align - 1L) / align * align)
+            let results = [ for info in header.Infos -> check file.Path file.Length data align info ]
+            let tensors = List.choose Result.toOption results
+
+            let doubled = [
+                for name, count in header.Infos |> Seq.countBy (fun info -> GgufName.huggingFace info.Name) do
+                    if count > 1 then
+                        LayerSkipError.BadFile(file.Path, $"tensor {name} is there twice")
+            ]
+
+            Check.all (doubled @ List.collect Check.faults results @ overlaps file.Path tensors) tensors
+
+    /// In place: a head's rows from llama.cpp's order, in pairs that rotate together, to two halves. By spans,
+    /// since libtorch's threads would wait, spinning, for the cores that dequantise the next tensor.
+    let private toHalves (heads: int) (rows: Tensor) : unit =
+        use _scope = torch.NewDisposeScope()
+        let size = int rows.shape[0] / heads
+        let width = int (rows.numel () * int64 rows.ElementSize / rows.shape[0])
+        let pairs = Array.zeroCreate<byte>(size * width)
+
+        for head in 0 .. heads - 1 do
+            let halves = rows.narrow(0L, int64 (head * size), int64 size).bytes
+            halves.CopyTo(pairs.AsSpan())
+
+            for row in 0 .. size - 1 do
+                let pair = 2 * (row % (size / 2)) + row / (size / 2)
+                pairs.AsSpan(pair * width, width).CopyTo(halves.Slice(row * width, width))
+
+    /// Heads whose rows llama.cpp's converter reordered: those of q and k in llama models.
+    let private reordered (config: LlamaConfig) (tensor: GgufTensor) : int option =
+        let rowsOf heads = Some(int64 heads * int64 config.HeadDim) = Array.tryHead tensor.Shape
+
+        let heads =
+            if config.Family <> Family.Llama then
+                None
+            elif tensor.Name.Contains ".self_attn.q_proj." then
+                Some config.Heads
+            elif tensor.Name.Contains ".self_attn.k_proj." then
+                Some config.KvHeads
+            else
+                None
+
+        // A wrong shape is for the loader to report.
+        heads |> Option.filter (fun heads -> tensor.Shape.Length <= 2 && rowsOf heads)
+
+    let stored (file: MappedFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
+        let dtype = GgufFormat.dtype tensor.Format
+
+        let read () =
+            Backend.ensure ()
+            let values = torch.empty (tensor.Shape, dtype = Dtype.scalarType dtype, device = torch.CPU)
+            GgufQuants.read file tensor.Format tensor.Start values
+            reordered config tensor |> Option.iter (fun heads -> toHalves heads values)
+            values
+
+        {
+            Name = tensor.Name
+            Shape = tensor.Shape
+            Format = tensor.FormatName
+            Dtype = dtype
+            Read = read
+        }

@@ -1,0 +1,112 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Text.Json
+
+/// Reading one JSON object: optional fields, with a fault for each of the wrong kind.
+type internal JsonReader private (path: string, root: JsonElement, faults: ResizeArray<LayerSkipError>) =
+    let isId (value: JsonElement) = value.ValueKind = JsonValueKind.Number && fst (value.TryGetInt32())
+
+    let fault text = faults.Add(LayerSkipError.BadFile(path, text))
+
+    new(path, root) = JsonReader(path, root, ResizeArray())
+
+    member _.Faults = List.ofSeq faults
+    member _.Fault(text: string) = fault text
+
+    member _.TryField(name: string) : JsonElement option =
+        match root.TryGetProperty name with
+        | true, value when value.ValueKind <> JsonValueKind.Null -> Some value
+        | _ -> None
+
+    /// An object inside, whose faults are reported with this one's.
+    member this.Object(name: string) : JsonReader option =
+        match this.TryField name with
+        | Some value when value.ValueKind = JsonValueKind.Object -> Some(JsonReader(path, value, faults))
+        | Some _ ->
+            fault $"\"{name}\" must be an object"
+            None
+        | None -> None
+
+    member this.Float(name: string, fallback: float) : float =
+        match this.TryField name with
+        | Some value when value.ValueKind = JsonValueKind.Number -> value.GetDouble()
+        | Some _ ->
+            fault $"\"{name}\" must be a number"
+            fallback
+        | None -> fallback
+
+    member this.TryInt(name: string) : int option =
+        match this.TryField name with
+        | Some value ->
+            match value.ValueKind with
+            | JsonValueKind.Number when
+                value.GetDouble() = Math.Floor(value.GetDouble()) && abs (value.GetDouble()) < 2e9
+                ->
+                Some(int (value.GetDouble()))
+            | _ ->
+                fault $"\"{name}\" must be a whole number"
+                None
+        | None -> None
+
+    member this.Int(name: string, fallback: int) : int = this.TryInt name |> Option.defaultValue fallback
+
+    /// A count that must be there and at least 1.
+    member this.Size(name: string) : int =
+        match this.TryField name, this.TryInt name with
+        | None, _ ->
+            fault $"\"{name}\" is missing"
+            1
+        | Some _, Some size when size >= 1 -> size
+        | Some _, Some size ->
+            fault $"\"{name}\" is {size}, it must be at least 1"
+            1
+        | Some _, None -> 1
+
+    member this.Bool(name: string, fallback: bool) : bool =
+        match this.TryField name with
+        | Some value when value.ValueKind = JsonValueKind.True || value.ValueKind = JsonValueKind.False ->
+            value.GetBoolean()
+        | Some _ ->
+            fault $"\"{name}\" must be true or false"
+            fallback
+        | None -> fallback
+
+    member this.TryString(name: string) : string option =
+        match this.TryField name with
+        | Some value when value.ValueKind = JsonValueKind.String -> Some(value.GetString())
+        | Some _ ->
+            fault $"\"{name}\" must be a string"
+            None
+        | None -> None
+
+    /// A number or a list of numbers.
+    member this.Ids(name: string) : int[] option =
+        match this.TryField name with
+        | Some value when isId value -> Some [| value.GetInt32() |]
+        | Some value when value.ValueKind = JsonValueKind.Array && value.EnumerateArray() |> Seq.forall isId ->
+            Some [| for id in value.EnumerateArray() -> id.GetInt32() |]
+        | Some _ ->
+            fault $"\"{name}\" must be an id or a list of ids"
+            None
+        | None -> None
+
+[<RequireQualifiedAccess>]
+module internal Json =
+    /// Parses a file into its root object. The document must outlive the reader.
+    let read (path: string) (hint: string) : Result<JsonDocument, LayerSkipError list> =
+        if not (File.Exists path) then
+            Error [ LayerSkipError.NotFound(path, hint) ]
+        else
+            try
+                let document = JsonDocument.Parse(File.ReadAllBytes path)
+
+                if document.RootElement.ValueKind = JsonValueKind.Object then
+                    Ok document
+                else
+                    Error [ LayerSkipError.BadFile(path, "not a JSON object") ]
+            with
+            | :? JsonException as e -> Error [ LayerSkipError.BadFile(path, $"not valid JSON: {e.Message}") ]
+            | :? IOException
+            | :? UnauthorizedAccessException as e -> Error [ LayerSkipError.BadFile(path, e.Message) ]

@@ -1,0 +1,244 @@
+namespace LayerSkip
+
+open System
+open TorchSharp
+
+/// Takes a layer's new keys and values, [batch; kvHeads; rows; headDim], and returns all that it attends to.
+type KvStore = int -> Tensor -> Tensor -> struct (Tensor * Tensor)
+
+[<RequireQualifiedAccess>]
+module KvStore =
+    /// No memory: the rows attend to each other alone (training, evaluation).
+    let none: KvStore = fun _ k v -> struct (k, v)
+
+    /// Writes into a slab at `start`.
+    let slab (slab: Slab) (start: int) : KvStore =
+        fun layer k v ->
+            let append (storage: Tensor) (fresh: Tensor) =
+                let rows = fresh.shape[2]
+                storage.narrow(2L, int64 start, rows).copy_ fresh |> ignore
+                storage.narrow (2L, 0L, int64 start + rows)
+
+            struct (append slab.Keys[layer] k, append slab.Values[layer] v)
+
+/// The decoder's forward pass.
+[<RequireQualifiedAccess>]
+module Model =
+    /// What all layers of one pass share: where its rows stand, and what they may see.
+    [<NoEquality; NoComparison>]
+    type private Pass = {
+        Start: int
+        Rows: int
+        Rope: Rope
+        /// By window: a mask where one is needed.
+        Masks: Map<int option, Tensor>
+    }
+
+    let private pass (config: LlamaConfig) (rope: Rope) start rows device = {
+        Start = start
+        Rows = rows
+        Rope = Rope.slice start rows rope
+        Masks =
+            if rows = 1 then
+                Map.empty
+            else
+                config.Windows
+                |> Array.distinct
+                |> Array.map (fun window -> window, Ops.mask window start rows device)
+                |> Map.ofArray
+    }
+
+    /// A single row needs no mask: it sees every key, or the last `window` of them.
+    let private latest window (keys: Tensor) =
+        match window with
+        | Some size when keys.shape[2] > int64 size ->
+            keys.narrow (2L, keys.shape[2] - int64 size, int64 size)
+        | _ -> keys
+
+    let private attention
+        (config: LlamaConfig)
+        (layer: LayerWeights)
+        index
+        (pass: Pass)
+        (store: KvStore)
+        : Layer =
+        fun x ->
+            let batch, rows = x.shape[0], x.shape[1]
+            let heads, kvHeads, dim = int64 config.Heads, int64 config.KvHeads, int64 config.HeadDim
+            let qkv = (Ops.linear layer.Qkv layer.QkvBias x).view(batch, rows, heads + 2L * kvHeads, dim)
+
+            let normed (weight: Tensor option) (t: Tensor) =
+                match weight with
+                | Some weight -> Ops.rmsNorm weight config.NormEps t
+                | None -> t
+
+            let q, k =
+                match layer.QNorm with
+                | None ->
+                    // q and k lie side by side: one turn serves both.
+                    let turned = Ops.rotate pass.Rope (qkv.narrow (2L, 0L, heads + kvHeads))
+                    turned.narrow (2L, 0L, heads), turned.narrow (2L, heads, kvHeads)
+                | Some _ ->
+                    let part weight first count =
+                        qkv.narrow (2L, first, count) |> normed weight |> Ops.rotate pass.Rope
+
+                    part layer.QNorm 0L heads, part layer.KNorm heads kvHeads
+
+            let v = qkv.narrow (2L, heads + kvHeads, kvHeads)
+            let struct (keys, values) = store index (k.transpose (1L, 2L)) (v.transpose (1L, 2L))
+            let window = config.Windows[index]
+
+            let mixed =
+                match Map.tryFind window pass.Masks with
+                | Some mask -> Ops.attention mask q keys values
+                | None -> Ops.attention null q (latest window keys) (latest window values)
+
+            Ops.linear layer.Output layer.OutputBias mixed
+
+    let private mlp (layer: LayerWeights) : Layer =
+        fun x ->
+            Ops.linear layer.GateUp layer.GateUpBias x
+            |> Ops.swiGlu
+            |> Ops.linear layer.Down layer.DownBias
+
+    /// One whole residual block: x + attention(norm x), then that + mlp(norm of that).
+    let private block (weights: Weights) pass store index : Layer =
+        let layer, eps = weights.Layers[index], weights.Config.NormEps
+
+        fun x ->
+            Scope.one (fun () ->
+                let x =
+                    x
+                    + (Ops.rmsNorm layer.AttentionNorm eps x
+                       |> attention weights.Config layer index pass store)
+
+                x + (Ops.rmsNorm layer.MlpNorm eps x |> mlp layer))
+
+    /// Runs layers `first` to `first` + `count` - 1 (from 0) on hidden states [batch; rows; hidden] at positions
+    /// from `start`. Every forward pass is a use of this; `wrap` is what dropout, lenses and checkpointing add.
+    let runLayers
+        (wrap: LayerWrapper)
+        store
+        (rope: Rope)
+        weights
+        first
+        count
+        start
+        (hidden: Tensor)
+        : Tensor =
+        use scope = torch.NewDisposeScope()
+        let rows = int hidden.shape[1]
+        let pass = pass weights.Config rope start rows hidden.device
+        let step x index = wrap index (block weights pass store index) x
+        let result = Seq.fold step hidden (seq { first .. first + count - 1 })
+        result.MoveToOuterDisposeScope()
+
+    /// No wrapper at all.
+    let plain: LayerWrapper = fun _ layer -> layer
+
+    /// Hidden states of ids [batch; rows], in the dtype of the activations.
+    let embed (weights: Weights) (ids: Tensor) : Tensor =
+        Scope.one (fun () ->
+            let rows = weights.Embedding.index_select (0L, ids.reshape(-1L).``to`` weights.Embedding.device)
+            let activations = Dtype.activations weights.Device weights.Dtype
+            rows.``to``(activations).view(ids.shape[0], ids.shape[1], int64 weights.Config.Hidden))
+
+    /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
+    let head (weights: Weights) (hidden: Tensor) : Tensor =
+        Scope.one (fun () ->
+            Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
+
+    let private rowOf (ids: int[]) = Tensors.ofIds [| 1L; int64 ids.Length |] ids
+
+    let private lastRows (count: int) (hidden: Tensor) =
+        hidden.narrow (1L, hidden.shape[1] - int64 count, int64 count)
+
+    /// Runs one half over new rows; its caches then hold them.
+    let private runHalf weights (cache: Cache) (half: CacheHalf) hidden =
+        runLayers
+            plain
+            (KvStore.slab cache.Slab half.Length)
+            cache.Slab.Rope
+            weights
+            half.First
+            half.Count
+            half.Length
+            hidden
+
+    let private grow rows (half: CacheHalf) = { half with Length = half.Length + rows }
+
+    let private makeRoom (cache: Cache) rows =
+        if cache.Early.Length + rows > cache.Slab.Capacity then
+            invalidOp
+                $"the cache has room for {cache.Slab.Capacity} positions: {cache.Early.Length} and {rows} more do not fit"
+
+        { cache with Stamp = cache.Slab.Claim cache.Stamp }
+
+    /// Reads `ids` with the early layers, and keeps what they make of them for the verification.
+    /// Returns the last row's hidden state after the exit layer, [1; 1; hidden].
+    let forwardEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+        let cache = makeRoom cache ids.Length
+
+        let last =
+            Scope.one (fun () ->
+                let hidden = rowOf ids |> embed weights |> runHalf weights cache cache.Early
+                let start, rows = int64 cache.Early.Length, int64 ids.Length
+                cache.Slab.Exits.narrow(1L, start, rows).copy_ hidden |> ignore
+                (lastRows 1 hidden).clone())
+
+        struct (last, { cache with Early = grow ids.Length cache.Early })
+
+    /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
+    /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
+    /// Returns the hidden states of the last `rows` of them after the last layer, [1; rows; hidden].
+    let forwardRemainder weights rows (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+        let waiting = cache.Pending
+        let fresh = ids[waiting..]
+        let cache = makeRoom cache fresh.Length
+
+        let hidden =
+            Scope.one (fun () ->
+                let kept = cache.Slab.Exits.narrow (1L, int64 cache.Late.Length, int64 waiting)
+
+                let early =
+                    if fresh.Length = 0 then
+                        kept
+                    else
+                        let hidden = rowOf fresh |> embed weights |> runHalf weights cache cache.Early
+                        if waiting = 0 then
+                            hidden
+                        else
+                            torch.cat ([| kept; hidden |], 1L)
+
+                (runHalf weights cache cache.Late early |> lastRows rows).clone())
+
+        let verified = { cache with Early = grow fresh.Length cache.Early; Late = grow ids.Length cache.Late }
+
+        struct (hidden, verified)
+
+    /// Reads `ids` with every layer: hidden states of the last `rows` of them, [1; rows; hidden].
+    let forward weights rows (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+        if cache.Pending <> 0 then
+            invalidOp $"{cache.Pending} positions wait to be verified: forwardRemainder continues from them"
+
+        forwardRemainder weights rows ids cache
+
+    /// The logits of every exit over a whole text, without a cache: ids [batch; rows] -> one tensor
+    /// [batch; rows; vocabulary] a layer, handed to `visit` in order of depth and freed after it.
+    let exits (weights: Weights) (visit: int -> Tensor -> unit) (ids: Tensor) : unit =
+        use _noGrad = torch.no_grad ()
+        use _scope = torch.NewDisposeScope()
+        let rows = int ids.shape[1]
+        let activations = Dtype.activations weights.Device weights.Dtype
+        let rope = Rope.table weights.Config rows activations weights.Embedding.device
+
+        let tap: LayerWrapper =
+            fun index layer x ->
+                let out = layer x
+                use _inner = torch.NewDisposeScope()
+                visit (index + 1) (head weights out)
+                out
+
+        embed weights ids
+        |> runLayers tap KvStore.none rope weights 0 weights.Config.Layers 0
+        |> ignore

@@ -1,0 +1,157 @@
+namespace LayerSkip
+
+open System
+open TorchSharp
+
+/// A residual block, or anything that takes hidden states to hidden states: [batch; rows; hidden] -> the same.
+type Layer = Tensor -> Tensor
+
+/// Something around a layer (dropout, a logit-lens tap, activation checkpointing), given the layer's index from 0.
+type LayerWrapper = int -> Layer -> Layer
+
+/// Cosines and signed sines of the rotary angles of some positions, [position; 1; headDim] each.
+[<NoEquality; NoComparison>]
+type Rope = { Cos: Tensor; Sin: Tensor }
+
+[<RequireQualifiedAccess>]
+module Rope =
+    /// The angle per position of each pair of dimensions, and what cosine and sine are scaled by.
+    let frequencies (config: LlamaConfig) : struct (float[] * float) =
+        let half = config.HeadDim / 2
+        let plain = Array.init half (fun i -> config.RopeTheta ** (-2.0 * float i / float config.HeadDim))
+
+        match config.RopeScaling with
+        | RopeScaling.Default -> struct (plain, 1.0)
+        | RopeScaling.Linear factor -> struct (plain |> Array.map (fun f -> f / factor), 1.0)
+        | RopeScaling.Divided divisors -> struct (Array.map2 (/) plain divisors, 1.0)
+        | RopeScaling.Llama3(factor, low, high, original) ->
+            let scaled (f: float) =
+                let turns = float original * f / (2.0 * Math.PI)
+
+                if turns > high then
+                    f
+                elif turns < low then
+                    f / factor
+                else
+                    let smooth = (turns - low) / (high - low)
+                    (1.0 - smooth) * f / factor + smooth * f
+
+            struct (plain |> Array.map scaled, 1.0)
+        | RopeScaling.Yarn yarn ->
+            // The dimension whose angle makes so many turns over the original context (YaRN, equation 17).
+            let dimension (turns: float) =
+                float config.HeadDim * log (float yarn.Original / (turns * 2.0 * Math.PI))
+                / (2.0 * log config.RopeTheta)
+
+            let rounded (round: float -> float) x = if yarn.Truncate then round x else x
+            let low = max 0.0 (rounded floor (dimension yarn.BetaFast))
+            let high = min (float (config.HeadDim - 1)) (rounded ceil (dimension yarn.BetaSlow))
+            let high = if high = low then high + 0.001 else high
+
+            let mixed i f =
+                let ramp = Math.Clamp((float i - low) / (high - low), 0.0, 1.0)
+                f / yarn.Factor * ramp + f * (1.0 - ramp)
+
+            struct (Array.mapi mixed plain, yarn.AttentionFactor)
+
+    /// The tables of positions 0 to `positions` - 1, with angles in float64 whatever the dtype.
+    let table (config: LlamaConfig) (positions: int) (dtype: torch.ScalarType) (device: torch.Device) : Rope =
+        let struct (frequencies, scale) = frequencies config
+        let half, dims = frequencies.Length, config.HeadDim
+
+        let build (value: float -> float) (firstHalf: float) =
+            let values = Array.zeroCreate (positions * dims)
+
+            for position in 0 .. positions - 1 do
+                for i in 0 .. half - 1 do
+                    let v = scale * value (float position * frequencies[i])
+                    values[position * dims + i] <- firstHalf * v
+                    values[position * dims + half + i] <- v
+
+            Scope.one (fun () ->
+                (Tensors.ofFloats [| int64 positions; 1L; int64 dims |] values).``to``(dtype, device))
+
+        // The sine of the first half is negative, so that turning is x cos + swap(x) sin.
+        { Cos = build cos 1.0; Sin = build sin -1.0 }
+
+    let tensorsOf (rope: Rope) : seq<Tensor> = [ rope.Cos; rope.Sin ]
+
+    /// The rows of `count` positions from `start`.
+    let slice (start: int) (count: int) (rope: Rope) : Rope =
+        let rows (t: Tensor) = t.narrow (0L, int64 start, int64 count)
+        { Cos = rows rope.Cos; Sin = rows rope.Sin }
+
+/// The plain forms: readable, on any device, in any dtype, differentiable. They define the fast ones.
+[<RequireQualifiedAccess>]
+module Ops =
+    /// x W^T + b. Weights narrower than the activations are widened for the product.
+    let linear (weight: Tensor) (bias: Tensor option) (x: Tensor) : Tensor =
+        let widened (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
+        torch.nn.functional.linear (x, widened weight, bias |> Option.map widened |> Option.toObj)
+
+    /// x / rms(x) * weight over the last dimension (RMSNorm, arXiv 1910.07467).
+    let rmsNorm (weight: Tensor) (eps: float) (x: Tensor) : Tensor =
+        // Half precision would overflow in the square, so that part runs in float32, as in transformers.
+        let wide =
+            match x.dtype with
+            | torch.ScalarType.Float16
+            | torch.ScalarType.BFloat16 -> x.``to`` torch.ScalarType.Float32
+            | _ -> x
+
+        // |x|^2 / n: one product less than the mean of squares.
+        let size = float (wide.shape[wide.shape.Length - 1])
+        let length = torch.linalg.vector_norm (wide, 2.0, [| -1L |], true)
+        // Disposed here, or each would wait for the finaliser.
+        use share = (1.0 / size).ToScalar()
+        use eps = eps.ToScalar()
+        let normed = wide * length.square().mul_(share).add_(eps).rsqrt_()
+        let cast (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
+        cast normed * cast weight
+
+    /// Turns each head's halves against each other by its position's angles: x [batch; rows; heads; headDim].
+    let rotate (rope: Rope) (x: Tensor) : Tensor =
+        let turned = x.roll (x.shape[3] / 2L, Nullable -1L)
+        (x * rope.Cos).add_(turned.mul_ rope.Sin)
+
+    /// silu(gate) * up, with gate and up side by side: [..; 2 intermediate] -> [..; intermediate].
+    let swiGlu (gateUp: Tensor) : Tensor =
+        let size = gateUp.shape[gateUp.shape.Length - 1] / 2L
+        (gateUp.narrow (-1L, 0L, size)).silu() * gateUp.narrow (-1L, size, size)
+
+    /// Which keys each query may see, [rows; keys], true where it may: query i stands at position
+    /// `start` + i and looks back over `window` positions, itself included, or over all.
+    let mask (window: int option) (start: int) (rows: int) (device: torch.Device) : Tensor =
+        Scope.one (fun () ->
+            let range (first: int) (count: int) =
+                torch.arange (
+                    first.ToScalar(),
+                    (first + count).ToScalar(),
+                    dtype = torch.ScalarType.Int64,
+                    device = device
+                )
+
+            let query, key = (range start rows).unsqueeze 1L, (range 0 (start + rows)).unsqueeze 0L
+            let causal = key.le query
+
+            match window with
+            | None -> causal
+            | Some size -> causal.logical_and (key.gt (query - size)))
+
+    /// Grouped attention: q [batch; rows; heads; headDim] over k and v [batch; kvHeads; keys; headDim]
+    /// -> [batch; rows; heads * headDim]. The mask is [rows; keys], or null when every query sees every key.
+    let attention (mask: Tensor) (q: Tensor) (k: Tensor) (v: Tensor) : Tensor =
+        let batch, rows, heads, dim = q.shape[0], q.shape[1], q.shape[2], q.shape[3]
+        let kvHeads = k.shape[1]
+        let group = heads / kvHeads
+        // The heads that share a key head become rows of one product: no key is copied.
+        let byHead = if rows = 1L then q else q.transpose (1L, 2L)
+        let grouped = byHead.reshape (batch, kvHeads, group * rows, dim)
+
+        let mask =
+            if isNull mask || group = 1L then
+                mask
+            else
+                mask.repeat [| group; 1L |]
+
+        let mixed = torch.nn.functional.scaled_dot_product_attention (grouped, k, v, mask, 0.0, false)
+        mixed.view(batch, heads, rows, dim).transpose(1L, 2L).reshape(batch, rows, heads * dim)

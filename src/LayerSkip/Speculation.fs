@@ -1,0 +1,109 @@
+namespace LayerSkip
+
+/// A drafted token and the law that it was drawn from.
+[<Struct>]
+type Draft<'Law> = { Token: int; Law: 'Law }
+
+/// One round of self-speculation: what it adds to the text, and how much of the draft it kept.
+type Round = { Tokens: int[]; Drafted: int; Accepted: int }
+
+/// Proposes up to `ahead` tokens (at least 1) after `last`. It may stop early, and must not read a stop token.
+type Drafter<'State, 'Law> = int -> int -> 'State -> struct (Draft<'Law>[] * 'State)
+
+/// Reads tokens that the whole model has not read, the last emitted one first: a verdict after each.
+type Verifier<'State, 'Verdicts> = int[] -> 'State -> struct ('Verdicts * 'State)
+
+/// How many drafts to keep, and the whole model's own token after them where there is a verdict for it.
+type Judge<'State, 'Law, 'Verdicts> =
+    Draft<'Law>[] -> 'Verdicts -> 'State -> struct (int * int voption * 'State)
+
+/// Draft, verify, accept (LayerSkip section 4.3), over any state: no tensor is known here.
+[<RequireQualifiedAccess>]
+module Speculation =
+    /// Greedy acceptance: the longest prefix that the whole model would have written, then its own next token.
+    /// There is one verdict more than drafts, or as many where the last draft ends the text.
+    let acceptGreedy (verdicts: int[]) (drafts: int[]) : struct (int * int voption) =
+        let agreed = Seq.zip drafts verdicts |> Seq.takeWhile (fun (draft, own) -> draft = own) |> Seq.length
+        struct (agreed,
+                (if agreed < verdicts.Length then
+                     ValueSome verdicts[agreed]
+                 else
+                     ValueNone))
+
+    /// Speculative sampling (Leviathan et al. 2023, algorithm 1): draft i is kept when its uniform is strictly
+    /// below p(x) / q(x); the law of the token after the kept ones is the residual at the first refusal, or p.
+    /// `laws` are the whole model's at each row, `uniforms` at least as many as drafts.
+    let acceptSampled
+        (uniforms: float[])
+        (laws: float[][])
+        (drafts: Draft<float[]>[])
+        : struct (int * float[] voption) =
+        let keeps i =
+            let draft = drafts[i]
+            uniforms[i] * draft.Law[draft.Token] < laws[i][draft.Token]
+
+        let agreed = Seq.init drafts.Length keeps |> Seq.takeWhile id |> Seq.length
+
+        let next =
+            if agreed < drafts.Length then
+                ValueSome(Sampling.residual laws[agreed] drafts[agreed].Law)
+            elif agreed < laws.Length then
+                ValueSome laws[agreed]
+            else
+                ValueNone
+
+        struct (agreed, next)
+
+    /// Drafts token by token with `propose`, which reads one token and proposes the next; a stop token ends the draft.
+    let oneByOne
+        (isStop: int -> bool)
+        (propose: int -> 'State -> struct (Draft<'Law> * 'State))
+        : Drafter<'State, 'Law> =
+        let rec draft made ahead last state =
+            match made with
+            | latest :: _ when ahead = 0 || isStop latest.Token ->
+                struct (Array.ofList (List.rev made), state)
+            | _ ->
+                let struct (next, state) = propose last state
+                draft (next :: made) (ahead - 1) next.Token state
+
+        draft []
+
+    /// One round: drafts up to `ahead` tokens (0: a plain step), verifies them in one pass, keeps the agreeing
+    /// ones and one of the whole model's own, and rewinds past the rest. Afterwards the state has read all of
+    /// the text but its last token. A stop token inside the draft ends the round: nothing follows it.
+    let step
+        (isStop: int -> bool)
+        (draft: Drafter<'State, 'Law>)
+        (verify: Verifier<'State, 'Verdicts>)
+        (judge: Judge<'State, 'Law, 'Verdicts>)
+        (rewind: int -> 'State -> 'State)
+        (ahead: int)
+        (last: int)
+        (state: 'State)
+        : struct (Round * 'State) =
+        let struct (drafts, drafted) =
+            if ahead = 0 then
+                struct ([||], state)
+            else
+                draft ahead last state
+
+        // What stands after a stop token is never asked for, so the stop token itself is not read.
+        let drafts, read =
+            match drafts |> Array.tryFindIndex (fun draft -> isStop draft.Token) with
+            | Some stop -> drafts[..stop], drafts[.. stop - 1]
+            | None -> drafts, drafts
+
+        let toRead = Array.append [| last |] (read |> Array.map _.Token)
+
+        let struct (verdicts, verified) = verify toRead drafted
+        let struct (accepted, next, judged) = judge drafts verdicts verified
+        let kept = drafts[.. accepted - 1] |> Array.map _.Token
+
+        let round = {
+            Tokens = Array.append kept (ValueOption.toArray next)
+            Drafted = drafts.Length
+            Accepted = accepted
+        }
+
+        struct (round, rewind (max 0 (toRead.Length - accepted - 1)) judged)

@@ -1,0 +1,150 @@
+namespace LayerSkip
+
+open System
+open TorchSharp
+
+type Tensor = torch.Tensor
+
+/// Dtype of the weights in memory, as `--dtype` names it.
+[<RequireQualifiedAccess>]
+type Dtype =
+    | F64
+    | F32
+    | F16
+    | BF16
+
+[<RequireQualifiedAccess>]
+module Dtype =
+    let name (dtype: Dtype) =
+        match dtype with
+        | Dtype.F64 -> "f64"
+        | Dtype.F32 -> "f32"
+        | Dtype.F16 -> "f16"
+        | Dtype.BF16 -> "bf16"
+
+    let tryParse (name: string) =
+        match name with
+        | "f64" -> Some Dtype.F64
+        | "f32" -> Some Dtype.F32
+        | "f16" -> Some Dtype.F16
+        | "bf16" -> Some Dtype.BF16
+        | _ -> None
+
+    let scalarType (dtype: Dtype) : torch.ScalarType =
+        match dtype with
+        | Dtype.F64 -> torch.ScalarType.Float64
+        | Dtype.F32 -> torch.ScalarType.Float32
+        | Dtype.F16 -> torch.ScalarType.Float16
+        | Dtype.BF16 -> torch.ScalarType.BFloat16
+
+    let bytes (dtype: Dtype) =
+        match dtype with
+        | Dtype.F64 -> 8
+        | Dtype.F32 -> 4
+        | Dtype.F16
+        | Dtype.BF16 -> 2
+
+    /// Of activations and KV cache: on a CPU float32 (float64 with f64), on CUDA that of the weights.
+    let activations (device: Device) (dtype: Dtype) : torch.ScalarType =
+        match device, dtype with
+        | Device.Cpu, (Dtype.F16 | Dtype.BF16) -> torch.ScalarType.Float32
+        | _ -> scalarType dtype
+
+/// A tensor as a file holds it. `Read` makes a new CPU tensor of `Dtype`, which the caller owns.
+[<NoEquality; NoComparison>]
+type StoredTensor = {
+    /// Hugging Face's name, whatever the file calls it.
+    Name: string
+    Shape: int64[]
+    /// The format as the file names it: "BF16", "Q4_1".
+    Format: string
+    /// The smallest dtype that holds the values (float32 for quantised ones).
+    Dtype: Dtype
+    Read: unit -> Tensor
+}
+
+[<RequireQualifiedAccess>]
+module Scope =
+    /// Runs `body` in its own dispose scope and lifts out the tensors of its result, and no others.
+    let keep (tensorsOf: 'T -> seq<Tensor>) (body: unit -> 'T) : 'T =
+        use scope = torch.NewDisposeScope()
+        let result = body ()
+        tensorsOf result |> Seq.cast<IDisposable> |> scope.MoveToOuter
+        result
+
+    /// `keep` of one tensor.
+    let one (body: unit -> Tensor) : Tensor = keep Seq.singleton body
+
+    /// Runs `body` without gradients in a scope that frees all it made: for results that hold no tensor.
+    let run (body: unit -> 'T) : 'T =
+        use _noGrad = torch.no_grad ()
+        use _scope = torch.NewDisposeScope()
+        body ()
+
+    /// Takes tensors out of every scope: whoever holds them disposes them.
+    let own (tensors: seq<Tensor>) : unit =
+        for tensor in tensors do
+            tensor.DetachFromDisposeScope() |> ignore
+
+/// A point in a stream of random numbers. The same key always draws the same number.
+[<Struct>]
+type Key = { Seed: uint64; Counter: uint64 }
+
+[<RequireQualifiedAccess>]
+module Key =
+    let ofSeed (seed: int64) : Key = { Seed = uint64 seed; Counter = 0UL }
+
+    // The finaliser of SplitMix64 (Steele, Lea and Flood 2014), twice, so that seeds and counters both spread.
+    let private mix (z: uint64) =
+        let z = (z ^^^ (z >>> 30)) * 0xBF58476D1CE4E5B9UL
+        let z = (z ^^^ (z >>> 27)) * 0x94D049BB133111EBUL
+        z ^^^ (z >>> 31)
+
+    /// A number in [0, 1) of 53 random bits, and the key after it.
+    let uniform (key: Key) : struct (float * Key) =
+        let bits = mix (mix (key.Seed + 0x9E3779B97F4A7C15UL) + (key.Counter + 1UL) * 0x9E3779B97F4A7C15UL)
+        struct (float (bits >>> 11) / 9007199254740992.0, { key with Counter = key.Counter + 1UL })
+
+/// Writes the bytes that start at an offset of a file into a span.
+type FillSpan = delegate of start: int64 * destination: Span<byte> -> unit
+
+[<RequireQualifiedAccess>]
+module Tensors =
+    /// A 1-D or shaped CPU tensor of ids.
+    let ofIds (shape: int64[]) (ids: int[]) : Tensor = torch.tensor(Array.map int64 ids).reshape shape
+
+    let ofFloats (shape: int64[]) (values: float[]) : Tensor = torch.tensor(values).reshape shape
+
+    /// The values as float64, row after row.
+    let toFloats (tensor: Tensor) : float[] =
+        use _scope = torch.NewDisposeScope()
+        tensor.``to``(torch.ScalarType.Float64).cpu().contiguous().data<float>().ToArray()
+
+    let toFloat32s (tensor: Tensor) : float32[] =
+        use _scope = torch.NewDisposeScope()
+        tensor.``to``(torch.ScalarType.Float32).cpu().contiguous().data<float32>().ToArray()
+
+    let toIds (tensor: Tensor) : int[] =
+        use _scope = torch.NewDisposeScope()
+        tensor.cpu().contiguous().data<int64>().ToArray() |> Array.map int
+
+    let private largestSpan = 1L <<< 29
+
+    /// Copies raw bytes into a contiguous CPU tensor of as many bytes, in pieces that a span can hold.
+    let fill (tensor: Tensor) (copy: FillSpan) : unit =
+        use _scope = torch.NewDisposeScope()
+        let flat = tensor.view -1L
+        let count, size = flat.numel (), int64 (tensor.ElementSize)
+        let mutable start = 0L
+
+        while start < count do
+            let length = min largestSpan (count - start)
+            copy.Invoke(start * size, (flat.narrow (0L, start, length)).bytes)
+            start <- start + length
+
+    /// True when no value is NaN or infinite.
+    let isFinite (tensor: Tensor) : bool =
+        use _scope = torch.NewDisposeScope()
+        // One pass; only a sum that is not finite (an overflow, or a real fault) costs the second.
+        let sum = tensor.sum(torch.ScalarType.Float32).ToSingle()
+        Single.IsFinite sum || tensor.isfinite().all().ToBoolean()

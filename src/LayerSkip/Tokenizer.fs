@@ -1,0 +1,132 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Text
+
+/// Loads tokenizers, turns text into ids and ids into text.
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module Tokenizer =
+    /// Reads a tokenizer.json, and the tokenizer_config.json beside it for BOS and chat template.
+    let ofJson (path: string) : Result<Tokenizer, LayerSkipError list> = TokenizerJson.load path
+
+    /// Reads a tokenizer.model, SentencePiece's protobuf, of the kind BPE.
+    let ofSentencePiece (path: string) : Result<Tokenizer, LayerSkipError list> = SentencePieceModel.load path
+
+    /// The tokenizer in a GGUF file's metadata, None where it holds none; `path` is for messages.
+    let ofGguf
+        (path: string)
+        (metadata: Map<string, GgufValue>)
+        : Result<Tokenizer option, LayerSkipError list> =
+        TokenizerGguf.load path metadata
+
+    /// A folder's tokenizer.json, else its tokenizer.model, else None.
+    let tryLoad (folder: string) : Result<Tokenizer option, LayerSkipError list> =
+        let json, model = Path.Combine(folder, "tokenizer.json"), Path.Combine(folder, "tokenizer.model")
+
+        if File.Exists json then
+            ofJson json |> Result.map Some
+        elif File.Exists model then
+            ofSentencePiece model |> Result.map Some
+        else
+            Ok None
+
+    /// Ids of a text; `addBos` puts the beginning in front where there is one, `parseSpecial` reads "<s>" in the text as
+    /// the special token, not as three characters.
+    let encodeWith (addBos: bool) (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
+        let ids = TokenizerCore.encode parseSpecial tokenizer text
+
+        if addBos then
+            ids.InsertRange(0, tokenizer.Prefix)
+
+        ids.ToArray()
+
+    /// Ids of a text as the model is prompted: with BOS where the tokenizer adds one, special tokens parsed.
+    let encode (tokenizer: Tokenizer) (text: string) : int[] =
+        encodeWith tokenizer.AddsBos true tokenizer text
+
+    let private text showSpecial tokenizer (ids: seq<int>) : string =
+        let bytes = ids |> Seq.map (TokenizerCore.bytes showSpecial tokenizer) |> Array.concat
+        Encoding.UTF8.GetString bytes
+
+    /// The text of ids that go on from others: a first space stays.
+    let decodeContinuing (showSpecial: bool) (tokenizer: Tokenizer) (ids: seq<int>) : string =
+        text showSpecial tokenizer ids
+
+    /// The text of ids, without the space that some tokenizers put at the start; bytes that are not UTF-8 become U+FFFD.
+    let decode (showSpecial: bool) (tokenizer: Tokenizer) (ids: seq<int>) : string =
+        let text = text showSpecial tokenizer ids
+        if tokenizer.DropsFirstSpace && text.StartsWith ' ' then
+            text[1..]
+        else
+            text
+
+    /// The id that begins a text, where the tokenizer names one.
+    let bos (tokenizer: Tokenizer) : int option = tokenizer.BosId
+
+    /// The id that ends a text, where the tokenizer names one.
+    let eos (tokenizer: Tokenizer) : int option = tokenizer.EosId
+
+    /// One more than the largest id.
+    let vocabularySize (tokenizer: Tokenizer) : int = tokenizer.Pieces.Length
+
+    /// The Jinja template of a conversation, where the files have one.
+    let chatTemplate (tokenizer: Tokenizer) : string option = tokenizer.Template
+
+    /// "byte-level BPE" or "SentencePiece BPE".
+    let kind (tokenizer: Tokenizer) : string = tokenizer.Kind
+
+    /// Whether an id is a control token, which `decode false` leaves out.
+    let isSpecial (tokenizer: Tokenizer) (id: int) : bool =
+        match tokenizer.Added.TryFind id with
+        | Some token -> token.Special
+        | None -> false
+
+    /// The piece of an id as the vocabulary spells it; "" outside the vocabulary.
+    let tokenText (tokenizer: Tokenizer) (id: int) : string =
+        if 0 <= id && id < tokenizer.Pieces.Length then
+            tokenizer.Pieces[id]
+        else
+            ""
+
+/// The text of ids that arrive one by one. Immutable: `push` returns the stream after the id.
+[<NoEquality; NoComparison>]
+type TextStream = private {
+    Tokenizer: Tokenizer
+    ShowSpecial: bool
+    /// The next character, if it is a space, is the one that decoding drops.
+    DropsSpace: bool
+    /// The beginning of a character, 0 to 3 bytes.
+    Pending: byte[]
+}
+
+/// Decoding id by id. All that `push` returned, with what `finish` returns, is what decoding all the ids at once gives.
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module TextStream =
+    let private start drops showSpecial tokenizer : TextStream = {
+        Tokenizer = tokenizer
+        ShowSpecial = showSpecial
+        DropsSpace = drops
+        Pending = [||]
+    }
+
+    /// A stream that writes what `Tokenizer.decode` does.
+    let create (showSpecial: bool) (tokenizer: Tokenizer) : TextStream =
+        start tokenizer.DropsFirstSpace showSpecial tokenizer
+
+    /// A stream that writes what `Tokenizer.decodeContinuing` does: for the text that follows a prompt.
+    let continuing (showSpecial: bool) (tokenizer: Tokenizer) : TextStream = start false showSpecial tokenizer
+
+    /// The text that has become certain with an id, never half a character, and the stream after it.
+    let push (id: int) (stream: TextStream) : struct (string * TextStream) =
+        let bytes = Array.append stream.Pending (TokenizerCore.bytes stream.ShowSpecial stream.Tokenizer id)
+
+        let certain = bytes.Length - Utf8Text.unfinished bytes
+        let text = Encoding.UTF8.GetString(bytes, 0, certain)
+        let drops = stream.DropsSpace && text.StartsWith ' '
+
+        struct ((if drops then text[1..] else text),
+                { stream with DropsSpace = stream.DropsSpace && text = ""; Pending = bytes[certain..] })
+
+    /// What was held back: U+FFFD for the beginning of a character that never came.
+    let finish (stream: TextStream) : string = Encoding.UTF8.GetString stream.Pending

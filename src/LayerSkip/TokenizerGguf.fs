@@ -1,0 +1,209 @@
+namespace LayerSkip
+
+open System.Collections.Generic
+
+/// The tokenizer in the metadata of a GGUF file.
+[<RequireQualifiedAccess>]
+module internal TokenizerGguf =
+    // llama.cpp's names of pre-tokenizers: the regular expressions of the stages, in order.
+    let private contractions = @"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+
+    let private llama3 =
+        contractions
+        + @"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+    let private qwen2 =
+        contractions
+        + @"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+    let private patterns path (pre: string) : Result<string list, LayerSkipError list> =
+        match pre with
+        | "gpt-2" -> Ok [ PreTokenizer.gpt2 ]
+        | "llama-bpe"
+        | "llama3"
+        | "llama-v3" -> Ok [ llama3 ]
+        | "smollm"
+        | "starcoder" -> Ok [ @"\p{N}"; PreTokenizer.gpt2 ]
+        | "qwen2" -> Ok [ qwen2 ]
+        | "default" -> Ok [ @"[\p{P}\$\+<=>\^~\|]+"; PreTokenizer.gpt2; @"\p{N}+"; "[0-9][0-9][0-9]" ]
+        | other ->
+            let hint = "gpt-2, llama-bpe, smollm, starcoder, qwen2 and default are"
+            Error [ LayerSkipError.Unsupported($"{path}: pre-tokenizer {other}", hint) ]
+
+    /// Metadata with a fault for each entry that is missing or of the wrong kind.
+    type private Reader(path: string, metadata: Map<string, GgufValue>) =
+        let faults = List<LayerSkipError>()
+        let key name = "tokenizer.ggml." + name
+        let fault name what = faults.Add(LayerSkipError.BadFile(path, $"{key name} {what}"))
+
+        let optional name what read =
+            metadata.TryFind(key name)
+            |> Option.bind (fun value ->
+                let found = read value
+                if Option.isNone found then
+                    fault name $"is not {what}"
+                found)
+
+        member _.Faults = List.ofSeq faults
+
+        member _.Require(name: string, value: 'T option, fallback: 'T) : 'T =
+            if value.IsNone && not (metadata.ContainsKey(key name)) then
+                fault name "is missing"
+            defaultArg value fallback
+
+        member _.Texts(name: string) =
+            optional name "a list of texts" (function
+                | GgufValue.Texts texts -> Some texts
+                | _ -> None)
+
+        member _.Numbers(name: string) =
+            optional name "a list of numbers" (function
+                | GgufValue.Floats values -> Some values
+                | GgufValue.Ints values -> Some(Array.map float values)
+                | _ -> None)
+
+        member _.Id(name: string) =
+            optional name "an id" (function
+                | GgufValue.Int id when 0L <= id && id <= int64 System.Int32.MaxValue -> Some(int id)
+                | _ -> None)
+
+        member _.Flag(name: string) =
+            optional name "true or false" (function
+                | GgufValue.Bool flag -> Some flag
+                | _ -> None)
+
+        member _.Text(name: string) =
+            optional name "a text" (function
+                | GgufValue.Text text -> Some text
+                | _ -> None)
+
+        member _.SameLength(name: string, count: int, expected: int) =
+            if count <> expected then
+                fault name $"has {count} entries for {expected} tokens"
+
+    let private added (pieces: string[]) (types: int[]) = [
+        for id in 0 .. pieces.Length - 1 do
+            if types[id] = PieceType.control || types[id] = PieceType.unknown then
+                AddedToken.plain id pieces[id] true
+            elif types[id] = PieceType.userDefined then
+                AddedToken.plain id pieces[id] false
+    ]
+
+    let private byteLevel path (reader: Reader) (pieces: string[]) =
+        let pre = reader.Text "pre" |> Option.defaultValue "default"
+        let texts = reader.Require("merges", reader.Texts "merges", [||])
+        let ids = Dictionary<string, int> pieces.Length
+        pieces |> Array.iteri (fun id piece -> ids.TryAdd(piece, id) |> ignore)
+
+        // A piece may begin with the space that parts the halves, so the first place is never it.
+        let halves (text: string) =
+            let space = if text.Length > 1 then text.IndexOf(' ', 1) else -1
+            if space < 0 then
+                struct (text, "")
+            else
+                struct (text[.. space - 1], text[space + 1 ..])
+
+        Check.both (patterns path pre) (TokenizerJson.merges path ids (Seq.map halves texts))
+        |> Result.map (fun (patterns, merges) ->
+            let stages =
+                patterns
+                |> List.choose PreTokenizer.tryRegex
+                |> List.map (fun regex -> PreTokenizer.split regex SplitBehavior.Isolated false)
+
+            let isLlama3 = patterns = [ llama3 ]
+
+            {
+                Kind = "byte-level BPE"
+                Spelling = Spelling.ByteLevel
+                DropsFirstSpace = false
+                // llama.cpp leaves form C out; the model was trained with it.
+                Normalize = if pre = "qwen2" then Nfc.normalize else id
+                Words = PreTokenizer.sequence stages
+                Bpe = {
+                    Alphabet = TokenizerCore.byteLevel ids
+                    Merges = merges
+                    Words = if isLlama3 then Some ids else None
+                    ByteFallback = None
+                    Unknown = None
+                    FuseUnknown = false
+                }
+                Prefix = []
+                AddsBos = isLlama3
+                Bos = None
+                Eos = None
+                Template = None
+            })
+
+    let private sentencePiece (reader: Reader) (pieces: string[]) (types: int[]) =
+        let scores = reader.Require("scores", reader.Numbers "scores", Array.zeroCreate pieces.Length)
+        reader.SameLength("scores", scores.Length, pieces.Length)
+        let prefix = reader.Flag "add_space_prefix" |> Option.defaultValue true
+
+        if not reader.Faults.IsEmpty then
+            Error []
+        else
+            Ok {
+                Kind = "SentencePiece BPE"
+                Spelling = Spelling.SentencePiece true
+                DropsFirstSpace = prefix
+                Normalize = SentencePieceBpe.normalize prefix
+                Words = Array.singleton
+                Bpe = SentencePieceBpe.build pieces scores types true
+                Prefix = []
+                AddsBos = true
+                Bos = None
+                Eos = None
+                Template = None
+            }
+
+    let private build path metadata (model: string) : Result<Tokenizer, LayerSkipError list> =
+        let reader = Reader(path, metadata)
+        let pieces = reader.Require("tokens", reader.Texts "tokens", [||])
+
+        let types =
+            match reader.Numbers "token_type" with
+            | Some types -> Array.map int types
+            | None -> Array.create pieces.Length PieceType.normal
+
+        reader.SameLength("token_type", types.Length, pieces.Length)
+
+        let parts =
+            match model with
+            | "gpt2" -> byteLevel path reader pieces
+            | "llama" -> sentencePiece reader pieces types
+            | other ->
+                Error [
+                    LayerSkipError.Unsupported($"{path}: tokenizer model {other}", "gpt2 and llama are")
+                ]
+
+        let bos, eos = reader.Id "bos_token_id", reader.Id "eos_token_id"
+        let addsBos = reader.Flag "add_bos_token"
+
+        match parts with
+        | Ok parts when reader.Faults.IsEmpty ->
+            let parts = {
+                parts with
+                    AddsBos = bos.IsSome && defaultArg addsBos parts.AddsBos
+                    Bos = bos
+                    Eos = eos
+                    Template =
+                        match metadata.TryFind "tokenizer.chat_template" with
+                        | Some(GgufValue.Text template) -> Some template
+                        | _ -> None
+            }
+
+            pieces
+            |> Seq.mapi (fun id piece -> struct (id, piece))
+            |> TokenizerCore.create path (max 1 pieces.Length) parts (added pieces types)
+        | _ -> Error(Check.faults parts @ reader.Faults)
+
+    /// None where the metadata names no tokenizer.
+    let load
+        (path: string)
+        (metadata: Map<string, GgufValue>)
+        : Result<Tokenizer option, LayerSkipError list> =
+        match metadata.TryFind "tokenizer.ggml.model" with
+        | None
+        | Some(GgufValue.Text("none" | "no_vocab")) -> Ok None
+        | Some(GgufValue.Text model) -> build path metadata model |> Result.map Some
+        | Some _ -> Error [ LayerSkipError.BadFile(path, "tokenizer.ggml.model is not a text") ]

@@ -1,0 +1,312 @@
+namespace LayerSkip
+
+open System
+open TorchSharp
+
+/// The weights of one decoder layer. Products that read the same input are joined: q, k, v and gate, up.
+[<NoEquality; NoComparison>]
+type LayerWeights = {
+    /// [hidden]
+    AttentionNorm: Tensor
+    /// [(heads + 2 kvHeads) * headDim; hidden]: q, then k, then v.
+    Qkv: Tensor
+    QkvBias: Tensor option
+    /// [headDim] each, where the family norms q and k (Qwen3).
+    QNorm: Tensor option
+    KNorm: Tensor option
+    /// [hidden; heads * headDim]
+    Output: Tensor
+    OutputBias: Tensor option
+    /// [hidden]
+    MlpNorm: Tensor
+    /// [2 intermediate; hidden]: gate, then up.
+    GateUp: Tensor
+    GateUpBias: Tensor option
+    /// [hidden; intermediate]
+    Down: Tensor
+    DownBias: Tensor option
+}
+
+/// A whole model's weights in memory, all of one dtype on one device.
+[<NoEquality; NoComparison>]
+type Weights = {
+    Config: LlamaConfig
+    Dtype: Dtype
+    Device: Device
+    /// [vocabulary; hidden]
+    Embedding: Tensor
+    Layers: LayerWeights[]
+    /// [hidden]
+    Norm: Tensor
+    /// [vocabulary; hidden]: the embedding itself where they are tied.
+    Head: Tensor
+} with
+
+    interface IDisposable with
+        member this.Dispose() =
+            for tensor in Weights.TensorsOf this do
+                tensor.Dispose()
+
+    static member TensorsOf(weights: Weights) : seq<Tensor> =
+        seq {
+            weights.Embedding
+            weights.Norm
+            // Disposing a tensor twice is harmless; a tied head is the embedding.
+            weights.Head
+
+            for layer in weights.Layers do
+                yield! [
+                    layer.AttentionNorm
+                    layer.Qkv
+                    layer.Output
+                    layer.MlpNorm
+                    layer.GateUp
+                    layer.Down
+                ]
+
+                yield!
+                    [
+                        layer.QkvBias
+                        layer.QNorm
+                        layer.KNorm
+                        layer.OutputBias
+                        layer.GateUpBias
+                        layer.DownBias
+                    ]
+                    |> List.choose id
+        }
+
+[<RequireQualifiedAccess>]
+module Weights =
+    /// One of a checkpoint's tensors: its Hugging Face name and shape.
+    type private Part = string * int64 list
+
+    /// The parts that make one tensor in memory, stacked by rows.
+    let private layout (config: LlamaConfig) =
+        let h, i, v = int64 config.Hidden, int64 config.Intermediate, int64 config.Vocabulary
+        let q, kv = int64 (config.Heads * config.HeadDim), int64 (config.KvHeads * config.HeadDim)
+        let dim = int64 config.HeadDim
+
+        let layer index =
+            let name part = $"model.layers.{index}.{part}"
+            let given condition parts : Part list = if condition then parts else []
+            let attention part = name $"self_attn.{part}"
+            let mlp part = name $"mlp.{part}"
+
+            {|
+                AttentionNorm = [ name "input_layernorm.weight", [ h ] ]
+                Qkv = [
+                    attention "q_proj.weight", [ q; h ]
+                    attention "k_proj.weight", [ kv; h ]
+                    attention "v_proj.weight", [ kv; h ]
+                ]
+                QkvBias =
+                    given config.QkvBias [
+                        attention "q_proj.bias", [ q ]
+                        attention "k_proj.bias", [ kv ]
+                        attention "v_proj.bias", [ kv ]
+                    ]
+                QNorm = given config.QkNorm [ attention "q_norm.weight", [ dim ] ]
+                KNorm = given config.QkNorm [ attention "k_norm.weight", [ dim ] ]
+                Output = [ attention "o_proj.weight", [ h; q ] ]
+                OutputBias = given config.OutputBias [ attention "o_proj.bias", [ h ] ]
+                MlpNorm = [ name "post_attention_layernorm.weight", [ h ] ]
+                GateUp = [ mlp "gate_proj.weight", [ i; h ]; mlp "up_proj.weight", [ i; h ] ]
+                GateUpBias = given config.MlpBias [ mlp "gate_proj.bias", [ i ]; mlp "up_proj.bias", [ i ] ]
+                Down = [ mlp "down_proj.weight", [ h; i ] ]
+                DownBias = given config.MlpBias [ mlp "down_proj.bias", [ h ] ]
+            |}
+
+        {|
+            Embedding = [ "model.embed_tokens.weight", [ v; h ] ]
+            Norm = [ "model.norm.weight", [ h ] ]
+            Head =
+                (if config.TiedHead then
+                     []
+                 else
+                     [ "lm_head.weight", [ v; h ] ])
+            Layers = Array.init config.Layers layer
+        |}
+
+    /// Builds every tensor of a model from its parts: `make` gets the parts of one tensor, in row order.
+    let private assemble config dtype device (make: Part list -> Tensor) : Weights =
+        let layout = layout config
+
+        let tryMake parts = if List.isEmpty parts then None else Some(make parts)
+
+        let embedding = make layout.Embedding
+
+        {
+            Config = config
+            Dtype = dtype
+            Device = device
+            Embedding = embedding
+            Norm = make layout.Norm
+            Head = tryMake layout.Head |> Option.defaultValue embedding
+            Layers =
+                layout.Layers
+                |> Array.map (fun layer -> {
+                    AttentionNorm = make layer.AttentionNorm
+                    Qkv = make layer.Qkv
+                    QkvBias = tryMake layer.QkvBias
+                    QNorm = tryMake layer.QNorm
+                    KNorm = tryMake layer.KNorm
+                    Output = make layer.Output
+                    OutputBias = tryMake layer.OutputBias
+                    MlpNorm = make layer.MlpNorm
+                    GateUp = make layer.GateUp
+                    GateUpBias = tryMake layer.GateUpBias
+                    Down = make layer.Down
+                    DownBias = tryMake layer.DownBias
+                })
+        }
+
+    /// The parts of every tensor in memory, in the order of `Weights.TensorsOf` where they stand in `layout`.
+    let private partsOf config =
+        let layout = layout config
+
+        [
+            layout.Embedding
+            layout.Norm
+            layout.Head
+            for layer in layout.Layers do
+                yield! [
+                    layer.AttentionNorm
+                    layer.Qkv
+                    layer.Output
+                    layer.MlpNorm
+                    layer.GateUp
+                    layer.Down
+                    layer.QkvBias
+                    layer.QNorm
+                    layer.KNorm
+                    layer.OutputBias
+                    layer.GateUpBias
+                    layer.DownBias
+                ]
+        ]
+        |> List.filter (List.isEmpty >> not)
+
+    /// The tensors that a checkpoint of this configuration holds: Hugging Face names and shapes.
+    let expected (config: LlamaConfig) : (string * int64 list) list = List.concat (partsOf config)
+
+    /// Every weight under its Hugging Face name, as views of the joined tensors; a tied head has no name.
+    let named (weights: Weights) : (string * Tensor) list =
+        let tensors = Weights.TensorsOf weights |> Seq.distinctBy (fun tensor -> tensor.Handle) |> List.ofSeq
+
+        List.zip (partsOf weights.Config) tensors
+        |> List.collect (fun (parts, whole) ->
+            let starts = parts |> List.scan (fun start (_, shape) -> start + shape.Head) 0L
+
+            List.zip parts (List.take parts.Length starts)
+            |> List.map (fun ((name, shape), start) -> name, whole.narrow (0L, start, shape.Head)))
+
+    let parameters (config: LlamaConfig) : int64 =
+        expected config |> List.sumBy (fun (_, shape) -> List.fold (*) 1L shape)
+
+    /// The tensors that checkpoints carry and no forward pass needs.
+    let private ignored (config: LlamaConfig) (name: string) =
+        name.EndsWith "rotary_emb.inv_freq"
+        || name = "rope_freqs.weight"
+        || (config.TiedHead && name = "lm_head.weight")
+
+    /// Missing, unknown and mis-shaped tensors, all of them.
+    let private faults config (stored: Map<string, StoredTensor>) =
+        let expected = Map.ofList (expected config)
+
+        [
+            for KeyValue(name, shape) in expected do
+                match Map.tryFind name stored with
+                | None -> LayerSkipError.MissingTensor name
+                | Some tensor when List.ofArray tensor.Shape <> shape ->
+                    LayerSkipError.WrongShape(name, shape, List.ofArray tensor.Shape)
+                | Some _ -> ()
+
+            for KeyValue(name, _) in stored do
+                if not (expected.ContainsKey name || ignored config name) then
+                    LayerSkipError.UnknownTensor name
+        ]
+
+    let private torchDevice device =
+        match device with
+        | Device.Cpu -> torch.CPU
+        | Device.Cuda -> torch.CUDA
+
+    let private allocate dtype device (parts: Part list) =
+        let rows = parts |> List.sumBy (fun (_, shape) -> shape.Head)
+        let size = Array.ofList (rows :: (snd parts.Head).Tail)
+        torch.empty (size, Nullable(Dtype.scalarType dtype), torchDevice device)
+
+    /// Fills each part's rows of a new tensor.
+    let private fill dtype device (write: string -> Tensor -> unit) (parts: Part list) =
+        let whole = allocate dtype device parts
+        use _scope = torch.NewDisposeScope()
+        let mutable start = 0L
+
+        for name, shape in parts do
+            write name (whole.narrow (0L, start, shape.Head))
+            start <- start + shape.Head
+
+        whole
+
+    /// Makes a model's weights from stored tensors, converted to `dtype`; every fault at once.
+    /// One stored tensor at a time is in memory beside the result.
+    let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
+        let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
+
+        match faults config byName with
+        | [] ->
+            use _noGrad = torch.no_grad ()
+            use _scope = torch.NewDisposeScope()
+            let notFinite = ResizeArray()
+
+            let read name (destination: Tensor) =
+                let source = byName[name].Read()
+
+                if not (Tensors.isFinite source) then
+                    notFinite.Add(LayerSkipError.NotFinite name)
+
+                destination.copy_ source |> ignore
+                source.Dispose()
+
+            let weights = assemble config dtype device (fill dtype device read)
+
+            match List.ofSeq notFinite with
+            | [] ->
+                Scope.own (Weights.TensorsOf weights)
+                Ok weights
+            | errors -> Error errors
+        | errors -> Error errors
+
+    /// Seeded random weights. Each residual block's output shrinks with depth (2^-layer of `spread`), so
+    /// that early exits agree with the last layer more often than untrained ones would.
+    let random (seed: int64) (spread: float) dtype device (config: LlamaConfig) : Weights =
+        Backend.ensure ()
+        use _noGrad = torch.no_grad ()
+        use _scope = torch.NewDisposeScope()
+        use generator = new torch.Generator(uint64 seed)
+
+        let write (name: string) (destination: Tensor) =
+            let draw (deviation: float) =
+                let noise = torch.randn (destination.shape, generator = generator)
+                destination.copy_ (noise * deviation) |> ignore
+
+            if name.EndsWith "norm.weight" then
+                draw 0.1
+                destination.add_ (1.0.ToScalar()) |> ignore
+            elif name.EndsWith ".bias" then
+                draw 0.1
+            elif name.EndsWith "o_proj.weight" || name.EndsWith "down_proj.weight" then
+                let layer = int (name.Split('.')[2])
+                draw (spread ** float layer / sqrt (float destination.shape[1]))
+            elif name = "model.embed_tokens.weight" then
+                draw 1.0
+            else
+                draw (1.0 / sqrt (float destination.shape[1]))
+
+        let weights = assemble config dtype device (fill dtype device write)
+        Scope.own (Weights.TensorsOf weights)
+        weights
+
+    /// Bytes of the weights in memory.
+    let bytes (weights: Weights) : int64 = parameters weights.Config * int64 (Dtype.bytes weights.Dtype)

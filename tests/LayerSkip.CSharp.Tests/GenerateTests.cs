@@ -1,0 +1,134 @@
+using Expecto;
+using Expecto.CSharp;
+using static LayerSkip.CSharp.Tests.Support;
+
+namespace LayerSkip.CSharp.Tests;
+
+internal static class GenerateTests
+{
+    private static readonly GenerateOptions Plain = new()
+    {
+        Strategy = Strategy.Autoregressive,
+        MaxNewTokens = 40,
+        IgnoreEos = true,
+    };
+
+    public static Test All(Tiny tiny) => Runner.TestList("generate", [
+        Case("greedy self-speculation writes what autoregressive decoding writes", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            foreach (var exit in (int[])[1, 2, 3])
+            {
+                foreach (var length in (int[])[1, 2, 5])
+                {
+                    var options = Plain with
+                    {
+                        Strategy = Strategy.SelfSpeculative,
+                        ExitLayer = exit,
+                        DraftLength = length,
+                    };
+                    var speculative = model.Generate("Once upon", options);
+                    Same(speculative.TokenIds, model.Generate("Once upon", Plain).TokenIds, $"E = {exit}, d = {length}");
+                    Equal(
+                        1 + speculative.Statistics.Rounds.Sum(round => round.Accepted + 1),
+                        speculative.TokenIds.Count,
+                        "rounds tell where the tokens come from");
+                }
+            }
+        }),
+        Case("auto follows the model's recommendation", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var auto = model.Generate("a", Plain with { Strategy = Strategy.Auto });
+            var named = model.Generate(
+                "a", Plain with { Strategy = Strategy.SelfSpeculative, ExitLayer = 2, DraftLength = 3 });
+            True(auto.Statistics.NumSpecSteps > 0, "it speculates");
+            Same(auto.Statistics.Rounds, named.Statistics.Rounds, "with the recommended exit and length");
+        }),
+        Case("early exit is another text, of the early layers alone", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var early = model.Generate("Once", Plain with { Strategy = Strategy.EarlyExit, ExitLayer = 1 });
+            True(!early.TokenIds.SequenceEqual(model.Generate("Once", Plain).TokenIds), "differs");
+            Equal(early.Statistics.Rounds.Count, 0, "no rounds");
+        }),
+        Case("the text is that of the tokens", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var result = model.Generate("Once", Plain);
+            Equal(result.Text, model.Decode(result.TokenIds), "text");
+            Same(result.PromptIds, model.Encode("Once"), "prompt");
+            Equal(result.FinishReason, FinishReason.Length, "reason");
+        }),
+        Case("stop tokens end the text and are no part of it", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var whole = model.Generate("Once", Plain).TokenIds;
+            var stop = whole[7];
+            var cut = model.Generate("Once", Plain with { StopIds = [stop] });
+            Same(cut.TokenIds, whole.TakeWhile(id => id != stop), "up to the stop token");
+            Equal(cut.FinishReason, FinishReason.Stop, "reason");
+        }),
+        Case("stop texts end the text and are no part of it", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var whole = model.Generate("Once", Plain).Text!;
+            var stop = $"{whole.First(char.IsAscii)}";
+            var cut = model.Generate("Once", Plain with { Stop = [stop] });
+            Equal(cut.Text, whole[..whole.IndexOf(stop, StringComparison.Ordinal)], "text");
+            Equal(cut.FinishReason, FinishReason.Stop, "reason");
+        }),
+        Case("a seed draws the same text again, another seed another", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            IReadOnlyList<int> Drawn(long seed) =>
+                model.Generate("Once", Plain with { Temperature = 1.5, TopK = 50, TopP = 0.95, Seed = seed }).TokenIds;
+            Same(Drawn(1), Drawn(1), "seed 1");
+            True(!Drawn(1).SequenceEqual(Drawn(2)), "seed 2");
+        }),
+        Case("ends where the context does", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            Equal(model.Generate(new int[90], Plain).TokenIds.Count, 6, "tokens");
+        }),
+        Case("refuses what it cannot do, in one line", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            Refused(() => model.Generate("a", new() { Temperature = -1 }), "temperature", "-1");
+            Refused(() => model.Generate("a", new() { TopP = 0 }), "top-p");
+            Refused(() => model.Generate("a", new() { TopK = -1 }), "top-k");
+            Refused(() => model.Generate("a", new() { ExitLayer = 4 }), "exit layer is 4", "1 to 3");
+            Refused(() => model.Generate("a", Plain with { ExitLayer = 0 }), "exit layer is 0");
+            Refused(() => model.Generate("a", new() { DraftLength = 0 }), "draft-length");
+            Refused(() => model.Generate("a", new() { MaxNewTokens = 0 }), "max-new-tokens");
+            Refused(() => model.Generate(""), "prompt is empty");
+            Refused(() => model.Generate([]), "prompt is empty");
+            Refused(() => model.Generate([258]), "258");
+            Refused(() => model.Generate(new int[96]), "96");
+            Refused(() => model.Generate("a", new() { StopIds = [-1] }), "-1");
+            Refused(() => model.Generate("a", new() { Temperature = -1, TopP = 2, ExitLayer = 9 }), "temperature", "top-p", "exit");
+            Throws<ArgumentNullException>(() => model.Generate((string)null!));
+            Throws<ArgumentOutOfRangeException>(() => model.Generate("a", new() { Strategy = (Strategy)9 }));
+        }),
+        Case("a cancelled one stops and leaves no tensor", async () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            await LeavesNoTensor(() =>
+            {
+                Throws<OperationCanceledException>(() => model.Generate("Once", Plain, new(canceled: true)));
+                return Task.CompletedTask;
+            });
+        }),
+        Case("leaves no tensor", async () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            await LeavesNoTensor(() =>
+            {
+                model.Generate("Once", new() { MaxNewTokens = 20 });
+                model.Generate("Once", Plain);
+                model.Generate("Once", Plain with { Strategy = Strategy.EarlyExit, Temperature = 1 });
+                return Task.CompletedTask;
+            });
+        }),
+    ]);
+}

@@ -1,0 +1,68 @@
+using Expecto;
+using Expecto.CSharp;
+using static LayerSkip.CSharp.Tests.Support;
+
+namespace LayerSkip.CSharp.Tests;
+
+internal static class LoadTests
+{
+    public static Test All(Tiny tiny) => Runner.TestList("load", [
+        Case("tells what the files say", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            Equal((model.Layers, model.VocabularySize, model.ContextLength), (4, 258, 96), "sizes");
+            Equal((model.RecommendedExitLayer, model.RecommendedDraftLength), (2, 3), "recommended");
+            Equal((model.HasTokenizer, model.Dtype, model.Device), (true, Dtype.F64, Device.Cpu), "kind");
+        }),
+        Case("converts to the dtype asked for", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path, new() { Dtype = Dtype.BF16, Threads = 1 });
+            Equal(model.Dtype, Dtype.BF16, "dtype");
+            Equal(model.Generate([1, 2, 3], new() { MaxNewTokens = 4, IgnoreEos = true }).TokenIds.Count, 4, "tokens");
+        }),
+        Case("encodes and decodes", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            Equal(model.Decode(model.Encode("Füchse, 狐!")), "Füchse, 狐!", "there and back");
+            Equal(model.Decode([256, 104, 105]), "hi", "special tokens are left out");
+            Equal(model.Decode([256, 104, 105], showSpecial: true), "<s>hi", "or shown");
+        }),
+        Case("refuses what is not there or not a model", () =>
+        {
+            Refused(() => LayerSkipModel.Load("nowhere"), "nowhere", "not found");
+            Refused(() => LayerSkipModel.Load(Path.Combine(tiny.Path, "config.json")), "config.json", ".gguf");
+            Refused(() => LayerSkipModel.Load(Path.GetDirectoryName(tiny.Path)!), "config.json");
+            Refused(() => LayerSkipModel.Load(tiny.Path, new() { Threads = 0 }), "threads", "1 or more");
+            Throws<ArgumentNullException>(() => LayerSkipModel.Load(null!));
+        }),
+        Case("lists every fault of the files", () =>
+        {
+            var fault = Throws<LayerSkipException>(() => LayerSkipModel.Load(Path.GetDirectoryName(tiny.Path)!));
+            True(fault.Faults.Count >= 2, $"config.json and weights are missing: {fault.Message}");
+        }),
+        Case("says so where there is no tokenizer", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.WithoutTokenizer);
+            True(!model.HasTokenizer, "none");
+            Refused(() => model.Encode("text"), "no tokenizer");
+            Refused(() => model.Decode([1]), "no tokenizer");
+            Refused(() => model.Generate("text"), "no tokenizer");
+            Refused(() => model.StreamAsync("text"), "no tokenizer");
+            Refused(() => model.Generate([1], new() { Stop = ["x"] }), "tokenizer");
+            True(model.Generate([1], new() { MaxNewTokens = 2 }).Text is null, "no text");
+        }),
+        Case("frees all that it loaded, and refuses to run then", async () =>
+        {
+            await LeavesNoTensor(() =>
+            {
+                var model = LayerSkipModel.Load(tiny.Path);
+                model.Generate("once");
+                model.Dispose();
+                model.Dispose();
+                Throws<ObjectDisposedException>(() => model.Generate("once"));
+                Throws<ObjectDisposedException>(() => model.StreamAsync("once"));
+                return Task.CompletedTask;
+            });
+        }),
+    ]);
+}

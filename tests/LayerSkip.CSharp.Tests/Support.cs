@@ -1,0 +1,72 @@
+using Expecto;
+using Expecto.CSharp;
+using TorchSharp;
+
+namespace LayerSkip.CSharp.Tests;
+
+internal static class Support
+{
+    public static Test Case(string name, Action body) => Runner.TestCase(name, body);
+
+    // Waits here, so that a fault of the task is a fault of the test.
+    public static Test Case(string name, Func<Task> body) =>
+        Runner.TestCase(name, () => body().GetAwaiter().GetResult());
+
+    public static void Equal<T>(T actual, T expected, string claim) => Expect.equal(actual, expected, claim);
+
+    public static void Same<T>(IEnumerable<T> actual, IEnumerable<T> expected, string claim) =>
+        Expect.sequenceEqual(actual, expected, claim);
+
+    public static void True(bool holds, string claim) => Expect.isTrue(holds, claim);
+
+    public static TException Throws<TException>(Action body)
+        where TException : Exception
+    {
+        try
+        {
+            body();
+        }
+        catch (TException e)
+        {
+            return e;
+        }
+
+        throw new AssertException($"no {typeof(TException).Name} was thrown");
+    }
+
+    /// <summary>Checks that the fault is one line that names what is wrong.</summary>
+    public static void Refused(Action body, params string[] words)
+    {
+        var fault = Throws<LayerSkipException>(body);
+        True(!fault.Message.Contains('\n'), $"one line: {fault.Message}");
+        foreach (var word in words)
+        {
+            True(fault.Message.Contains(word, StringComparison.Ordinal), $"\"{word}\" is in: {fault.Message}");
+        }
+    }
+
+    /// <summary>Checks that as many native tensors live after a body as before it.</summary>
+    public static async Task LeavesNoTensor(Func<Task> body)
+    {
+        // The first run makes what lives as long as the process.
+        await body();
+        var before = torch.Tensor.TotalCount;
+        for (var i = 0; i < 5; i++)
+        {
+            await body();
+        }
+
+        Equal(torch.Tensor.TotalCount, before, "live tensors");
+    }
+
+    public static async Task<List<GeneratedToken>> ToList(this IAsyncEnumerable<GeneratedToken> stream)
+    {
+        List<GeneratedToken> steps = [];
+        await foreach (var step in stream)
+        {
+            steps.Add(step);
+        }
+
+        return steps;
+    }
+}

@@ -1,0 +1,66 @@
+using System.Reflection;
+using Expecto;
+using Expecto.CSharp;
+using static LayerSkip.CSharp.Tests.Support;
+
+namespace LayerSkip.CSharp.Tests;
+
+internal static class SurfaceTests
+{
+    private const BindingFlags Declared = BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance
+        | BindingFlags.Static | BindingFlags.DeclaredOnly;
+
+    private static readonly Assembly Facade = typeof(LayerSkipModel).Assembly;
+
+    public static Test All { get; } = Runner.TestList("surface", [
+        Case("no signature has a type of F# or of the F# library", () =>
+        {
+            var foreign =
+                from type in Facade.GetExportedTypes()
+                from part in Signature(type).SelectMany(Parts).Distinct()
+                where part.Assembly.GetName().Name is "FSharp.Core" or "LayerSkip" or "TorchSharp"
+                select $"{type.Name}: {part}";
+            Same(foreign, [], "foreign types");
+        }),
+        Case("the test above sees into generic arguments, arrays and by-refs", () =>
+        {
+            var hidden = typeof(Task<>).MakeGenericType(typeof(KeyValuePair<,>)
+                .MakeGenericType(typeof(int), typeof(LayerSkip.Strategy).MakeArrayType()));
+            True(Parts(hidden.MakeByRefType()).Contains(typeof(LayerSkip.Strategy)), "found");
+        }),
+        Case("the defaults are the command line's", () =>
+        {
+            var options = new GenerateOptions();
+            Equal(options.MaxNewTokens, 128, "max-new-tokens");
+            Equal(options.Strategy, Strategy.Auto, "strategy");
+            Equal(options.Temperature, 0.0, "temperature");
+            Equal((options.TopK, options.TopP), (0, 1.0), "top-k and top-p");
+        }),
+    ]);
+
+    private static IEnumerable<Type> Signature(Type type) =>
+        type.GetInterfaces()
+            .Concat(type.BaseType is { } parent ? [parent] : [])
+            .Concat(type.GetMembers(Declared).SelectMany(OfMember));
+
+    private static IEnumerable<Type> OfMember(MemberInfo member) =>
+        member switch
+        {
+            MethodBase method when method.IsPublic || method.IsFamily || method.IsFamilyOrAssembly =>
+                method.GetParameters().Select(parameter => parameter.ParameterType)
+                    .Concat(method is MethodInfo { ReturnType: var returned } ? [returned] : [])
+                    .Concat(method.IsGenericMethod
+                        ? method.GetGenericArguments().SelectMany(argument => argument.GetGenericParameterConstraints())
+                        : []),
+            FieldInfo field when field.IsPublic || field.IsFamily || field.IsFamilyOrAssembly => [field.FieldType],
+            _ => [],
+        };
+
+    /// <summary>A type and all that it is made of.</summary>
+    private static IEnumerable<Type> Parts(Type type) =>
+        [
+            type,
+            .. type.HasElementType ? Parts(type.GetElementType()!) : [],
+            .. type.GetGenericArguments().SelectMany(Parts),
+        ];
+}

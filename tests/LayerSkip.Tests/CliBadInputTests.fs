@@ -1,0 +1,247 @@
+module LayerSkip.Tests.CliBadInputTests
+
+open System
+open System.IO
+open System.Text.RegularExpressions
+open Expecto
+open TorchSharp
+open LayerSkip
+open LayerSkip.Tests.Support
+open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.CliSupport
+
+/// Exit code 2, nothing on standard output, and one line on standard error that holds these words.
+let private refuses (words: string list) (arguments: string list) =
+    let outcome = cli arguments
+    Expect.equal outcome.Code 2 outcome.Error
+    Expect.equal outcome.Out "" "nothing on standard output"
+    Expect.stringStarts outcome.Error "layerskip: " "it says who speaks"
+    Expect.stringEnds outcome.Error "\n" "a whole line"
+    Expect.equal (outcome.Error.Split('\n').Length) 2 outcome.Error
+
+    for word in words do
+        Expect.stringContains outcome.Error word "helpful words"
+
+let private line folder options = [ "generate"; "--model"; folder ] @ options
+
+/// A sound tiny model, and options that it cannot serve.
+let private badOption (name: string) (options: string list) (words: string list) =
+    testCase name (fun () -> withModel (fun folder -> line folder options |> refuses words))
+
+/// A tiny model with something broken.
+let private badModel (name: string) (spoil: string -> unit) (words: string list) =
+    testCase name (fun () ->
+        withModel (fun folder ->
+            spoil folder
+            line folder ids |> refuses words))
+
+let private badTensors name change words = badModel name (fun folder -> writeModel folder change) words
+
+let private queries = "model.layers.1.self_attn.q_proj.weight"
+
+let private replace (name: string) (make: Tensor -> Tensor) (tensors: (string * Tensor) list) =
+    tensors |> List.map (fun (n, tensor) -> n, (if n = name then make tensor else tensor))
+
+/// In a header, what stands of one tensor.
+let private editEntry (pattern: string) (replacement: string) (header: string, data: byte[]) =
+    let changed =
+        Regex.Replace(header, $"(\"{Regex.Escape queries}\":\\{{[^}}]*){pattern}", "$1" + replacement)
+    Expect.notEqual changed header "the header changed"
+    changed, data
+
+let private truncated (path: string) =
+    let bytes = File.ReadAllBytes path
+    File.WriteAllBytes(path, bytes[.. bytes.Length / 2])
+
+let private weightsIn folder = Path.Combine(folder, "model.safetensors")
+
+[<Tests>]
+let models =
+    testList "command line: bad models" [
+        badTensors "a missing tensor" (List.filter (fst >> (<>) queries)) [ queries; "missing" ]
+        badTensors "every missing tensor, to a point" (List.filter (fst >> _.Contains("self_attn"))) [
+            "is missing"
+            "and "
+            " more"
+        ]
+        badTensors "a wrong shape" (replace queries (fun tensor -> tensor.narrow (0L, 0L, 8L))) [
+            queries
+            "[8, 16]"
+            "[16, 16]"
+        ]
+        badTensors
+            "an unknown tensor"
+            (fun tensors -> ("model.layers.0.extra.weight", snd tensors.Head) :: tensors)
+            [ "model.layers.0.extra.weight"; "not part of this model" ]
+        badTensors "NaN among the weights" (replace queries (fun t -> t * nan)) [ queries; "NaN" ]
+        badModel "a truncated safetensors file" (weightsIn >> truncated) [ "model.safetensors" ]
+        badModel "an empty safetensors file" (fun folder -> File.WriteAllBytes(weightsIn folder, [||])) [
+            "model.safetensors"
+        ]
+        badModel
+            "a header that is no JSON"
+            (editWeights (fun (header, data) -> "?" + header.Substring 1, data))
+            [ "model.safetensors"; "header" ]
+        badModel
+            "a header longer than its file"
+            (fun folder ->
+                let bytes = File.ReadAllBytes(weightsIn folder)
+                BitConverter.GetBytes(1L <<< 40).CopyTo(bytes, 0)
+                File.WriteAllBytes(weightsIn folder, bytes))
+            [ "model.safetensors"; "header" ]
+        badModel
+            "overlapping offsets"
+            (editWeights (editEntry "\"data_offsets\":\\[\\d+,\\d+\\]" "\"data_offsets\":[0,2048]"))
+            [ "model.safetensors"; "overlap" ]
+        badModel "an integer tensor" (editWeights (editEntry "\"dtype\":\"F64\"" "\"dtype\":\"I64\"")) [
+            queries
+            "I64"
+        ]
+        badModel "no weights" (weightsIn >> File.Delete) [ "model.safetensors"; "not found" ]
+        badModel "no config.json" (fun f -> File.Delete(Path.Combine(f, "config.json"))) [
+            "config.json"
+            "not found"
+        ]
+        badModel "a config.json that is no JSON" (editConfig "{" "{{") [ "config.json"; "not valid JSON" ]
+        badModel "a size that is no number" (editConfig "\"hidden_size\": 16" "\"hidden_size\": \"big\"") [
+            "hidden_size"
+            "whole number"
+        ]
+        badModel "an unknown model_type" (editConfig "\"llama\"" "\"gpt2\"") [
+            "gpt2"
+            "llama, mistral, qwen2 and qwen3"
+        ]
+        badModel
+            "an unsupported rope type"
+            (editConfig
+                "\"rope_theta\""
+                "\"rope_scaling\": {\"rope_type\": \"longrope\", \"factor\": 2.0}, \"rope_theta\"")
+            [ "longrope"; "yarn" ]
+        badModel
+            "a broken generation_config.json"
+            (fun f -> File.WriteAllText(Path.Combine(f, "generation_config.json"), "[1]"))
+            [ "generation_config.json" ]
+        badModel
+            "a recommended exit that the model lacks"
+            (fun f ->
+                File.WriteAllText(Path.Combine(f, "generation_config.json"), "{\"assistant_early_exit\": 4}"))
+            [ "assistant_early_exit"; "1 to 3" ]
+        badModel
+            "a broken tokenizer.json"
+            (fun f -> File.WriteAllText(Path.Combine(f, "tokenizer.json"), "{"))
+            [ "tokenizer.json" ]
+
+        let gguf name (bytes: byte[]) words =
+            testCase name (fun () ->
+                withFolder (fun folder ->
+                    let path = Path.Combine(folder, "model.gguf")
+                    File.WriteAllBytes(path, bytes)
+                    line path ids |> refuses ("model.gguf" :: words)))
+
+        let sound = GgufWriter.gguf 3u (GgufWriter.model "llama") []
+        gguf "a GGUF file with another magic" (Array.append "GGML"B sound[4..]) [ "GGUF" ]
+        gguf "a truncated GGUF file" sound[.. sound.Length / 2] []
+        gguf "an empty GGUF file" [||] []
+        gguf "a GGUF file of version 1" (GgufWriter.gguf 1u (GgufWriter.model "llama") []) [ "version" ]
+
+        testCase "a path that is not there" (fun () ->
+            line "/nowhere/model" ids |> refuses [ "/nowhere/model"; "not found"; ".gguf" ])
+        testCase "a file that is no model" (fun () ->
+            withBytes [| 1uy |] (fun path -> line path ids |> refuses [ path; ".gguf" ]))
+        testCase "no --model where the project has none" (fun () ->
+            if Directory.Exists(Path.Combine(root, "models")) then
+                skiptest "the project has a model"
+
+            "generate" :: ids |> refuses [ "no model"; "--model" ])
+    ]
+
+[<Tests>]
+let options =
+    testList "command line: bad options" [
+        badOption "a prompt longer than the context" [
+            "--prompt-ids"
+            String.Join(',', Seq.replicate 96 "3")
+        ] [ "96 tokens"; "context of 96"; "95" ]
+        badOption "an id outside the vocabulary" [ "--prompt-ids"; "3,24" ] [ "24"; "0 to 23" ]
+        badOption "a negative id" [ "--prompt-ids=-1" ] [ "-1"; "0 to 23" ]
+        badOption "ids that are no numbers" [ "--prompt-ids"; "1,x" ] [ "prompt-ids"; "\"x\""; "1,2,3" ]
+        badOption "ids with nothing between commas" [ "--prompt-ids"; "1,,2" ] [ "prompt-ids" ]
+        badOption "no ids and no tokenizer" [ "--prompt-ids"; "" ] [ "prompt is empty" ]
+        badOption "text without a tokenizer" [ "--prompt"; "Once" ] [ "tokenizer"; "--prompt-ids" ]
+        badOption "an empty text without a tokenizer" [ "--prompt"; "" ] [ "tokenizer" ]
+        badOption "no prompt" [] [ "no prompt"; "--prompt-file" ]
+        badOption "two prompts" (ids @ [ "--prompt"; "x" ]) [ "--prompt"; "--prompt-ids"; "exclude" ]
+        badOption "a prompt file that is not there" [ "--prompt-file"; "/nowhere/p.txt" ] [
+            "/nowhere/p.txt"
+            "not found"
+        ]
+        badOption "a folder as prompt file" [ "--prompt-file"; "/" ] [ "folder" ]
+
+        for options, words in
+            [
+                [ "--exit-layer"; "0" ], [ "exit layer is 0"; "1 to 3" ]
+                [ "--exit-layer"; "4" ], [ "exit layer is 4"; "4 layers" ]
+                [ "--exit-layer"; "9"; "--strategy"; "autoregressive" ], [ "exit layer is 9" ]
+                [ "--exit-layer"; "-1"; "--strategy"; "early-exit" ], [ "exit layer is -1" ]
+                [ "--exit-layer"; "two" ], [ "--exit-layer"; "'two'" ]
+                [ "--draft-length"; "0" ], [ "draft-length is 0"; "1 or more" ]
+                [ "--draft-length"; "-1" ], [ "draft-length is -1" ]
+                [ "--temperature"; "-1" ], [ "temperature is -1" ]
+                [ "--temperature"; "nan" ], [ "temperature" ]
+                [ "--temperature"; "0,5" ], [ "temperature"; "0.5" ]
+                [ "--top-p"; "1.5" ], [ "top-p is 1.5"; "at most 1" ]
+                [ "--top-p"; "0" ], [ "top-p is 0"; "above 0" ]
+                [ "--top-k"; "-1" ], [ "top-k is -1" ]
+                [ "--temperature"; "-1"; "--top-k"; "-2" ], [ "temperature is -1"; "top-k is -2" ]
+                [ "--max-new-tokens"; "0" ], [ "max-new-tokens is 0"; "1 or more" ]
+                [ "--max-new-tokens"; "99999999999" ], [ "--max-new-tokens" ]
+                [ "--threads"; "0" ], [ "threads is 0"; "1 to 1024" ]
+                [ "--seed"; "x" ], [ "--seed" ]
+                [ "--stop-ids"; "24" ], [ "24"; "0 to 23" ]
+                [ "--stop-ids"; "a" ], [ "stop-ids" ]
+                [ "--stop"; "x" ], [ "stop string"; "--stop-ids" ]
+                [ "--stop"; "" ], [ "stop is empty" ]
+                [ "--dtype"; "f8" ], [ "--dtype"; "f16"; "'f8'" ]
+                [ "--device"; "tpu" ], [ "--device"; "cpu|cuda"; "'tpu'" ]
+                [ "--strategy"; "fast" ], [ "--strategy"; "self-speculative"; "'fast'" ]
+                [ "--output"; "/nowhere/x.txt" ], [ "/nowhere"; "cannot be written" ]
+                [ "--output"; "/" ], [ "cannot be written"; "folder" ]
+                [ "--nope" ], [ "--nope"; "layerskip generate --help" ]
+                [ "--seed"; "1"; "--seed"; "2" ], [ "--seed"; "more than once" ]
+                [ "extra" ], [ "extra"; "--help" ]
+            ] do
+            badOption (String.concat " " options) (ids @ options) words
+
+        testCase "--device cuda where libtorch is for CPUs" (fun () ->
+            Backend.ensure ()
+
+            if torch.cuda.is_available () then
+                skiptest "there is a GPU"
+
+            withModel (fun folder -> line folder (ids @ [ "--device"; "cuda" ]) |> refuses [ "cuda"; "cpu" ]))
+
+        testCase "an unknown sub-command" (fun () ->
+            [ "dream" ] |> refuses [ "\"dream\""; "generate"; "info"; "certify" ])
+        testCase "no sub-command" (fun () -> [] |> refuses [ "generate"; "info"; "certify"; "--help" ])
+        testCase "options without a sub-command" (fun () -> [ "--json" ] |> refuses [ "sub-command" ])
+
+        let certify name options words =
+            testCase name (fun () ->
+                withModel (fun folder -> [ "certify"; "--model"; folder ] @ options |> refuses words))
+
+        certify "certify: exits that are not there" [ "--exit-layers"; "1,4,7" ] [
+            "exit layer is 4"
+            "exit layer is 7"
+        ]
+        certify "certify: a draft length of 0" [ "--draft-lengths"; "0" ] [ "draft-lengths is 0" ]
+        certify "certify: a prompts file that is not there" [ "--prompts"; "/nowhere/p" ] [ "/nowhere/p" ]
+        testCase "certify: prompts that are no ids" (fun () ->
+            withModel (fun folder ->
+                let prompts = Path.Combine(folder, "prompts.txt")
+                File.WriteAllText(prompts, "1,2\nOnce\n")
+
+                [ "certify"; "--model"; folder; "--prompts"; prompts ]
+                |> refuses [ "prompts"; "\"Once\"" ]))
+        testCase "info: a path that is not there" (fun () ->
+            [ "info"; "--model"; "/nowhere" ] |> refuses [ "/nowhere"; "not found" ])
+    ]

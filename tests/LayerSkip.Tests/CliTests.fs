@@ -1,0 +1,142 @@
+module LayerSkip.Tests.CliTests
+
+open System
+open System.IO
+open System.Text.Json
+open Expecto
+open LayerSkip.Cli
+open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.CliSupport
+
+let private terminal out error colour interrupt = {
+    Out = out
+    Error = error
+    Colour = colour
+    OnInterrupt = interrupt
+}
+
+/// A pipe whose reader has gone.
+type private ClosedPipe() =
+    inherit StringWriter()
+    override _.Write(_text: string) : unit = raise (IOException("Broken pipe", 32))
+
+let private nothing = {
+    new IDisposable with
+        member _.Dispose() = ()
+}
+
+[<Tests>]
+let others =
+    testList "command line" [
+        testCase "the schema has the structure that Argu wants" (fun () -> Program.checkStructure ())
+
+        testCase "--help is on standard output" (fun () ->
+            for command in [] :: List.map List.singleton Program.commands do
+                let outcome = cli (command @ [ "--help" ])
+                Expect.equal (outcome.Code, outcome.Error) (0, "") "done"
+                Expect.stringContains outcome.Out "--model" "the manual")
+
+        testCase "tokens are coloured on a terminal, and the legend explains it" (fun () ->
+            withModel (fun folder ->
+                use out = new StringWriter()
+                use error = new StringWriter()
+                let arguments = [ "generate"; "--model"; folder; "--exit-layer"; "2" ] @ ids @ count 20
+                let code =
+                    Program.runWith (terminal out error true (fun _ -> nothing)) (Array.ofList arguments)
+                Expect.equal code 0 (error.ToString())
+                Expect.stringContains (out.ToString()) "\u001b[31m" "a correction in red"
+                Expect.stringContains (error.ToString()) "\u001b[32mdrafted" "the legend"))
+
+        testCase "an interrupt ends the line and the process with 130" (fun () ->
+            withModel (fun folder ->
+                use out = new StringWriter()
+                use error = new StringWriter()
+                let arguments = [ "generate"; "--model"; folder ] @ ids
+                let interrupt (cancel: Threading.CancellationTokenSource) =
+                    cancel.Cancel()
+                    nothing
+
+                let code = Program.runWith (terminal out error false interrupt) (Array.ofList arguments)
+                Expect.equal (code, out.ToString()) (130, "\n") "interrupted"))
+
+        testCase "a pipe that nobody reads ends the work quietly" (fun () ->
+            withModel (fun folder ->
+                use closed = new ClosedPipe()
+                use error = new StringWriter()
+                let arguments = [ "generate"; "--model"; folder ] @ ids
+                let code = Program.run closed error (Array.ofList arguments)
+                Expect.equal code 0 "quietly"
+                Expect.isFalse (error.ToString().Contains "layerskip:") (error.ToString())))
+
+        testCase "info --json has the facts of model and machine" (fun () ->
+            withModel (fun folder ->
+                let facts = json [ "info"; "--model"; folder ]
+                let model, machine = facts.GetProperty "model", facts.GetProperty "machine"
+                let number (name: string) = (model.GetProperty name).GetInt32()
+
+                Expect.equal
+                    (number "layers", number "hidden", number "vocabulary", number "kv_heads")
+                    (4, 16, 24, 2)
+                    "sizes"
+
+                Expect.equal (number "bytes") (8 * number "parameters") "float64"
+                Expect.equal ((machine.GetProperty "device").GetString()) "cpu" "device"
+                Expect.isGreaterThan ((machine.GetProperty "threads").GetInt32()) 0 "threads"
+
+                let table = cli [ "info"; "--model"; folder ]
+
+                for word in [ "llama"; "parameters"; "libtorch"; "none (libtorch)"; "recommended" ] do
+                    Expect.stringContains table.Out word "table"))
+
+        testCase "certify --json writes the contract's object, and the table the same counts" (fun () ->
+            withModel (fun folder ->
+                let prompts = Path.Combine(folder, "prompts.txt")
+                File.WriteAllText(prompts, "1,2,3\n\n4\n")
+
+                let arguments =
+                    [ "certify"; "--model"; folder; "--prompts"; prompts; "--exit-layers"; "1,3" ]
+                    @ [ "--draft-lengths"; "2"; "--max-new-tokens"; "6" ]
+
+                let report = json arguments
+
+                Expect.equal
+                    (fields report)
+                    [
+                        "model", S
+                        "dtype", S
+                        "gap", N
+                        "tests", A
+                        "exact", N
+                        "tie", N
+                        "violation", N
+                        "worst_gap", N
+                    ]
+                    "fields"
+
+                let count (name: string) (e: JsonElement) = (e.GetProperty name).GetInt32()
+
+                for test in (report.GetProperty "tests").EnumerateArray() do
+                    test |> hasFields [ "name", S; "checks", N; "exact", N; "tie", N; "violation", N ]
+                    Expect.equal
+                        (count "exact" test + count "tie" test + count "violation" test)
+                        (count "checks" test)
+                        "sum"
+
+                Expect.equal (count "violation" report) 0 "certified"
+                let table = cli arguments
+                Expect.equal table.Code 0 table.Error
+                Expect.stringContains table.Out ": certified;" "verdict"))
+
+        testCase "the project's one model is the default; several are not guessed among" (fun () ->
+            withFolder (fun folder ->
+                let inside parts = Path.Combine(Array.ofList (folder :: parts))
+                File.WriteAllText(inside [ "LayerSkip.FSharp.sln" ], "")
+                let start = (Directory.CreateDirectory(inside [ "src"; "bin" ])).FullName
+                Expect.isError (DefaultModel.find start) "no models folder"
+                Directory.CreateDirectory(inside [ "models"; "small" ]) |> ignore
+                Expect.isError (DefaultModel.find start) "a folder without config.json"
+                File.WriteAllText(inside [ "models"; "small"; "config.json" ], "")
+                Expect.equal (DefaultModel.find start) (Ok(inside [ "models"; "small" ])) "one"
+                File.WriteAllText(inside [ "models"; "other.gguf" ], "")
+                Expect.isError (DefaultModel.find start) "two"))
+    ]
