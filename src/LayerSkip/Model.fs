@@ -108,11 +108,11 @@ module Model =
         fun x ->
             Scope.one (fun () ->
                 let x =
-                    x
-                    + (Ops.rmsNorm layer.AttentionNorm eps x
-                       |> attention weights.Config layer index pass store)
+                    Ops.rmsNorm layer.AttentionNorm eps x
+                    |> attention weights.Config layer index pass store
+                    |> Scalars.plus x
 
-                x + (Ops.rmsNorm layer.MlpNorm eps x |> mlp layer))
+                Ops.rmsNorm layer.MlpNorm eps x |> mlp layer |> Scalars.plus x)
 
     /// Runs layers `first` to `first` + `count` - 1 (from 0) on hidden states [batch; rows; hidden] at positions
     /// from `start`. Every forward pass is a use of this; `wrap` is what dropout, lenses and checkpointing add.

@@ -98,20 +98,15 @@ module Ops =
             | torch.ScalarType.BFloat16 -> x.``to`` torch.ScalarType.Float32
             | _ -> x
 
-        // |x|^2 / n: one product less than the mean of squares.
-        let size = float (wide.shape[wide.shape.Length - 1])
-        let length = torch.linalg.vector_norm (wide, 2.0, [| -1L |], true)
-        // Disposed here, or each would wait for the finaliser.
-        use share = (1.0 / size).ToScalar()
-        use eps = eps.ToScalar()
-        let normed = wide * length.square().mul_(share).add_(eps).rsqrt_()
+        let meanSquare = (wide * wide).mean([| -1L |], true)
+        let normed = wide * (Scalars.addNumberInPlace eps meanSquare).rsqrt_()
         let cast (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
         cast normed * cast weight
 
     /// Turns each head's halves against each other by its position's angles: x [batch; rows; heads; headDim].
     let rotate (rope: Rope) (x: Tensor) : Tensor =
         let turned = x.roll (x.shape[3] / 2L, Nullable -1L)
-        (x * rope.Cos).add_(turned.mul_ rope.Sin)
+        x * rope.Cos |> Scalars.addInPlace (turned.mul_ rope.Sin)
 
     /// silu(gate) * up, with gate and up side by side: [..; 2 intermediate] -> [..; intermediate].
     let swiGlu (gateUp: Tensor) : Tensor =
@@ -123,19 +118,16 @@ module Ops =
     let mask (window: int option) (start: int) (rows: int) (device: torch.Device) : Tensor =
         Scope.one (fun () ->
             let range (first: int) (count: int) =
-                torch.arange (
-                    first.ToScalar(),
-                    (first + count).ToScalar(),
-                    dtype = torch.ScalarType.Int64,
-                    device = device
-                )
+                (Tensors.ofIds [| int64 count |] [| first .. first + count - 1 |]).``to`` device
 
             let query, key = (range start rows).unsqueeze 1L, (range 0 (start + rows)).unsqueeze 0L
             let causal = key.le query
 
             match window with
             | None -> causal
-            | Some size -> causal.logical_and (key.gt (query - size)))
+            | Some size ->
+                let oldest = (range (start - size + 1) rows).unsqueeze 1L
+                causal.logical_and (key.ge oldest))
 
     /// Grouped attention: q [batch; rows; heads; headDim] over k and v [batch; kvHeads; keys; headDim]
     /// -> [batch; rows; heads * headDim]. The mask is [rows; keys], or null when every query sees every key.

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Collections.Concurrent
 open TorchSharp
 
 type Tensor = torch.Tensor
@@ -86,6 +87,34 @@ module Scope =
         for tensor in tensors do
             tensor.DetachFromDisposeScope() |> ignore
 
+/// Numbers for libtorch, kept for the life of the process: meant for constants.
+///
+/// TorchSharp lets go of a Scalar once it has read its address, and `+`, `square`, `vector_norm` and others make
+/// one of their own. A collection on another thread may then free it while libtorch reads it. This library calls
+/// no such function; a test reads its code for them.
+[<RequireQualifiedAccess>]
+module Scalars =
+    let private kept = ConcurrentDictionary<float, Scalar>()
+
+    // An integer serves tensors of every dtype.
+    let private one =
+        lazy
+            (Backend.ensure ()
+             1L.ToScalar())
+
+    let ofFloat (value: float) : Scalar =
+        kept.GetOrAdd(
+            value,
+            fun value ->
+                Backend.ensure ()
+                value.ToScalar()
+        )
+
+    let plus (a: Tensor) (b: Tensor) : Tensor = a.add (b, one.Value)
+    let addInPlace (b: Tensor) (a: Tensor) : Tensor = a.add_ (b, one.Value)
+    let addNumberInPlace (b: float) (a: Tensor) : Tensor = a.add_ (ofFloat b, one.Value)
+    let timesInPlace (b: float) (a: Tensor) : Tensor = a.mul_ (ofFloat b)
+
 /// A point in a stream of random numbers. The same key always draws the same number.
 [<Struct>]
 type Key = { Seed: uint64; Counter: uint64 }
@@ -146,5 +175,5 @@ module Tensors =
     let isFinite (tensor: Tensor) : bool =
         use _scope = torch.NewDisposeScope()
         // One pass; only a sum that is not finite (an overflow, or a real fault) costs the second.
-        let sum = tensor.sum(torch.ScalarType.Float32).ToSingle()
-        Single.IsFinite sum || tensor.isfinite().all().ToBoolean()
+        let sum = tensor.sum(torch.ScalarType.Float32).data<float32>().[0L]
+        Single.IsFinite sum || tensor.isfinite().all().data<bool>().[0L]

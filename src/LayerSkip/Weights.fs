@@ -289,11 +289,11 @@ module Weights =
         let write (name: string) (destination: Tensor) =
             let draw (deviation: float) =
                 let noise = torch.randn (destination.shape, generator = generator)
-                destination.copy_ (noise * deviation) |> ignore
+                destination.copy_ (Scalars.timesInPlace deviation noise) |> ignore
 
             if name.EndsWith "norm.weight" then
                 draw 0.1
-                destination.add_ (1.0.ToScalar()) |> ignore
+                Scalars.addNumberInPlace 1.0 destination |> ignore
             elif name.EndsWith ".bias" then
                 draw 0.1
             elif name.EndsWith "o_proj.weight" || name.EndsWith "down_proj.weight" then
