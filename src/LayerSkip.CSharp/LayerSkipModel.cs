@@ -143,7 +143,7 @@ public sealed class LayerSkipModel : IDisposable
         }
 
         Backend.load().OrThrow();
-        Backend.setThreads(threads);
+        CpuKernels.setThreads(threads);
     }
 
     private Tokenizer Tokenizer() =>

@@ -55,7 +55,7 @@ module internal GenerateCommand =
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
             writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
-            writer.WriteNumber("threads", Backend.threads ()))
+            writer.WriteNumber("threads", CpuKernels.threads ()))
 
     let private statistics (completion: Completion) =
         let stats, timings = completion.Stats, completion.Timings

@@ -6,8 +6,11 @@ open LayerSkip
 /// `layerskip info`.
 [<RequireQualifiedAccess>]
 module internal InfoCommand =
-    /// No kernels of our own yet: every product is libtorch's.
-    let private simd = "none (libtorch)"
+    /// What computes the decode step: the kernels' vectors, or libtorch.
+    let private simd (checkpoint: Checkpoint) =
+        match checkpoint.Weights.Kernels with
+        | Some _ -> CpuKernels.form ()
+        | None -> "none (libtorch)"
 
     let private rope (config: LlamaConfig) =
         match config.RopeScaling with
@@ -60,8 +63,8 @@ module internal InfoCommand =
                 writer.WriteString("origin", backend.Origin)
                 writer.WriteBoolean("patched", backend.Patched))
 
-            writer.WriteNumber("threads", Backend.threads ())
-            writer.WriteString("simd", simd)
+            writer.WriteNumber("threads", CpuKernels.threads ())
+            writer.WriteString("simd", simd checkpoint)
 
         Output.json (fun writer ->
             writer |> Output.object "model" (fun () -> model writer)
@@ -117,8 +120,8 @@ module internal InfoCommand =
             [ "recommended"; recommended ]
             [ "device"; Inputs.deviceName weights.Device ]
             [ "libtorch"; $"{backend.Folder} ({backend.Origin}{patch})" ]
-            [ "threads"; string (Backend.threads ()) ]
-            [ "SIMD forms"; simd ]
+            [ "threads"; string (CpuKernels.threads ()) ]
+            [ "SIMD forms"; simd checkpoint ]
         ]
 
     let run (terminal: Terminal) (common: Common) (arguments: InfoArgument list) : int =

@@ -142,7 +142,7 @@ module internal Inputs =
         match threads with
         | Some threads when threads < 1 || threads > 1024 ->
             raise (LayerSkipException [ LayerSkipError.OutOfRange("threads", string threads, "1 to 1024") ])
-        | Some threads -> Backend.setThreads threads
+        | Some threads -> CpuKernels.setThreads threads
         | None -> ()
 
         { common with Model = model }
@@ -150,7 +150,7 @@ module internal Inputs =
     /// What computes, and in what: "cpu, 2 threads, f32".
     let machine (checkpoint: Checkpoint) =
         let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
-        $"{device}, {Backend.threads ()} threads, {dtype}"
+        $"{device}, {CpuKernels.threads ()} threads, {dtype}"
 
     let load (common: Common) : Checkpoint =
         Checkpoint.load common.Model common.Dtype common.Device |> Check.getOrRaise

@@ -1,11 +1,14 @@
 namespace LayerSkip
 
 open System
+open LayerSkip.Kernels
 open TorchSharp
 
 /// Preallocated keys, values and exit states of one sequence, shared by every cache record that grew from it.
 [<Sealed>]
-type Slab internal (config: LlamaConfig, capacity: int, dtype: torch.ScalarType, device: torch.Device) =
+type Slab internal (weights: Weights, capacity: int) =
+    let config, device = weights.Config, weights.Embedding.device
+    let dtype = Dtype.activations weights.Device weights.Dtype
     let allocate (size: int64[]) = torch.zeros(size, Nullable dtype, device).DetachFromDisposeScope()
 
     let perLayer () =
@@ -16,6 +19,17 @@ type Slab internal (config: LlamaConfig, capacity: int, dtype: torch.ScalarType,
     let exits = allocate [| 1L; int64 capacity; int64 config.Hidden |]
     let rope = Rope.table config capacity dtype device
     do Scope.own (Rope.tensorsOf rope)
+
+    let kernels =
+        weights.Kernels
+        |> Option.map (fun kernels ->
+            let at = TensorMemory.address
+
+            let memory =
+                SequenceMemory(capacity, Array.map at keys, Array.map at values, at rope.Cos, at rope.Sin)
+
+            new KernelSequence(kernels, memory, at exits))
+
     let mutable stamp = 0
 
     member _.Capacity = capacity
@@ -28,6 +42,9 @@ type Slab internal (config: LlamaConfig, capacity: int, dtype: torch.ScalarType,
     /// Hidden states after the exit layer, by position: [1; capacity; hidden].
     member _.Exits = exits
 
+    /// The CPU kernels over this memory; they keep the hidden states of a pass in `Exits`.
+    member internal _.Kernels = kernels
+
     /// The next stamp, if `seen` is the latest: a record that holds an older one has been overtaken.
     member internal _.Claim(seen: int) : int =
         if seen <> stamp then
@@ -39,6 +56,8 @@ type Slab internal (config: LlamaConfig, capacity: int, dtype: torch.ScalarType,
 
     interface IDisposable with
         member _.Dispose() =
+            kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
+
             for tensor in
                 Seq.concat [ Seq.ofArray keys; Seq.ofArray values; seq { exits }; Rope.tensorsOf rope ] do
                 tensor.Dispose()
@@ -68,11 +87,9 @@ module Cache =
     /// Its storage, `Slab`, belongs to the caller, who disposes it.
     let create (weights: Weights) (exit: int) (capacity: int) : Cache =
         let config = weights.Config
-        let dtype = Dtype.activations weights.Device weights.Dtype
-        let slab = new Slab(config, capacity, dtype, weights.Embedding.device)
 
         {
-            Slab = slab
+            Slab = new Slab(weights, capacity)
             Stamp = 0
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }

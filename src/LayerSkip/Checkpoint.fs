@@ -22,12 +22,21 @@ type Checkpoint = {
 
 [<RequireQualifiedAccess>]
 module Checkpoint =
-    /// The dtype that "auto" stands for: on a CPU float32, or float64 for a float64 file; bfloat16 on CUDA.
+    /// The dtype that "auto" stands for: bfloat16 on CUDA; on a CPU that of the file's matrices where all have the
+    /// same (float16 where all are 16-bit or quantised), else float32.
     let autoDtype (device: Device) (stored: StoredTensor list) : Dtype =
+        let narrow (tensor: StoredTensor) =
+            // Of fewer bytes than float32: a 16-bit format, or a quantised one.
+            tensor.Dtype = Dtype.F16 || tensor.Dtype = Dtype.BF16 || tensor.Format.StartsWith 'Q'
+
+        let matrices = stored |> List.filter (fun tensor -> tensor.Shape.Length > 1)
+
         match device with
         | Device.Cuda -> Dtype.BF16
-        | Device.Cpu when not stored.IsEmpty && stored |> List.forall (fun tensor -> tensor.Dtype = Dtype.F64) ->
-            Dtype.F64
+        | Device.Cpu when matrices.IsEmpty -> Dtype.F32
+        | Device.Cpu when matrices |> List.forall (fun tensor -> tensor.Dtype = Dtype.F64) -> Dtype.F64
+        | Device.Cpu when matrices |> List.forall (fun tensor -> tensor.Dtype = Dtype.BF16) -> Dtype.BF16
+        | Device.Cpu when matrices |> List.forall narrow -> Dtype.F16
         | Device.Cpu -> Dtype.F32
 
     /// transformers' own names: eos_token_id, assistant_early_exit, num_assistant_tokens.

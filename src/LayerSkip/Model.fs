@@ -145,8 +145,11 @@ module Model =
 
     /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
     let head (weights: Weights) (hidden: Tensor) : Tensor =
-        Scope.one (fun () ->
-            Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
+        match weights.Kernels with
+        | Some kernels when not hidden.requires_grad && hidden.is_contiguous () -> CpuKernels.head kernels hidden
+        | _ ->
+            Scope.one (fun () ->
+                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
 
     let private rowOf (ids: int[]) = Tensors.ofIds [| 1L; int64 ids.Length |] ids
 
@@ -174,19 +177,33 @@ module Model =
 
         { cache with Stamp = cache.Slab.Claim cache.Stamp }
 
+    /// The early layers over new ids, by the kernels: their exit states then lie in the slab.
+    let private readEarly (kernels: KernelSequence) (cache: Cache) (ids: int[]) =
+        kernels.Embed(ids, cache.Early.Length)
+        kernels.Run(cache.Early.First, cache.Early.Count, ids.Length, cache.Early.Length)
+
+    /// A copy of what the slab holds as hidden states of some positions: later passes write there.
+    let private exitStates (cache: Cache) (start: int) (rows: int) =
+        Scope.one (fun () -> cache.Slab.Exits.narrow(1L, int64 start, int64 rows).clone())
+
     /// Reads `ids` with the early layers, and keeps what they make of them for the verification.
     /// Returns the last row's hidden state after the exit layer, [1; 1; hidden].
     let forwardEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
         let cache = makeRoom cache ids.Length
+        let start, rows = cache.Early.Length, ids.Length
 
         let last =
-            Scope.one (fun () ->
-                let hidden = rowOf ids |> embed weights |> runHalf weights cache cache.Early
-                let start, rows = int64 cache.Early.Length, int64 ids.Length
-                cache.Slab.Exits.narrow(1L, start, rows).copy_ hidden |> ignore
-                (lastRows 1 hidden).clone())
+            match cache.Slab.Kernels with
+            | Some kernels ->
+                readEarly kernels cache ids
+                exitStates cache (start + rows - 1) 1
+            | None ->
+                Scope.one (fun () ->
+                    let hidden = rowOf ids |> embed weights |> runHalf weights cache cache.Early
+                    cache.Slab.Exits.narrow(1L, int64 start, int64 rows).copy_ hidden |> ignore
+                    (lastRows 1 hidden).clone())
 
-        struct (last, { cache with Early = grow ids.Length cache.Early })
+        struct (last, { cache with Early = grow rows cache.Early })
 
     /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
     /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
@@ -197,20 +214,28 @@ module Model =
         let cache = makeRoom cache fresh.Length
 
         let hidden =
-            Scope.one (fun () ->
-                let kept = cache.Slab.Exits.narrow (1L, int64 cache.Late.Length, int64 waiting)
+            match cache.Slab.Kernels with
+            | Some kernels ->
+                // The fresh rows follow the waiting ones in memory; the late layers turn all of them in place.
+                readEarly kernels cache fresh
+                let late = cache.Late
+                kernels.Run(late.First, late.Count, ids.Length, late.Length)
+                exitStates cache (late.Length + ids.Length - rows) rows
+            | None ->
+                Scope.one (fun () ->
+                    let kept = cache.Slab.Exits.narrow (1L, int64 cache.Late.Length, int64 waiting)
 
-                let early =
-                    if fresh.Length = 0 then
-                        kept
-                    else
-                        let hidden = rowOf fresh |> embed weights |> runHalf weights cache cache.Early
-                        if waiting = 0 then
-                            hidden
+                    let early =
+                        if fresh.Length = 0 then
+                            kept
                         else
-                            torch.cat ([| kept; hidden |], 1L)
+                            let hidden = rowOf fresh |> embed weights |> runHalf weights cache cache.Early
+                            if waiting = 0 then
+                                hidden
+                            else
+                                torch.cat ([| kept; hidden |], 1L)
 
-                (runHalf weights cache cache.Late early |> lastRows rows).clone())
+                    (runHalf weights cache cache.Late early |> lastRows rows).clone())
 
         let verified = { cache with Early = grow fresh.Length cache.Early; Late = grow ids.Length cache.Late }
 

@@ -126,6 +126,8 @@ module Sampling =
     /// Reads logits [1; rows; vocabulary] as verdicts, one a row.
     let verdicts (sampling: Sampling) (logits: Tensor) : Verdicts =
         match sampling with
+        | Sampling.Greedy when logits.dtype = torch.ScalarType.Float32 && logits.device_type = DeviceType.CPU ->
+            Verdicts.Tokens(CpuKernels.argmax logits)
         | Sampling.Greedy -> Verdicts.Tokens(Tensors.toIds (logits.argmax -1L))
         | Sampling.Filtered _ ->
             let vocabulary = int logits.shape[2]

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open LayerSkip.Kernels
 open TorchSharp
 
 /// The weights of one decoder layer. Products that read the same input are joined: q, k, v and gate, up.
@@ -27,7 +28,8 @@ type LayerWeights = {
     DownBias: Tensor option
 }
 
-/// A whole model's weights in memory, all of one dtype on one device.
+/// A whole model's weights in memory, on one device. `Dtype` is that of the matrices; norms and biases have the
+/// dtype of the activations.
 [<NoEquality; NoComparison>]
 type Weights = {
     Config: LlamaConfig
@@ -40,10 +42,14 @@ type Weights = {
     Norm: Tensor
     /// [vocabulary; hidden]: the embedding itself where they are tied.
     Head: Tensor
+    /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
+    Kernels: KernelWeights option
 } with
 
     interface IDisposable with
         member this.Dispose() =
+            this.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
+
             for tensor in Weights.TensorsOf this do
                 tensor.Dispose()
 
@@ -128,6 +134,46 @@ module Weights =
             Layers = Array.init config.Layers layer
         |}
 
+    let private layerMemory (layer: LayerWeights) : LayerMemory =
+        let at, orZero = TensorMemory.address, TensorMemory.addressOrZero
+
+        LayerMemory(
+            AttentionNorm = at layer.AttentionNorm,
+            Qkv = at layer.Qkv,
+            QkvBias = orZero layer.QkvBias,
+            QNorm = orZero layer.QNorm,
+            KNorm = orZero layer.KNorm,
+            Output = at layer.Output,
+            OutputBias = orZero layer.OutputBias,
+            MlpNorm = at layer.MlpNorm,
+            GateUp = at layer.GateUp,
+            GateUpBias = orZero layer.GateUpBias,
+            Down = at layer.Down,
+            DownBias = orZero layer.DownBias
+        )
+
+    /// The same weights for the CPU kernels, where they serve the device and dtype.
+    let withKernels (weights: Weights) : Weights =
+        let memory format =
+            DecoderMemory(
+                format,
+                TensorMemory.address weights.Embedding,
+                TensorMemory.address weights.Norm,
+                TensorMemory.address weights.Head,
+                Array.map layerMemory weights.Layers
+            )
+
+        {
+            weights with
+                Kernels =
+                    CpuKernels.format weights.Device weights.Dtype
+                    |> Option.map (fun format ->
+                        new KernelWeights(CpuKernels.shape weights.Config, memory format))
+        }
+
+    /// The same weights through libtorch alone, as `Ops` defines it.
+    let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None }
+
     /// Builds every tensor of a model from its parts: `make` gets the parts of one tensor, in row order.
     let private assemble config dtype device (make: Part list -> Tensor) : Weights =
         let layout = layout config
@@ -159,6 +205,7 @@ module Weights =
                     Down = make layer.Down
                     DownBias = tryMake layer.DownBias
                 })
+            Kernels = None
         }
 
     /// The parts of every tensor in memory, in the order of `Weights.TensorsOf` where they stand in `layout`.
@@ -232,10 +279,18 @@ module Weights =
         | Device.Cpu -> torch.CPU
         | Device.Cuda -> torch.CUDA
 
+    /// Norms and biases are vectors: beside the matrices they weigh nothing, so they keep the activations' precision.
     let private allocate dtype device (parts: Part list) =
         let rows = parts |> List.sumBy (fun (_, shape) -> shape.Head)
         let size = Array.ofList (rows :: (snd parts.Head).Tail)
-        torch.empty (size, Nullable(Dtype.scalarType dtype), torchDevice device)
+
+        let kind =
+            if size.Length > 1 then
+                Dtype.scalarType dtype
+            else
+                Dtype.activations device dtype
+
+        torch.empty (size, Nullable kind, torchDevice device)
 
     /// Fills each part's rows of a new tensor.
     let private fill dtype device (write: string -> Tensor -> unit) (parts: Part list) =
@@ -274,7 +329,7 @@ module Weights =
             match List.ofSeq notFinite with
             | [] ->
                 Scope.own (Weights.TensorsOf weights)
-                Ok weights
+                Ok(withKernels weights)
             | errors -> Error errors
         | errors -> Error errors
 
@@ -306,7 +361,10 @@ module Weights =
 
         let weights = assemble config dtype device (fill dtype device write)
         Scope.own (Weights.TensorsOf weights)
-        weights
+        withKernels weights
 
     /// Bytes of the weights in memory.
-    let bytes (weights: Weights) : int64 = parameters weights.Config * int64 (Dtype.bytes weights.Dtype)
+    let bytes (weights: Weights) : int64 =
+        Weights.TensorsOf weights
+        |> Seq.distinctBy _.Handle
+        |> Seq.sumBy (fun tensor -> tensor.numel () * tensor.ElementSize)

@@ -1,0 +1,5 @@
+using System.Runtime.CompilerServices;
+
+[assembly: InternalsVisibleTo("LayerSkip")]
+[assembly: InternalsVisibleTo("LayerSkip.Tests")]
+[assembly: InternalsVisibleTo("LayerSkip.Benchmarks")]

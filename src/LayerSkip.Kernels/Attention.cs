@@ -1,0 +1,150 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>One query head over the keys and values of one key head.</summary>
+internal static unsafe class Attention<V, L>
+    where V : struct
+    where L : struct, ILanes<V>
+{
+    /// <summary>
+    /// softmax(scale q K^T) V over positions `first` to `last` - 1: keys and values [position; dim], the result [dim].
+    /// `scores` has room for `last` - `first` numbers and a vector more.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void One(
+        float* query, float* keys, float* values, int first, int last, int dim, float scale, float* scores, float* to)
+    {
+        int count = last - first;
+        Scores(query, keys + ((nint)first * dim), count, dim, scale, scores);
+        float total = Exponentials(scores, count);
+        Mix(scores, values + ((nint)first * dim), count, dim, 1f / total, to);
+    }
+
+    private static void Scores(float* query, float* keys, int count, int dim, float scale, float* scores)
+    {
+        int steps = dim / L.Count * L.Count, at = 0;
+        nint stride = (nint)dim * sizeof(float);
+
+        for (; at <= count - 8; at += 8)
+        {
+            Tiles<V, L, Float32<V, L>>.Rows1Outs8((byte*)(keys + ((nint)at * dim)), stride, query, scores + at, steps);
+        }
+
+        for (; at < count; at++)
+        {
+            scores[at] = Tiles<V, L, Float32<V, L>>.One((byte*)(keys + ((nint)at * dim)), query, steps);
+        }
+
+        for (at = 0; at < count; at++)
+        {
+            float sum = scores[at];
+
+            for (int i = steps; i < dim; i++)
+            {
+                sum += query[i] * keys[((nint)at * dim) + i];
+            }
+
+            scores[at] = sum * scale;
+        }
+    }
+
+    /// <summary>Scores become e^(score - largest); returns their sum.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static float Exponentials(float* scores, int count)
+    {
+        for (int i = 0; i < L.Count; i++)
+        {
+            scores[count + i] = float.NegativeInfinity;
+        }
+
+        var largest = L.Load(scores);
+
+        for (int i = L.Count; i < count; i += L.Count)
+        {
+            largest = L.Max(largest, L.Load(scores + i));
+        }
+
+        float* lanes = stackalloc float[16];
+        L.Store(lanes, largest);
+        float most = lanes[0];
+
+        for (int i = 1; i < L.Count; i++)
+        {
+            most = Math.Max(most, lanes[i]);
+        }
+
+        largest = L.Broadcast(most);
+        V sum = default;
+
+        for (int i = 0; i < count; i += L.Count)
+        {
+            var power = L.Exp(L.Subtract(L.Load(scores + i), largest));
+            L.Store(scores + i, power);
+            sum = L.Add(sum, power);
+        }
+
+        return L.Sum4(sum, sum, sum, sum).ToScalar();
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Mix(float* weights, float* values, int count, int dim, float scale, float* to)
+    {
+        int d = 0;
+        var scales = L.Broadcast(scale);
+
+        for (; d <= dim - (8 * L.Count); d += 8 * L.Count)
+        {
+            V a0 = default, a1 = default, a2 = default, a3 = default, a4 = default, a5 = default, a6 = default, a7 = default;
+            float* v = values + d;
+
+            for (int at = 0; at < count; at++, v += dim)
+            {
+                var w = L.Broadcast(weights[at]);
+                a0 = L.MultiplyAdd(w, L.Load(v), a0);
+                a1 = L.MultiplyAdd(w, L.Load(v + L.Count), a1);
+                a2 = L.MultiplyAdd(w, L.Load(v + (2 * L.Count)), a2);
+                a3 = L.MultiplyAdd(w, L.Load(v + (3 * L.Count)), a3);
+                a4 = L.MultiplyAdd(w, L.Load(v + (4 * L.Count)), a4);
+                a5 = L.MultiplyAdd(w, L.Load(v + (5 * L.Count)), a5);
+                a6 = L.MultiplyAdd(w, L.Load(v + (6 * L.Count)), a6);
+                a7 = L.MultiplyAdd(w, L.Load(v + (7 * L.Count)), a7);
+            }
+
+            L.Store(to + d, L.Multiply(a0, scales));
+            L.Store(to + d + L.Count, L.Multiply(a1, scales));
+            L.Store(to + d + (2 * L.Count), L.Multiply(a2, scales));
+            L.Store(to + d + (3 * L.Count), L.Multiply(a3, scales));
+            L.Store(to + d + (4 * L.Count), L.Multiply(a4, scales));
+            L.Store(to + d + (5 * L.Count), L.Multiply(a5, scales));
+            L.Store(to + d + (6 * L.Count), L.Multiply(a6, scales));
+            L.Store(to + d + (7 * L.Count), L.Multiply(a7, scales));
+        }
+
+        for (; d <= dim - L.Count; d += L.Count)
+        {
+            V a = default;
+            float* v = values + d;
+
+            for (int at = 0; at < count; at++, v += dim)
+            {
+                a = L.MultiplyAdd(L.Broadcast(weights[at]), L.Load(v), a);
+            }
+
+            L.Store(to + d, L.Multiply(a, scales));
+        }
+
+        for (; d < dim; d++)
+        {
+            float a = 0f;
+
+            for (int at = 0; at < count; at++)
+            {
+                a += weights[at] * values[((nint)at * dim) + d];
+            }
+
+            to[d] = a * scale;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+using System.Runtime.InteropServices;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>Native floats that grow when they must; what they held is then lost.</summary>
+internal sealed unsafe class FloatBuffer : IDisposable
+{
+    private const int Alignment = 64;
+    private nuint capacity;
+
+    ~FloatBuffer() => Free();
+
+    internal float* Pointer { get; private set; }
+
+    /// <summary>At least `count` floats, and a vector more, all of them zero after they grew.</summary>
+    internal float* Of(long count)
+    {
+        nuint needed = (nuint)count + 16;
+
+        if (needed > capacity)
+        {
+            Free();
+            Pointer = (float*)NativeMemory.AlignedAlloc(needed * sizeof(float), Alignment);
+            NativeMemory.Clear(Pointer, needed * sizeof(float));
+            capacity = needed;
+        }
+
+        return Pointer;
+    }
+
+    public void Dispose()
+    {
+        Free();
+        GC.SuppressFinalize(this);
+    }
+
+    private void Free()
+    {
+        NativeMemory.AlignedFree(Pointer);
+        Pointer = null;
+        capacity = 0;
+    }
+}
+
+/// <summary>Room that each thread keeps for itself.</summary>
+internal static class ThreadRoom
+{
+    [ThreadStatic]
+    private static FloatBuffer? scores;
+
+    [ThreadStatic]
+    private static FloatBuffer? widened;
+
+    internal static FloatBuffer Scores => scores ??= new();
+
+    internal static FloatBuffer Widened => widened ??= new();
+}

@@ -1,0 +1,113 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>What is done to single rows between the products.</summary>
+internal static unsafe class Elementwise<V, L>
+    where V : struct
+    where L : struct, ILanes<V>
+{
+    /// <summary>x / rms(x) * weight.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void RmsNorm(float* x, float* weight, float* to, int count, float eps)
+    {
+        V a = default, b = default;
+        int i = 0;
+
+        for (; i <= count - (2 * L.Count); i += 2 * L.Count)
+        {
+            V u = L.Load(x + i), v = L.Load(x + i + L.Count);
+            a = L.MultiplyAdd(u, u, a);
+            b = L.MultiplyAdd(v, v, b);
+        }
+
+        a = L.Add(a, b);
+        float sum = L.Sum4(a, a, a, a).ToScalar();
+
+        for (; i < count; i++)
+        {
+            sum += x[i] * x[i];
+        }
+
+        float scale = 1f / MathF.Sqrt((sum / count) + eps);
+        var scales = L.Broadcast(scale);
+
+        for (i = 0; i <= count - L.Count; i += L.Count)
+        {
+            L.Store(to + i, L.Multiply(L.Multiply(L.Load(x + i), scales), L.Load(weight + i)));
+        }
+
+        for (; i < count; i++)
+        {
+            to[i] = x[i] * scale * weight[i];
+        }
+    }
+
+    /// <summary>Turns a head's halves against each other, in place; the sine of the first half is negative.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Rotate(float* head, float* cos, float* sin, int dim)
+    {
+        int half = dim / 2, i = 0;
+        float* upper = head + half;
+
+        for (; i <= half - L.Count; i += L.Count)
+        {
+            V u = L.Load(head + i), v = L.Load(upper + i);
+            L.Store(head + i, L.MultiplyAdd(v, L.Load(sin + i), L.Multiply(u, L.Load(cos + i))));
+            L.Store(upper + i, L.MultiplyAdd(u, L.Load(sin + half + i), L.Multiply(v, L.Load(cos + half + i))));
+        }
+
+        for (; i < half; i++)
+        {
+            float u = head[i], v = upper[i];
+            head[i] = (u * cos[i]) + (v * sin[i]);
+            upper[i] = (v * cos[half + i]) + (u * sin[half + i]);
+        }
+    }
+
+    /// <summary>gate = silu(gate) * up.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void SwiGlu(float* gate, float* up, int count)
+    {
+        var one = L.Broadcast(1f);
+        V zero = default;
+        int i = 0;
+
+        for (; i <= count - L.Count; i += L.Count)
+        {
+            var g = L.Load(gate + i);
+            var silu = L.Divide(g, L.Add(one, L.Exp(L.Subtract(zero, g))));
+            L.Store(gate + i, L.Multiply(silu, L.Load(up + i)));
+        }
+
+        for (; i < count; i++)
+        {
+            gate[i] = gate[i] / (1f + MathF.Exp(-gate[i])) * up[i];
+        }
+    }
+
+    /// <summary>to += from, and bias where there is one.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void AddTo(float* to, float* from, float* bias, int count)
+    {
+        int i = 0;
+
+        for (; i <= count - L.Count; i += L.Count)
+        {
+            var value = L.Load(from + i);
+
+            if (bias != null)
+            {
+                value = L.Add(value, L.Load(bias + i));
+            }
+
+            L.Store(to + i, L.Add(L.Load(to + i), value));
+        }
+
+        for (; i < count; i++)
+        {
+            to[i] += bias == null ? from[i] : from[i] + bias[i];
+        }
+    }
+}

@@ -1,0 +1,247 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>Float32 arithmetic on one width of vector. Kernels are written once over it, and compiled for each.</summary>
+internal unsafe interface ILanes<V>
+    where V : struct
+{
+    static abstract int Count { get; }
+
+    static abstract V Load(float* from);
+
+    static abstract void Store(float* to, V value);
+
+    static abstract V Broadcast(float value);
+
+    /// <summary>Widens bfloat16, whose bits are the upper half of a float32. (The sign-extended upper half is shifted out.)</summary>
+    static abstract V LoadBF16(ushort* from);
+
+    /// <summary>Widens float16 by a product; infinities and NaN are not expected.</summary>
+    static abstract V LoadF16(ushort* from);
+
+    /// <summary>The same by integers.</summary>
+    static abstract V LoadF16ByIntegers(ushort* from);
+
+    static abstract V Add(V a, V b);
+
+    static abstract V Subtract(V a, V b);
+
+    static abstract V Multiply(V a, V b);
+
+    static abstract V Divide(V a, V b);
+
+    static abstract V Max(V a, V b);
+
+    static abstract V Exp(V x);
+
+    /// <summary>a * b + c in one rounding where the processor has it.</summary>
+    static abstract V MultiplyAdd(V a, V b, V c);
+
+    /// <summary>The sums of four vectors. Each is added up in the same order, whatever its place.</summary>
+    static abstract Vector128<float> Sum4(V a, V b, V c, V d);
+}
+
+/// <summary>
+/// How float16 becomes float32 without the processor's own instruction, which .NET gives no access to. The bits are
+/// moved into place, which leaves the exponent 112 too small; a product with 2^112 mends that, for subnormal numbers
+/// too. Intel's processors take some 150 cycles for a subnormal factor, so there integers do the work.
+/// </summary>
+internal static class Half16
+{
+    internal const int InPlace = unchecked((int)0x8FFFE000);
+    internal const float Scale = 5.192296858534828e33f;
+
+    internal const int Magnitude = 0x0FFFE000;
+    internal const int Bias = 112 << 23;
+    internal const int Sign = unchecked((int)0x80000000);
+    internal const int SmallestNormal = 1 << 23;
+
+    /// <summary>2^-14: with the bias a subnormal m reads 2^-15 (1 + m / 1024), and twice that less this is its value.</summary>
+    internal const float Subnormal = 6.103515625e-05f;
+
+    /// <summary>Whether a product with a subnormal number takes far longer than others: on Intel's processors.</summary>
+    internal static bool SlowSubnormals { get; } = X86Base.IsSupported && X86Base.CpuId(0, 0).Ebx == 0x756E6547;
+}
+
+internal readonly struct Lanes128 : ILanes<Vector128<float>>
+{
+    public static int Count => Vector128<float>.Count;
+
+    public static unsafe Vector128<float> Load(float* from) => Vector128.Load(from);
+
+    public static unsafe void Store(float* to, Vector128<float> value) => value.Store(to);
+
+    public static Vector128<float> Broadcast(float value) => Vector128.Create(value);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static unsafe Vector128<int> Widen(ushort* from) =>
+        Vector128.WidenLower(Vector64.Load((short*)from).ToVector128());
+
+    public static unsafe Vector128<float> LoadBF16(ushort* from) => (Widen(from) << 16).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector128<float> LoadF16(ushort* from) =>
+        ((Widen(from) << 13) & Vector128.Create(Half16.InPlace)).AsSingle() * Vector128.Create(Half16.Scale);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector128<float> LoadF16ByIntegers(ushort* from)
+    {
+        var bits = Widen(from);
+        var magnitude = (bits << 13) & Vector128.Create(Half16.Magnitude);
+        var value = (magnitude + Vector128.Create(Half16.Bias)).AsSingle();
+        var small = Vector128.LessThan(magnitude, Vector128.Create(Half16.SmallestNormal)).AsSingle();
+        value += (value & small) - (Vector128.Create(Half16.Subnormal) & small);
+        return (value.AsInt32() | (bits & Vector128.Create(Half16.Sign))).AsSingle();
+    }
+
+    public static Vector128<float> Add(Vector128<float> a, Vector128<float> b) => a + b;
+
+    public static Vector128<float> Subtract(Vector128<float> a, Vector128<float> b) => a - b;
+
+    public static Vector128<float> Multiply(Vector128<float> a, Vector128<float> b) => a * b;
+
+    public static Vector128<float> Divide(Vector128<float> a, Vector128<float> b) => a / b;
+
+    public static Vector128<float> Max(Vector128<float> a, Vector128<float> b) => Vector128.Max(a, b);
+
+    public static Vector128<float> Exp(Vector128<float> x) => Vector128.Exp(x);
+
+    public static Vector128<float> MultiplyAdd(Vector128<float> a, Vector128<float> b, Vector128<float> c) =>
+        Vector128.MultiplyAddEstimate(a, b, c);
+
+    // (a0 + a1) + (a2 + a3), for each of the four.
+    public static Vector128<float> Sum4(Vector128<float> a, Vector128<float> b, Vector128<float> c, Vector128<float> d)
+    {
+        if (Sse3.IsSupported)
+        {
+            return Sse3.HorizontalAdd(Sse3.HorizontalAdd(a, b), Sse3.HorizontalAdd(c, d));
+        }
+
+        return Vector128.Create(Sum(a), Sum(b), Sum(c), Sum(d));
+    }
+
+    private static float Sum(Vector128<float> a) => (a[0] + a[1]) + (a[2] + a[3]);
+}
+
+internal readonly struct Lanes256 : ILanes<Vector256<float>>
+{
+    public static int Count => Vector256<float>.Count;
+
+    public static unsafe Vector256<float> Load(float* from) => Vector256.Load(from);
+
+    public static unsafe void Store(float* to, Vector256<float> value) => value.Store(to);
+
+    public static Vector256<float> Broadcast(float value) => Vector256.Create(value);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static unsafe Vector256<int> Widen(ushort* from) =>
+        Avx2.IsSupported
+            ? Avx2.ConvertToVector256Int32((short*)from)
+            : Vector256.WidenLower(Vector128.Load((short*)from).ToVector256());
+
+    public static unsafe Vector256<float> LoadBF16(ushort* from) => (Widen(from) << 16).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> LoadF16(ushort* from) =>
+        ((Widen(from) << 13) & Vector256.Create(Half16.InPlace)).AsSingle() * Vector256.Create(Half16.Scale);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> LoadF16ByIntegers(ushort* from)
+    {
+        var bits = Widen(from);
+        var magnitude = (bits << 13) & Vector256.Create(Half16.Magnitude);
+        var value = (magnitude + Vector256.Create(Half16.Bias)).AsSingle();
+        var small = Vector256.LessThan(magnitude, Vector256.Create(Half16.SmallestNormal)).AsSingle();
+        value += (value & small) - (Vector256.Create(Half16.Subnormal) & small);
+        return (value.AsInt32() | (bits & Vector256.Create(Half16.Sign))).AsSingle();
+    }
+
+    public static Vector256<float> Add(Vector256<float> a, Vector256<float> b) => a + b;
+
+    public static Vector256<float> Subtract(Vector256<float> a, Vector256<float> b) => a - b;
+
+    public static Vector256<float> Multiply(Vector256<float> a, Vector256<float> b) => a * b;
+
+    public static Vector256<float> Divide(Vector256<float> a, Vector256<float> b) => a / b;
+
+    public static Vector256<float> Max(Vector256<float> a, Vector256<float> b) => Vector256.Max(a, b);
+
+    public static Vector256<float> Exp(Vector256<float> x) => Vector256.Exp(x);
+
+    public static Vector256<float> MultiplyAdd(Vector256<float> a, Vector256<float> b, Vector256<float> c) =>
+        Vector256.MultiplyAddEstimate(a, b, c);
+
+    // Pairs, then pairs of pairs, then the two halves.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<float> Sum4(Vector256<float> a, Vector256<float> b, Vector256<float> c, Vector256<float> d)
+    {
+        if (Avx.IsSupported)
+        {
+            var pairs = Avx.HorizontalAdd(Avx.HorizontalAdd(a, b), Avx.HorizontalAdd(c, d));
+            return pairs.GetLower() + pairs.GetUpper();
+        }
+
+        return Lanes128.Sum4(a.GetLower(), b.GetLower(), c.GetLower(), d.GetLower())
+            + Lanes128.Sum4(a.GetUpper(), b.GetUpper(), c.GetUpper(), d.GetUpper());
+    }
+}
+
+internal readonly struct Lanes512 : ILanes<Vector512<float>>
+{
+    public static int Count => Vector512<float>.Count;
+
+    public static unsafe Vector512<float> Load(float* from) => Vector512.Load(from);
+
+    public static unsafe void Store(float* to, Vector512<float> value) => value.Store(to);
+
+    public static Vector512<float> Broadcast(float value) => Vector512.Create(value);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static unsafe Vector512<int> Widen(ushort* from) =>
+        Avx512F.IsSupported
+            ? Avx512F.ConvertToVector512Int32(Vector256.Load((short*)from))
+            : Vector512.Create(Lanes256.Widen(from), Lanes256.Widen(from + 8));
+
+    public static unsafe Vector512<float> LoadBF16(ushort* from) => (Widen(from) << 16).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector512<float> LoadF16(ushort* from) =>
+        ((Widen(from) << 13) & Vector512.Create(Half16.InPlace)).AsSingle() * Vector512.Create(Half16.Scale);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector512<float> LoadF16ByIntegers(ushort* from)
+    {
+        var bits = Widen(from);
+        var magnitude = (bits << 13) & Vector512.Create(Half16.Magnitude);
+        var value = (magnitude + Vector512.Create(Half16.Bias)).AsSingle();
+        var small = Vector512.LessThan(magnitude, Vector512.Create(Half16.SmallestNormal)).AsSingle();
+        value += (value & small) - (Vector512.Create(Half16.Subnormal) & small);
+        return (value.AsInt32() | (bits & Vector512.Create(Half16.Sign))).AsSingle();
+    }
+
+    public static Vector512<float> Add(Vector512<float> a, Vector512<float> b) => a + b;
+
+    public static Vector512<float> Subtract(Vector512<float> a, Vector512<float> b) => a - b;
+
+    public static Vector512<float> Multiply(Vector512<float> a, Vector512<float> b) => a * b;
+
+    public static Vector512<float> Divide(Vector512<float> a, Vector512<float> b) => a / b;
+
+    public static Vector512<float> Max(Vector512<float> a, Vector512<float> b) => Vector512.Max(a, b);
+
+    public static Vector512<float> Exp(Vector512<float> x) => Vector512.Exp(x);
+
+    public static Vector512<float> MultiplyAdd(Vector512<float> a, Vector512<float> b, Vector512<float> c) =>
+        Vector512.MultiplyAddEstimate(a, b, c);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<float> Sum4(Vector512<float> a, Vector512<float> b, Vector512<float> c, Vector512<float> d) =>
+        Lanes256.Sum4(
+            a.GetLower() + a.GetUpper(),
+            b.GetLower() + b.GetUpper(),
+            c.GetLower() + c.GetUpper(),
+            d.GetLower() + d.GetUpper());
+}

@@ -1,0 +1,296 @@
+namespace LayerSkip.Kernels;
+
+/// <summary>The decode step itself. Its phases are cut into parts by outputs, heads or rows, never within a sum.</summary>
+internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
+    where V : struct
+    where L : struct, ILanes<V>
+    where W : struct, IFormat<V>
+{
+    /// <summary>Multiply-adds that are worth a second thread.</summary>
+    private const long WorthSharing = 48 * 1024;
+
+    /// <summary>Multiply-adds of one part of a shared product.</summary>
+    private const long PartSize = 512 * 1024;
+
+    /// <summary>Outputs per part come in multiples that every tile divides.</summary>
+    private const int OutputStep = 24;
+
+    private readonly DecoderShape shape;
+    private readonly DecoderMemory memory;
+    private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
+    private readonly Action<int> product, heads, attend, gate, norm;
+
+    // What the phase at hand reads and writes.
+    private byte* weights;
+    private float* input, output, bias, residual;
+    private float* normInput, normWeight;
+    private int inner, inputStride, outputStride, outs, perPart, rows, start, rowsPerPart;
+    private LayerMemory layer;
+    private SequenceMemory sequence = null!;
+    private float* keys, values;
+    private int window;
+
+    internal DecoderPass(DecoderShape shape, DecoderMemory memory)
+    {
+        (this.shape, this.memory) = (shape, memory);
+        (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
+    }
+
+    public override void Run(SequenceMemory sequence, int first, int count, nint hidden, int rows, int start)
+    {
+        (this.sequence, this.rows, this.start) = (sequence, rows, start);
+        float* x = (float*)hidden;
+        int width = shape.Heads * shape.HeadDim;
+        normed.Of((long)rows * shape.Hidden);
+        qkv.Of((long)rows * shape.QkvRows);
+        mixed.Of((long)rows * width);
+        gateUp.Of((long)rows * 2 * shape.Intermediate);
+        added.Of((long)rows * shape.Hidden);
+
+        for (int index = first; index < first + count; index++)
+        {
+            layer = memory.Layers[index];
+            keys = (float*)sequence.Keys[index];
+            values = (float*)sequence.Values[index];
+            window = shape.Windows[index];
+
+            Norm(x, layer.AttentionNorm);
+            Multiply(layer.Qkv, shape.Hidden, normed.Pointer, shape.QkvRows, qkv.Pointer, layer.QkvBias, null);
+            Share((long)rows * shape.QkvRows * 4, rows, heads);
+            Attend();
+            Multiply(layer.Output, width, mixed.Pointer, shape.Hidden, added.Pointer, layer.OutputBias, x);
+            Norm(x, layer.MlpNorm);
+            GateAndUp();
+            Multiply(
+                layer.Down, shape.Intermediate, gateUp.Pointer, shape.Hidden, added.Pointer, layer.DownBias, x,
+                2 * shape.Intermediate);
+        }
+    }
+
+    public override void Embed(ReadOnlySpan<int> ids, nint hidden)
+    {
+        float* to = (float*)hidden;
+
+        foreach (int id in ids)
+        {
+            byte* row = (byte*)memory.Embedding + ((nint)id * shape.Hidden * W.Bytes);
+            int i = 0;
+
+            for (; i <= shape.Hidden - L.Count; i += L.Count)
+            {
+                L.Store(to + i, W.Load(row, i));
+            }
+
+            for (; i < shape.Hidden; i++)
+            {
+                to[i] = W.One(row, i);
+            }
+
+            to += shape.Hidden;
+        }
+    }
+
+    public override void Head(nint hidden, int rows, nint logits)
+    {
+        this.rows = rows;
+        normed.Of((long)rows * shape.Hidden);
+        Norm((float*)hidden, memory.Norm);
+        Multiply(memory.Head, shape.Hidden, normed.Pointer, shape.Vocabulary, (float*)logits, 0, null);
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            normed.Dispose();
+            qkv.Dispose();
+            mixed.Dispose();
+            gateUp.Dispose();
+            added.Dispose();
+        }
+    }
+
+    /// <summary>Parts on all threads where the work is worth it, else one after the other here.</summary>
+    private static void Share(long multiplyAdds, int parts, Action<int> body)
+    {
+        if (multiplyAdds < WorthSharing)
+        {
+            for (int part = 0; part < parts; part++)
+            {
+                body(part);
+            }
+        }
+        else
+        {
+            Workers.Shared.Run(parts, body);
+        }
+    }
+
+    private void Norm(float* x, nint weight)
+    {
+        normInput = x;
+        normWeight = (float*)weight;
+        Share((long)rows * shape.Hidden * 2, rows, norm);
+    }
+
+    private void NormRow(int row)
+    {
+        nint at = (nint)row * shape.Hidden;
+        Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, shape.Hidden, shape.NormEps);
+    }
+
+    /// <summary>How many outputs a part of a product takes.</summary>
+    private int OutputsPerPart(int outs, int inner, int rows)
+    {
+        int threads = Workers.Shared.Threads;
+        long work = (long)outs * inner * rows;
+
+        if (threads == 1 || work < WorthSharing)
+        {
+            return outs;
+        }
+
+        long parts = Math.Clamp(work / PartSize, threads, 16L * threads);
+        int share = (int)((outs + parts - 1) / parts);
+        return (share + OutputStep - 1) / OutputStep * OutputStep;
+    }
+
+    /// <summary>y = x W^T + bias, or with a residual: residual += that, and y is only room.</summary>
+    private void Multiply(
+        nint w, int inner, float* x, int outs, float* y, nint bias, float* residual, int stride = 0)
+    {
+        weights = (byte*)w;
+        input = x;
+        output = y;
+        this.bias = (float*)bias;
+        this.residual = residual;
+        (this.inner, this.outs) = (inner, outs);
+        (inputStride, outputStride) = (stride == 0 ? inner : stride, outs);
+        perPart = OutputsPerPart(outs, inner, rows);
+        Share(long.MaxValue, (outs + perPart - 1) / perPart, product);
+    }
+
+    private void ProductPart(int part)
+    {
+        int from = part * perPart, to = Math.Min(outs, from + perPart);
+        Products<V, L, W>.Run(
+            weights, inner, input, inputStride, output, outputStride, rows, from, to, Widened(inner));
+
+        if (residual == null && bias == null)
+        {
+            return;
+        }
+
+        float* ownBias = bias == null ? null : bias + from;
+
+        for (int r = 0; r < rows; r++)
+        {
+            nint at = ((nint)r * outputStride) + from;
+
+            if (residual != null)
+            {
+                Elementwise<V, L>.AddTo(residual + at, output + at, ownBias, to - from);
+            }
+            else
+            {
+                Elementwise<V, L>.AddTo(output + at, ownBias, null, to - from);
+            }
+        }
+    }
+
+    private float* Widened(int inner) =>
+        rows == 1 ? null : ThreadRoom.Widened.Of(Math.Max(3L * inner, Products<V, L, W>.WidenedFloats));
+
+    /// <summary>Norms and turns a row's q and k heads, and writes k and v where the sequence keeps them.</summary>
+    private void HeadsOfRow(int row)
+    {
+        int dim = shape.HeadDim, position = start + row;
+        float* q = qkv.Pointer + ((nint)row * shape.QkvRows);
+        float* cos = (float*)sequence.Cos + ((nint)position * dim);
+        float* sin = (float*)sequence.Sin + ((nint)position * dim);
+
+        for (int head = 0; head < shape.Heads + shape.KvHeads; head++)
+        {
+            float* own = q + ((nint)head * dim);
+            nint weight = head < shape.Heads ? layer.QNorm : layer.KNorm;
+
+            if (weight != 0)
+            {
+                Elementwise<V, L>.RmsNorm(own, (float*)weight, own, dim, shape.NormEps);
+            }
+
+            Elementwise<V, L>.Rotate(own, cos, sin, dim);
+        }
+
+        for (int head = 0; head < shape.KvHeads; head++)
+        {
+            nint to = (((nint)head * sequence.Capacity) + position) * dim;
+            float* k = q + ((nint)(shape.Heads + head) * dim);
+            float* v = k + ((nint)shape.KvHeads * dim);
+            new ReadOnlySpan<float>(k, dim).CopyTo(new Span<float>(keys + to, dim));
+            new ReadOnlySpan<float>(v, dim).CopyTo(new Span<float>(values + to, dim));
+        }
+    }
+
+    private void Attend()
+    {
+        // Few rows: a part is a head of one row. Many: blocks of rows, so that a head's keys stay near.
+        rowsPerPart = rows <= 8 ? 1 : 16;
+        int blocks = (rows + rowsPerPart - 1) / rowsPerPart;
+        long seen = (long)(start + rows) * shape.HeadDim * 2 * rows * shape.Heads;
+        Share(seen, blocks * shape.Heads, attend);
+    }
+
+    private void AttendPart(int part)
+    {
+        int head = part % shape.Heads, block = part / shape.Heads, dim = shape.HeadDim;
+        nint kv = (nint)(head / (shape.Heads / shape.KvHeads)) * sequence.Capacity * dim;
+        int end = Math.Min(rows, (block + 1) * rowsPerPart);
+        float scale = 1f / MathF.Sqrt(dim);
+
+        for (int row = block * rowsPerPart; row < end; row++)
+        {
+            int last = start + row + 1;
+            int first = window > 0 ? Math.Max(0, last - window) : 0;
+            float* q = qkv.Pointer + ((nint)row * shape.QkvRows) + ((nint)head * dim);
+            float* to = mixed.Pointer + ((((nint)row * shape.Heads) + head) * dim);
+            Attention<V, L>.One(q, keys + kv, values + kv, first, last, dim, scale, ThreadRoom.Scores.Of(last - first), to);
+        }
+    }
+
+    /// <summary>silu(gate) * up, each part both halves of the same outputs, left where gate was.</summary>
+    private void GateAndUp()
+    {
+        weights = (byte*)layer.GateUp;
+        input = normed.Pointer;
+        output = gateUp.Pointer;
+        bias = (float*)layer.GateUpBias;
+        (inner, inputStride, outs) = (shape.Hidden, shape.Hidden, shape.Intermediate);
+        outputStride = 2 * shape.Intermediate;
+        perPart = OutputsPerPart(shape.Intermediate, 2 * shape.Hidden, rows);
+        Share(long.MaxValue, (outs + perPart - 1) / perPart, gate);
+    }
+
+    private void GatePart(int part)
+    {
+        int from = part * perPart, to = Math.Min(outs, from + perPart);
+        float* widened = Widened(inner);
+        Products<V, L, W>.Run(weights, inner, input, inputStride, output, outputStride, rows, from, to, widened);
+        Products<V, L, W>.Run(
+            weights, inner, input, inputStride, output, outputStride, rows, outs + from, outs + to, widened);
+
+        for (int r = 0; r < rows; r++)
+        {
+            float* g = output + ((nint)r * outputStride) + from;
+            float* up = g + outs;
+
+            if (bias != null)
+            {
+                Elementwise<V, L>.AddTo(g, bias + from, null, to - from);
+                Elementwise<V, L>.AddTo(up, bias + outs + from, null, to - from);
+            }
+
+            Elementwise<V, L>.SwiGlu(g, up, to - from);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+using System.Diagnostics;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>
+/// Threads that stay. They take the parts of a job one by one, spin for a moment after it, since the next job of
+/// the same pass is microseconds away, and then sleep.
+/// </summary>
+/// <remarks>
+/// The caller works too, and goes on when all parts are done, whether or not every worker woke up for them. When
+/// others hold the cores it soon blocks instead of spinning, so that a worker that was pushed off may run in its place.
+/// </remarks>
+public sealed class Workers
+{
+    private const int PartBits = 16;
+    private const long PartMask = (1L << PartBits) - 1;
+
+    private static readonly long IdleSpin = Stopwatch.Frequency / 5_000;
+    private static readonly long WaitSpin = Stopwatch.Frequency / 20_000;
+
+    private static Workers shared = new(Environment.ProcessorCount);
+
+    private readonly object gate = new();
+    private readonly object owner = new();
+
+    // Which job, its number of parts, and the next part that nobody has: in one word, so that a worker that was
+    // held up between two looks cannot take a part of a later job for one of an earlier.
+    private long state;
+    private Action<int>? work;
+    private int done;
+    private int sleeping;
+    private volatile bool callerWaits;
+    private volatile bool stopped;
+
+    private Workers(int threads)
+    {
+        Threads = threads;
+
+        for (int i = 1; i < threads; i++)
+        {
+            new Thread(Serve) { IsBackground = true, Name = $"LayerSkip kernel {i}" }.Start();
+        }
+    }
+
+    /// <summary>The workers that every kernel uses.</summary>
+    public static Workers Shared => Volatile.Read(ref shared);
+
+    public int Threads { get; }
+
+    /// <summary>Makes the kernels use so many threads from now on, the caller included.</summary>
+    public static void Use(int threads)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(threads, 1);
+
+        if (Shared.Threads != threads)
+        {
+            var former = Interlocked.Exchange(ref shared, new Workers(threads));
+            former.Stop();
+        }
+    }
+
+    /// <summary>
+    /// Calls <paramref name="body"/> with 0 .. parts - 1, each once, in any order, on any of the threads; returns
+    /// when all have returned. A second caller at the same time does its parts alone.
+    /// </summary>
+    public void Run(int parts, Action<int> body)
+    {
+        if (parts <= 1 || Threads == 1 || stopped || parts > PartMask || !Monitor.TryEnter(owner))
+        {
+            for (int part = 0; part < parts; part++)
+            {
+                body(part);
+            }
+
+            return;
+        }
+
+        try
+        {
+            Volatile.Write(ref done, 0);
+            work = body;
+            long job = (Volatile.Read(ref state) >> (2 * PartBits)) + 1;
+            Interlocked.Exchange(ref state, (job << (2 * PartBits)) | ((long)parts << PartBits));
+
+            if (Volatile.Read(ref sleeping) > 0)
+            {
+                lock (gate)
+                {
+                    Monitor.PulseAll(gate);
+                }
+            }
+
+            while (TryTake(out int part))
+            {
+                body(part);
+                Interlocked.Increment(ref done);
+            }
+
+            Await(parts);
+        }
+        finally
+        {
+            Monitor.Exit(owner);
+        }
+    }
+
+    private static bool HasParts(long state) => (state & PartMask) < ((state >> PartBits) & PartMask);
+
+    private bool TryTake(out int part)
+    {
+        while (true)
+        {
+            long seen = Volatile.Read(ref state);
+            part = (int)(seen & PartMask);
+
+            if (!HasParts(seen))
+            {
+                return false;
+            }
+
+            if (Interlocked.CompareExchange(ref state, seen + 1, seen) == seen)
+            {
+                return true;
+            }
+        }
+    }
+
+    private void Await(int parts)
+    {
+        long started = 0;
+
+        for (int turn = 0; Volatile.Read(ref done) < parts; turn++)
+        {
+            Thread.SpinWait(1);
+
+            if ((turn & 63) != 63)
+            {
+                continue;
+            }
+
+            if (started == 0)
+            {
+                started = Stopwatch.GetTimestamp();
+            }
+            else if (Stopwatch.GetTimestamp() - started > WaitSpin)
+            {
+                Block(parts);
+                return;
+            }
+        }
+    }
+
+    private void Block(int parts)
+    {
+        lock (gate)
+        {
+            callerWaits = true;
+
+            while (Volatile.Read(ref done) < parts)
+            {
+                // Bounded, so that no order of events can leave it waiting for good.
+                Monitor.Wait(gate, 1);
+            }
+
+            callerWaits = false;
+        }
+    }
+
+    private void Serve()
+    {
+        long idleSince = 0;
+
+        for (int turn = 0; !stopped; turn++)
+        {
+            if (TryTake(out int part))
+            {
+                // The job cannot end before this part does, so its work stays in place.
+                work!(part);
+                Interlocked.Increment(ref done);
+
+                if (callerWaits)
+                {
+                    lock (gate)
+                    {
+                        Monitor.PulseAll(gate);
+                    }
+                }
+
+                idleSince = 0;
+                turn = 0;
+                continue;
+            }
+
+            Thread.SpinWait(1);
+
+            if ((turn & 63) != 63)
+            {
+                continue;
+            }
+
+            if (idleSince == 0)
+            {
+                idleSince = Stopwatch.GetTimestamp();
+            }
+            else if (Stopwatch.GetTimestamp() - idleSince > IdleSpin)
+            {
+                Sleep();
+                idleSince = 0;
+            }
+        }
+    }
+
+    private void Sleep()
+    {
+        lock (gate)
+        {
+            Interlocked.Increment(ref sleeping);
+
+            while (!stopped && !HasParts(Volatile.Read(ref state)))
+            {
+                Monitor.Wait(gate);
+            }
+
+            Interlocked.Decrement(ref sleeping);
+        }
+    }
+
+    private void Stop()
+    {
+        // Not while a job runs.
+        lock (owner)
+        {
+            stopped = true;
+
+            lock (gate)
+            {
+                Monitor.PulseAll(gate);
+            }
+        }
+    }
+}
