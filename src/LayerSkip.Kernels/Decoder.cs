@@ -62,10 +62,7 @@ public sealed record SequenceMemory(
 /// </summary>
 public abstract class DecoderPass : IDisposable
 {
-    /// <summary>A pass of the widest form that this processor runs.</summary>
-    public static DecoderPass Create(DecoderShape shape, DecoderMemory memory) =>
-        Create(KernelForms.Best, shape, memory);
-
+    /// <summary>A pass of one form; those that the processor lacks run in software, slowly.</summary>
     public static DecoderPass Create(KernelForm form, DecoderShape shape, DecoderMemory memory) =>
         KernelForms.Of(form, memory.Format, Half16.SlowSubnormals).CreatePass(shape, memory);
 

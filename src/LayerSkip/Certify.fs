@@ -32,8 +32,9 @@ type CertifyReport = {
     WorstGap: float
 }
 
-/// The certificate of exactness: T1 texts are equal, T2 each token is the whole model's choice, T4 sampling keeps
-/// its law, T5 the cache is that of a fresh prefill. T3 (equal bits) comes with the kernels.
+/// The certificate of exactness: T1 texts are equal, T2 each token is the whole model's choice, T3 it is decided by
+/// logits of the same bits (where the CPU kernels run), T4 sampling keeps its law, T5 the cache is that of a fresh
+/// prefill.
 [<RequireQualifiedAccess>]
 module Certify =
     let options: CertifyOptions = {
@@ -131,6 +132,7 @@ module Certify =
         let checks = [
             "T1", Exactness.texts weights gap length prompts grid
             "T2", Exactness.tokens weights gap length prompts grid
+            "T3", Exactness.logits weights length prompts grid
             "T4", Exactness.sampling weights options.Seed prompts exits
             "T5", Exactness.caches weights length prompts grid
         ]

@@ -127,6 +127,50 @@ module internal Exactness =
                 yield! everyToken gap weights prompt made.TokenIds
     ]
 
+    /// The logits that decided each token of a text, by its place in prompt and text.
+    let private decisive weights strategy length prompt =
+        let rows = System.Collections.Generic.Dictionary<int, float[]>()
+
+        let keep first (logits: Tensor) =
+            Tensors.toFloats logits
+            |> Array.chunkBySize weights.Config.Vocabulary
+            // A refused draft's rows are overwritten by those of the round after it.
+            |> Array.iteri (fun row values -> rows[first + row] <- values)
+
+        let made =
+            Generation.runInspected
+                { Generation.noInspection with Logits = keep }
+                weights
+                None
+                (GenerationOptions.greedy strategy length)
+                prompt
+            |> Check.getOrRaise
+            |> Seq.pick (function
+                | GenerationEvent.End(_, completion) -> Some completion
+                | _ -> None)
+
+        Array.init made.TokenIds.Length (fun i -> rows[prompt.Length + i])
+
+    let private sameBits (a: float) (b: float) =
+        System.BitConverter.DoubleToInt64Bits a = System.BitConverter.DoubleToInt64Bits b
+
+    /// T3: self-speculation decides every token by the very logits of autoregressive decoding, bit for bit. Only
+    /// the CPU kernels promise it: elsewhere a product's last bits depend on how many rows it has.
+    let logits (weights: Weights) length (prompts: int[][]) grid : Check list = [
+        if weights.Kernels.IsSome then
+            for prompt in prompts do
+                let plain = decisive weights Strategy.Autoregressive length prompt
+
+                for exit, draftLength in grid do
+                    let own = decisive weights (Strategy.SelfSpeculative(exit, draftLength)) length prompt
+
+                    if own.Length <> plain.Length then
+                        Violation, 0.0
+
+                    for a, b in Seq.zip plain own do
+                        (if Array.forall2 sameBits a b then Exact else Violation), 0.0
+    ]
+
     /// The eight most probable classes of a law and the rest as one.
     let private fewClasses (p: float[]) (laws: float[] list) =
         let top = Array.indexed p |> Array.sortByDescending snd |> Array.truncate 7 |> Array.map fst
@@ -200,7 +244,10 @@ module internal Exactness =
                         GenerationOptions.greedy (Strategy.SelfSpeculative(exit, draftLength)) length
 
                     Generation.runInspected
-                        (fun text cache -> found.Add(compare text cache))
+                        {
+                            Generation.noInspection with
+                                Round = fun text cache -> found.Add(compare text cache)
+                        }
                         weights
                         None
                         options

@@ -55,8 +55,20 @@ module Generation =
 
         struct (draft, { reader with DraftMs = reader.DraftMs + elapsed started })
 
+    /// What a certificate looks at: after a round the text so far and the cache of all but its last token, and the
+    /// logits of each verifying pass with the place in the text of the token that its first row decides.
+    [<NoEquality; NoComparison>]
+    type internal Inspection = { Round: int[] -> Cache -> unit; Logits: int -> Tensor -> unit }
+
     /// One pass over what the whole model has not read; with early exit, "whole" is layers 1..E.
-    let private verify weights (options: GenerationOptions) (rows: int -> int) (ids: int[]) (reader: Reader) =
+    let private verify
+        weights
+        (options: GenerationOptions)
+        (inspection: Inspection)
+        (rows: int -> int)
+        (ids: int[])
+        (reader: Reader)
+        =
         let started = Stopwatch.GetTimestamp()
 
         let struct (hidden, cache) =
@@ -65,7 +77,9 @@ module Generation =
             | Strategy.Autoregressive
             | Strategy.SelfSpeculative _ -> Model.forwardRemainder weights (rows ids.Length) ids reader.Cache
 
-        let verdicts = Model.head weights hidden |> Sampling.verdicts options.Sampling
+        let logits = Model.head weights hidden
+        inspection.Logits (cache.Early.Length - int logits.shape[1] + 1) logits
+        let verdicts = Sampling.verdicts options.Sampling logits
 
         struct (verdicts, { reader with Cache = cache; VerifyMs = reader.VerifyMs + elapsed started })
 
@@ -204,10 +218,9 @@ module Generation =
                 )
         ]
 
-    /// `run`, with a look at the cache after every round: what the text holds so far, and the cache of all but
-    /// its last token.
+    /// `run`, with looks inside.
     let internal runInspected
-        (inspect: int[] -> Cache -> unit)
+        (inspection: Inspection)
         (weights: Weights)
         (tokenizer: Tokenizer option)
         (options: GenerationOptions)
@@ -228,7 +241,7 @@ module Generation =
 
         let isStop id = Array.contains id options.StopIds
         let draft = Speculation.oneByOne isStop (propose weights options.Sampling)
-        let round = Speculation.step isStop draft (verify weights options id) judge rewind
+        let round = Speculation.step isStop draft (verify weights options inspection id) judge rewind
 
         let start cache =
             let began = Stopwatch.GetTimestamp()
@@ -237,7 +250,8 @@ module Generation =
 
             let struct (first, reader) =
                 Scope.run (fun () ->
-                    let struct (verdicts, read) = verify weights options (fun _ -> 1) prompt reader
+                    let struct (verdicts, read) =
+                        verify weights options inspection (fun _ -> 1) prompt reader
                     let struct (_, first, read) = judge [||] verdicts read
                     struct (first, { read with VerifyMs = 0.0 }))
 
@@ -268,7 +282,9 @@ module Generation =
                     let events, writer = writeAll options (origins made) writer
 
                     if writer.Finish <> Some FinishReason.Stop then
-                        inspect (Array.append prompt (Array.ofList (List.rev writer.Reversed))) reader.Cache
+                        inspection.Round
+                            (Array.append prompt (Array.ofList (List.rev writer.Reversed)))
+                            reader.Cache
 
                     let events, rounds =
                         if draftLength = 0 then
@@ -286,10 +302,12 @@ module Generation =
                 yield! Seq.unfold (advance cache) Starting |> Seq.concat
             })
 
+    let internal noInspection: Inspection = { Round = (fun _ _ -> ()); Logits = (fun _ _ -> ()) }
+
     /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
     /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time.
     let run weights tokenizer options prompt : Result<seq<GenerationEvent>, LayerSkipError list> =
-        runInspected (fun _ _ -> ()) weights tokenizer options prompt
+        runInspected noInspection weights tokenizer options prompt
 
     /// `run` to its end.
     let complete weights tokenizer options prompt : Result<Completion, LayerSkipError list> =

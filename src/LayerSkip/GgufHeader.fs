@@ -210,13 +210,17 @@ module internal GgufHeader =
         struct (tensors, entries)
 
     let private parse (file: MappedFile) (read: ByteCursor -> 'T) : Result<'T, LayerSkipError list> =
-        file.Borrow(fun first ->
-            let cursor = ByteCursor(first, file.Length)
-            let result = read cursor
+        file.Borrow(
+            0L,
+            file.Length,
+            fun first ->
+                let cursor = ByteCursor(first, file.Length)
+                let result = read cursor
 
-            match cursor.Fault with
-            | Some fault -> Error [ LayerSkipError.BadFile(file.Path, fault) ]
-            | None -> Ok result)
+                match cursor.Fault with
+                | Some fault -> Error [ LayerSkipError.BadFile(file.Path, fault) ]
+                | None -> Ok result
+        )
 
     /// The metadata alone: what follows it is not looked at.
     let readMetadata (file: MappedFile) : Result<Map<string, GgufValue>, LayerSkipError list> =

@@ -177,11 +177,15 @@ module internal GgufQuants =
     let read (file: MappedFile) (format: GgufFormat) (first: int64) (tensor: Tensor) : unit =
         // A block of 32 values fills 128 bytes.
         let blocks run width =
-            file.Borrow(fun start ->
-                Tensors.fill
-                    tensor
-                    (FillSpan(fun at destination ->
-                        expand run width (start + nativeint (first + at / 128L * width)) destination)))
+            file.Borrow(
+                first,
+                tensor.numel () / 32L * width,
+                fun start ->
+                    Tensors.fill
+                        tensor
+                        (FillSpan(fun at destination ->
+                            expand run width (start + nativeint (at / 128L * width)) destination))
+            )
 
         match format with
         | GgufFormat.F32

@@ -11,7 +11,7 @@ open TorchSharp
 
 /// The weights of a model as the CPU kernels see them: addresses, valid until the weights are disposed.
 [<Sealed>]
-type KernelWeights internal (shape: DecoderShape, memory: DecoderMemory) =
+type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: DecoderMemory) =
     // Passes hold scratch memory; each sequence takes one for itself and gives it back.
     let idle = ConcurrentBag<DecoderPass>()
     let mutable disposed = false
@@ -25,7 +25,7 @@ type KernelWeights internal (shape: DecoderShape, memory: DecoderMemory) =
 
         match idle.TryTake() with
         | true, pass -> pass
-        | _ -> DecoderPass.Create(shape, memory)
+        | _ -> DecoderPass.Create(form, shape, memory)
 
     member internal _.Return(pass: DecoderPass) : unit = if disposed then pass.Dispose() else idle.Add pass
 
@@ -119,7 +119,5 @@ module CpuKernels =
         let vocabulary = int logits.shape[2]
         Array.init (int logits.shape[1]) (fun row ->
             Search.IndexOfMax(
-                MemoryMarshal
-                    .Cast<byte, float32>(logits.bytes)
-                    .Slice(row * vocabulary, vocabulary)
+                MemoryMarshal.Cast<byte, float32>(logits.bytes).Slice(row * vocabulary, vocabulary)
             ))

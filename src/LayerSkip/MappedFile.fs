@@ -7,48 +7,52 @@ open FSharp.NativeInterop
 
 #nowarn "9" // Native pointers: a mapped file may be longer than a span can be.
 
-/// A file mapped into memory, read-only. Reading after Dispose throws ObjectDisposedException.
+/// A file that is mapped into memory piece by piece, read-only: what was read does not stay in the process.
+/// Reading after Dispose throws ObjectDisposedException.
 [<Sealed>]
-type internal MappedFile(path: string, length: int64, file: MemoryMappedFile, view: MemoryMappedViewAccessor)
-    =
+type internal MappedFile(path: string, length: int64, file: MemoryMappedFile) =
     member _.Path = path
     /// In bytes.
     member _.Length = length
 
-    member private _.Acquire() : nativeint =
-        let mutable first = NativePtr.nullPtr<byte>
-        view.SafeMemoryMappedViewHandle.AcquirePointer &first
-        NativePtr.toNativeInt first
+    member private _.Window(start: int64, size: int64) : MemoryMappedViewAccessor =
+        if start < 0L || size < 0L || start > length - size then
+            invalidArg (nameof start) $"bytes {start} to {start + size} of a file of {length}"
 
-    /// Calls `body` with the address of the first byte, which stays mapped until `body` returns.
-    member this.Borrow(body: nativeint -> 'T) : 'T =
-        let first = this.Acquire()
+        file.CreateViewAccessor(start, size, MemoryMappedFileAccess.Read)
+
+    member private _.Acquire(window: MemoryMappedViewAccessor) : nativeint =
+        let mutable first = NativePtr.nullPtr<byte>
+        window.SafeMemoryMappedViewHandle.AcquirePointer &first
+        NativePtr.toNativeInt first + nativeint window.PointerOffset
+
+    /// Calls `body` with the address of byte `start`; `size` bytes from there stay mapped until it returns.
+    member this.Borrow(start: int64, size: int64, body: nativeint -> 'T) : 'T =
+        use window = this.Window(start, size)
+        let first = this.Acquire window
 
         try
             body first
         finally
-            view.SafeMemoryMappedViewHandle.ReleasePointer()
+            window.SafeMemoryMappedViewHandle.ReleasePointer()
 
     /// Copies the bytes from `start` on into `destination`.
     member this.Copy(start: int64, destination: Span<byte>) : unit =
         let size = destination.Length
 
-        if start < 0L || start > length - int64 size then
-            invalidArg (nameof start) $"bytes {start} to {start + int64 size} of a file of {length}"
+        if size > 0 then
+            use window = this.Window(start, int64 size)
+            let first = this.Acquire window
 
-        let first = this.Acquire()
-
-        // No closure, so not through Borrow: a span cannot be captured.
-        try
-            let source = NativePtr.ofNativeInt<byte>(first + nativeint start) |> NativePtr.toVoidPtr
-            ReadOnlySpan<byte>(source, size).CopyTo destination
-        finally
-            view.SafeMemoryMappedViewHandle.ReleasePointer()
+            // No closure, so not through Borrow: a span cannot be captured.
+            try
+                let source = NativePtr.ofNativeInt<byte> first |> NativePtr.toVoidPtr
+                ReadOnlySpan<byte>(source, size).CopyTo destination
+            finally
+                window.SafeMemoryMappedViewHandle.ReleasePointer()
 
     interface IDisposable with
-        member _.Dispose() =
-            view.Dispose()
-            file.Dispose()
+        member _.Dispose() = file.Dispose()
 
 [<RequireQualifiedAccess>]
 module internal MappedFile =
@@ -89,7 +93,6 @@ module internal MappedFile =
                             false
                         )
 
-                    let view = file.CreateViewAccessor(0L, 0L, MemoryMappedFileAccess.Read)
-                    Ok(new MappedFile(path, length, file, view))
+                    Ok(new MappedFile(path, length, file))
             with e when (fault e).IsSome ->
                 bad (fault e).Value

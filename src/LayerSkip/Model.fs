@@ -146,7 +146,8 @@ module Model =
     /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
     let head (weights: Weights) (hidden: Tensor) : Tensor =
         match weights.Kernels with
-        | Some kernels when not hidden.requires_grad && hidden.is_contiguous () -> CpuKernels.head kernels hidden
+        | Some kernels when not hidden.requires_grad && hidden.is_contiguous () ->
+            CpuKernels.head kernels hidden
         | _ ->
             Scope.one (fun () ->
                 Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)

@@ -152,8 +152,7 @@ module Weights =
             DownBias = orZero layer.DownBias
         )
 
-    /// The same weights for the CPU kernels, where they serve the device and dtype.
-    let withKernels (weights: Weights) : Weights =
+    let internal withKernelForm (form: KernelForm) (weights: Weights) : Weights =
         let memory format =
             DecoderMemory(
                 format,
@@ -168,8 +167,11 @@ module Weights =
                 Kernels =
                     CpuKernels.format weights.Device weights.Dtype
                     |> Option.map (fun format ->
-                        new KernelWeights(CpuKernels.shape weights.Config, memory format))
+                        new KernelWeights(form, CpuKernels.shape weights.Config, memory format))
         }
+
+    /// The same weights for the CPU kernels, where they serve the device and dtype.
+    let withKernels (weights: Weights) : Weights = withKernelForm KernelForms.Best weights
 
     /// The same weights through libtorch alone, as `Ops` defines it.
     let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None }
