@@ -98,6 +98,34 @@ type internal CertifyArgument =
             | MaxNewTokens _ -> "the most new tokens of each text, 1 or more (default 24)."
             | Output _ -> "also writes the table (the object with --json) to this file."
 
+[<RequireQualifiedAccess>]
+type internal BenchArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Runs of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Shape of sizes: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--accept-rate")>] AcceptRate of a: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--identity-after")>] IdentityAfter of e: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Runs _ -> "timed runs of each strategy, interleaved (default 5)."
+            | ExitLayer _ ->
+                "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
+            | DraftLength _ ->
+                "the most tokens that a round drafts, 1 or more (default: the model's recommendation, else 4)."
+            | MaxNewTokens _ -> "new tokens of each run, 2 or more (default 64); end-of-text is ignored."
+            | Shape _ ->
+                "instead of a model, seeded random 16-bit weights: hidden=..,layers=..,heads=..,kv-heads=..,intermediate=..,vocab=..[,tied=0]."
+            | AcceptRate _ ->
+                "drafts as always, then puts a token in its place that is right with this probability, 0 to 1."
+            | IdentityAfter _ ->
+                "makes the layers after this one add nothing, at the same cost: every draft from there is accepted."
+            | Output _ -> "also writes the table (the object with --json) to this file."
+
 /// Options of every sub-command, and the sub-commands.
 [<RequireQualifiedAccess>]
 type internal Argument =
@@ -110,6 +138,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Generate of ParseResults<GenerateArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -118,7 +147,7 @@ type internal Argument =
                 "a Hugging Face model folder or a .gguf file (default: the model in the project's models folder)."
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
-                "dtype of the weights in memory (default auto: on a CPU float32, or float64 for a float64 file; on CUDA bfloat16)."
+                "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16)."
             | Threads _ -> "threads that compute, 1 to 1024 (default: one for each core)."
             | Seed _ -> "seed of all random numbers (default 0)."
             | Json -> "writes one JSON object to standard output, and nothing else."
@@ -126,11 +155,13 @@ type internal Argument =
             | Info _ -> "tells what the model and the machine are."
             | Certify _ ->
                 "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
+            | Bench _ ->
+                "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
 
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.
-    let commands = [ "generate"; "info"; "certify" ]
+    let commands = [ "generate"; "info"; "certify"; "bench" ]
 
     /// Its structure is checked by a test, not here.
     let parser () = ArgumentParser.Create<Argument>(programName = "layerskip", checkStructure = false)

@@ -8,7 +8,8 @@ open LayerSkip
 
 /// The options that every sub-command has.
 type Common = {
-    Model: string
+    /// None: the project's own.
+    Model: string option
     Device: Device
     /// None: auto.
     Dtype: Dtype option
@@ -133,12 +134,11 @@ module internal Inputs =
             | Argument.Json -> model, threads, { common with Json = true }
             | Argument.Generate _
             | Argument.Info _
-            | Argument.Certify _ -> model, threads, common
+            | Argument.Certify _
+            | Argument.Bench _ -> model, threads, common
 
-        let none: Common = { Model = ""; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
+        let none: Common = { Model = None; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
         let model, threads, common = List.fold add (None, None, none) arguments
-        let model = modelOf model
-
         match threads with
         | Some threads when threads < 1 || threads > 1024 ->
             raise (LayerSkipException [ LayerSkipError.OutOfRange("threads", string threads, "1 to 1024") ])
@@ -153,7 +153,7 @@ module internal Inputs =
         $"{device}, {CpuKernels.threads ()} threads, {dtype}"
 
     let load (common: Common) : Checkpoint =
-        Checkpoint.load common.Model common.Dtype common.Device |> Check.getOrRaise
+        Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
 
     /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.
     let encode (checkpoint: Checkpoint) (text: string) : int[] =

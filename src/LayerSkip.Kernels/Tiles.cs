@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace LayerSkip.Kernels;
 
@@ -19,9 +20,11 @@ internal static unsafe class Tiles<V, L, W>
     {
         V a0 = default, a1 = default, a2 = default, a3 = default, a4 = default, a5 = default, a6 = default, a7 = default;
         byte* w4 = w + (4 * wStride);
+        byte* next = Ahead.Of(w, wStride);
 
         for (int k = 0; k < steps; k += L.Count)
         {
+            next = Ahead.Fetch(next, 8 * L.Count * W.Bytes);
             var v = L.Load(x + k);
             a0 = L.MultiplyAdd(W.Load(w, k), v, a0);
             a1 = L.MultiplyAdd(W.Load(w + wStride, k), v, a1);
@@ -42,9 +45,11 @@ internal static unsafe class Tiles<V, L, W>
     {
         V a0 = default, a1 = default, a2 = default, a3 = default, b0 = default, b1 = default, b2 = default, b3 = default;
         float* x1 = x + xStride;
+        byte* next = Ahead.Of(w, wStride);
 
         for (int k = 0; k < steps; k += L.Count)
         {
+            next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
             V v0 = L.Load(x + k), v1 = L.Load(x1 + k);
             var u = W.Load(w, k);
             a0 = L.MultiplyAdd(u, v0, a0);
@@ -71,9 +76,11 @@ internal static unsafe class Tiles<V, L, W>
         V c0 = default, c1 = default, c2 = default, c3 = default;
         float* x1 = x + xStride;
         float* x2 = x1 + xStride;
+        byte* next = Ahead.Of(w, wStride);
 
         for (int k = 0; k < steps; k += L.Count)
         {
+            next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
             V v0 = L.Load(x + k), v1 = L.Load(x1 + k), v2 = L.Load(x2 + k);
             var u = W.Load(w, k);
             a0 = L.MultiplyAdd(u, v0, a0);
@@ -106,9 +113,11 @@ internal static unsafe class Tiles<V, L, W>
         float* x1 = x + xStride;
         float* x2 = x1 + xStride;
         float* x3 = x2 + xStride;
+        byte* next = Ahead.Of(w, wStride);
 
         for (int k = 0; k < steps; k += L.Count)
         {
+            next = Ahead.Fetch(next, 3 * L.Count * W.Bytes);
             V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k), u2 = W.Load(w + (2 * wStride), k);
             var v = L.Load(x + k);
             a0 = L.MultiplyAdd(u0, v, a0);
@@ -142,9 +151,11 @@ internal static unsafe class Tiles<V, L, W>
         float* x2 = x1 + xStride;
         float* x3 = x2 + xStride;
         float* x4 = x3 + xStride;
+        byte* next = Ahead.Of(w, wStride);
 
         for (int k = 0; k < steps; k += L.Count)
         {
+            next = Ahead.Fetch(next, 2 * L.Count * W.Bytes);
             V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
             var v = L.Load(x + k);
             a0 = L.MultiplyAdd(u0, v, a0);
@@ -178,9 +189,11 @@ internal static unsafe class Tiles<V, L, W>
         float* x3 = x2 + xStride;
         float* x4 = x3 + xStride;
         float* x5 = x4 + xStride;
+        byte* next = Ahead.Of(w, wStride);
 
         for (int k = 0; k < steps; k += L.Count)
         {
+            next = Ahead.Fetch(next, 2 * L.Count * W.Bytes);
             V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
             var v = L.Load(x + k);
             a0 = L.MultiplyAdd(u0, v, a0);
@@ -230,5 +243,37 @@ internal static unsafe class Tiles<V, L, W>
         y[yStride] = values[1];
         y[2 * yStride] = values[2];
         y[3 * yStride] = values[3];
+    }
+}
+
+/// <summary>
+/// Asks for weights before they are needed. The processor does so by itself for long rows; where they are short, its
+/// guess ends with each.
+/// </summary>
+internal static unsafe class Ahead
+{
+    private const int Rows = 8;
+    private const int LongestRow = 4096;
+
+    /// <summary>Where to begin, or null where rows are long.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static byte* Of(byte* weights, nint stride) =>
+        stride <= LongestRow && Sse.IsSupported ? weights + (Rows * stride) : null;
+
+    /// <summary>Asks for so many bytes more, and returns where they end.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static byte* Fetch(byte* from, int bytes)
+    {
+        if (from == null)
+        {
+            return null;
+        }
+
+        for (int at = 0; at < bytes; at += 64)
+        {
+            Sse.Prefetch0(from + at);
+        }
+
+        return from + bytes;
     }
 }

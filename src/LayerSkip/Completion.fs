@@ -67,6 +67,8 @@ type Timings = {
     /// Of DecodeMs, in the early layers and head of the draft, and in the verifying passes with their head.
     DraftMs: float
     VerifyMs: float
+    /// Of both, in norm, head and the choice of tokens.
+    HeadMs: float
 }
 
 /// A finished text.

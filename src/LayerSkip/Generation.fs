@@ -8,7 +8,24 @@ open System.Diagnostics
 module Generation =
     /// What a round changes beside the text.
     [<NoEquality; NoComparison>]
-    type private Reader = { Cache: Cache; Key: Key; DraftMs: float; VerifyMs: float }
+    type private Reader = { Cache: Cache; Key: Key; DraftMs: float; VerifyMs: float; HeadMs: float }
+
+    /// What a certificate or a benchmark looks at, and what it may change.
+    [<NoEquality; NoComparison>]
+    type internal Inspection = {
+        /// After a round: the text so far, and the cache of all but its last token.
+        Round: int[] -> Cache -> unit
+        /// The logits of a verifying pass, and the place in the text of the token that its first row decides.
+        Logits: int -> Tensor -> unit
+        /// A greedy draft's place in the text and its token: the token to go on with.
+        Draft: int -> int -> int
+    }
+
+    let internal noInspection: Inspection = {
+        Round = fun _ _ -> ()
+        Logits = fun _ _ -> ()
+        Draft = fun _ token -> token
+    }
 
     /// The text so far.
     [<NoEquality; NoComparison>]
@@ -39,26 +56,23 @@ module Generation =
             (Array.zeroCreate<unit> count)
 
     /// Layers 1..E propose token by token.
-    let private propose weights sampling last (reader: Reader) =
+    let private propose weights sampling (inspection: Inspection) last (reader: Reader) =
         let started = Stopwatch.GetTimestamp()
         let struct (hidden, cache) = Model.forwardEarly weights [| last |] reader.Cache
+        let headStarted = Stopwatch.GetTimestamp()
         let verdict = Model.head weights hidden |> Sampling.verdicts sampling
-        let reader = { reader with Cache = cache }
+        let reader = { reader with Cache = cache; HeadMs = reader.HeadMs + elapsed headStarted }
 
         let struct (draft, reader) =
             match verdict with
-            | Verdicts.Tokens own -> struct ({ Token = own[0]; Law = [||] }, reader)
+            | Verdicts.Tokens own ->
+                struct ({ Token = inspection.Draft cache.Early.Length own[0]; Law = [||] }, reader)
             | Verdicts.Laws laws ->
                 let struct (u, key) = Key.uniform reader.Key
 
                 struct ({ Token = Sampling.pick laws[0] u; Law = laws[0] }, { reader with Key = key })
 
         struct (draft, { reader with DraftMs = reader.DraftMs + elapsed started })
-
-    /// What a certificate looks at: after a round the text so far and the cache of all but its last token, and the
-    /// logits of each verifying pass with the place in the text of the token that its first row decides.
-    [<NoEquality; NoComparison>]
-    type internal Inspection = { Round: int[] -> Cache -> unit; Logits: int -> Tensor -> unit }
 
     /// One pass over what the whole model has not read; with early exit, "whole" is layers 1..E.
     let private verify
@@ -77,11 +91,18 @@ module Generation =
             | Strategy.Autoregressive
             | Strategy.SelfSpeculative _ -> Model.forwardRemainder weights (rows ids.Length) ids reader.Cache
 
+        let headStarted = Stopwatch.GetTimestamp()
         let logits = Model.head weights hidden
         inspection.Logits (cache.Early.Length - int logits.shape[1] + 1) logits
         let verdicts = Sampling.verdicts options.Sampling logits
 
-        struct (verdicts, { reader with Cache = cache; VerifyMs = reader.VerifyMs + elapsed started })
+        struct (verdicts,
+                {
+                    reader with
+                        Cache = cache
+                        VerifyMs = reader.VerifyMs + elapsed started
+                        HeadMs = reader.HeadMs + elapsed headStarted
+                })
 
     let private judge (drafts: Draft<float[]>[]) (verdicts: Verdicts) (reader: Reader) =
         match verdicts with
@@ -177,6 +198,7 @@ module Generation =
                     DecodeMs = decode
                     DraftMs = reader.DraftMs
                     VerifyMs = reader.VerifyMs
+                    HeadMs = reader.HeadMs
                 }
             }
         )
@@ -240,20 +262,26 @@ module Generation =
         }
 
         let isStop id = Array.contains id options.StopIds
-        let draft = Speculation.oneByOne isStop (propose weights options.Sampling)
+        let draft = Speculation.oneByOne isStop (propose weights options.Sampling inspection)
         let round = Speculation.step isStop draft (verify weights options inspection id) judge rewind
 
         let start cache =
             let began = Stopwatch.GetTimestamp()
 
-            let reader = { Cache = cache; Key = Key.ofSeed options.Seed; DraftMs = 0.0; VerifyMs = 0.0 }
+            let reader = {
+                Cache = cache
+                Key = Key.ofSeed options.Seed
+                DraftMs = 0.0
+                VerifyMs = 0.0
+                HeadMs = 0.0
+            }
 
             let struct (first, reader) =
                 Scope.run (fun () ->
                     let struct (verdicts, read) =
                         verify weights options inspection (fun _ -> 1) prompt reader
                     let struct (_, first, read) = judge [||] verdicts read
-                    struct (first, { read with VerifyMs = 0.0 }))
+                    struct (first, { read with VerifyMs = 0.0; HeadMs = 0.0 }))
 
             let events, writer =
                 writeAll options (first |> ValueOption.toArray |> Seq.map (fun id -> id, Origin.Prefill)) {
@@ -301,8 +329,6 @@ module Generation =
                 use _storage = cache.Slab :> IDisposable
                 yield! Seq.unfold (advance cache) Starting |> Seq.concat
             })
-
-    let internal noInspection: Inspection = { Round = (fun _ _ -> ()); Logits = (fun _ _ -> ()) }
 
     /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
     /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time.

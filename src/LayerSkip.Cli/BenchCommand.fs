@@ -1,0 +1,304 @@
+namespace LayerSkip.Cli
+
+open System
+open System.Text.Json
+open LayerSkip
+
+/// `layerskip bench`.
+[<RequireQualifiedAccess>]
+module internal BenchCommand =
+    /// What the command line gives.
+    type private Given = {
+        Runs: int
+        Exit: int option
+        DraftLength: int option
+        MaxNewTokens: int
+        Shape: string option
+        AcceptRate: string option
+        IdentityAfter: int option
+        Output: string option
+    }
+
+    let private add (given: Given) (argument: BenchArgument) : Given =
+        match argument with
+        | BenchArgument.Runs count -> { given with Runs = count }
+        | BenchArgument.ExitLayer exit -> { given with Exit = Some exit }
+        | BenchArgument.DraftLength length -> { given with DraftLength = Some length }
+        | BenchArgument.MaxNewTokens count -> { given with MaxNewTokens = count }
+        | BenchArgument.Shape shape -> { given with Shape = Some shape }
+        | BenchArgument.AcceptRate rate -> { given with AcceptRate = Some rate }
+        | BenchArgument.IdentityAfter layer -> { given with IdentityAfter = Some layer }
+        | BenchArgument.Output file -> { given with Output = Some file }
+
+    let private none: Given = {
+        Runs = 5
+        Exit = None
+        DraftLength = None
+        MaxNewTokens = 64
+        Shape = None
+        AcceptRate = None
+        IdentityAfter = None
+        Output = None
+    }
+
+    let private shapeHint =
+        "write --shape hidden=2048,layers=16,heads=32,kv-heads=8,intermediate=8192,vocab=128256[,tied=0]"
+
+    /// A configuration of given sizes; everything else is Llama's.
+    let private shape (text: string) : LlamaConfig =
+        let known = [ "hidden"; "layers"; "heads"; "kv-heads"; "intermediate"; "vocab"; "tied" ]
+
+        let pairs =
+            text.Split(',', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
+            |> Array.map (fun part ->
+                match part.Split '=' with
+                | [| name; value |] when List.contains name known ->
+                    match Int32.TryParse value with
+                    | true, number when number >= (if name = "tied" then 0 else 1) -> name, number
+                    | _ -> Inputs.usage $"--shape has {part}, it must be a whole number; {shapeHint}"
+                | _ -> Inputs.usage $"--shape has \"{part}\"; {shapeHint}")
+
+        match pairs |> Array.countBy fst |> Array.tryFind (fun (_, count) -> count > 1) with
+        | Some(name, _) -> Inputs.usage $"--shape has {name} twice; {shapeHint}"
+        | None -> ()
+
+        let sizes = Map.ofArray pairs
+
+        let size name =
+            match Map.tryFind name sizes with
+            | Some value -> value
+            | None -> Inputs.usage $"--shape lacks {name}; {shapeHint}"
+
+        let hidden, layers, heads = size "hidden", size "layers", size "heads"
+        let kvHeads = size "kv-heads"
+
+        if heads > hidden || hidden % heads <> 0 || hidden / heads % 2 <> 0 then
+            Inputs.usage $"--shape has {heads} heads, of which each needs an even part of hidden, {hidden}"
+
+        if heads % kvHeads <> 0 then
+            Inputs.usage $"--shape has kv-heads={kvHeads}, it must divide heads, {heads}"
+
+        {
+            Family = Family.Llama
+            Vocabulary = size "vocab"
+            Hidden = hidden
+            Intermediate = size "intermediate"
+            Layers = layers
+            Heads = heads
+            KvHeads = kvHeads
+            HeadDim = hidden / heads
+            Context = 2048
+            NormEps = 1e-5
+            RopeTheta = 10000.0
+            RopeScaling = RopeScaling.Default
+            Windows = Array.create layers None
+            QkvBias = false
+            OutputBias = false
+            MlpBias = false
+            QkNorm = false
+            TiedHead = (Map.tryFind "tied" sizes |> Option.defaultValue 1) <> 0
+            Bos = None
+            StopIds = [||]
+            StoredDtype = None
+        }
+
+    /// The shape's random weights; like a file's, on a device that is there.
+    let private ofShape (common: Common) (text: string) : Checkpoint =
+        let config = shape text
+        Backend.tryDevice common.Device |> Check.getOrRaise |> ignore
+        let dtype = common.Dtype |> Option.defaultValue Dtype.BF16
+
+        {
+            Path = text
+            Weights = Weights.random common.Seed 0.5 dtype common.Device config
+            Tokenizer = None
+            StopIds = [||]
+            Recommended = None
+        }
+
+    let private prompt (checkpoint: Checkpoint) =
+        match checkpoint.Tokenizer with
+        | Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
+        | None -> [| defaultArg checkpoint.Config.Bos 1 % checkpoint.Config.Vocabulary |]
+
+    let private spread (name: string) (spread: Spread) (writer: Utf8JsonWriter) =
+        writer
+        |> Output.object name (fun () ->
+            writer |> Output.milliseconds "median" spread.Median
+            writer |> Output.milliseconds "p5" spread.P5
+            writer |> Output.milliseconds "p95" spread.P95)
+
+    let private times (times: DecodingTimes) (writer: Utf8JsonWriter) =
+        writer |> spread "ms_per_token" times.MsPerToken
+        writer |> spread "ttft_ms" times.TtftMs
+        writer |> spread "latency_ms" times.LatencyMs
+        writer.WriteNumber("tokens_per_second", Math.Round(1000.0 / times.MsPerToken.Median, 2))
+
+        writer
+        |> Output.object "split_ms" (fun () ->
+            writer |> Output.milliseconds "draft" times.DraftMs
+            writer |> Output.milliseconds "verify" times.VerifyMs
+            writer |> Output.milliseconds "head" times.HeadMs
+            writer |> Output.milliseconds "overhead" times.OverheadMs)
+
+    let private json (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
+        Output.json (fun writer ->
+            let rounded (name: string) (value: float) = writer.WriteNumber(name, Math.Round(value, 3))
+
+            writer.WriteString("model", checkpoint.Path)
+            writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteNumber("threads", report.Threads)
+            writer.WriteNumber("runs", options.Runs)
+            writer.WriteString("cpu", report.Cpu)
+            writer.WriteString("simd", CpuKernels.form ())
+            rounded "read_bandwidth_gb_s" report.ReadBandwidth
+
+            writer
+            |> Output.object "pass_ms" (fun () ->
+                for rows, ms in report.PassMs do
+                    writer |> Output.milliseconds (string rows) ms)
+
+            rounded "verify_rows_ratio" report.VerifyRowsRatio
+
+            writer
+            |> Output.object "prefill" (fun () ->
+                writer.WriteNumber("tokens", report.PrefillTokens)
+                rounded "tokens_per_second" (1000.0 * float report.PrefillTokens / report.PrefillMs))
+
+            writer
+            |> Output.object "autoregressive" (fun () ->
+                times report.Autoregressive writer
+                rounded "gb_s" report.AutoregressiveRate)
+
+            writer
+            |> Output.object "self_speculative" (fun () ->
+                writer.WriteNumber("exit_layer", options.Exit.Layers)
+                writer.WriteNumber("draft_length", options.DraftLength)
+                rounded "draft_acceptance_rate" report.SelfSpeculative.Acceptance
+                rounded "predicted_ms_per_token" report.PredictedMsPerToken
+                times report.SelfSpeculative writer)
+
+            writer.WriteBoolean("same_text", report.SameText)
+            rounded "ratio" report.Ratio)
+
+    let private table (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
+        let ms = Output.fixedPoint 2
+
+        let row name (times: DecodingTimes) = [
+            name
+            ms times.MsPerToken.Median
+            ms times.MsPerToken.P5
+            ms times.MsPerToken.P95
+            ms times.LatencyMs.Median
+            ms times.LatencyMs.P95
+            ms times.TtftMs.Median
+            ms times.DraftMs
+            ms times.VerifyMs
+            ms times.HeadMs
+            ms times.OverheadMs
+        ]
+
+        let decoding =
+            Output.table [ 1..10 ] [
+                [
+                    "ms a token"
+                    "median"
+                    "p5"
+                    "p95"
+                    "latency p50"
+                    "p95"
+                    "first token"
+                    "draft"
+                    "verify"
+                    "(head)"
+                    "overhead"
+                ]
+                row "autoregressive" report.Autoregressive
+                row "self-speculative" report.SelfSpeculative
+            ]
+
+        let passes =
+            report.PassMs |> List.map (fun (rows, time) -> $"{rows}: {ms time}") |> String.concat ", "
+
+        String.concat "\n" [
+            $"{checkpoint.Path}: {Inputs.machine checkpoint}, {CpuKernels.form ()}, {report.Cpu}"
+            $"reads at most {Output.fixedPoint 1 report.ReadBandwidth} GB/s; decoding reads {Output.fixedPoint 1 report.AutoregressiveRate} GB/s of weights"
+            $"a pass by rows, ms: {passes}; five rows cost {Output.fixedPoint 2 report.VerifyRowsRatio} of one"
+            $"prefill of {report.PrefillTokens} tokens: {Output.fixedPoint 1 (1000.0 * float report.PrefillTokens / report.PrefillMs)} tokens/s"
+            ""
+            decoding
+            ""
+            $"exit layer {options.Exit.Layers}, draft length {options.DraftLength}: {Output.percent report.SelfSpeculative.Acceptance} of drafts accepted; "
+            + $"the passes alone would take {ms report.PredictedMsPerToken} ms a token"
+            $"ratio {Output.fixedPoint 2 report.Ratio}x"
+        ]
+
+    let run (terminal: Terminal) (common: Common) (arguments: BenchArgument list) : int =
+        let given = List.fold add none arguments
+
+        let acceptRate =
+            given.AcceptRate
+            |> Option.map (fun text ->
+                match Double.TryParse(text, Globalization.CultureInfo.InvariantCulture) with
+                | true, rate when rate >= 0.0 && rate <= 1.0 -> rate
+                | _ ->
+                    raise (LayerSkipException [ LayerSkipError.OutOfRange("accept-rate", text, "0 to 1") ]))
+
+        [
+            yield! Inputs.atLeastOne "runs" given.Runs
+            // One token has no time after the first.
+            if given.MaxNewTokens < 2 then
+                LayerSkipError.OutOfRange("max-new-tokens", string given.MaxNewTokens, "2 or more")
+            for length in Option.toList given.DraftLength do
+                yield! Inputs.atLeastOne "draft-length" length
+        ]
+        |> fun faults -> Check.all faults () |> Check.getOrRaise
+
+        use output = OutputFile.Open given.Output
+
+        use checkpoint =
+            match given.Shape with
+            | Some text -> ofShape common text
+            | None -> Inputs.load common
+
+        let layers = checkpoint.Config.Layers
+        let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft checkpoint
+
+        let exit = ExitLayer.TryCreate(layers, defaultArg given.Exit recommendedExit) |> Check.getOrRaise
+
+        match given.IdentityAfter with
+        | Some layer when layer < 1 || layer >= layers ->
+            raise (
+                LayerSkipException [
+                    LayerSkipError.OutOfRange("identity-after", string layer, $"1 to {layers - 1}")
+                ]
+            )
+        | Some layer -> Benchmark.identityAfter layer checkpoint.Weights
+        | None -> ()
+
+        let prompt = prompt checkpoint
+
+        let options: BenchmarkOptions = {
+            Prompt = prompt
+            Runs = given.Runs
+            Exit = exit
+            DraftLength = defaultArg given.DraftLength recommendedDraft
+            MaxNewTokens = min given.MaxNewTokens (checkpoint.Config.Context - prompt.Length)
+            AcceptRate = acceptRate
+            Seed = common.Seed
+        }
+
+        Terminal.remark terminal $"{Inputs.machine checkpoint}, {options.Runs} interleaved runs"
+        let report = Benchmark.run checkpoint.Weights options
+        let made = (if common.Json then json else table) checkpoint options report
+        Terminal.result terminal made
+        output.Write made
+
+        if report.SameText then
+            ExitCode.done'
+        else
+            Terminal.fault
+                terminal
+                "a run's two texts differ, which must not happen; please report it with `layerskip certify`"
+
+            ExitCode.failed
