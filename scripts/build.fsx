@@ -22,6 +22,7 @@ let private dotnet quiet (arguments: string seq) =
 let private isStale () =
     let sources = [
         yield! Directory.GetFiles(library, "*.fs*")
+        yield! Directory.GetFiles(library + ".Kernels", "*.cs*")
         Path.Combine(root, "paket.lock")
         Path.Combine(root, "Directory.Build.props")
     ]
