@@ -98,6 +98,28 @@ type internal CertifyArgument =
             | MaxNewTokens _ -> "the most new tokens of each text, 1 or more (default 24)."
             | Output _ -> "also writes the table (the object with --json) to this file."
 
+/// What `--format` names.
+[<RequireQualifiedAccess>]
+type internal FormatName =
+    | Hf
+    | Gguf
+
+[<RequireQualifiedAccess>]
+type internal ExportArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of path: string
+    | [<Unique>] Format of FormatName
+    | [<Unique>] Layers of e: int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Output _ ->
+                "the folder (hf) or file (gguf) to write; nothing may be there yet, or an empty folder."
+            | Format _ ->
+                "hf: a Hugging Face folder. gguf: a file for llama.cpp. Default: gguf where the output ends in .gguf, else hf."
+            | Layers _ ->
+                "writes the first E layers only, with norm and head: a draft model; 1 to L (default: all L layers)."
+
 /// Options of every sub-command, and the sub-commands.
 [<RequireQualifiedAccess>]
 type internal Argument =
@@ -110,6 +132,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Generate of ParseResults<GenerateArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -126,11 +149,13 @@ type internal Argument =
             | Info _ -> "tells what the model and the machine are."
             | Certify _ ->
                 "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
+            | Export _ ->
+                "writes the model, or its first layers as a draft model, in the dtype of --dtype for other engines."
 
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.
-    let commands = [ "generate"; "info"; "certify" ]
+    let commands = [ "generate"; "info"; "certify"; "export" ]
 
     /// Its structure is checked by a test, not here.
     let parser () = ArgumentParser.Create<Argument>(programName = "layerskip", checkStructure = false)

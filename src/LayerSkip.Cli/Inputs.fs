@@ -133,7 +133,8 @@ module internal Inputs =
             | Argument.Json -> model, threads, { common with Json = true }
             | Argument.Generate _
             | Argument.Info _
-            | Argument.Certify _ -> model, threads, common
+            | Argument.Certify _
+            | Argument.Export _ -> model, threads, common
 
         let none: Common = { Model = ""; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
         let model, threads, common = List.fold add (None, None, none) arguments
