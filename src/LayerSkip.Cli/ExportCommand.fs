@@ -25,7 +25,13 @@ module internal ExportCommand =
             writer.WriteString("output", report.Output))
 
     let private line (model: string) (report: ExportReport) =
-        $"{report.Output}: {report.Layers} layers of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, "
+        let layers =
+            if report.Layers = 1 then
+                "1 layer"
+            else
+                $"{report.Layers} layers"
+
+        $"{report.Output}: {layers} of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, "
         + $"{report.Tensors} tensors, {Output.bytes report.Bytes}"
 
     let private add (given: Given) (argument: ExportArgument) : Given =

@@ -178,7 +178,10 @@ module internal GgufExport =
             else
                 made ())
 
-    let private remarks (config: LlamaConfig) = [
+    let private remarks (config: LlamaConfig) (hasTokenizer: bool) = [
+        if not hasTokenizer then
+            "the model has no tokenizer: llama.cpp takes and gives its ids only, and programs that try a text first refuse it"
+
         match Array.tryPick id config.Windows with
         | Some window when window < config.Context ->
             $"llama.cpp has no sliding window in architecture {Family.name config.Family}: past {window} tokens its texts differ from this model's"
@@ -200,4 +203,4 @@ module internal GgufExport =
             let items = List.map (item config weights.Dtype) (Weights.named weights) @ ropeTable config
 
             GgufWriter.write path (metadata name weights.Dtype config @ tokenizer) items
-            |> Result.map (fun () -> struct (items.Length, remarks config)))
+            |> Result.map (fun () -> struct (items.Length, remarks config checkpoint.Tokenizer.IsSome)))

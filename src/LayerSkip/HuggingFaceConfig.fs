@@ -1,5 +1,7 @@
 namespace LayerSkip
 
+open System
+open System.Globalization
 open System.IO
 open System.Text.Json
 
@@ -100,6 +102,13 @@ module internal HuggingFaceConfig =
             Array.iter (fun (value: int) -> json.WriteNumberValue value) values
             json.WriteEndArray()
 
+    /// transformers warns of a whole number where it expects a float: 10000.0.
+    let private float (json: Utf8JsonWriter) (name: string) (value: float) =
+        let digits = value.ToString("R", CultureInfo.InvariantCulture)
+        let isWhole = digits |> Seq.forall (fun c -> Char.IsAsciiDigit c || c = '-')
+        json.WritePropertyName name
+        json.WriteRawValue(if isWhole then digits + ".0" else digits)
+
     let private scaling (json: Utf8JsonWriter) (scaling: RopeScaling) =
         let object (kind: string) write =
             json.WriteStartObject "rope_scaling"
@@ -110,20 +119,20 @@ module internal HuggingFaceConfig =
         match scaling with
         | RopeScaling.Default
         | RopeScaling.Divided _ -> json.WriteNull "rope_scaling"
-        | RopeScaling.Linear factor -> object "linear" (fun () -> json.WriteNumber("factor", factor))
+        | RopeScaling.Linear factor -> object "linear" (fun () -> float json "factor" factor)
         | RopeScaling.Llama3(factor, low, high, original) ->
             object "llama3" (fun () ->
-                json.WriteNumber("factor", factor)
-                json.WriteNumber("low_freq_factor", low)
-                json.WriteNumber("high_freq_factor", high)
+                float json "factor" factor
+                float json "low_freq_factor" low
+                float json "high_freq_factor" high
                 json.WriteNumber("original_max_position_embeddings", original))
         | RopeScaling.Yarn yarn ->
             object "yarn" (fun () ->
-                json.WriteNumber("factor", yarn.Factor)
+                float json "factor" yarn.Factor
                 json.WriteNumber("original_max_position_embeddings", yarn.Original)
-                json.WriteNumber("beta_fast", yarn.BetaFast)
-                json.WriteNumber("beta_slow", yarn.BetaSlow)
-                json.WriteNumber("attention_factor", yarn.AttentionFactor)
+                float json "beta_fast" yarn.BetaFast
+                float json "beta_slow" yarn.BetaSlow
+                float json "attention_factor" yarn.AttentionFactor
 
                 if not yarn.Truncate then
                     json.WriteBoolean("truncate", false))
@@ -171,8 +180,8 @@ module internal HuggingFaceConfig =
             json.WriteNumber("head_dim", config.HeadDim)
             json.WriteString("hidden_act", "silu")
             json.WriteNumber("max_position_embeddings", config.Context)
-            json.WriteNumber("rms_norm_eps", config.NormEps)
-            json.WriteNumber("rope_theta", config.RopeTheta)
+            float json "rms_norm_eps" config.NormEps
+            float json "rope_theta" config.RopeTheta
             scaling json config.RopeScaling
             json.WriteBoolean("tie_word_embeddings", config.TiedHead)
             intOrNull json "bos_token_id" config.Bos

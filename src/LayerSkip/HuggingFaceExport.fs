@@ -24,7 +24,9 @@ module internal HuggingFaceExport =
             let folder = Path.GetDirectoryName(Path.GetFullPath checkpoint.Path)
 
             match checkpoint.Tokenizer, Tokenizer.tryLoad folder with
-            | Some own, Ok(Some beside) when own.Pieces = beside.Pieces -> Some folder
+            // A GGUF file's vocabulary may be padded to the model's.
+            | Some own, Ok(Some beside) when Array.truncate beside.Pieces.Length own.Pieces = beside.Pieces ->
+                Some folder
             | _ -> None
 
     let private copyTokenizer (source: string) (target: string) =
