@@ -126,6 +126,28 @@ type internal BenchArgument =
                 "makes the layers after this one add nothing, at the same cost: every draft from there is accepted."
             | Output _ -> "also writes the table (the object with --json) to this file."
 
+/// What `--format` names.
+[<RequireQualifiedAccess>]
+type internal FormatName =
+    | Hf
+    | Gguf
+
+[<RequireQualifiedAccess>]
+type internal ExportArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of path: string
+    | [<Unique>] Format of FormatName
+    | [<Unique>] Layers of e: int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Output _ ->
+                "the folder (hf) or file (gguf) to write; nothing may be there yet, or an empty folder."
+            | Format _ ->
+                "hf: a Hugging Face folder. gguf: a file for llama.cpp. Default: gguf where the output ends in .gguf, else hf."
+            | Layers _ ->
+                "writes the first E layers only, with norm and head: a draft model; 1 to L (default: all L layers)."
+
 /// Options of every sub-command, and the sub-commands.
 [<RequireQualifiedAccess>]
 type internal Argument =
@@ -139,6 +161,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -157,11 +180,13 @@ type internal Argument =
                 "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
             | Bench _ ->
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
+            | Export _ ->
+                "writes the model, or its first layers as a draft model, in the dtype of --dtype for other engines."
 
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.
-    let commands = [ "generate"; "info"; "certify"; "bench" ]
+    let commands = [ "generate"; "info"; "certify"; "bench"; "export" ]
 
     /// Its structure is checked by a test, not here.
     let parser () = ArgumentParser.Create<Argument>(programName = "layerskip", checkStructure = false)

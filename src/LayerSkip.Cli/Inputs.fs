@@ -135,7 +135,8 @@ module internal Inputs =
             | Argument.Generate _
             | Argument.Info _
             | Argument.Certify _
-            | Argument.Bench _ -> model, threads, common
+            | Argument.Bench _
+            | Argument.Export _ -> model, threads, common
 
         let none: Common = { Model = None; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
         let model, threads, common = List.fold add (None, None, none) arguments

@@ -41,6 +41,7 @@ module Program =
         | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Export own) -> ExportCommand.run terminal (common ()) (own.GetAllResults())
         | Some _
         | None -> Inputs.usage $"no sub-command; there are {known} (see `layerskip --help`)"
 

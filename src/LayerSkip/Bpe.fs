@@ -61,6 +61,15 @@ module internal Pair =
     let key (left: int) (right: int) : int64 =
         ((int64 left <<< 32) ||| int64 (uint32 right)) * 0x9E3779B97F4A7C15L
 
+    // Newton's iteration doubles the bits that are right, from the three of an odd number that is its own inverse.
+    let private inverse =
+        List.fold (fun x _ -> x * (2L - 0x9E3779B97F4A7C15L * x)) 0x9E3779B97F4A7C15L [ 1..5 ]
+
+    /// The two symbols of a key.
+    let halves (key: int64) : struct (int * int) =
+        let pair = key * inverse
+        struct (int (pair >>> 32), int pair)
+
 /// Working memory for merging word after word; for one thread.
 type internal Merger(merges: Dictionary<int64, struct (int * int)>) =
     let queue = PriorityQueue<struct (int * int * int), int64>()

@@ -153,6 +153,24 @@ module internal GgufConfig =
         | Some 32 -> Some "bfloat16"
         | _ -> Option.map ofFormat embedding
 
+    /// One window, for the layers that the pattern marks, or for all. llama.cpp has the keys for other architectures and
+    /// ignores them in these; our own export writes them.
+    let private windows (reader: GgufReader) layers =
+        let layers = min layers 100_000
+        let pattern = reader.Key "attention.sliding_window_pattern"
+
+        match reader.TryInt(reader.Key "attention.sliding_window"), reader.Find pattern with
+        | (None | Some 0), _ -> Array.create layers None
+        | Some size, _ when size < 0 ->
+            reader.Fault $"sliding_window is {size}, it must be at least 1"
+            [||]
+        | window, None -> Array.create layers window
+        | window, Some(GgufValue.Bools marks) when marks.Length = layers ->
+            marks |> Array.map (fun windowed -> if windowed then window else None)
+        | _, Some _ ->
+            reader.Fault $"\"{pattern}\" must hold {layers} flags"
+            [||]
+
     let private vocabulary (reader: GgufReader) (tensors: Map<string, int64[] * string>) =
         let key = reader.Key "vocab_size"
 
@@ -209,7 +227,7 @@ module internal GgufConfig =
             NormEps = reader.Positive("attention.layer_norm_rms_epsilon", 1e-5)
             RopeTheta = reader.Positive("rope.freq_base", 10000.0)
             RopeScaling = scaling reader context
-            Windows = Array.create (min layers 100_000) None
+            Windows = windows reader layers
             QkvBias = has "self_attn.q_proj.bias"
             OutputBias = has "self_attn.o_proj.bias"
             MlpBias = has "mlp.up_proj.bias"

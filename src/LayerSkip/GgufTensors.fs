@@ -31,8 +31,24 @@ module internal GgufName =
             $"model.layers.{layer}.{parts[part]}.{kind}"
         | _ -> name
 
+    let private ggmlParts = Map [ for KeyValue(ggml, ours) in parts -> ours, ggml ]
+
+    /// llama.cpp's name of one of a model's tensors.
+    let ggml (name: string) : string =
+        match List.ofArray (name.Split '.') with
+        | [ "model"; "embed_tokens"; kind ] -> $"token_embd.{kind}"
+        | [ "model"; "norm"; kind ] -> $"output_norm.{kind}"
+        | [ "lm_head"; kind ] -> $"output.{kind}"
+        | "model" :: "layers" :: layer :: rest ->
+            let part = rest |> List.take (rest.Length - 1) |> String.concat "."
+            $"blk.{layer}.{ggmlParts[part]}.{List.last rest}"
+        | _ -> invalidArg (nameof name) $"{name} is no tensor of a decoder"
+
+    /// llama.cpp's name of the table of divisors.
+    let ropeTable = "rope_freqs.weight"
+
     /// The table of divisors that a llama.cpp model may carry beside its weights: no weight, but part of RoPE.
-    let isRopeTable (name: string) : bool = name = "rope_freqs.weight"
+    let isRopeTable (name: string) : bool = name = ropeTable
 
 /// A tensor entry that was found good.
 type internal GgufTensor = {
@@ -145,22 +161,26 @@ module internal GgufTensors =
                 let pair = 2 * (row % (size / 2)) + row / (size / 2)
                 pairs.AsSpan(pair * width, width).CopyTo(halves.Slice(row * width, width))
 
-    /// Heads whose rows llama.cpp's converter reordered: those of q and k in llama models.
-    let private reordered (config: LlamaConfig) (tensor: GgufTensor) : int option =
-        let rowsOf heads = Some(int64 heads * int64 config.HeadDim) = Array.tryHead tensor.Shape
+    /// The way back: a head's rows from two halves to pairs that rotate together.
+    let toPairs (heads: int) (rows: Tensor) : Tensor =
+        rows.view(int64 heads, 2L, rows.shape[0] / int64 heads / 2L, -1L).transpose(1L, 2L).reshape rows.shape
+
+    /// Heads whose rows llama.cpp's converter reorders: those of q and k in llama models.
+    let reordered (config: LlamaConfig) (name: string) (shape: int64[]) : int option =
+        let rowsOf heads = Some(int64 heads * int64 config.HeadDim) = Array.tryHead shape
 
         let heads =
             if config.Family <> Family.Llama then
                 None
-            elif tensor.Name.Contains ".self_attn.q_proj." then
+            elif name.Contains ".self_attn.q_proj." then
                 Some config.Heads
-            elif tensor.Name.Contains ".self_attn.k_proj." then
+            elif name.Contains ".self_attn.k_proj." then
                 Some config.KvHeads
             else
                 None
 
         // A wrong shape is for the loader to report.
-        heads |> Option.filter (fun heads -> tensor.Shape.Length <= 2 && rowsOf heads)
+        heads |> Option.filter (fun heads -> shape.Length <= 2 && rowsOf heads)
 
     let stored (file: MappedFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
         let dtype = GgufFormat.dtype tensor.Format
@@ -169,7 +189,10 @@ module internal GgufTensors =
             Backend.ensure ()
             let values = torch.empty (tensor.Shape, dtype = Dtype.scalarType dtype, device = torch.CPU)
             GgufQuants.read file tensor.Format tensor.Start values
-            reordered config tensor |> Option.iter (fun heads -> toHalves heads values)
+
+            reordered config tensor.Name tensor.Shape
+            |> Option.iter (fun heads -> toHalves heads values)
+
             values
 
         {

@@ -2,7 +2,6 @@ namespace LayerSkip
 
 open System
 open System.Buffers
-open System.IO
 open System.Text.Json
 open TorchSharp
 
@@ -65,29 +64,6 @@ module internal SafetensorsWriter =
         let padding = (8 - buffer.WrittenCount % 8) % 8
         Array.append (buffer.WrittenSpan.ToArray()) (Array.create padding (byte ' '))
 
-    /// The values' bytes, in pieces that a span can hold.
-    let private drain (tensor: Tensor) (file: FileStream) =
-        let flat = tensor.view -1L
-        let piece = 1L <<< 24
-        let mutable start = 0L
-
-        while start < flat.numel () do
-            let count = min piece (flat.numel () - start)
-            use part = flat.narrow (0L, start, count)
-            file.Write(Span.op_Implicit part.bytes: ReadOnlySpan<byte>)
-            start <- start + count
-
-    let private writeTo (target: string) (header: byte[]) (tensors: (string * Tensor) list) =
-        use file = new FileStream(target, FileMode.CreateNew, FileAccess.Write)
-        file.Write(BitConverter.GetBytes(uint64 header.Length).AsSpan())
-        file.Write(header.AsSpan())
-
-        for _, tensor in tensors do
-            use _scope = torch.NewDisposeScope()
-            drain (tensor.detach().cpu().contiguous()) file
-
-        file.Flush true
-
     /// Writes to a file beside `path`, and moves it into place.
     let write
         (path: string)
@@ -104,18 +80,11 @@ module internal SafetensorsWriter =
 
         match checkWritable path tensors with
         | [] ->
-            let unfinished = $"{path}.{Guid.NewGuid():N}.tmp"
+            FileWriter.replace path (fun file ->
+                let header = headerOf metadata tensors
+                file.Write(BitConverter.GetBytes(uint64 header.Length).AsSpan())
+                file.Write(header.AsSpan())
 
-            try
-                try
-                    writeTo unfinished (headerOf metadata tensors) tensors
-                    File.Move(unfinished, path, true)
-                    Ok()
-                finally
-                    if File.Exists unfinished then
-                        File.Delete unfinished
-            with e when (MappedFile.fault e).IsSome ->
-                Error [
-                    LayerSkipError.BadFile(path, $"cannot be written: {(MappedFile.fault e).Value}")
-                ]
+                for _, tensor in tensors do
+                    FileWriter.tensor file tensor)
         | faults -> Error faults

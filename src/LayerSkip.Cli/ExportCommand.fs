@@ -1,0 +1,73 @@
+namespace LayerSkip.Cli
+
+open System
+open LayerSkip
+
+/// `layerskip export`.
+[<RequireQualifiedAccess>]
+module internal ExportCommand =
+    /// What the command line gives.
+    type private Given = { Output: string option; Format: ExportFormat option; Layers: int option }
+
+    let private formatName (format: ExportFormat) =
+        match format with
+        | ExportFormat.HuggingFace -> "hf"
+        | ExportFormat.Gguf -> "gguf"
+
+    let private json (model: string) (report: ExportReport) =
+        Output.json (fun writer ->
+            writer.WriteString("model", model)
+            writer.WriteString("format", formatName report.Format)
+            writer.WriteString("dtype", Dtype.name report.Dtype)
+            writer.WriteNumber("layers", report.Layers)
+            writer.WriteNumber("tensors", report.Tensors)
+            writer.WriteNumber("bytes", report.Bytes)
+            writer.WriteString("output", report.Output))
+
+    let private line (model: string) (report: ExportReport) =
+        let layers =
+            if report.Layers = 1 then
+                "1 layer"
+            else
+                $"{report.Layers} layers"
+
+        $"{report.Output}: {layers} of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, "
+        + $"{report.Tensors} tensors, {Output.bytes report.Bytes}"
+
+    let private add (given: Given) (argument: ExportArgument) : Given =
+        match argument with
+        | ExportArgument.Output path -> { given with Output = Some path }
+        | ExportArgument.Format FormatName.Hf -> { given with Format = Some ExportFormat.HuggingFace }
+        | ExportArgument.Format FormatName.Gguf -> { given with Format = Some ExportFormat.Gguf }
+        | ExportArgument.Layers count -> { given with Layers = Some count }
+
+    let private defaultFormat (output: string) =
+        if output.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) then
+            ExportFormat.Gguf
+        else
+            ExportFormat.HuggingFace
+
+    let run (terminal: Terminal) (common: Common) (arguments: ExportArgument list) : int =
+        let given = arguments |> List.fold add { Output = None; Format = None; Layers = None }
+
+        let output =
+            match given.Output with
+            | Some output -> output
+            | None -> Inputs.usage "no --output; name the folder (hf) or the .gguf file to write"
+
+        let format = given.Format |> Option.defaultValue (defaultFormat output)
+
+        // What a model need not be loaded for.
+        Check.both (Export.checkDtype format common.Dtype) (Export.checkOutput format output)
+        |> Check.getOrRaise
+        |> ignore
+
+        use checkpoint = Inputs.load common
+        let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
+        let report = Export.write format layers output checkpoint |> Check.getOrRaise
+
+        for remark in report.Remarks do
+            Terminal.remark terminal remark
+
+        Terminal.result terminal ((if common.Json then json else line) checkpoint.Path report)
+        ExitCode.done'

@@ -1,0 +1,158 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open TorchSharp
+
+[<RequireQualifiedAccess>]
+type ExportFormat =
+    /// A folder with config.json, model.safetensors and the tokenizer's files.
+    | HuggingFace
+    /// One file, as llama.cpp loads it.
+    | Gguf
+
+/// What was written.
+type ExportReport = {
+    Format: ExportFormat
+    Dtype: Dtype
+    Layers: int
+    Tensors: int
+    /// Of all files.
+    Bytes: int64
+    Output: string
+    /// What the user should know: sentences.
+    Remarks: string list
+}
+
+/// Writing models for other engines.
+[<RequireQualifiedAccess>]
+module Export =
+    /// The first layers of a model with its norm and head: a draft model. It shares the tensors.
+    let firstLayers (layers: int) (checkpoint: Checkpoint) : Checkpoint =
+        let weights = checkpoint.Weights
+
+        let config = {
+            weights.Config with
+                Layers = layers
+                Windows = Array.truncate layers weights.Config.Windows
+        }
+
+        {
+            checkpoint with
+                Weights = { weights with Config = config; Layers = Array.truncate layers weights.Layers }
+                Recommended =
+                    if layers = weights.Config.Layers then
+                        checkpoint.Recommended
+                    else
+                        None
+        }
+
+    /// Whether a format holds weights of a dtype, where that is known before loading.
+    let checkDtype (format: ExportFormat) (dtype: Dtype option) : Result<unit, LayerSkipError list> =
+        match format, dtype with
+        | ExportFormat.Gguf, Some Dtype.F64 -> Error [ GgufWriter.unsupportedDtype ]
+        | (ExportFormat.Gguf | ExportFormat.HuggingFace), _ -> Ok()
+
+    let private existing (format: ExportFormat) (path: string) =
+        let isFull = Directory.Exists path && Seq.isEmpty (Directory.EnumerateFileSystemEntries path) |> not
+
+        match format with
+        | ExportFormat.HuggingFace when isFull -> Some "is a folder that is not empty"
+        | ExportFormat.HuggingFace when File.Exists path -> Some "is a file already"
+        | ExportFormat.Gguf when Directory.Exists path -> Some "is a folder, a GGUF model is a file"
+        | ExportFormat.Gguf when File.Exists path && FileInfo(path).Length > 0L -> Some "is there already"
+        | ExportFormat.HuggingFace
+        | ExportFormat.Gguf -> None
+
+    /// Whether a model can be written to a path, before any work is done: nothing is there, and its folder takes files.
+    let checkOutput (format: ExportFormat) (path: string) : Result<unit, LayerSkipError list> =
+        let fault why =
+            Error [
+                LayerSkipError.BadFile(path, $"{why}; remove it first, or name another with --output")
+            ]
+
+        let unwritable why =
+            Error [
+                LayerSkipError.BadFile(path, $"cannot be written: {why}; name another with --output")
+            ]
+
+        try
+            if String.IsNullOrWhiteSpace path then
+                unwritable "it is no name"
+            else
+                let full = Path.GetFullPath path |> Path.TrimEndingDirectorySeparator
+
+                match existing format full, Path.GetDirectoryName full with
+                | Some why, _ -> fault why
+                | None, folder when not (Directory.Exists folder) -> unwritable $"there is no folder {folder}"
+                | None, _ ->
+                    let trial = FileWriter.beside full
+                    using (File.Create trial) ignore
+                    File.Delete trial
+                    Ok()
+        with e when (MappedFile.fault e).IsSome ->
+            unwritable ((MappedFile.fault e).Value.TrimEnd '.')
+
+    /// Values that became infinite in a narrower dtype than the file's.
+    let private overflows (weights: Weights) = [
+        for name, tensor in Weights.named weights do
+            if not (Tensors.isFinite tensor) then
+                LayerSkipError.Unsupported(
+                    $"tensor {name} in {Dtype.name weights.Dtype}",
+                    "it holds values beyond that dtype: use --dtype bf16 or f32"
+                )
+    ]
+
+    let private bytesOf (path: string) =
+        if File.Exists path then
+            FileInfo(path).Length
+        else
+            DirectoryInfo(path).EnumerateFiles() |> Seq.sumBy _.Length
+
+    let private nameOf (whole: Checkpoint) (layers: int) =
+        let file = Path.GetFullPath whole.Path |> Path.TrimEndingDirectorySeparator |> Path.GetFileName
+
+        let name =
+            if file.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) then
+                Path.GetFileNameWithoutExtension file
+            else
+                file
+
+        if layers = whole.Config.Layers then
+            name
+        else
+            $"{name}, first {layers} of {whole.Config.Layers} layers"
+
+    /// Writes the first `layers` layers of a model (all of them: the model) in the dtype of its weights in memory.
+    let write
+        (format: ExportFormat)
+        (layers: int)
+        (output: string)
+        (checkpoint: Checkpoint)
+        : Result<ExportReport, LayerSkipError list> =
+        let most = checkpoint.Config.Layers
+        let range =
+            LayerSkipError.OutOfRange("layers", string layers, $"1 to {most}, the layers of the model")
+        let inside = Check.that (layers >= 1 && layers <= most) range
+
+        Check.both (Check.all inside ()) (checkDtype format (Some checkpoint.Weights.Dtype))
+        |> Result.bind (fun _ -> checkOutput format output)
+        |> Result.bind (fun _ ->
+            use _noGrad = torch.no_grad ()
+            use _scope = torch.NewDisposeScope()
+            let part = firstLayers layers checkpoint
+            let full = Path.GetFullPath output |> Path.TrimEndingDirectorySeparator
+
+            match overflows part.Weights, format with
+            | [], ExportFormat.HuggingFace -> HuggingFaceExport.write full part
+            | [], ExportFormat.Gguf -> GgufExport.write (nameOf checkpoint layers) full part
+            | faults, _ -> Error faults
+            |> Result.map (fun (struct (tensors, remarks)) -> {
+                Format = format
+                Dtype = checkpoint.Weights.Dtype
+                Layers = layers
+                Tensors = tensors
+                Bytes = bytesOf full
+                Output = output
+                Remarks = remarks
+            }))

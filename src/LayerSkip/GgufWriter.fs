@@ -1,0 +1,127 @@
+namespace LayerSkip
+
+open System.IO
+open System.Text
+open TorchSharp
+
+/// A tensor to write, whose values are made when its turn comes.
+[<NoEquality; NoComparison>]
+type internal GgufItem = {
+    /// llama.cpp's.
+    Name: string
+    /// Slowest dimension first, as everywhere but in the file.
+    Shape: int64[]
+    Dtype: Dtype
+    /// In any dtype, on any device; the writer's scope frees it.
+    Values: unit -> Tensor
+}
+
+/// GGUF files, version 3.
+[<RequireQualifiedAccess>]
+module internal GgufWriter =
+    let private alignment = 32L
+
+    let private aligned (size: int64) = (size + alignment - 1L) / alignment * alignment
+
+    let unsupportedDtype = LayerSkipError.Unsupported("GGUF with f64 weights", "use --dtype f32, f16 or bf16")
+
+    /// ggml's number of a dtype that llama.cpp computes with.
+    let private tryKind (dtype: Dtype) : uint32 option =
+        match dtype with
+        | Dtype.F32 -> Some 0u
+        | Dtype.F16 -> Some 1u
+        | Dtype.BF16 -> Some 30u
+        | Dtype.F64 -> None
+
+    let private size (item: GgufItem) = Array.fold (*) (int64 (Dtype.bytes item.Dtype)) item.Shape
+
+    let private text (out: BinaryWriter) (value: string) =
+        let bytes = Encoding.UTF8.GetBytes value
+        out.Write(uint64 bytes.Length)
+        out.Write bytes
+
+    let private items (out: BinaryWriter) (kind: uint32) (values: 'T[]) (write: 'T -> unit) =
+        out.Write 9u
+        out.Write kind
+        out.Write(uint64 values.Length)
+        Array.iter write values
+
+    /// llama.cpp asks for uint32 where it reads a number, and int32 where it reads a list of them.
+    let private value (out: BinaryWriter) (value: GgufValue) =
+        match value with
+        | GgufValue.Int number when 0L <= number && number <= 0xFFFFFFFFL ->
+            out.Write 4u
+            out.Write(uint32 number)
+        | GgufValue.Int number ->
+            out.Write 11u
+            out.Write number
+        | GgufValue.Float number ->
+            out.Write 6u
+            out.Write(float32 number)
+        | GgufValue.Bool flag ->
+            out.Write 7u
+            out.Write flag
+        | GgufValue.Text words ->
+            out.Write 8u
+            text out words
+        | GgufValue.Ints numbers when numbers |> Array.forall (fun n -> n = int64 (int32 n)) ->
+            items out 5u numbers (fun number -> out.Write(int32 number))
+        | GgufValue.Ints numbers -> items out 11u numbers (fun number -> out.Write number)
+        | GgufValue.Floats numbers -> items out 6u numbers (fun number -> out.Write(float32 number))
+        | GgufValue.Bools flags -> items out 7u flags (fun flag -> out.Write flag)
+        | GgufValue.Texts texts -> items out 8u texts (text out)
+
+    let private header
+        (metadata: (string * GgufValue) list)
+        (tensors: struct (GgufItem * uint32) list)
+        : byte[] =
+        use memory = new MemoryStream()
+        use out = new BinaryWriter(memory)
+        out.Write "GGUF"B
+        out.Write 3u
+        out.Write(uint64 tensors.Length)
+        out.Write(uint64 metadata.Length)
+
+        for key, entry in metadata do
+            text out key
+            value out entry
+
+        let mutable offset = 0L
+
+        for struct (item, kind) in tensors do
+            text out item.Name
+            out.Write(uint32 item.Shape.Length)
+            Array.rev item.Shape |> Array.iter (uint64 >> out.Write)
+            out.Write kind
+            out.Write(uint64 offset)
+            offset <- aligned (offset + size item)
+
+        memory.ToArray()
+
+    let private pad (file: FileStream) =
+        file.Write(Array.zeroCreate<byte>(int (aligned file.Position - file.Position)))
+
+    /// One tensor at a time is in memory beside what the items hold.
+    let write
+        (path: string)
+        (metadata: (string * GgufValue) list)
+        (tensors: GgufItem list)
+        : Result<unit, LayerSkipError list> =
+        let known = [
+            for item in tensors do
+                match tryKind item.Dtype with
+                | Some kind -> struct (item, kind)
+                | None -> ()
+        ]
+
+        if known.Length < tensors.Length then
+            Error [ unsupportedDtype ]
+        else
+            FileWriter.replace path (fun file ->
+                file.Write(header metadata known)
+                pad file
+
+                for item in tensors do
+                    use _scope = torch.NewDisposeScope()
+                    FileWriter.tensor file (item.Values().to_type(Dtype.scalarType item.Dtype))
+                    pad file)

@@ -1,0 +1,204 @@
+namespace LayerSkip
+
+open System
+open System.Globalization
+open System.IO
+open System.Text.Json
+
+/// config.json as transformers reads it, in the spelling of its version 4, which version 5 reads too.
+[<RequireQualifiedAccess>]
+module internal HuggingFaceConfig =
+    /// Meta's numbers of llama3 scaling, from the divisors that llama.cpp keeps in their place.
+    let private asLlama3 (config: LlamaConfig) (divisors: float[]) : RopeScaling option =
+        let angles scaling =
+            let struct (angles, _) = Rope.frequencies { config with RopeScaling = scaling }
+            angles
+
+        let agree scaling =
+            Array.forall2
+                (fun a b -> abs (a / b - 1.0) < 1e-6)
+                (angles scaling)
+                (angles (RopeScaling.Divided divisors))
+
+        let originals = [ for power in 4..20 -> 1 <<< power ]
+
+        RopeScaling.Default
+        :: [
+            for original in originals -> RopeScaling.Llama3(Array.max divisors, 1.0, 4.0, original)
+        ]
+        |> List.tryFind agree
+
+    /// The configuration with divisors as numbers again; an error where transformers has no name for what it says.
+    let expressible (config: LlamaConfig) : Result<LlamaConfig, LayerSkipError list> =
+        let without part =
+            LayerSkipError.Unsupported(
+                $"a Hugging Face {Family.name config.Family} with {part}",
+                "use --format gguf"
+            )
+
+        let isLlama = config.Family = Family.Llama
+        let isQwen3 = config.Family = Family.Qwen3
+        let windows = config.Windows |> Array.distinct
+
+        let hasWindows =
+            match config.Family with
+            | Family.Llama -> windows = [| None |]
+            | Family.Mistral -> windows.Length = 1
+            | Family.Qwen2
+            | Family.Qwen3 -> (Array.choose id windows).Length < 2
+
+        let hasQkvBias =
+            match config.Family with
+            | Family.Llama
+            | Family.Qwen3 -> config.QkvBias = config.OutputBias
+            | Family.Mistral -> not config.QkvBias
+            | Family.Qwen2 -> config.QkvBias
+
+        let scaling =
+            match config.RopeScaling with
+            | RopeScaling.Divided divisors -> asLlama3 config divisors
+            | scaling -> Some scaling
+
+        let faults = [
+            yield! Check.that hasQkvBias (without "biases of q, k and v as in this model")
+            yield!
+                Check.that
+                    (isLlama || isQwen3 || not config.OutputBias)
+                    (without "a bias of the attention's output")
+            yield! Check.that (isLlama || not config.MlpBias) (without "biases of the MLP")
+            yield! Check.that (config.QkNorm = isQwen3) (without "or without norms of q and k, as this model")
+            yield! Check.that hasWindows (without "sliding windows as in this model")
+            yield! Check.that scaling.IsSome (without "these divisors of rotary angles")
+        ]
+
+        Check.all faults { config with RopeScaling = defaultArg scaling RopeScaling.Default }
+
+    let private architecture (family: Family) =
+        match family with
+        | Family.Llama -> "LlamaForCausalLM"
+        | Family.Mistral -> "MistralForCausalLM"
+        | Family.Qwen2 -> "Qwen2ForCausalLM"
+        | Family.Qwen3 -> "Qwen3ForCausalLM"
+
+    let private torchDtype (dtype: Dtype) =
+        match dtype with
+        | Dtype.F64 -> "float64"
+        | Dtype.F32 -> "float32"
+        | Dtype.F16 -> "float16"
+        | Dtype.BF16 -> "bfloat16"
+
+    let private intOrNull (json: Utf8JsonWriter) (name: string) (value: int option) =
+        match value with
+        | Some value -> json.WriteNumber(name, value)
+        | None -> json.WriteNull name
+
+    /// A number, a list, or null: as transformers has it.
+    let ids (json: Utf8JsonWriter) (name: string) (values: int[]) : unit =
+        match values with
+        | [||]
+        | [| _ |] -> intOrNull json name (Array.tryHead values)
+        | values ->
+            json.WriteStartArray name
+            Array.iter (fun (value: int) -> json.WriteNumberValue value) values
+            json.WriteEndArray()
+
+    /// transformers warns of a whole number where it expects a float: 10000.0.
+    let private float (json: Utf8JsonWriter) (name: string) (value: float) =
+        let digits = value.ToString("R", CultureInfo.InvariantCulture)
+        let isWhole = digits |> Seq.forall (fun c -> Char.IsAsciiDigit c || c = '-')
+        json.WritePropertyName name
+        json.WriteRawValue(if isWhole then digits + ".0" else digits)
+
+    let private scaling (json: Utf8JsonWriter) (scaling: RopeScaling) =
+        let object (kind: string) write =
+            json.WriteStartObject "rope_scaling"
+            json.WriteString("rope_type", kind)
+            write ()
+            json.WriteEndObject()
+
+        match scaling with
+        | RopeScaling.Default
+        | RopeScaling.Divided _ -> json.WriteNull "rope_scaling"
+        | RopeScaling.Linear factor -> object "linear" (fun () -> float json "factor" factor)
+        | RopeScaling.Llama3(factor, low, high, original) ->
+            object "llama3" (fun () ->
+                float json "factor" factor
+                float json "low_freq_factor" low
+                float json "high_freq_factor" high
+                json.WriteNumber("original_max_position_embeddings", original))
+        | RopeScaling.Yarn yarn ->
+            object "yarn" (fun () ->
+                float json "factor" yarn.Factor
+                json.WriteNumber("original_max_position_embeddings", yarn.Original)
+                float json "beta_fast" yarn.BetaFast
+                float json "beta_slow" yarn.BetaSlow
+                float json "attention_factor" yarn.AttentionFactor
+
+                if not yarn.Truncate then
+                    json.WriteBoolean("truncate", false))
+
+    let private windows (json: Utf8JsonWriter) (windows: int option[]) =
+        let first = windows |> Array.tryFindIndex Option.isSome
+        json.WriteBoolean("use_sliding_window", first.IsSome)
+        json.WriteNumber("max_window_layers", defaultArg first windows.Length)
+        json.WriteStartArray "layer_types"
+
+        for window in windows do
+            json.WriteStringValue(
+                if window.IsSome then
+                    "sliding_attention"
+                else
+                    "full_attention"
+            )
+
+        json.WriteEndArray()
+
+    /// A JSON object over several lines.
+    let json (write: Utf8JsonWriter -> unit) : byte[] =
+        use memory = new MemoryStream()
+        using (new Utf8JsonWriter(memory, JsonWriterOptions(Indented = true))) (fun json ->
+            json.WriteStartObject()
+            write json
+            json.WriteEndObject())
+        memory.WriteByte(byte '\n')
+        memory.ToArray()
+
+    /// Of an expressible configuration.
+    let bytes (dtype: Dtype) (config: LlamaConfig) : byte[] =
+        json (fun json ->
+            json.WriteStartArray "architectures"
+            json.WriteStringValue(architecture config.Family)
+            json.WriteEndArray()
+            json.WriteString("model_type", Family.name config.Family)
+            json.WriteString("torch_dtype", torchDtype dtype)
+            json.WriteNumber("vocab_size", config.Vocabulary)
+            json.WriteNumber("hidden_size", config.Hidden)
+            json.WriteNumber("intermediate_size", config.Intermediate)
+            json.WriteNumber("num_hidden_layers", config.Layers)
+            json.WriteNumber("num_attention_heads", config.Heads)
+            json.WriteNumber("num_key_value_heads", config.KvHeads)
+            json.WriteNumber("head_dim", config.HeadDim)
+            json.WriteString("hidden_act", "silu")
+            json.WriteNumber("max_position_embeddings", config.Context)
+            float json "rms_norm_eps" config.NormEps
+            float json "rope_theta" config.RopeTheta
+            scaling json config.RopeScaling
+            json.WriteBoolean("tie_word_embeddings", config.TiedHead)
+            intOrNull json "bos_token_id" config.Bos
+            ids json "eos_token_id" config.StopIds
+
+            match config.Family with
+            | Family.Llama ->
+                json.WriteBoolean("attention_bias", config.QkvBias)
+                json.WriteBoolean("mlp_bias", config.MlpBias)
+            | Family.Qwen3 -> json.WriteBoolean("attention_bias", config.QkvBias)
+            | Family.Mistral
+            | Family.Qwen2 -> ()
+
+            match config.Family with
+            | Family.Llama -> ()
+            | Family.Mistral -> intOrNull json "sliding_window" (Array.tryPick id config.Windows)
+            | Family.Qwen2
+            | Family.Qwen3 ->
+                intOrNull json "sliding_window" (Array.tryPick id config.Windows)
+                windows json config.Windows)

@@ -1,0 +1,91 @@
+namespace LayerSkip
+
+open System.IO
+
+/// A model as a Hugging Face folder.
+[<RequireQualifiedAccess>]
+module internal HuggingFaceExport =
+    let private tokenizerFiles = [
+        "tokenizer.json"
+        "tokenizer.model"
+        "tokenizer_config.json"
+        "special_tokens_map.json"
+        "added_tokens.json"
+        "vocab.json"
+        "merges.txt"
+        "chat_template.jinja"
+    ]
+
+    /// The folder whose tokenizer files are the model's: its own; beside a .gguf file, where the vocabulary is the same.
+    let private tokenizerFolder (checkpoint: Checkpoint) : string option =
+        if Directory.Exists checkpoint.Path then
+            Some checkpoint.Path
+        else
+            let folder = Path.GetDirectoryName(Path.GetFullPath checkpoint.Path)
+
+            match checkpoint.Tokenizer, Tokenizer.tryLoad folder with
+            // A GGUF file's vocabulary may be padded to the model's.
+            | Some own, Ok(Some beside) when Array.truncate beside.Pieces.Length own.Pieces = beside.Pieces ->
+                Some folder
+            | _ -> None
+
+    let private copyTokenizer (source: string) (target: string) =
+        for name in tokenizerFiles do
+            let file = Path.Combine(source, name)
+
+            if File.Exists file then
+                // No copy of the file's rights: a read-only source must not make a read-only folder.
+                File.WriteAllBytes(Path.Combine(target, name), File.ReadAllBytes file)
+
+    let private generationConfig (checkpoint: Checkpoint) : byte[] =
+        HuggingFaceConfig.json (fun json ->
+            checkpoint.Config.Bos |> Option.iter (fun bos -> json.WriteNumber("bos_token_id", bos))
+            HuggingFaceConfig.ids json "eos_token_id" checkpoint.StopIds
+
+            match checkpoint.Recommended with
+            | Some(exit, length) ->
+                json.WriteNumber("assistant_early_exit", exit)
+                json.WriteNumber("num_assistant_tokens", length)
+            | None -> ())
+
+    let private fill (folder: string) (config: LlamaConfig) (checkpoint: Checkpoint) =
+        let inside name = Path.Combine(folder, name)
+        File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
+        File.WriteAllBytes(inside "generation_config.json", generationConfig checkpoint)
+        tokenizerFolder checkpoint |> Option.iter (fun source -> copyTokenizer source folder)
+        let tensors = Weights.named checkpoint.Weights
+
+        // transformers refuses a file that does not say whose it is.
+        SafetensorsWriter.write (inside "model.safetensors") (Map [ "format", "pt" ]) tensors
+        |> Result.map (fun () -> tensors.Length)
+
+    let private remarks (checkpoint: Checkpoint) = [
+        if checkpoint.Tokenizer.IsSome && (tokenizerFolder checkpoint).IsNone then
+            "the folder has no tokenizer: a GGUF file's own is not written as tokenizer.json; copy the files of the model that it was made from"
+    ]
+
+    /// Fills a folder beside `path`, and moves it into place; the number of tensors, and what to tell the user.
+    let write
+        (path: string)
+        (checkpoint: Checkpoint)
+        : Result<struct (int * string list), LayerSkipError list> =
+        HuggingFaceConfig.expressible checkpoint.Config
+        |> Result.bind (fun config ->
+            let unfinished = FileWriter.beside path
+
+            try
+                try
+                    Directory.CreateDirectory unfinished |> ignore
+
+                    fill unfinished config checkpoint
+                    |> Result.map (fun tensors ->
+                        if Directory.Exists path then
+                            Directory.Delete path
+
+                        Directory.Move(unfinished, path)
+                        struct (tensors, remarks checkpoint))
+                finally
+                    if Directory.Exists unfinished then
+                        Directory.Delete(unfinished, true)
+            with e when (MappedFile.fault e).IsSome ->
+                Error [ FileWriter.fault path e ])
