@@ -9,17 +9,18 @@ internal static unsafe class Attention<V, L>
     where L : struct, ILanes<V>
 {
     /// <summary>
-    /// softmax(scale q K^T) V over positions `first` to `last` - 1: keys and values [position; dim], the result [dim].
+    /// softmax(scale q K^T) V, times a power of two, over positions `first` to `last` - 1: keys and values [position; dim], the result [dim].
     /// `scores` has room for `last` - `first` numbers and a vector more.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void One(
-        float* query, float* keys, float* values, int first, int last, int dim, float scale, float* scores, float* to)
+        float* query, float* keys, float* values, int first, int last, int dim, float scale, float size, float* scores,
+        float* to)
     {
         int count = last - first;
         Scores(query, keys + ((nint)first * dim), count, dim, scale, scores);
         float total = Exponentials(scores, count);
-        Mix(scores, values + ((nint)first * dim), count, dim, 1f / total, to);
+        Mix(scores, values + ((nint)first * dim), count, dim, size / total, to);
     }
 
     private static void Scores(float* query, float* keys, int count, int dim, float scale, float* scores)

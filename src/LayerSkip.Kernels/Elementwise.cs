@@ -8,9 +8,9 @@ internal static unsafe class Elementwise<V, L>
     where V : struct
     where L : struct, ILanes<V>
 {
-    /// <summary>x / rms(x) * weight.</summary>
+    /// <summary>x / rms(x) * weight, times a power of two.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    internal static void RmsNorm(float* x, float* weight, float* to, int count, float eps)
+    internal static void RmsNorm(float* x, float* weight, float* to, int count, float eps, float size)
     {
         V a = default, b = default;
         int i = 0;
@@ -30,7 +30,7 @@ internal static unsafe class Elementwise<V, L>
             sum += x[i] * x[i];
         }
 
-        float scale = 1f / MathF.Sqrt((sum / count) + eps);
+        float scale = 1f / MathF.Sqrt((sum / count) + eps) * size;
         var scales = L.Broadcast(scale);
 
         for (i = 0; i <= count - L.Count; i += L.Count)
@@ -66,10 +66,11 @@ internal static unsafe class Elementwise<V, L>
         }
     }
 
-    /// <summary>gate = silu(gate) * up.</summary>
+    /// <summary>gate = silu(gate) * up, times a power of two.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    internal static void SwiGlu(float* gate, float* up, int count)
+    internal static void SwiGlu(float* gate, float* up, int count, float size)
     {
+        var sizes = L.Broadcast(size);
         var one = L.Broadcast(1f);
         V zero = default;
         int i = 0;
@@ -78,12 +79,12 @@ internal static unsafe class Elementwise<V, L>
         {
             var g = L.Load(gate + i);
             var silu = L.Divide(g, L.Add(one, L.Exp(L.Subtract(zero, g))));
-            L.Store(gate + i, L.Multiply(silu, L.Load(up + i)));
+            L.Store(gate + i, L.Multiply(silu, L.Multiply(L.Load(up + i), sizes)));
         }
 
         for (; i < count; i++)
         {
-            gate[i] = gate[i] / (1f + MathF.Exp(-gate[i])) * up[i];
+            gate[i] = gate[i] / (1f + MathF.Exp(-gate[i])) * (up[i] * size);
         }
     }
 

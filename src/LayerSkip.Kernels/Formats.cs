@@ -16,9 +16,18 @@ internal unsafe interface IFormat<V>
 {
     static abstract int Bytes { get; }
 
-    /// <summary>The vector that starts at element <paramref name="at"/>.</summary>
+    /// <summary>
+    /// What the weights of a vector are too small by, as two powers of two: inputs of a product are multiplied by the
+    /// first, its sums by the second. Both are exact, and cheaper than a product for each weight.
+    /// </summary>
+    static abstract float InputScale { get; }
+
+    static abstract float SumScale { get; }
+
+    /// <summary>The vector that starts at element <paramref name="at"/>, over both scales.</summary>
     static abstract V Load(byte* weights, int at);
 
+    /// <summary>One element, as it is.</summary>
     static abstract float One(byte* weights, int at);
 }
 
@@ -27,6 +36,10 @@ internal readonly unsafe struct Float32<V, L> : IFormat<V>
     where L : struct, ILanes<V>
 {
     public static int Bytes => 4;
+
+    public static float InputScale => 1f;
+
+    public static float SumScale => 1f;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load(byte* weights, int at) => L.Load((float*)weights + at);
@@ -40,6 +53,10 @@ internal readonly unsafe struct Float16<V, L> : IFormat<V>
 {
     public static int Bytes => 2;
 
+    public static float InputScale => Half16.HalfScale;
+
+    public static float SumScale => Half16.HalfScale;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load(byte* weights, int at) => L.LoadF16((ushort*)weights + at);
 
@@ -52,6 +69,10 @@ internal readonly unsafe struct Float16ByIntegers<V, L> : IFormat<V>
 {
     public static int Bytes => 2;
 
+    public static float InputScale => 1f;
+
+    public static float SumScale => 1f;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load(byte* weights, int at) => L.LoadF16ByIntegers((ushort*)weights + at);
 
@@ -63,6 +84,10 @@ internal readonly unsafe struct BFloat16<V, L> : IFormat<V>
     where L : struct, ILanes<V>
 {
     public static int Bytes => 2;
+
+    public static float InputScale => 1f;
+
+    public static float SumScale => 1f;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load(byte* weights, int at) => L.LoadBF16((ushort*)weights + at);

@@ -55,11 +55,24 @@ public static class KernelForms
     {
         public DecoderPass CreatePass(DecoderShape shape, DecoderMemory memory) => new DecoderPass<V, L, W>(shape, memory);
 
-        public void Product(nint weights, int inner, nint x, nint y, int rows, int outs) =>
+        public void Product(nint weights, int inner, nint x, nint y, int rows, int outs)
+        {
+            float* input = (float*)x;
+
+            if (W.InputScale != 1f)
+            {
+                input = ThreadRoom.Scores.Of((long)rows * inner);
+
+                for (int i = 0; i < rows * inner; i++)
+                {
+                    input[i] = ((float*)x)[i] * W.InputScale;
+                }
+            }
+
             Products<V, L, W>.Run(
                 (byte*)weights,
                 inner,
-                (float*)x,
+                input,
                 inner,
                 (float*)y,
                 outs,
@@ -67,6 +80,7 @@ public static class KernelForms
                 0,
                 outs,
                 ThreadRoom.Widened.Of(Math.Max(3L * inner, Products<V, L, W>.WidenedFloats)));
+        }
 
         public void Attention(nint query, nint keys, nint values, int first, int last, int dim, float scale, nint to) =>
             Attention<V, L>.One(
@@ -77,6 +91,7 @@ public static class KernelForms
                 last,
                 dim,
                 scale,
+                1f,
                 ThreadRoom.Scores.Of(last - first),
                 (float*)to);
     }

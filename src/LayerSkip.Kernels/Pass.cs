@@ -70,6 +70,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     public override void Embed(ReadOnlySpan<int> ids, nint hidden)
     {
         float* to = (float*)hidden;
+        V input = L.Broadcast(W.InputScale), sum = L.Broadcast(W.SumScale);
 
         foreach (int id in ids)
         {
@@ -78,7 +79,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
 
             for (; i <= shape.Hidden - L.Count; i += L.Count)
             {
-                L.Store(to + i, W.Load(row, i));
+                L.Store(to + i, L.Multiply(L.Multiply(W.Load(row, i), input), sum));
             }
 
             for (; i < shape.Hidden; i++)
@@ -136,7 +137,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private void NormRow(int row)
     {
         nint at = (nint)row * shape.Hidden;
-        Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, shape.Hidden, shape.NormEps);
+        Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, shape.Hidden, shape.NormEps, W.InputScale);
     }
 
     /// <summary>How many outputs a part of a product takes.</summary>
@@ -216,7 +217,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
 
             if (weight != 0)
             {
-                Elementwise<V, L>.RmsNorm(own, (float*)weight, own, dim, shape.NormEps);
+                Elementwise<V, L>.RmsNorm(own, (float*)weight, own, dim, shape.NormEps, 1f);
             }
 
             Elementwise<V, L>.Rotate(own, cos, sin, dim);
@@ -254,7 +255,8 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             int first = window > 0 ? Math.Max(0, last - window) : 0;
             float* q = qkv.Pointer + ((nint)row * shape.QkvRows) + ((nint)head * dim);
             float* to = mixed.Pointer + ((((nint)row * shape.Heads) + head) * dim);
-            Attention<V, L>.One(q, keys + kv, values + kv, first, last, dim, scale, ThreadRoom.Scores.Of(last - first), to);
+            float* scores = ThreadRoom.Scores.Of(last - first);
+            Attention<V, L>.One(q, keys + kv, values + kv, first, last, dim, scale, W.InputScale, scores, to);
         }
     }
 
@@ -290,7 +292,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
                 Elementwise<V, L>.AddTo(up, bias + outs + from, null, to - from);
             }
 
-            Elementwise<V, L>.SwiGlu(g, up, to - from);
+            Elementwise<V, L>.SwiGlu(g, up, to - from, W.InputScale);
         }
     }
 }

@@ -16,7 +16,7 @@ internal static unsafe class Products<V, L, W>
 
     /// <summary>
     /// Rows of x [rows; k] times outputs `first` to `last` of weights [outs; k]: y[r * yStride + o].
-    /// `widened` has room for <see cref="WidenedFloats"/> numbers or three weight rows, whichever is more.
+    /// x is multiplied by the format's input scale already. `widened` has room for <see cref="WidenedFloats"/> numbers or three weight rows, whichever is more.
     /// </summary>
     internal static void Run(
         byte* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int first, int last, float* widened)
@@ -53,12 +53,12 @@ internal static unsafe class Products<V, L, W>
 
         for (; i <= count - L.Count; i += L.Count)
         {
-            L.Store(to + i, W.Load(source, i));
+            L.Store(to + i, L.Multiply(W.Load(source, i), L.Broadcast(W.SumScale)));
         }
 
         for (; i < count; i++)
         {
-            to[i] = W.One(source, i);
+            to[i] = W.One(source, i) / W.InputScale;
         }
     }
 
@@ -153,7 +153,7 @@ internal static unsafe class Products<V, L, W>
 
                 for (int i = steps; i < k; i++)
                 {
-                    sum += W.One(w, i) * row[i];
+                    sum += W.One(w, i) / W.InputScale * row[i];
                 }
 
                 y[(r * (nint)yStride) + o] = sum;

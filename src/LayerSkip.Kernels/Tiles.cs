@@ -9,7 +9,10 @@ namespace LayerSkip.Kernels;
 /// of multiply-adds over k, lane by lane, added up at the end in one order: so neither the tile that a sum falls in
 /// nor the rows beside it change its bits.
 /// </summary>
-/// <remarks>Element (r, o) goes to y[r * yStride + o]; `steps` counts elements and is a multiple of the lanes.</remarks>
+/// <remarks>
+/// Element (r, o) goes to y[r * yStride + o]; `steps` counts elements and is a multiple of the lanes. x is multiplied by
+/// the format's input scale already.
+/// </remarks>
 internal static unsafe class Tiles<V, L, W>
     where V : struct
     where L : struct, ILanes<V>
@@ -36,8 +39,8 @@ internal static unsafe class Tiles<V, L, W>
             a7 = L.MultiplyAdd(W.Load(w4 + (3 * wStride), k), v, a7);
         }
 
-        L.Sum4(a0, a1, a2, a3).Store(y);
-        L.Sum4(a4, a5, a6, a7).Store(y + 4);
+        Sum(a0, a1, a2, a3).Store(y);
+        Sum(a4, a5, a6, a7).Store(y + 4);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -65,8 +68,8 @@ internal static unsafe class Tiles<V, L, W>
             b3 = L.MultiplyAdd(u, v1, b3);
         }
 
-        L.Sum4(a0, a1, a2, a3).Store(y);
-        L.Sum4(b0, b1, b2, b3).Store(y + yStride);
+        Sum(a0, a1, a2, a3).Store(y);
+        Sum(b0, b1, b2, b3).Store(y + yStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -100,9 +103,9 @@ internal static unsafe class Tiles<V, L, W>
             c3 = L.MultiplyAdd(u, v2, c3);
         }
 
-        L.Sum4(a0, a1, a2, a3).Store(y);
-        L.Sum4(b0, b1, b2, b3).Store(y + yStride);
-        L.Sum4(c0, c1, c2, c3).Store(y + (2 * yStride));
+        Sum(a0, a1, a2, a3).Store(y);
+        Sum(b0, b1, b2, b3).Store(y + yStride);
+        Sum(c0, c1, c2, c3).Store(y + (2 * yStride));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -137,9 +140,9 @@ internal static unsafe class Tiles<V, L, W>
             d2 = L.MultiplyAdd(u2, v, d2);
         }
 
-        Down4(L.Sum4(a0, b0, c0, d0), y, yStride);
-        Down4(L.Sum4(a1, b1, c1, d1), y + 1, yStride);
-        Down4(L.Sum4(a2, b2, c2, d2), y + 2, yStride);
+        Down4(Sum(a0, b0, c0, d0), y, yStride);
+        Down4(Sum(a1, b1, c1, d1), y + 1, yStride);
+        Down4(Sum(a2, b2, c2, d2), y + 2, yStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -174,9 +177,9 @@ internal static unsafe class Tiles<V, L, W>
             e1 = L.MultiplyAdd(u1, v, e1);
         }
 
-        Down4(L.Sum4(a0, b0, c0, d0), y, yStride);
-        Down4(L.Sum4(a1, b1, c1, d1), y + 1, yStride);
-        L.Sum4(e0, e1, e0, e1).GetLower().Store(y + (4 * yStride));
+        Down4(Sum(a0, b0, c0, d0), y, yStride);
+        Down4(Sum(a1, b1, c1, d1), y + 1, yStride);
+        Sum(e0, e1, e0, e1).GetLower().Store(y + (4 * yStride));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -215,9 +218,9 @@ internal static unsafe class Tiles<V, L, W>
             f1 = L.MultiplyAdd(u1, v, f1);
         }
 
-        Down4(L.Sum4(a0, b0, c0, d0), y, yStride);
-        Down4(L.Sum4(a1, b1, c1, d1), y + 1, yStride);
-        var last = L.Sum4(e0, e1, f0, f1);
+        Down4(Sum(a0, b0, c0, d0), y, yStride);
+        Down4(Sum(a1, b1, c1, d1), y + 1, yStride);
+        var last = Sum(e0, e1, f0, f1);
         last.GetLower().Store(y + (4 * yStride));
         last.GetUpper().Store(y + (5 * yStride));
     }
@@ -233,8 +236,11 @@ internal static unsafe class Tiles<V, L, W>
             a = L.MultiplyAdd(W.Load(w, k), L.Load(x + k), a);
         }
 
-        return L.Sum4(a, a, a, a).ToScalar();
+        return Sum(a, a, a, a).ToScalar();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> Sum(V a, V b, V c, V d) => L.Sum4(a, b, c, d) * W.SumScale;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Down4(Vector128<float> values, float* y, int yStride)
