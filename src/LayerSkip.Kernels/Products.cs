@@ -8,8 +8,14 @@ internal static unsafe class Products<V, L, W>
     where L : struct, ILanes<V>
     where W : struct, IFormat<V>
 {
+    /// <summary>The most rows of a tile that reads each weight once.</summary>
+    private const int FewRows = 6;
+
     /// <summary>From so many rows on, 16-bit weights are widened once for all of them.</summary>
-    private const int ManyRows = 7;
+    private const int ManyRows = 17;
+
+    /// <summary>Bytes of weights that stay near while several tiles pass over them.</summary>
+    private const int NearBytes = 32 * 1024;
 
     /// <summary>Floats of widened weights that stay near the core while every row passes over them.</summary>
     internal const int WidenedFloats = 24 * 1024;
@@ -21,9 +27,15 @@ internal static unsafe class Products<V, L, W>
     internal static void Run(
         byte* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int first, int last, float* widened)
     {
-        if (rows < ManyRows)
+        if (rows <= FewRows)
         {
             Few(weights, k, x, xStride, y, yStride, rows, first, last);
+            return;
+        }
+
+        if (rows < ManyRows)
+        {
+            Several(weights, k, x, xStride, y, yStride, rows, first, last);
             return;
         }
 
@@ -59,6 +71,25 @@ internal static unsafe class Products<V, L, W>
         for (; i < count; i++)
         {
             to[i] = W.One(source, i) / W.InputScale;
+        }
+    }
+
+    /// <summary>Four rows after four, and the last few, over as many outputs as stay near.</summary>
+    private static void Several(
+        byte* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int first, int last)
+    {
+        int near = Math.Max(12, NearBytes / (k * W.Bytes) / 12 * 12);
+
+        for (int from = first; from < last; from += near)
+        {
+            int to = Math.Min(last, from + near), row = 0;
+
+            while (row < rows)
+            {
+                int group = rows - row > FewRows ? 4 : rows - row;
+                Few(weights, k, x + (row * (nint)xStride), xStride, y + (row * (nint)yStride), yStride, group, from, to);
+                row += group;
+            }
         }
     }
 
