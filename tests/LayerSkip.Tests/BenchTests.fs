@@ -1,0 +1,148 @@
+module LayerSkip.Tests.BenchTests
+
+open System
+open System.Diagnostics
+open System.IO
+open Expecto
+open LayerSkip
+open LayerSkip.Tests.CliSupport
+open LayerSkip.Tests.FileSupport
+
+Backend.ensure ()
+
+let private shape = "hidden=32,layers=6,heads=4,kv-heads=2,intermediate=64,vocab=96"
+let private quick = [ "--runs"; "2"; "--max-new-tokens"; "24" ]
+
+let private resident () =
+    GC.Collect()
+    GC.WaitForPendingFinalizers()
+    use me = Process.GetCurrentProcess()
+    me.WorkingSet64
+
+[<Tests>]
+let tests =
+    testSequenced
+    <| testList "bench" [
+        testCase "--json has what the contract names, and its ratios are those of its times" (fun () ->
+            let report =
+                json ([ "bench"; "--shape"; shape; "--exit-layer"; "2"; "--draft-length"; "3" ] @ quick)
+            let number (path: string) =
+                (path.Split '.'
+                 |> Array.fold (fun (e: Text.Json.JsonElement) name -> e.GetProperty name) report)
+                    .GetDouble()
+
+            Expect.equal ((report.GetProperty "dtype").GetString()) "bf16" "16-bit weights"
+            Expect.equal
+                (number "runs", number "self_speculative.exit_layer", number "self_speculative.draft_length")
+                (2.0, 2.0, 3.0)
+                "as asked"
+            Expect.isGreaterThan (number "read_bandwidth_gb_s") 0.1 "bandwidth"
+            Expect.equal (number "prefill.tokens") 512.0 "prefill"
+
+            for key in
+                [
+                    "prefill.tokens_per_second"
+                    "autoregressive.gb_s"
+                    "autoregressive.ms_per_token.p5"
+                    "autoregressive.ms_per_token.p95"
+                    "autoregressive.ttft_ms.median"
+                    "autoregressive.latency_ms.p95"
+                    "self_speculative.predicted_ms_per_token"
+                    "self_speculative.split_ms.head"
+                    "pass_ms.2"
+                    "pass_ms.8"
+                ] do
+                Expect.isGreaterThanOrEqual (number key) 0.0 key
+
+            let close a b = abs (a - b) <= 0.02 * (abs a + abs b) + 0.02
+            Expect.isTrue
+                (close
+                    (number "ratio")
+                    (number "autoregressive.ms_per_token.median"
+                     / number "self_speculative.ms_per_token.median"))
+                "ratio"
+            Expect.isTrue
+                (close (number "verify_rows_ratio") (number "pass_ms.5" / number "pass_ms.1"))
+                "rows ratio")
+
+        testCase "--accept-rate decides what is accepted, and --identity-after accepts everything" (fun () ->
+            let acceptance options =
+                let report =
+                    json (
+                        [ "bench"; "--shape"; shape; "--exit-layer"; "2"; "--draft-length"; "3" ]
+                        @ quick
+                        @ options
+                    )
+                Expect.isTrue
+                    ((report.GetProperty "same_text").GetBoolean())
+                    "the text is the whole model's all the same"
+                ((report.GetProperty "self_speculative").GetProperty "draft_acceptance_rate").GetDouble()
+
+            Expect.equal (acceptance [ "--accept-rate"; "0" ]) 0.0 "none"
+            Expect.equal (acceptance [ "--accept-rate"; "1" ]) 1.0 "all"
+            Expect.equal (acceptance [ "--identity-after"; "2" ]) 1.0 "agreement"
+            let half = acceptance [ "--accept-rate"; "0.5"; "--max-new-tokens=200" ]
+            // Of three drafts (0.5 + 0.25 + 0.125) / 3 are kept.
+            Expect.isTrue (half > 0.15 && half < 0.45) $"{half}")
+
+        testCase "bad options are one line and exit code 2" (fun () ->
+            for options, part in
+                [
+                    [ "--shape"; "hidden=32" ], "lacks"
+                    [ "--shape"; shape + ",depth=3" ], "depth=3"
+                    [ "--shape"; "hidden=x,layers=2,heads=1,kv-heads=1,intermediate=8,vocab=8" ],
+                    "whole number"
+                    [ "--shape"; "hidden=30,layers=2,heads=4,kv-heads=2,intermediate=8,vocab=8" ], "heads"
+                    [ "--shape"; "hidden=32,layers=2,heads=4,kv-heads=3,intermediate=8,vocab=8" ], "kv-heads"
+                    [ "--shape"; shape + ",vocab=9" ], "twice"
+                    [ "--shape"; shape; "--accept-rate"; "1.5" ], "accept-rate"
+                    [ "--shape"; shape; "--identity-after"; "6" ], "identity-after"
+                    [ "--shape"; shape; "--exit-layer"; "6" ], "exit layer"
+                    [ "--shape"; shape; "--runs"; "0" ], "runs"
+                    [ "--shape"; shape; "--draft-length"; "0" ], "draft-length"
+                    [ "--shape"; shape; "--max-new-tokens"; "1" ], "max-new-tokens"
+                ] do
+                let outcome = cli ("bench" :: options)
+                Expect.equal (outcome.Code, outcome.Out) (2, "") $"{options}: {outcome.Error}"
+                Expect.stringContains outcome.Error part $"{options}"
+                Expect.equal (outcome.Error.TrimEnd().Split('\n').Length) 1 outcome.Error)
+
+        testCase "a load keeps one copy of the weights in memory" (fun () ->
+            withFolder (fun folder ->
+                let config = {
+                    Tiny.config 4000 8 8 4 true with
+                        Hidden = 512
+                        Intermediate = 2048
+                        HeadDim = 64
+                }
+
+                let size =
+                    use weights = Weights.random 1L 0.8 Dtype.BF16 Device.Cpu config
+                    Safetensors.write
+                        (Path.Combine(folder, "model.safetensors"))
+                        Map.empty
+                        (Weights.named weights)
+                    |> Check.getOrRaise
+                    Weights.bytes weights
+
+                let largest = 2L * 512L * 4096L
+                let load () =
+                    let files = Safetensors.openFolder folder |> Check.getOrRaise
+                    let stored = files |> List.collect _.Tensors
+                    let weights = Weights.load Dtype.BF16 Device.Cpu config stored |> Check.getOrRaise
+                    for file in files do
+                        (file :> IDisposable).Dispose()
+                    weights
+
+                // Once before, so that code and libtorch's own buffers are there.
+                (load () :> IDisposable).Dispose()
+                let before = resident ()
+                use weights = load ()
+                let grown = resident () - before
+                Expect.isGreaterThan size 40_000_000L "worth measuring"
+                Expect.isLessThan
+                    (float grown)
+                    (1.3 * float size + float largest)
+                    $"{grown} bytes for {size}"
+                Expect.equal weights.Head.Handle weights.Embedding.Handle "no copy of the tied head"))
+    ]
