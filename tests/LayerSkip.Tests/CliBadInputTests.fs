@@ -19,8 +19,14 @@ let private refuses (words: string list) (arguments: string list) =
     Expect.stringEnds outcome.Error "\n" "a whole line"
     Expect.equal (outcome.Error.Split('\n').Length) 2 outcome.Error
 
+    // A line that can be read: paths and tensor names are long, so no word count.
+    Expect.isLessThan outcome.Error.Length 400 outcome.Error
+
     for word in words do
         Expect.stringContains outcome.Error word "helpful words"
+
+/// How often a text stands in another.
+let private occurrences (part: string) (text: string) = text.Split(part).Length - 1
 
 let private line folder options = [ "generate"; "--model"; folder ] @ options
 
@@ -64,6 +70,20 @@ let models =
             "and "
             " more"
         ]
+        testCase "missing tensors: the folder once, and what to do" (fun () ->
+            withModel (fun folder ->
+                writeModel folder (List.filter (fst >> _.Contains("self_attn")))
+                let outcome = cli (line folder ids)
+                Expect.equal (outcome.Code, occurrences folder outcome.Error) (2, 1) outcome.Error
+                Expect.isLessThan (outcome.Error.Length - folder.Length) 320 outcome.Error
+                Expect.stringContains outcome.Error "the configuration and the weights do not match" "why"))
+        testCase "several faults of a file: its path once" (fun () ->
+            withModel (fun folder ->
+                editConfig "\"vocab_size\": 24, \"hidden_size\": 16" "\"vocab_size\": 0" folder
+                let outcome = cli (line folder ids)
+                Expect.equal (outcome.Code, occurrences folder outcome.Error) (2, 1) outcome.Error
+                Expect.stringContains outcome.Error "\"vocab_size\" is 0" "one"
+                Expect.stringContains outcome.Error "\"hidden_size\" is missing" "another"))
         badTensors "a wrong shape" (replace queries (fun tensor -> tensor.narrow (0L, 0L, 8L))) [
             queries
             "[8, 16]"
@@ -102,7 +122,37 @@ let models =
             "config.json"
             "not found"
         ]
-        badModel "a config.json that is no JSON" (editConfig "{" "{{") [ "config.json"; "not valid JSON" ]
+        badModel "a config.json that is no JSON" (editConfig "{" "{{") [
+            "config.json"
+            "not valid JSON: fault at line 1, byte 2; repair it"
+        ]
+        badModel "an empty config.json" (fun f -> File.WriteAllText(Path.Combine(f, "config.json"), "")) [
+            "config.json"
+            "line 1, byte 1; repair it"
+        ]
+        for key in [ "eos"; "bos" ] do
+            let id = if key = "eos" then 2 else 1
+            badModel
+                $"{key} outside the vocabulary"
+                (editConfig $"\"{key}_token_id\": {id}" $"\"{key}_token_id\": 24")
+                [ "config.json"; $"\"{key}_token_id\" names 24"; "0 to 23" ]
+            badModel
+                $"{key} outside the vocabulary in generation_config.json"
+                (fun f ->
+                    File.WriteAllText(
+                        Path.Combine(f, "generation_config.json"),
+                        $"{{\"{key}_token_id\": [1, -1]}}"
+                    ))
+                [ "generation_config.json"; $"\"{key}_token_id\" names -1"; "0 to 23" ]
+        for number in [ "2000000000"; "99999999999" ] do
+            badModel
+                $"a model of {number} layers"
+                (editConfig "\"num_hidden_layers\": 4" $"\"num_hidden_layers\": {number}")
+                [
+                    "config.json"
+                    $"\"num_hidden_layers\" is {number}, which is too big"
+                    "at most"
+                ]
         badModel "a size that is no number" (editConfig "\"hidden_size\": 16" "\"hidden_size\": \"big\"") [
             "hidden_size"
             "whole number"
