@@ -133,4 +133,10 @@ module internal Arguments =
     let commands = [ "generate"; "info"; "certify" ]
 
     /// Its structure is checked by a test, not here.
-    let parser () = ArgumentParser.Create<Argument>(programName = "layerskip", checkStructure = false)
+    // A width of its own: to ask for the terminal's would set the terminal up, and write to it.
+    let parser () =
+        ArgumentParser.Create<Argument>(
+            programName = "layerskip",
+            usageStringCharacterWidth = 80,
+            checkStructure = false
+        )

@@ -77,8 +77,8 @@ module internal GenerateCommand =
         | None when first -> string id
         | None -> $",{id}"
 
-    /// Pulls events until the last, writing text as it comes; None after Ctrl-C.
-    let private follow (terminal: Terminal) checkpoint json (cancel: CancellationToken) events =
+    /// Pulls events until the last, writing text as it comes; after a signal, its exit code.
+    let private follow (terminal: Terminal) checkpoint json events : Result<Completion, int> =
         let write (text: string) =
             if not json && text <> "" then
                 terminal.Out.Write text
@@ -89,7 +89,12 @@ module internal GenerateCommand =
         use events: Collections.Generic.IEnumerator<GenerationEvent> =
             (events: GenerationEvent seq).GetEnumerator()
 
-        while not cancel.IsCancellationRequested && completion.IsNone && events.MoveNext() do
+        // The pass over the prompt may take minutes, and cannot be left.
+        let mutable more = events.MoveNext()
+        let signal = Runtime.CompilerServices.StrongBox 0
+        use _cooperating = terminal.OnInterrupt(fun code -> Volatile.Write(&signal.Value, code))
+
+        while more && Volatile.Read &signal.Value = 0 do
             match events.Current with
             | GenerationEvent.Token(id, origin, text) ->
                 shown checkpoint first id text |> Terminal.coloured terminal origin |> write
@@ -99,7 +104,11 @@ module internal GenerateCommand =
                 write rest
                 completion <- Some made
 
-        completion
+            more <- completion.IsNone && Volatile.Read &signal.Value = 0 && events.MoveNext()
+
+        match completion, Volatile.Read &signal.Value with
+        | Some completion, _ -> Ok completion
+        | None, code -> Error code
 
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
         let given = GenerateOptions.read arguments
@@ -117,19 +126,17 @@ module internal GenerateCommand =
         let events = Generation.run checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Terminal.remark terminal (summary checkpoint options.Strategy)
-        use cancel = new CancellationTokenSource()
-        use _handler = terminal.OnInterrupt cancel
-        let completion = follow terminal checkpoint common.Json cancel.Token events
+        let completion = follow terminal checkpoint common.Json events
 
         if not common.Json then
             terminal.Out.WriteLine()
             terminal.Out.Flush()
 
         match completion with
-        | None ->
+        | Error code ->
             Terminal.fault terminal "interrupted"
-            ExitCode.interrupted
-        | Some completion ->
+            code
+        | Ok completion ->
             let made =
                 if common.Json then
                     json checkpoint options.Strategy completion

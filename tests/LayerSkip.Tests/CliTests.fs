@@ -8,10 +8,11 @@ open LayerSkip.Cli
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.CliSupport
 
-let private terminal out error colour interrupt = {
+let private terminal out (error: TextWriter) colour interrupt = {
     Out = out
     Error = error
     Colour = colour
+    Status = StatusLine(error, false)
     OnInterrupt = interrupt
 }
 
@@ -47,17 +48,42 @@ let others =
                 Expect.stringContains (out.ToString()) "\u001b[31m" "a correction in red"
                 Expect.stringContains (error.ToString()) "\u001b[32mdrafted" "the legend"))
 
-        testCase "an interrupt ends the line and the process with 130" (fun () ->
+        testCase "a signal ends the line, and the process with its code" (fun () ->
             withModel (fun folder ->
-                use out = new StringWriter()
-                use error = new StringWriter()
-                let arguments = [ "generate"; "--model"; folder ] @ ids
-                let interrupt (cancel: Threading.CancellationTokenSource) =
-                    cancel.Cancel()
-                    nothing
+                for signal in [ 130; 143 ] do
+                    use out = new StringWriter()
+                    use error = new StringWriter()
+                    let arguments = [ "generate"; "--model"; folder ] @ ids
+                    let interrupt onSignal =
+                        onSignal signal
+                        nothing
 
-                let code = Program.runWith (terminal out error false interrupt) (Array.ofList arguments)
-                Expect.equal (code, out.ToString()) (130, "\n") "interrupted"))
+                    let code = Program.runWith (terminal out error false interrupt) (Array.ofList arguments)
+                    Expect.equal (code, out.ToString()) (signal, "\n") "interrupted"))
+
+        testCase "colours are for a terminal that knows them, unless NO_COLOR says something" (fun () ->
+            let isColourful isTerminal variables =
+                Terminal.isColourful isTerminal (fun name ->
+                    variables
+                    |> List.tryPick (fun (n, v) -> if n = name then Some v else None)
+                    |> Option.toObj)
+
+            Expect.isTrue (isColourful true [ "TERM", "xterm" ]) "a terminal"
+            Expect.isTrue (isColourful true [ "TERM", "xterm"; "NO_COLOR", "" ]) "NO_COLOR is empty"
+            Expect.isFalse (isColourful true [ "TERM", "xterm"; "NO_COLOR", "0" ]) "NO_COLOR"
+            Expect.isFalse (isColourful true [ "TERM", "dumb" ]) "a dumb terminal"
+            Expect.isFalse (isColourful false [ "TERM", "xterm" ]) "a pipe")
+
+        testCase "a status line is written over, and gone before a remark and for good at its end" (fun () ->
+            use error = new StringWriter()
+            let status = StatusLine(error, true)
+            let terminal = { terminal TextWriter.Null error false (fun _ -> nothing) with Status = status }
+            status.Show "12"
+            status.Show "1"
+            Terminal.remark terminal "remark"
+            status.End()
+            status.Show "3"
+            Expect.equal (error.ToString()) "\r12\r1 \r \rremark\n" "written")
 
         testCase "a pipe that nobody reads ends the work quietly" (fun () ->
             withModel (fun folder ->
