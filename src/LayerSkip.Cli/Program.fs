@@ -16,11 +16,6 @@ module Program =
 
     let private known = String.concat ", " Arguments.commands
 
-    /// Argu's message without the manual that follows it.
-    let private firstLine (message: string) =
-        let first = message.Split('\n')[0]
-        first.Replace("ERROR: ", "").Trim().TrimEnd '.'
-
     let private helpOf (argv: string[]) =
         match argv |> Array.tryFind (fun word -> List.contains word Arguments.commands) with
         | Some command -> $"layerskip {command} --help"
@@ -32,6 +27,8 @@ module Program =
         | Some word when not (word.StartsWith '-') && not (List.contains word Arguments.commands) -> Some word
         | _ -> None
 
+    let private version () = typeof<Terminal>.Assembly.GetName().Version.ToString 3
+
     let private dispatch terminal (results: ParseResults<Argument>) =
         let common () = Inputs.common (results.GetAllResults())
 
@@ -39,6 +36,9 @@ module Program =
         | Some(Argument.Generate own) -> GenerateCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
+        | None when results.GetAllResults() |> List.exists _.IsVersion ->
+            Terminal.result terminal $"layerskip {version ()}"
+            ExitCode.done'
         | Some _
         | None -> Inputs.usage $"no sub-command; there are {known} (see `layerskip --help`)"
 
@@ -69,9 +69,9 @@ module Program =
                     ExitCode.done'
             with
             | :? ArguParseException as e ->
-                explain e $"{firstLine e.Message} (see `{helpOf argv}`)" ExitCode.badInput
-            | :? UsageException
-            | :? LayerSkipException as e -> explain e e.Message ExitCode.badInput
+                explain e $"{Faults.ofArgu e.Message} (see `{helpOf argv}`)" ExitCode.badInput
+            | :? UsageException as e -> explain e e.Message ExitCode.badInput
+            | :? LayerSkipException as e -> explain e (Faults.ofLibrary e.Errors) ExitCode.badInput
             | :? FailureException as e -> explain e e.Message ExitCode.failed
             | e when not (StandardStreams.isBrokenPipe e) ->
                 explain e $"{e.Message} ({e.GetType().Name}; LAYERSKIP_DEBUG=1 shows where)" ExitCode.failed

@@ -1,7 +1,9 @@
 namespace LayerSkip.Cli
 
 open System
+open System.Diagnostics
 open System.IO
+open System.Threading
 open LayerSkip
 
 /// A command line that cannot be followed; the message says what to write instead.
@@ -62,6 +64,9 @@ module Terminal =
         text.Split([| '\r'; '\n' |], StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
         |> String.concat " "
 
+    /// "1 token", "2 tokens".
+    let count (number: int) (thing: string) = if number = 1 then $"1 {thing}" else $"{number} {thing}s"
+
     /// Whether colours are welcome: on a terminal that knows them, unless NO_COLOR is there and not empty.
     let isColourful (isTerminal: bool) (variable: string -> string) : bool =
         isTerminal && String.IsNullOrEmpty(variable "NO_COLOR") && variable "TERM" <> "dumb"
@@ -77,6 +82,28 @@ module Terminal =
     let result (terminal: Terminal) (text: string) : unit =
         terminal.Out.WriteLine text
         terminal.Out.Flush()
+
+    /// Shows what is done and for how long, on a terminal, until the result is disposed.
+    let working (terminal: Terminal) (what: string) : IDisposable =
+        let watch = Stopwatch.StartNew()
+        let mutable isDone = false
+
+        let show _ =
+            lock terminal.Error (fun () ->
+                if not (Volatile.Read &isDone) then
+                    terminal.Status.Show $"{what}, {int watch.Elapsed.TotalSeconds} s")
+
+        let timer = new Timer(show, null, 0, 1000)
+
+        {
+            new IDisposable with
+                member _.Dispose() =
+                    timer.Dispose()
+
+                    lock terminal.Error (fun () ->
+                        Volatile.Write(&isDone, true)
+                        terminal.Status.Clear())
+        }
 
     let fault (terminal: Terminal) (text: string) : unit = remark terminal $"layerskip: {text}"
 

@@ -2,7 +2,10 @@ module LayerSkip.Tests.CliTests
 
 open System
 open System.IO
+open System.Reflection
 open System.Text.Json
+open System.Text.RegularExpressions
+open FSharp
 open Expecto
 open LayerSkip.Cli
 open LayerSkip.Tests.FileSupport
@@ -31,11 +34,89 @@ let others =
     testList "command line" [
         testCase "the schema has the structure that Argu wants" (fun () -> Program.checkStructure ())
 
+        testCase "every option that takes a value takes it after =" (fun () ->
+            let takesValue (case: Reflection.UnionCaseInfo) =
+                match case.GetFields() with
+                | [| field |] -> not (field.PropertyType.Name.StartsWith "ParseResults")
+                | _ -> false
+
+            let all = BindingFlags.Public ||| BindingFlags.NonPublic
+
+            let spaced = [
+                for schema in typeof<Terminal>.Assembly.GetTypes() do
+                    if
+                        not (isNull (schema.GetInterface "IArgParserTemplate"))
+                        && Reflection.FSharpType.IsUnion(schema, all)
+                    then
+                        for case in Reflection.FSharpType.GetUnionCases(schema, all) do
+                            let attributes = case.GetCustomAttributes() |> Array.map _.GetType().Name
+
+                            if
+                                takesValue case
+                                && not (Array.contains "EqualsAssignmentOrSpacedAttribute" attributes)
+                            then
+                                $"{schema.Name}.{case.Name}"
+            ]
+
+            Expect.isEmpty spaced "options"
+
+            withModel (fun folder ->
+                let made =
+                    json [
+                        yield! [
+                            "generate"
+                            $"--model={folder}"
+                            "--prompt-ids=3"
+                            "--strategy=self-speculative"
+                        ]
+                        yield! [
+                            "--exit-layer=2"
+                            "--draft-length=3"
+                            "--max-new-tokens=4"
+                            "--temperature=0"
+                        ]
+                        yield! [
+                            "--top-k=0"
+                            "--top-p=1"
+                            "--dtype=f64"
+                            "--device=cpu"
+                            "--threads=1"
+                            "--seed=-1"
+                        ]
+                    ]
+
+                Expect.equal (tokenIds made).Length 4 "tokens"))
+
+        testCase "--version tells the version" (fun () ->
+            let outcome = cli [ "--version" ]
+            Expect.equal (outcome.Code, outcome.Error) (0, "") "done"
+            Expect.isTrue (Regex.IsMatch(outcome.Out, @"^layerskip \d+\.\d+\.\d+\n$")) outcome.Out)
+
         testCase "--help is on standard output" (fun () ->
             for command in [] :: List.map List.singleton Program.commands do
                 let outcome = cli (command @ [ "--help" ])
                 Expect.equal (outcome.Code, outcome.Error) (0, "") "done"
                 Expect.stringContains outcome.Out "--model" "the manual")
+
+        testCase "certify says on a terminal that it works, and clears it away" (fun () ->
+            withModel (fun folder ->
+                use error = new StringWriter()
+                let terminal = terminal TextWriter.Null error false (fun _ -> nothing)
+                let terminal = { terminal with Status = StatusLine(error, true) }
+
+                let arguments = [
+                    "certify"
+                    "--model"
+                    folder
+                    "--exit-layers"
+                    "1"
+                    "--draft-lengths"
+                    "1"
+                ]
+
+                Expect.equal (Program.runWith terminal (Array.ofList arguments)) 0 (error.ToString())
+                Expect.stringContains (error.ToString()) $"\rcertifying {folder}, 0 s" "shown"
+                Expect.stringEnds (error.ToString()) " \r" "cleared"))
 
         testCase "tokens are coloured on a terminal, and the legend explains it" (fun () ->
             withModel (fun folder ->
