@@ -60,14 +60,23 @@ module internal GenerateCommand =
     let private statistics (completion: Completion) =
         let stats, timings = completion.Stats, completion.Timings
 
+        let tokens, first =
+            Terminal.count completion.TokenIds.Length "token", Output.fixedPoint 0 timings.TtftMs
+
+        // One token has no rate.
         let speed =
-            $"{completion.TokenIds.Length} tokens, first after {Output.fixedPoint 0 timings.TtftMs} ms, "
-            + $"then {Output.fixedPoint 1 completion.TokensPerSecond} a second"
+            if completion.TokenIds.Length < 2 then
+                $"{tokens} after {first} ms"
+            else
+                $"{tokens}, first after {first} ms, then {Output.fixedPoint 1 completion.TokensPerSecond} a second"
 
         if stats.NumSpecSteps = 0 then
             speed
         else
-            $"{speed}; {stats.NumSpecSteps} rounds kept {stats.NumAcceptedDraftTokens} of {stats.NumDraftTokens} drafts "
+            let rounds, drafts =
+                Terminal.count stats.NumSpecSteps "round", Terminal.count stats.NumDraftTokens "draft"
+
+            $"{speed}; {rounds} kept {stats.NumAcceptedDraftTokens} of {drafts} "
             + $"({Output.percent stats.DraftAcceptanceRate}), {Output.fixedPoint 2 stats.MeanAcceptanceLength} tokens a round"
 
     /// A token as standard output shows it: its text, or without a tokenizer its id.

@@ -124,6 +124,9 @@ type OutputFile private (target: OutputTarget) =
         | OutputTarget.Nowhere -> ()
         | OutputTarget.Direct(path, stream) ->
             guarded path fault (fun () ->
+                if stream.CanSeek then
+                    stream.Seek(0L, SeekOrigin.End) |> ignore
+
                 stream.Write bytes
                 stream.Flush())
         | OutputTarget.Beside(path, file, unfinished) ->
