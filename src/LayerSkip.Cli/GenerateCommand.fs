@@ -158,7 +158,12 @@ module internal GenerateCommand =
 
             output.Write made
 
-            if terminal.Colour && not common.Json && completion.Stats.NumSpecSteps > 0 then
+            if
+                terminal.Colour
+                && terminal.Status.IsLive
+                && not common.Json
+                && completion.Stats.NumSpecSteps > 0
+            then
                 Terminal.remark terminal (Terminal.legend terminal)
 
             Terminal.remark terminal (statistics completion)

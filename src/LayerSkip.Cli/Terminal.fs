@@ -29,6 +29,9 @@ type StatusLine(error: TextWriter, isLive: bool) =
         error.Flush()
         shown <- text.Length
 
+    /// Whether standard error is a terminal.
+    member _.IsLive = isLive
+
     member _.Show(text: string) : unit =
         lock error (fun () ->
             if not ended then

@@ -127,6 +127,13 @@ let others =
                     Program.runWith (terminal out error true (fun _ -> nothing)) (Array.ofList arguments)
                 Expect.equal code 0 (error.ToString())
                 Expect.stringContains (out.ToString()) "\u001b[31m" "a correction in red"
+                Expect.isFalse
+                    (error.ToString().Contains '\u001b')
+                    "no colour where standard error is a file"
+
+                let terminal = terminal out error true (fun _ -> nothing)
+                let live = { terminal with Status = StatusLine(error, true) }
+                Program.runWith live (Array.ofList arguments) |> ignore
                 Expect.stringContains (error.ToString()) "\u001b[32mdrafted" "the legend"))
 
         testCase "a signal ends the line, and the process with its code" (fun () ->
