@@ -33,12 +33,12 @@ module Program =
         let common () = Inputs.common (results.GetAllResults())
 
         match results.TryGetSubCommand() with
-        | Some(Argument.Generate own) -> GenerateCommand.run terminal (common ()) (own.GetAllResults())
-        | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
-        | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | None when results.GetAllResults() |> List.exists _.IsVersion ->
             Terminal.result terminal $"layerskip {version ()}"
             ExitCode.done'
+        | Some(Argument.Generate own) -> GenerateCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some _
         | None -> Inputs.usage $"no sub-command; there are {known} (see `layerskip --help`)"
 
