@@ -31,13 +31,13 @@ type internal GenerateArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Prompt of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-ids")>] PromptIds of ids: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-file")>] PromptFile of file: string
-    | [<Unique; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
-    | [<Unique>] Strategy of StrategyName
-    | [<Unique; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
-    | [<Unique; CustomCommandLine("--draft-length")>] DraftLength of d: int
-    | [<Unique>] Temperature of t: string
-    | [<Unique; CustomCommandLine("--top-k")>] TopK of k: int
-    | [<Unique; CustomCommandLine("--top-p")>] TopP of p: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Strategy of StrategyName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
     | [<EqualsAssignmentOrSpaced>] Stop of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
@@ -85,7 +85,7 @@ type internal CertifyArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layers")>] ExitLayers of layers: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-lengths")>] DraftLengths of
         lengths: string
-    | [<Unique; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
 
     interface IArgParserTemplate with
@@ -152,11 +152,12 @@ type internal ExportArgument =
 [<RequireQualifiedAccess>]
 type internal Argument =
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Model of path: string
-    | [<Inherit; Unique>] Device of DeviceName
-    | [<Inherit; Unique>] Dtype of DtypeName
-    | [<Inherit; Unique>] Threads of n: int
-    | [<Inherit; Unique>] Seed of n: int64
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Device of DeviceName
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of DtypeName
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Threads of n: int
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Seed of n: int64
     | [<Inherit; Unique>] Json
+    | [<Unique>] Version
     | [<CliPrefix(CliPrefix.None); SubCommand>] Generate of ParseResults<GenerateArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
@@ -173,6 +174,7 @@ type internal Argument =
                 "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16)."
             | Threads _ -> "threads that compute, 1 to 1024 (default: one for each core)."
             | Seed _ -> "seed of all random numbers (default 0)."
+            | Version -> "tells the program's version."
             | Json -> "writes one JSON object to standard output, and nothing else."
             | Generate _ -> "continues a prompt."
             | Info _ -> "tells what the model and the machine are."
@@ -189,4 +191,10 @@ module internal Arguments =
     let commands = [ "generate"; "info"; "certify"; "bench"; "export" ]
 
     /// Its structure is checked by a test, not here.
-    let parser () = ArgumentParser.Create<Argument>(programName = "layerskip", checkStructure = false)
+    // A width of its own: to ask for the terminal's would set the terminal up, and write to it.
+    let parser () =
+        ArgumentParser.Create<Argument>(
+            programName = "layerskip",
+            usageStringCharacterWidth = 80,
+            checkStructure = false
+        )

@@ -62,21 +62,45 @@ module internal CertifyCommand =
         $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
-    /// One prompt a line; blank lines are none.
+    /// One prompt a line; blank lines are none. Every one is checked before any work, which may take long.
     let private prompts (checkpoint: Checkpoint) (file: string) : int[][] =
         let lines =
-            (Inputs.readText file)
-                .Split(
-                    [| '\r'; '\n' |],
-                    StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries
-                )
+            (Inputs.readText "prompts" file).Split([| "\r\n"; "\n"; "\r" |], StringSplitOptions.TrimEntries)
+            |> Array.mapi (fun index line -> index + 1, line)
+            |> Array.filter (fun (_, line) -> line <> "")
 
         if lines.Length = 0 then
             Inputs.usage $"{file} holds no prompt; write one on each line"
 
-        match checkpoint.Tokenizer with
-        | Some _ -> Array.map (Inputs.encode checkpoint) lines
-        | None -> Array.map (Inputs.numbers "prompts") lines
+        let read (number: int, line: string) =
+            let ids =
+                match checkpoint.Tokenizer with
+                | Some _ -> Ok(Inputs.encode checkpoint line)
+                | None -> Inputs.tryNumbers line
+
+            match ids with
+            | Error why -> [||], [ LayerSkipError.BadFile(file, $"line {number} {why}") ]
+            | Ok ids ->
+                let fault error =
+                    LayerSkipError.BadFile(file, $"line {number}: {LayerSkipError.message error}")
+
+                let vocabulary, context = checkpoint.Config.Vocabulary, checkpoint.Config.Context
+
+                ids,
+                [
+                    match ids |> Array.tryFind (fun id -> id < 0 || id >= vocabulary) with
+                    | Some id -> fault (LayerSkipError.UnknownToken(id, vocabulary))
+                    | None -> ()
+
+                    if ids.Length = 0 then
+                        fault LayerSkipError.EmptyPrompt
+                    elif ids.Length >= context then
+                        fault (LayerSkipError.PromptTooLong(ids.Length, context))
+                ]
+
+        let prompts = Array.map read lines
+        let faults = prompts |> Seq.collect snd |> List.ofSeq
+        Check.all faults (Array.map fst prompts) |> Check.getOrRaise
 
     let private add (given: Given) (argument: CertifyArgument) : Given =
         let list option text = List.ofArray (Inputs.numbers option text)
@@ -114,7 +138,12 @@ module internal CertifyCommand =
         let layers = checkpoint.Config.Layers
 
         given.Exits
-        |> List.collect (fun exit -> ExitLayer.TryCreate(layers, exit) |> Check.faults)
+        |> List.filter (fun exit -> ExitLayer.TryCreate(layers, exit) |> Result.isError)
+        |> List.map (fun exit ->
+            if layers < 2 then
+                LayerSkipError.ExitOutsideModel(exit, layers)
+            else
+                LayerSkipError.OutOfRange("--exit-layers", string exit, $"1 to {layers - 1}"))
         |> fun faults -> Check.all faults () |> Check.getOrRaise
 
         let options = {
@@ -125,8 +154,12 @@ module internal CertifyCommand =
             Seed = common.Seed
         }
 
-        let report = Certify.run checkpoint options
         Terminal.remark terminal (Inputs.machine checkpoint)
+
+        let report =
+            using (Terminal.working terminal $"certifying {checkpoint.Path}") (fun _ ->
+                Certify.run checkpoint options)
+
         let made = (if common.Json then json else table) report
         Terminal.result terminal made
         output.Write made
@@ -134,7 +167,7 @@ module internal CertifyCommand =
         if report.Violation > 0 then
             Terminal.fault
                 terminal
-                $"{report.Violation} checks found a token that the whole model would not write; try --dtype f64 to tell rounding from a fault"
+                $"""{Terminal.count report.Violation "check"} found a token that the whole model would not write; try --dtype f64 to tell rounding from a fault"""
 
             ExitCode.failed
         else

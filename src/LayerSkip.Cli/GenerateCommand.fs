@@ -61,14 +61,23 @@ module internal GenerateCommand =
     let private statistics (completion: Completion) =
         let stats, timings = completion.Stats, completion.Timings
 
+        let tokens, first =
+            Terminal.count completion.TokenIds.Length "token", Output.fixedPoint 0 timings.TtftMs
+
+        // One token has no rate.
         let speed =
-            $"{completion.TokenIds.Length} tokens, first after {Output.fixedPoint 0 timings.TtftMs} ms, "
-            + $"then {Output.fixedPoint 1 completion.TokensPerSecond} a second"
+            if completion.TokenIds.Length < 2 then
+                $"{tokens} after {first} ms"
+            else
+                $"{tokens}, first after {first} ms, then {Output.fixedPoint 1 completion.TokensPerSecond} a second"
 
         if stats.NumSpecSteps = 0 then
             speed
         else
-            $"{speed}; {stats.NumSpecSteps} rounds kept {stats.NumAcceptedDraftTokens} of {stats.NumDraftTokens} drafts "
+            let rounds, drafts =
+                Terminal.count stats.NumSpecSteps "round", Terminal.count stats.NumDraftTokens "draft"
+
+            $"{speed}; {rounds} kept {stats.NumAcceptedDraftTokens} of {drafts} "
             + $"({Output.percent stats.DraftAcceptanceRate}), {Output.fixedPoint 2 stats.MeanAcceptanceLength} tokens a round"
 
     /// A token as standard output shows it: its text, or without a tokenizer its id.
@@ -78,8 +87,8 @@ module internal GenerateCommand =
         | None when first -> string id
         | None -> $",{id}"
 
-    /// Pulls events until the last, writing text as it comes; None after Ctrl-C.
-    let private follow (terminal: Terminal) checkpoint json (cancel: CancellationToken) events =
+    /// Pulls events until the last, writing text as it comes; after a signal, its exit code.
+    let private follow (terminal: Terminal) checkpoint json events : Result<Completion, int> =
         let write (text: string) =
             if not json && text <> "" then
                 terminal.Out.Write text
@@ -90,7 +99,12 @@ module internal GenerateCommand =
         use events: Collections.Generic.IEnumerator<GenerationEvent> =
             (events: GenerationEvent seq).GetEnumerator()
 
-        while not cancel.IsCancellationRequested && completion.IsNone && events.MoveNext() do
+        // The pass over the prompt may take minutes, and cannot be left.
+        let mutable more = events.MoveNext()
+        let signal = Runtime.CompilerServices.StrongBox 0
+        use _cooperating = terminal.OnInterrupt(fun code -> Volatile.Write(&signal.Value, code))
+
+        while more && Volatile.Read &signal.Value = 0 do
             match events.Current with
             | GenerationEvent.Token(id, origin, text) ->
                 shown checkpoint first id text |> Terminal.coloured terminal origin |> write
@@ -100,7 +114,11 @@ module internal GenerateCommand =
                 write rest
                 completion <- Some made
 
-        completion
+            more <- completion.IsNone && Volatile.Read &signal.Value = 0 && events.MoveNext()
+
+        match completion, Volatile.Read &signal.Value with
+        | Some completion, _ -> Ok completion
+        | None, code -> Error code
 
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
         let given = GenerateOptions.read arguments
@@ -118,19 +136,17 @@ module internal GenerateCommand =
         let events = Generation.run checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Terminal.remark terminal (summary checkpoint options.Strategy)
-        use cancel = new CancellationTokenSource()
-        use _handler = terminal.OnInterrupt cancel
-        let completion = follow terminal checkpoint common.Json cancel.Token events
+        let completion = follow terminal checkpoint common.Json events
 
         if not common.Json then
             terminal.Out.WriteLine()
             terminal.Out.Flush()
 
         match completion with
-        | None ->
+        | Error code ->
             Terminal.fault terminal "interrupted"
-            ExitCode.interrupted
-        | Some completion ->
+            code
+        | Ok completion ->
             let made =
                 if common.Json then
                     json checkpoint options.Strategy completion
@@ -143,7 +159,12 @@ module internal GenerateCommand =
 
             output.Write made
 
-            if terminal.Colour && not common.Json && completion.Stats.NumSpecSteps > 0 then
+            if
+                terminal.Colour
+                && terminal.Status.IsLive
+                && not common.Json
+                && completion.Stats.NumSpecSteps > 0
+            then
                 Terminal.remark terminal (Terminal.legend terminal)
 
             Terminal.remark terminal (statistics completion)

@@ -56,7 +56,7 @@ module internal GenerateOptions =
         | GenerateArgument.PromptIds ids ->
             withPrompt "--prompt-ids" (fun () -> GivenPrompt.Ids(Inputs.numbers "prompt-ids" ids)) given
         | GenerateArgument.PromptFile file ->
-            withPrompt "--prompt-file" (fun () -> GivenPrompt.Text(Inputs.readText file)) given
+            withPrompt "--prompt-file" (fun () -> GivenPrompt.Text(Inputs.readText "prompt-file" file)) given
         | GenerateArgument.MaxNewTokens count -> { given with MaxNewTokens = count }
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
         | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
@@ -81,13 +81,29 @@ module internal GenerateOptions =
             let names = several |> List.map fst |> String.concat " and "
             Inputs.usage $"{names} exclude each other; give one of {promptOptions}"
 
+    /// Options that a strategy has no use for would be ignored in silence.
+    let private checkStrategy (given: GenerateOptions) =
+        let exclude option strategy why =
+            Inputs.usage $"{option} and --strategy {strategy} exclude each other: {why}; leave one out"
+
+        match given.Strategy with
+        | Some StrategyName.Autoregressive when given.ExitLayer.IsSome ->
+            exclude "--exit-layer" "autoregressive" "it runs every layer"
+        | Some StrategyName.Autoregressive when given.DraftLength.IsSome ->
+            exclude "--draft-length" "autoregressive" "it drafts nothing"
+        | Some StrategyName.EarlyExit when given.DraftLength.IsSome ->
+            exclude "--draft-length" "early-exit" "it drafts nothing"
+        | _ -> ()
+
     /// What can be checked before a model is loaded: every fault at once.
     let sampling (given: GenerateOptions) : Sampling =
+        checkStrategy given
+
         let sampling =
             Sampling.create
-                (Inputs.real "temperature" given.Temperature)
+                (Inputs.real "temperature" "0 (greedy) or more" given.Temperature)
                 given.TopK
-                (Inputs.real "top-p" given.TopP)
+                (Inputs.real "top-p" "above 0 and at most 1" given.TopP)
 
         let emptyStop =
             Check.that
@@ -106,9 +122,6 @@ module internal GenerateOptions =
     let private strategy (given: GenerateOptions) (checkpoint: Checkpoint) : Strategy =
         let exit, length = Checkpoint.exitAndDraft checkpoint
         let checkedExit exit = ExitLayer.TryCreate(checkpoint.Config.Layers, exit) |> Check.getOrRaise
-
-        // A wrong exit is an error even where the strategy has no use for one.
-        given.ExitLayer |> Option.iter (checkedExit >> ignore)
 
         let speculates = checkpoint.Recommended.IsSome || given.ExitLayer.IsSome || given.DraftLength.IsSome
 

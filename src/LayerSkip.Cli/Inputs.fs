@@ -57,40 +57,82 @@ module DefaultModel =
 module internal Inputs =
     let usage (message: string) = raise (UsageException message)
 
-    /// The text of a UTF-8 file, or what is wrong with it.
-    let readText (path: string) : string =
+    // A prompt of more is a mistake, and endless from a device.
+    let private mostBytes = 64 <<< 20
+
+    /// A file's bytes, of one that is too long a few too many.
+    let private readSome (path: string) =
+        use file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)
+        use bytes = new MemoryStream()
+        let buffer = Array.zeroCreate<byte> 65536
+        let mutable count = file.Read(buffer, 0, buffer.Length)
+
+        while count > 0 do
+            bytes.Write(buffer, 0, count)
+            count <-
+                if bytes.Length > mostBytes then
+                    0
+                else
+                    file.Read(buffer, 0, buffer.Length)
+
+        bytes.ToArray()
+
+    /// The text of a UTF-8 file that an option names, or what is wrong with it.
+    let readText (option: string) (path: string) : string =
         let fault error = raise (LayerSkipException [ error ])
 
-        if Directory.Exists path then
+        if path = "" then
+            usage $"--{option} is empty; name a UTF-8 text file"
+        elif Directory.Exists path then
             fault (LayerSkipError.BadFile(path, "is a folder; give a text file"))
         elif not (File.Exists path) then
             fault (LayerSkipError.NotFound(path, "give a UTF-8 text file"))
         else
             try
-                File.ReadAllText(path, UTF8Encoding(false, true))
+                let bytes = readSome path
+
+                if bytes.Length > mostBytes then
+                    fault (
+                        LayerSkipError.BadFile(path, "is longer than 64 MiB, the most that is read; cut it")
+                    )
+
+                use reader = new StreamReader(new MemoryStream(bytes), UTF8Encoding(false, true))
+                reader.ReadToEnd()
             with
             | :? DecoderFallbackException ->
                 fault (LayerSkipError.BadFile(path, "is not UTF-8 text; convert it first"))
             | :? IOException
             | :? UnauthorizedAccessException as e -> fault (LayerSkipError.BadFile(path, e.Message))
 
-    /// "1,2,3", spaces allowed; the empty text is no number.
-    let numbers (option: string) (text: string) : int[] =
-        let number (item: string) =
+    /// "1,2,3", spaces allowed; the empty text is no number. Or what is wrong.
+    let tryNumbers (text: string) : Result<int[], string> =
+        let tryNumber (item: string) =
             match Int32.TryParse(item, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
-            | true, id -> id
-            | _ -> usage $"--{option} holds \"{item}\"; write whole numbers between commas, as 1,2,3"
+            | true, number -> Some number
+            | _ -> None
 
-        if String.IsNullOrWhiteSpace text then
-            [||]
-        else
-            text.Split(',', StringSplitOptions.TrimEntries) |> Array.map number
+        let items =
+            if String.IsNullOrWhiteSpace text then
+                [||]
+            else
+                text.Split(',', StringSplitOptions.TrimEntries)
 
-    /// A number written as in code: 0.5, never 0,5.
-    let real (option: string) (text: string) : float =
+        match items |> Array.tryFind (tryNumber >> Option.isNone) with
+        | Some item ->
+            let shown = if item.Length > 40 then item[..39] + "..." else item
+            Error $"holds \"{shown}\"; write whole numbers between commas, as 1,2,3"
+        | None -> Ok(Array.choose tryNumber items)
+
+    let numbers (option: string) (text: string) : int[] =
+        match tryNumbers text with
+        | Ok numbers -> numbers
+        | Error why -> usage $"--{option} {why}"
+
+    /// A finite number written as in code: 0.5, never 0,5. `allowed` is for the message.
+    let real (option: string) (allowed: string) (text: string) : float =
         match Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture) with
-        | true, value -> value
-        | _ -> usage $"--{option} is \"{text}\"; write a number, as 0.5"
+        | true, value when Double.IsFinite value -> value
+        | _ -> usage $"--{option} is \"{text}\", it must be a number, {allowed}; write it as 0.5"
 
     let atLeastOne (option: string) (value: int) : LayerSkipError list =
         Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))
@@ -115,6 +157,7 @@ module internal Inputs =
 
     let private modelOf (given: string option) =
         match given with
+        | Some "" -> usage "--model is empty; name a Hugging Face model folder or a .gguf file"
         | Some path -> path
         | None ->
             match DefaultModel.find AppContext.BaseDirectory with
@@ -132,6 +175,7 @@ module internal Inputs =
             | Argument.Dtype name -> model, threads, { common with Dtype = dtype name }
             | Argument.Seed seed -> model, threads, { common with Seed = seed }
             | Argument.Json -> model, threads, { common with Json = true }
+            | Argument.Version
             | Argument.Generate _
             | Argument.Info _
             | Argument.Certify _
@@ -151,7 +195,7 @@ module internal Inputs =
     /// What computes, and in what: "cpu, 2 threads, f32".
     let machine (checkpoint: Checkpoint) =
         let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
-        $"{device}, {CpuKernels.threads ()} threads, {dtype}"
+        $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}"""
 
     let load (common: Common) : Checkpoint =
         Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise

@@ -1,6 +1,7 @@
 namespace LayerSkip.Cli
 
 open System
+open System.Diagnostics
 open System.IO
 open System.Threading
 open LayerSkip
@@ -15,16 +16,49 @@ module ExitCode =
     let failed = 1
     let badInput = 2
     let interrupted = 130
+    let terminated = 143
+
+/// A line on standard error that is written over and over, where that is a terminal.
+[<Sealed>]
+type StatusLine(error: TextWriter, isLive: bool) =
+    let mutable shown = 0
+    let mutable ended = not isLive
+
+    let replace (text: string) =
+        error.Write("\r" + text.PadRight shown + (if text = "" then "\r" else ""))
+        error.Flush()
+        shown <- text.Length
+
+    /// Whether standard error is a terminal.
+    member _.IsLive = isLive
+
+    member _.Show(text: string) : unit =
+        lock error (fun () ->
+            if not ended then
+                replace text)
+
+    member _.Clear() : unit =
+        lock error (fun () ->
+            if shown > 0 then
+                replace "")
+
+    /// Clears it for good.
+    member this.End() : unit =
+        lock error (fun () ->
+            this.Clear()
+            ended <- true)
 
 /// Where a command writes, and what ends it early.
 [<NoEquality; NoComparison>]
 type Terminal = {
     Out: TextWriter
     Error: TextWriter
-    /// Whether text may be coloured: standard output is a terminal and NO_COLOR is not set.
+    /// Whether text may be coloured.
     Colour: bool
-    /// Calls its argument's token cancelled on Ctrl-C from now on, until the result is disposed.
-    OnInterrupt: CancellationTokenSource -> IDisposable
+    Status: StatusLine
+    /// Calls its argument with the exit code on Ctrl-C or SIGTERM from now on, until the result is disposed; before and
+    /// after, the process just ends.
+    OnInterrupt: (int -> unit) -> IDisposable
 }
 
 [<RequireQualifiedAccess>]
@@ -33,15 +67,46 @@ module Terminal =
         text.Split([| '\r'; '\n' |], StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
         |> String.concat " "
 
+    /// "1 token", "2 tokens".
+    let count (number: int) (thing: string) = if number = 1 then $"1 {thing}" else $"{number} {thing}s"
+
+    /// Whether colours are welcome: on a terminal that knows them, unless NO_COLOR is there and not empty.
+    let isColourful (isTerminal: bool) (variable: string -> string) : bool =
+        isTerminal && String.IsNullOrEmpty(variable "NO_COLOR") && variable "TERM" <> "dumb"
+
     /// One line on standard error.
     let remark (terminal: Terminal) (text: string) : unit =
-        terminal.Error.WriteLine(oneLine text)
-        terminal.Error.Flush()
+        lock terminal.Error (fun () ->
+            terminal.Status.Clear()
+            terminal.Error.WriteLine(oneLine text)
+            terminal.Error.Flush())
 
     /// Lines on standard output.
     let result (terminal: Terminal) (text: string) : unit =
         terminal.Out.WriteLine text
         terminal.Out.Flush()
+
+    /// Shows what is done and for how long, on a terminal, until the result is disposed.
+    let working (terminal: Terminal) (what: string) : IDisposable =
+        let watch = Stopwatch.StartNew()
+        let mutable isDone = false
+
+        let show _ =
+            lock terminal.Error (fun () ->
+                if not (Volatile.Read &isDone) then
+                    terminal.Status.Show $"{what}, {int watch.Elapsed.TotalSeconds} s")
+
+        let timer = new Timer(show, null, 0, 1000)
+
+        {
+            new IDisposable with
+                member _.Dispose() =
+                    timer.Dispose()
+
+                    lock terminal.Error (fun () ->
+                        Volatile.Write(&isDone, true)
+                        terminal.Status.Clear())
+        }
 
     let fault (terminal: Terminal) (text: string) : unit = remark terminal $"layerskip: {text}"
 
@@ -71,51 +136,3 @@ module Terminal =
         ]
         |> List.map (fun (origin, meaning) -> coloured terminal origin meaning)
         |> String.concat ", "
-
-/// A file that is written whole or not at all, and found unwritable before any work is done.
-/// Where none is asked for, writing does nothing.
-[<Sealed>]
-type OutputFile private (target: (string * string) option) =
-    let mutable kept = false
-
-    static let create (path: string) =
-        let fault why =
-            let message = $"cannot be written: {why}; name another file with --output"
-            raise (LayerSkipException [ LayerSkipError.BadFile(path, message) ])
-
-        if path = "" || Directory.Exists path then
-            fault "it is a folder"
-
-        let full = Path.GetFullPath path
-        let folder = Path.GetDirectoryName full
-
-        if not (Directory.Exists folder) then
-            fault $"there is no folder {folder}"
-
-        if File.Exists full && File.GetAttributes(full).HasFlag FileAttributes.ReadOnly then
-            fault "it is read-only"
-
-        let unfinished = $"{full}.{Environment.ProcessId}.part"
-
-        try
-            using (File.Create unfinished) ignore
-            full, unfinished
-        with
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
-
-    static member Open(path: string option) : OutputFile = new OutputFile(Option.map create path)
-
-    /// The text and a line's end.
-    member _.Write(text: string) : unit =
-        target
-        |> Option.iter (fun (path, unfinished) ->
-            File.WriteAllText(unfinished, text + "\n")
-            File.Move(unfinished, path, true)
-            kept <- true)
-
-    interface IDisposable with
-        member _.Dispose() =
-            match target with
-            | Some(_, unfinished) when not kept -> File.Delete unfinished
-            | _ -> ()

@@ -51,7 +51,11 @@ module Checkpoint =
             | Ok document ->
                 use document = document
                 let json = JsonReader(path, document.RootElement)
-                let stops = json.Ids "eos_token_id" |> Option.defaultValue config.StopIds
+
+                let stops =
+                    json.TokenIds("eos_token_id", config.Vocabulary) |> Option.defaultValue config.StopIds
+
+                json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
 
                 let recommended =
                     match json.TryInt "assistant_early_exit", json.Int("num_assistant_tokens", 4) with
@@ -79,6 +83,7 @@ module Checkpoint =
             StopIds = stops
             Recommended = recommended
         })
+        |> Result.mapError (fun faults -> [ LayerSkipError.InWeights(path, faults) ])
 
     let private loadFolder (folder: string) dtype device =
         let config = LlamaConfig.load (Path.Combine(folder, "config.json"))

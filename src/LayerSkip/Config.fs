@@ -102,6 +102,9 @@ module Family =
 module LlamaConfig =
     let families = "model types llama, mistral, qwen2 and qwen3 are"
 
+    // More than any model has: nothing may be allocated for a damaged count.
+    let private mostLayers = 10_000
+
     /// transformers 5 puts angle base and scaling into `rope_parameters`, 4 into `rope_theta` and `rope_scaling`.
     let private rope (json: JsonReader) context headDim =
         let inner =
@@ -216,8 +219,11 @@ module LlamaConfig =
             Error [ LayerSkipError.Unsupported($"{path}: {what}", families) ]
         | Some family ->
             let hidden, layers, heads =
-                json.Size "hidden_size", json.Size "num_hidden_layers", json.Size "num_attention_heads"
+                json.Size "hidden_size",
+                json.Size("num_hidden_layers", mostLayers),
+                json.Size "num_attention_heads"
             let intermediate, vocabulary = json.Size "intermediate_size", json.Size "vocab_size"
+            let sized = json.Faults.IsEmpty
             let kvHeads =
                 json.Int("num_key_value_heads", (if family = Family.Mistral then min 8 heads else heads))
             let headDim = json.Int("head_dim", (if family = Family.Qwen3 then 128 else hidden / heads))
@@ -238,6 +244,9 @@ module LlamaConfig =
                 json.Fault $"max_position_embeddings is {context}, it must be at least 1"
 
             let attentionBias = json.Bool("attention_bias", false)
+
+            // A vocabulary that may itself be at fault says nothing of ids.
+            let ids name = if sized then json.TokenIds(name, vocabulary) else None
 
             let config = {
                 Family = family
@@ -268,8 +277,8 @@ module LlamaConfig =
                 MlpBias = family = Family.Llama && json.Bool("mlp_bias", false)
                 QkNorm = (family = Family.Qwen3)
                 TiedHead = json.Bool("tie_word_embeddings", false)
-                Bos = json.TryInt "bos_token_id"
-                StopIds = json.Ids "eos_token_id" |> Option.defaultValue [||]
+                Bos = ids "bos_token_id" |> Option.bind Array.tryHead
+                StopIds = ids "eos_token_id" |> Option.defaultValue [||]
                 StoredDtype = json.TryString "dtype" |> Option.orElse (json.TryString "torch_dtype")
             }
 

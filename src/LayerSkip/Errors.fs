@@ -16,6 +16,8 @@ type LayerSkipError =
     | WrongDtype of name: string * found: string * hint: string
     /// NaN or infinity among the weights.
     | NotFinite of name: string
+    /// Faults of the tensors in a model folder or file.
+    | InWeights of path: string * faults: LayerSkipError list
     /// A model, option or format outside what the library does; `hint` says what it does.
     | Unsupported of what: string * hint: string
     /// An option outside its range: "temperature", "-1", "0 or more".
@@ -33,8 +35,44 @@ type LayerSkipError =
 module LayerSkipError =
     let private shape (dims: int64 list) = dims |> List.map string |> String.concat ", " |> sprintf "[%s]"
 
+    /// The most faults of a line, and about how long they make it beside their places.
+    let private most, width = 4, 240
+
+    /// Texts with their places on one line: a place stands before the first of its faults; what does not fit is counted.
+    let private listed (faults: (string * string) list) : string =
+        let texts =
+            List.zip ("" :: List.map fst faults |> List.take faults.Length) faults
+            |> List.map (fun (before, (place, fault)) ->
+                if place = "" || place = before then
+                    fault
+                else
+                    $"{place}: {fault}")
+
+        let lengths = faults |> List.scan (fun length (_, fault) -> length + fault.Length + 2) 0 |> List.tail
+
+        let fitting = lengths |> List.filter (fun length -> length <= width) |> List.length
+        let shown = texts |> List.truncate (fitting |> min most |> max 1)
+
+        match texts.Length - shown.Length with
+        | 0 -> String.concat "; " shown
+        | more -> $"""{String.concat "; " shown}; and {more} more"""
+
+    /// What faults of weights come from, where that can be said.
+    let private advice (faults: LayerSkipError list) =
+        let isMismatch fault =
+            match fault with
+            | LayerSkipError.MissingTensor _
+            | LayerSkipError.UnknownTensor _
+            | LayerSkipError.WrongShape _ -> true
+            | _ -> false
+
+        if List.exists isMismatch faults then
+            "; the configuration and the weights do not match: take both from one model"
+        else
+            ""
+
     /// One line: what is wrong, where, what to do.
-    let message (error: LayerSkipError) : string =
+    let rec message (error: LayerSkipError) : string =
         match error with
         | LayerSkipError.NotFound(path, hint) -> $"{path}: not found; {hint}"
         | LayerSkipError.BadFile(path, fault) -> $"{path}: {fault}"
@@ -44,10 +82,12 @@ module LayerSkipError =
             $"tensor {name} has shape {shape found}, the configuration needs {shape expected}"
         | LayerSkipError.WrongDtype(name, found, hint) -> $"tensor {name} has dtype {found}; {hint}"
         | LayerSkipError.NotFinite name -> $"tensor {name} holds NaN or infinity; the file is damaged"
+        | LayerSkipError.InWeights(path, faults) ->
+            listed (faults |> List.map (fun fault -> path, message fault)) + advice faults
         | LayerSkipError.Unsupported(what, hint) -> $"{what} is not supported; {hint}"
         | LayerSkipError.OutOfRange(option, value, allowed) -> $"{option} is {value}, it must be {allowed}"
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers < 2 ->
-            $"exit layer is {exit}, but a model of {layers} layer has no earlier exit; decode it autoregressively"
+            $"exit layer is {exit}, but a model of one layer has no earlier exit; decode it autoregressively"
         | LayerSkipError.ExitOutsideModel(exit, layers) ->
             $"exit layer is {exit}, it must be 1 to {layers - 1}: the model has {layers} layers"
         | LayerSkipError.PromptTooLong(length, context) ->
@@ -61,13 +101,17 @@ module LayerSkipError =
         | LayerSkipError.NoDevice(device, why) -> $"device {device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
 
-    /// All of them on one line; of more than four, the first four and how many follow.
+    /// All of them on one line, which stays short: of many the first and how many follow.
     let summary (errors: LayerSkipError list) : string =
-        let shown = errors |> List.truncate 4 |> List.map message |> String.concat "; "
-
-        match errors.Length - 4 with
-        | more when more > 0 -> $"{shown}; and {more} more"
-        | _ -> shown
+        match errors with
+        | [ error ] -> message error
+        | errors ->
+            errors
+            |> List.map (fun error ->
+                match error with
+                | LayerSkipError.BadFile(path, fault) -> path, fault
+                | error -> "", message error)
+            |> listed
 
 /// Thrown where no Result can go: at the C# edge, and inside a sequence that is being pulled.
 type LayerSkipException(errors: LayerSkipError list) =

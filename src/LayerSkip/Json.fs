@@ -41,10 +41,15 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
         match this.TryField name with
         | Some value ->
             match value.ValueKind with
-            | JsonValueKind.Number when
-                value.GetDouble() = Math.Floor(value.GetDouble()) && abs (value.GetDouble()) < 2e9
-                ->
-                Some(int (value.GetDouble()))
+            | JsonValueKind.Number when value.GetDouble() = Math.Floor(value.GetDouble()) ->
+                let number = value.GetDouble()
+
+                if abs number <= float Int32.MaxValue then
+                    Some(int number)
+                else
+                    fault
+                        $"\"{name}\" is {value.GetRawText()}, which is too big; it must be at most {Int32.MaxValue}"
+                    None
             | _ ->
                 fault $"\"{name}\" must be a whole number"
                 None
@@ -52,17 +57,22 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
 
     member this.Int(name: string, fallback: int) : int = this.TryInt name |> Option.defaultValue fallback
 
-    /// A count that must be there and at least 1.
-    member this.Size(name: string) : int =
+    /// A count that must be there, at least 1 and at most `most`.
+    member this.Size(name: string, most: int) : int =
         match this.TryField name, this.TryInt name with
         | None, _ ->
             fault $"\"{name}\" is missing"
+            1
+        | Some _, Some size when size > most ->
+            fault $"\"{name}\" is {size}, which is too big; it must be at most {most}"
             1
         | Some _, Some size when size >= 1 -> size
         | Some _, Some size ->
             fault $"\"{name}\" is {size}, it must be at least 1"
             1
         | Some _, None -> 1
+
+    member this.Size(name: string) : int = this.Size(name, Int32.MaxValue)
 
     member this.Bool(name: string, fallback: bool) : bool =
         match this.TryField name with
@@ -92,8 +102,27 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
             None
         | None -> None
 
+    /// `Ids` of tokens in a vocabulary of this size.
+    member this.TokenIds(name: string, vocabulary: int) : int[] option =
+        let ids = this.Ids name
+
+        match ids |> Option.bind (Array.tryFind (fun id -> id < 0 || id >= vocabulary)) with
+        | Some id ->
+            fault
+                $"\"{name}\" names {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
+        | None -> ()
+
+        ids
+
 [<RequireQualifiedAccess>]
 module internal Json =
+    // Without the parser's own words, which speak of its code.
+    let private place (e: JsonException) =
+        match e.LineNumber.HasValue, e.BytePositionInLine.HasValue with
+        | true, true ->
+            $"not valid JSON: fault at line {e.LineNumber.Value + 1L}, byte {e.BytePositionInLine.Value + 1L}"
+        | _ -> "not valid JSON"
+
     /// Parses a file into its root object. The document must outlive the reader.
     let read (path: string) (hint: string) : Result<JsonDocument, LayerSkipError list> =
         if not (File.Exists path) then
@@ -107,6 +136,7 @@ module internal Json =
                 else
                     Error [ LayerSkipError.BadFile(path, "not a JSON object") ]
             with
-            | :? JsonException as e -> Error [ LayerSkipError.BadFile(path, $"not valid JSON: {e.Message}") ]
+            | :? JsonException as e ->
+                Error [ LayerSkipError.BadFile(path, $"{place e}; repair it, or get it again") ]
             | :? IOException
             | :? UnauthorizedAccessException as e -> Error [ LayerSkipError.BadFile(path, e.Message) ]

@@ -19,8 +19,14 @@ let private refuses (words: string list) (arguments: string list) =
     Expect.stringEnds outcome.Error "\n" "a whole line"
     Expect.equal (outcome.Error.Split('\n').Length) 2 outcome.Error
 
+    // A line that can be read: paths and tensor names are long, so no word count.
+    Expect.isLessThan outcome.Error.Length 400 outcome.Error
+
     for word in words do
         Expect.stringContains outcome.Error word "helpful words"
+
+/// How often a text stands in another.
+let private occurrences (part: string) (text: string) = text.Split(part).Length - 1
 
 let private line folder options = [ "generate"; "--model"; folder ] @ options
 
@@ -64,6 +70,20 @@ let models =
             "and "
             " more"
         ]
+        testCase "missing tensors: the folder once, and what to do" (fun () ->
+            withModel (fun folder ->
+                writeModel folder (List.filter (fst >> _.Contains("self_attn")))
+                let outcome = cli (line folder ids)
+                Expect.equal (outcome.Code, occurrences folder outcome.Error) (2, 1) outcome.Error
+                Expect.isLessThan (outcome.Error.Length - folder.Length) 320 outcome.Error
+                Expect.stringContains outcome.Error "the configuration and the weights do not match" "why"))
+        testCase "several faults of a file: its path once" (fun () ->
+            withModel (fun folder ->
+                editConfig "\"vocab_size\": 24, \"hidden_size\": 16" "\"vocab_size\": 0" folder
+                let outcome = cli (line folder ids)
+                Expect.equal (outcome.Code, occurrences folder outcome.Error) (2, 1) outcome.Error
+                Expect.stringContains outcome.Error "\"vocab_size\" is 0" "one"
+                Expect.stringContains outcome.Error "\"hidden_size\" is missing" "another"))
         badTensors "a wrong shape" (replace queries (fun tensor -> tensor.narrow (0L, 0L, 8L))) [
             queries
             "[8, 16]"
@@ -82,6 +102,15 @@ let models =
             "a header that is no JSON"
             (editWeights (fun (header, data) -> "?" + header.Substring 1, data))
             [ "model.safetensors"; "header" ]
+        testCase "a header that is no JSON: the parser's own words are left out" (fun () ->
+            withModel (fun folder ->
+                for header in [ "?"; "" ] do
+                    editWeights (fun (_, data) -> header, data) folder
+                    let outcome = cli (line folder ids)
+                    Expect.equal outcome.Code 2 outcome.Error
+
+                    for word in [ "LineNumber"; "isFinalBlock" ] do
+                        Expect.isFalse (outcome.Error.Contains word) outcome.Error))
         badModel
             "a header longer than its file"
             (fun folder ->
@@ -102,7 +131,37 @@ let models =
             "config.json"
             "not found"
         ]
-        badModel "a config.json that is no JSON" (editConfig "{" "{{") [ "config.json"; "not valid JSON" ]
+        badModel "a config.json that is no JSON" (editConfig "{" "{{") [
+            "config.json"
+            "not valid JSON: fault at line 1, byte 2; repair it"
+        ]
+        badModel "an empty config.json" (fun f -> File.WriteAllText(Path.Combine(f, "config.json"), "")) [
+            "config.json"
+            "line 1, byte 1; repair it"
+        ]
+        for key in [ "eos"; "bos" ] do
+            let id = if key = "eos" then 2 else 1
+            badModel
+                $"{key} outside the vocabulary"
+                (editConfig $"\"{key}_token_id\": {id}" $"\"{key}_token_id\": 24")
+                [ "config.json"; $"\"{key}_token_id\" names 24"; "0 to 23" ]
+            badModel
+                $"{key} outside the vocabulary in generation_config.json"
+                (fun f ->
+                    File.WriteAllText(
+                        Path.Combine(f, "generation_config.json"),
+                        $"{{\"{key}_token_id\": [1, -1]}}"
+                    ))
+                [ "generation_config.json"; $"\"{key}_token_id\" names -1"; "0 to 23" ]
+        for number in [ "2000000000"; "99999999999" ] do
+            badModel
+                $"a model of {number} layers"
+                (editConfig "\"num_hidden_layers\": 4" $"\"num_hidden_layers\": {number}")
+                [
+                    "config.json"
+                    $"\"num_hidden_layers\" is {number}, which is too big"
+                    "at most"
+                ]
         badModel "a size that is no number" (editConfig "\"hidden_size\": 16" "\"hidden_size\": \"big\"") [
             "hidden_size"
             "whole number"
@@ -179,22 +238,38 @@ let options =
 
         for options, words in
             [
-                [ "--exit-layer"; "0" ], [ "exit layer is 0"; "1 to 3" ]
-                [ "--exit-layer"; "4" ], [ "exit layer is 4"; "4 layers" ]
-                [ "--exit-layer"; "9"; "--strategy"; "autoregressive" ], [ "exit layer is 9" ]
-                [ "--exit-layer"; "-1"; "--strategy"; "early-exit" ], [ "exit layer is -1" ]
+                [ "--exit-layer"; "0" ], [ "--exit-layer is 0"; "1 to 3" ]
+                [ "--exit-layer"; "4" ], [ "--exit-layer is 4"; "4 layers" ]
+                [ "--exit-layer"; "2"; "--strategy"; "autoregressive" ],
+                [ "--exit-layer and --strategy autoregressive exclude" ]
+                [ "--draft-length"; "2"; "--strategy"; "autoregressive" ],
+                [ "--draft-length and --strategy autoregressive exclude" ]
+                [ "--draft-length"; "2"; "--strategy"; "early-exit" ],
+                [ "--draft-length and --strategy early-exit exclude" ]
+                [ "--exit-layer"; "-1"; "--strategy"; "early-exit" ], [ "--exit-layer is -1" ]
                 [ "--exit-layer"; "two" ], [ "--exit-layer"; "'two'" ]
-                [ "--draft-length"; "0" ], [ "draft-length is 0"; "1 or more" ]
+                [ "--draft-length"; "0" ], [ "--draft-length is 0"; "1 or more" ]
                 [ "--draft-length"; "-1" ], [ "draft-length is -1" ]
-                [ "--temperature"; "-1" ], [ "temperature is -1" ]
-                [ "--temperature"; "nan" ], [ "temperature" ]
+                [ "--temperature"; "-1" ], [ "--temperature is -1" ]
+                [ "--temperature"; "nan" ], [ "--temperature is \"nan\""; "0 (greedy) or more" ]
+                [ "--temperature"; "inf" ], [ "--temperature is \"inf\""; "0 (greedy) or more" ]
+                [ "--temperature"; "1e999" ], [ "--temperature is \"1e999\""; "0 (greedy) or more" ]
+                [ "--top-p"; "Infinity" ], [ "--top-p is \"Infinity\""; "above 0 and at most 1" ]
                 [ "--temperature"; "0,5" ], [ "temperature"; "0.5" ]
                 [ "--top-p"; "1.5" ], [ "top-p is 1.5"; "at most 1" ]
                 [ "--top-p"; "0" ], [ "top-p is 0"; "above 0" ]
                 [ "--top-k"; "-1" ], [ "top-k is -1" ]
                 [ "--temperature"; "-1"; "--top-k"; "-2" ], [ "temperature is -1"; "top-k is -2" ]
                 [ "--max-new-tokens"; "0" ], [ "max-new-tokens is 0"; "1 or more" ]
-                [ "--max-new-tokens"; "99999999999" ], [ "--max-new-tokens" ]
+                [ "--max-new-tokens"; "99999999999" ],
+                [
+                    "--max-new-tokens is 99999999999, which is too big; it must be 1 to 2147483647"
+                ]
+                [ "--max-new-tokens=99999999999" ], [ "--max-new-tokens is 99999999999, which is too big" ]
+                [ "--threads"; "99999999999" ],
+                [ "--threads is 99999999999, which is too big; it must be 1 to 1024" ]
+                [ "--seed"; "-99999999999999999999" ],
+                [ "--seed is -99999999999999999999, which is too small" ]
                 [ "--threads"; "0" ], [ "threads is 0"; "1 to 1024" ]
                 [ "--seed"; "x" ], [ "--seed" ]
                 [ "--stop-ids"; "24" ], [ "24"; "0 to 23" ]
@@ -206,6 +281,7 @@ let options =
                 [ "--strategy"; "fast" ], [ "--strategy"; "self-speculative"; "'fast'" ]
                 [ "--output"; "/nowhere/x.txt" ], [ "/nowhere"; "cannot be written" ]
                 [ "--output"; "/" ], [ "cannot be written"; "folder" ]
+                [ "--output"; "" ], [ "--output is empty" ]
                 [ "--nope" ], [ "--nope"; "layerskip generate --help" ]
                 [ "--seed"; "1"; "--seed"; "2" ], [ "--seed"; "more than once" ]
                 [ "extra" ], [ "extra"; "--help" ]
@@ -220,6 +296,7 @@ let options =
 
             withModel (fun folder -> line folder (ids @ [ "--device"; "cuda" ]) |> refuses [ "cuda"; "cpu" ]))
 
+        testCase "an empty --model" (fun () -> line "" ids |> refuses [ "--model is empty" ])
         testCase "an unknown sub-command" (fun () ->
             [ "dream" ] |> refuses [ "\"dream\""; "generate"; "info"; "certify" ])
         testCase "no sub-command" (fun () -> [] |> refuses [ "generate"; "info"; "certify"; "--help" ])
@@ -230,10 +307,10 @@ let options =
                 withModel (fun folder -> [ "certify"; "--model"; folder ] @ options |> refuses words))
 
         certify "certify: exits that are not there" [ "--exit-layers"; "1,4,7" ] [
-            "exit layer is 4"
-            "exit layer is 7"
+            "--exit-layers is 4"
+            "--exit-layers is 7"
         ]
-        certify "certify: a draft length of 0" [ "--draft-lengths"; "0" ] [ "draft-lengths is 0" ]
+        certify "certify: a draft length of 0" [ "--draft-lengths"; "0" ] [ "--draft-lengths is 0" ]
         certify "certify: a prompts file that is not there" [ "--prompts"; "/nowhere/p" ] [ "/nowhere/p" ]
         testCase "certify: prompts that are no ids" (fun () ->
             withModel (fun folder ->
@@ -241,7 +318,27 @@ let options =
                 File.WriteAllText(prompts, "1,2\nOnce\n")
 
                 [ "certify"; "--model"; folder; "--prompts"; prompts ]
-                |> refuses [ "prompts"; "\"Once\"" ]))
+                |> refuses [ prompts; "line 2 holds \"Once\"" ]
+
+                File.WriteAllText(prompts, "1\r\n\r\n2,99,3\n")
+
+                [ "certify"; "--model"; folder; "--prompts"; prompts ]
+                |> refuses [ prompts; "line 3: token id 99"; "0 to 23" ]
+
+                File.WriteAllText(prompts, "1,-2\n" + String.Join(',', Seq.replicate 96 "3") + "\n")
+
+                [ "certify"; "--model"; folder; "--prompts"; prompts ]
+                |> refuses [
+                    $"{prompts}: line 1: token id -2 is outside"
+                    "; line 2: the prompt has 96 tokens"
+                    "95 or fewer"
+                ]))
+        testCase "a prompt that has no end" (fun () ->
+            withModel (fun folder ->
+                for command in [ [ "generate"; "--prompt-file" ]; [ "certify"; "--prompts" ] ] do
+                    command @ [ "/dev/zero"; "--model"; folder ]
+                    |> refuses [ "/dev/zero: is longer than 64 MiB" ]))
+        badOption "no prompt file" [ "--prompt-file"; "" ] [ "--prompt-file is empty" ]
         testCase "info: a path that is not there" (fun () ->
             [ "info"; "--model"; "/nowhere" ] |> refuses [ "/nowhere"; "not found" ])
     ]

@@ -2,6 +2,7 @@ module LayerSkip.Tests.CliGenerateTests
 
 open System.IO
 open System.Text.Json
+open System.Text.RegularExpressions
 open Expecto
 open LayerSkip.Tests.CliSupport
 
@@ -150,6 +151,25 @@ let generating =
                 let outcome = cli ([ "generate"; "--model"; folder ] @ ids @ count 9)
                 Expect.equal outcome.Out ((made |> Array.map string |> String.concat ",") + "\n") "ids"
                 Expect.stringContains outcome.Error "cpu" "the device is named"))
+
+        testCase "one token is one, and has no rate" (fun () ->
+            withModel (fun folder ->
+                let remarks limit =
+                    let options = [
+                        "generate"
+                        "--model"
+                        folder
+                        "--exit-layer"
+                        "2"
+                        "--ignore-eos"
+                        "--threads"
+                        "1"
+                    ]
+                    (cli (options @ ids @ count limit)).Error.Split('\n')[1]
+
+                Expect.isTrue (Regex.IsMatch(remarks 1, @"^1 token after \d+ ms$")) (remarks 1)
+                Expect.stringContains (remarks 2) "2 tokens, first after" "two"
+                Expect.isTrue (Regex.IsMatch(remarks 3, @"; 1 round kept [01] of 1 draft \(")) (remarks 3)))
 
         testCase "the text ends where the context is full" (fun () ->
             withModel (fun folder ->

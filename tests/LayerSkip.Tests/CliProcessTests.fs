@@ -2,17 +2,13 @@ module LayerSkip.Tests.CliProcessTests
 
 open System
 open System.Diagnostics
-open System.IO
 open System.Text
 open System.Text.Json
 open Expecto
-open LayerSkip.Cli
 open LayerSkip.Tests.CliSupport
 
 /// The built program, as a process of its own.
 let private start (arguments: string list) =
-    let program = Path.ChangeExtension(typeof<Terminal>.Assembly.Location, ".dll")
-
     Process.Start(
         ProcessStartInfo(
             "dotnet",

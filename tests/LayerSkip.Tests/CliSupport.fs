@@ -1,6 +1,7 @@
 module LayerSkip.Tests.CliSupport
 
 open System
+open System.Diagnostics
 open System.IO
 open System.Text.Json
 open Expecto
@@ -23,6 +24,28 @@ let json (arguments: string list) : JsonElement =
     let outcome = cli (arguments @ [ "--json" ])
     Expect.equal outcome.Code 0 outcome.Error
     JsonDocument.Parse(outcome.Out).RootElement
+
+/// The built program.
+let program = Path.ChangeExtension(typeof<Terminal>.Assembly.Location, ".dll")
+
+/// Runs a script of bash in `folder`; there `layerskip` is the program, as a process of its own.
+let shell (folder: string) (script: string) : Outcome =
+    // exec, so that the id of a background job is the program's.
+    let start =
+        ProcessStartInfo("bash", [ "-c"; "layerskip() { exec dotnet \"$PROGRAM\" \"$@\"; }\n" + script ])
+    start.WorkingDirectory <- folder
+    start.RedirectStandardOutput <- true
+    start.RedirectStandardError <- true
+    start.Environment["PROGRAM"] <- program
+    use running = Process.Start start
+    let error = running.StandardError.ReadToEndAsync()
+    let out = running.StandardOutput.ReadToEndAsync()
+
+    if not (running.WaitForExit(TimeSpan.FromMinutes 2.0)) then
+        running.Kill true
+        failtest "the script does not end"
+
+    { Code = running.ExitCode; Out = out.Result; Error = error.Result }
 
 let ints (e: JsonElement) = [| for x in e.EnumerateArray() -> x.GetInt32() |]
 

@@ -2,16 +2,20 @@ module LayerSkip.Tests.CliTests
 
 open System
 open System.IO
+open System.Reflection
 open System.Text.Json
+open System.Text.RegularExpressions
+open FSharp
 open Expecto
 open LayerSkip.Cli
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.CliSupport
 
-let private terminal out error colour interrupt = {
+let private terminal out (error: TextWriter) colour interrupt = {
     Out = out
     Error = error
     Colour = colour
+    Status = StatusLine(error, false)
     OnInterrupt = interrupt
 }
 
@@ -30,11 +34,89 @@ let others =
     testList "command line" [
         testCase "the schema has the structure that Argu wants" (fun () -> Program.checkStructure ())
 
+        testCase "every option that takes a value takes it after =" (fun () ->
+            let takesValue (case: Reflection.UnionCaseInfo) =
+                match case.GetFields() with
+                | [| field |] -> not (field.PropertyType.Name.StartsWith "ParseResults")
+                | _ -> false
+
+            let all = BindingFlags.Public ||| BindingFlags.NonPublic
+
+            let spaced = [
+                for schema in typeof<Terminal>.Assembly.GetTypes() do
+                    if
+                        not (isNull (schema.GetInterface "IArgParserTemplate"))
+                        && Reflection.FSharpType.IsUnion(schema, all)
+                    then
+                        for case in Reflection.FSharpType.GetUnionCases(schema, all) do
+                            let attributes = case.GetCustomAttributes() |> Array.map _.GetType().Name
+
+                            if
+                                takesValue case
+                                && not (Array.contains "EqualsAssignmentOrSpacedAttribute" attributes)
+                            then
+                                $"{schema.Name}.{case.Name}"
+            ]
+
+            Expect.isEmpty spaced "options"
+
+            withModel (fun folder ->
+                let made =
+                    json [
+                        yield! [
+                            "generate"
+                            $"--model={folder}"
+                            "--prompt-ids=3"
+                            "--strategy=self-speculative"
+                        ]
+                        yield! [
+                            "--exit-layer=2"
+                            "--draft-length=3"
+                            "--max-new-tokens=4"
+                            "--temperature=0"
+                        ]
+                        yield! [
+                            "--top-k=0"
+                            "--top-p=1"
+                            "--dtype=f64"
+                            "--device=cpu"
+                            "--threads=1"
+                            "--seed=-1"
+                        ]
+                    ]
+
+                Expect.equal (tokenIds made).Length 4 "tokens"))
+
+        testCase "--version tells the version" (fun () ->
+            let outcome = cli [ "--version" ]
+            Expect.equal (outcome.Code, outcome.Error) (0, "") "done"
+            Expect.isTrue (Regex.IsMatch(outcome.Out, @"^layerskip \d+\.\d+\.\d+\n$")) outcome.Out)
+
         testCase "--help is on standard output" (fun () ->
             for command in [] :: List.map List.singleton Program.commands do
                 let outcome = cli (command @ [ "--help" ])
                 Expect.equal (outcome.Code, outcome.Error) (0, "") "done"
                 Expect.stringContains outcome.Out "--model" "the manual")
+
+        testCase "certify says on a terminal that it works, and clears it away" (fun () ->
+            withModel (fun folder ->
+                use error = new StringWriter()
+                let terminal = terminal TextWriter.Null error false (fun _ -> nothing)
+                let terminal = { terminal with Status = StatusLine(error, true) }
+
+                let arguments = [
+                    "certify"
+                    "--model"
+                    folder
+                    "--exit-layers"
+                    "1"
+                    "--draft-lengths"
+                    "1"
+                ]
+
+                Expect.equal (Program.runWith terminal (Array.ofList arguments)) 0 (error.ToString())
+                Expect.stringContains (error.ToString()) $"\rcertifying {folder}, 0 s" "shown"
+                Expect.stringEnds (error.ToString()) " \r" "cleared"))
 
         testCase "tokens are coloured on a terminal, and the legend explains it" (fun () ->
             withModel (fun folder ->
@@ -45,19 +127,51 @@ let others =
                     Program.runWith (terminal out error true (fun _ -> nothing)) (Array.ofList arguments)
                 Expect.equal code 0 (error.ToString())
                 Expect.stringContains (out.ToString()) "\u001b[31m" "a correction in red"
+                Expect.isFalse
+                    (error.ToString().Contains '\u001b')
+                    "no colour where standard error is a file"
+
+                let terminal = terminal out error true (fun _ -> nothing)
+                let live = { terminal with Status = StatusLine(error, true) }
+                Program.runWith live (Array.ofList arguments) |> ignore
                 Expect.stringContains (error.ToString()) "\u001b[32mdrafted" "the legend"))
 
-        testCase "an interrupt ends the line and the process with 130" (fun () ->
+        testCase "a signal ends the line, and the process with its code" (fun () ->
             withModel (fun folder ->
-                use out = new StringWriter()
-                use error = new StringWriter()
-                let arguments = [ "generate"; "--model"; folder ] @ ids
-                let interrupt (cancel: Threading.CancellationTokenSource) =
-                    cancel.Cancel()
-                    nothing
+                for signal in [ 130; 143 ] do
+                    use out = new StringWriter()
+                    use error = new StringWriter()
+                    let arguments = [ "generate"; "--model"; folder ] @ ids
+                    let interrupt onSignal =
+                        onSignal signal
+                        nothing
 
-                let code = Program.runWith (terminal out error false interrupt) (Array.ofList arguments)
-                Expect.equal (code, out.ToString()) (130, "\n") "interrupted"))
+                    let code = Program.runWith (terminal out error false interrupt) (Array.ofList arguments)
+                    Expect.equal (code, out.ToString()) (signal, "\n") "interrupted"))
+
+        testCase "colours are for a terminal that knows them, unless NO_COLOR says something" (fun () ->
+            let isColourful isTerminal variables =
+                Terminal.isColourful isTerminal (fun name ->
+                    variables
+                    |> List.tryPick (fun (n, v) -> if n = name then Some v else None)
+                    |> Option.toObj)
+
+            Expect.isTrue (isColourful true [ "TERM", "xterm" ]) "a terminal"
+            Expect.isTrue (isColourful true [ "TERM", "xterm"; "NO_COLOR", "" ]) "NO_COLOR is empty"
+            Expect.isFalse (isColourful true [ "TERM", "xterm"; "NO_COLOR", "0" ]) "NO_COLOR"
+            Expect.isFalse (isColourful true [ "TERM", "dumb" ]) "a dumb terminal"
+            Expect.isFalse (isColourful false [ "TERM", "xterm" ]) "a pipe")
+
+        testCase "a status line is written over, and gone before a remark and for good at its end" (fun () ->
+            use error = new StringWriter()
+            let status = StatusLine(error, true)
+            let terminal = { terminal TextWriter.Null error false (fun _ -> nothing) with Status = status }
+            status.Show "12"
+            status.Show "1"
+            Terminal.remark terminal "remark"
+            status.End()
+            status.Show "3"
+            Expect.equal (error.ToString()) "\r12\r1 \r \rremark\n" "written")
 
         testCase "a pipe that nobody reads ends the work quietly" (fun () ->
             withModel (fun folder ->

@@ -1,0 +1,51 @@
+namespace LayerSkip.Cli
+
+open System
+open System.Text.RegularExpressions
+open LayerSkip
+
+/// Faults in the words of whoever typed the command line.
+[<RequireQualifiedAccess>]
+module internal Faults =
+    // What Argu says of a value that it cannot read, here of a whole number; after a space, and after =.
+    let private unread =
+        Regex
+            "^(parameter '(?<option>[^'=]+)' must be followed by .* but was '|argument '(?<option>[^'=]+)=)(?<number>[-+]?[0-9]+)'"
+
+    let private allowed option =
+        match option with
+        | "--seed" -> $"{Int64.MinValue} to {Int64.MaxValue}"
+        | "--threads" -> "1 to 1024"
+        | "--top-k" -> $"0 (all) to {Int32.MaxValue}"
+        | _ -> $"1 to {Int32.MaxValue}"
+
+    /// Argu's message without the manual that follows it.
+    let ofArgu (message: string) : string =
+        let first = message.Split('\n')[0]
+        let first = first.Replace("ERROR: ", "").Trim().TrimEnd '.'
+        let found = unread.Match first
+
+        if found.Success then
+            let option, number = found.Groups["option"].Value, found.Groups["number"].Value
+            let size = if number.StartsWith '-' then "small" else "big"
+            $"{option} is {number}, which is too {size}; it must be {allowed option}"
+        else
+            first
+
+    // Where a parser of .NET adds its own place in the text.
+    let private parserPlace =
+        Regex @"[^.:;]*isFinalBlock[^.]*\.|\s*LineNumber: [0-9]+ \| BytePositionInLine: [0-9]+\.?"
+
+    let private asTyped (error: LayerSkipError) : LayerSkipError =
+        match error with
+        | LayerSkipError.OutOfRange(option, value, allowed) when not (option.StartsWith '-') ->
+            LayerSkipError.OutOfRange("--" + option, value, allowed)
+        | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
+            let allowed = $"1 to {layers - 1}: the model has {layers} layers"
+            LayerSkipError.OutOfRange("--exit-layer", string exit, allowed)
+        | LayerSkipError.BadFile(path, fault) -> LayerSkipError.BadFile(path, parserPlace.Replace(fault, ""))
+        | error -> error
+
+    /// The library's faults, with options as they are typed.
+    let ofLibrary (errors: LayerSkipError list) : string =
+        errors |> List.map asTyped |> LayerSkipError.summary
