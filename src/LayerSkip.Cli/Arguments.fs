@@ -135,8 +135,8 @@ type internal FormatName =
 [<RequireQualifiedAccess>]
 type internal ExportArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Output of path: string
-    | [<Unique>] Format of FormatName
-    | [<Unique>] Layers of e: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Format of FormatName
+    | [<Unique; EqualsAssignmentOrSpaced>] Layers of e: int
 
     interface IArgParserTemplate with
         member this.Usage =
