@@ -25,7 +25,7 @@ internal unsafe interface IFormat<V>
     static abstract float SumScale { get; }
 
     /// <summary>The vector that starts at element <paramref name="at"/>, over both scales.</summary>
-    static abstract V Load(byte* weights, int at);
+    static abstract V Load(byte* weights, nint at);
 
     /// <summary>One element, as it is.</summary>
     static abstract float One(byte* weights, int at);
@@ -42,7 +42,7 @@ internal readonly unsafe struct Float32<V, L> : IFormat<V>
     public static float SumScale => 1f;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Load(byte* weights, int at) => L.Load((float*)weights + at);
+    public static V Load(byte* weights, nint at) => L.Load((float*)weights + at);
 
     public static float One(byte* weights, int at) => ((float*)weights)[at];
 }
@@ -58,7 +58,7 @@ internal readonly unsafe struct Float16<V, L> : IFormat<V>
     public static float SumScale => Half16.HalfScale;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Load(byte* weights, int at) => L.LoadF16((ushort*)weights + at);
+    public static V Load(byte* weights, nint at) => L.LoadF16((ushort*)weights + at);
 
     public static float One(byte* weights, int at) => (float)((Half*)weights)[at];
 }
@@ -74,7 +74,7 @@ internal readonly unsafe struct Float16ByIntegers<V, L> : IFormat<V>
     public static float SumScale => 1f;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Load(byte* weights, int at) => L.LoadF16ByIntegers((ushort*)weights + at);
+    public static V Load(byte* weights, nint at) => L.LoadF16ByIntegers((ushort*)weights + at);
 
     public static float One(byte* weights, int at) => (float)((Half*)weights)[at];
 }
@@ -90,7 +90,7 @@ internal readonly unsafe struct BFloat16<V, L> : IFormat<V>
     public static float SumScale => 1f;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Load(byte* weights, int at) => L.LoadBF16((ushort*)weights + at);
+    public static V Load(byte* weights, nint at) => L.LoadBF16((ushort*)weights + at);
 
     public static float One(byte* weights, int at) => BitConverter.UInt32BitsToSingle((uint)((ushort*)weights)[at] << 16);
 }

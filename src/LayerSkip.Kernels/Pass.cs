@@ -10,7 +10,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private const long WorthSharing = 48 * 1024;
 
     /// <summary>Multiply-adds of one part of a shared product.</summary>
-    private const long PartSize = 512 * 1024;
+    private const long PartSize = 256 * 1024;
 
     /// <summary>Outputs per part come in multiples that every tile divides.</summary>
     private const int OutputStep = 24;
@@ -151,7 +151,8 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             return outs;
         }
 
-        long parts = Math.Clamp(work / PartSize, threads, 16L * threads);
+        // As many for each thread, so that none waits for another's last one.
+        long parts = Math.Clamp(work / PartSize / threads, 1, 16) * threads;
         int share = (int)((outs + parts - 1) / parts);
         return (share + OutputStep - 1) / OutputStep * OutputStep;
     }

@@ -25,7 +25,7 @@ internal static unsafe class Tiles<V, L, W>
         byte* w4 = w + (4 * wStride);
         byte* next = Ahead.Of(w, wStride);
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             next = Ahead.Fetch(next, 8 * L.Count * W.Bytes);
             var v = L.Load(x + k);
@@ -50,7 +50,7 @@ internal static unsafe class Tiles<V, L, W>
         float* x1 = x + xStride;
         byte* next = Ahead.Of(w, wStride);
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
             V v0 = L.Load(x + k), v1 = L.Load(x1 + k);
@@ -81,7 +81,7 @@ internal static unsafe class Tiles<V, L, W>
         float* x2 = x1 + xStride;
         byte* next = Ahead.Of(w, wStride);
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
             V v0 = L.Load(x + k), v1 = L.Load(x1 + k), v2 = L.Load(x2 + k);
@@ -118,7 +118,7 @@ internal static unsafe class Tiles<V, L, W>
         float* x3 = x2 + xStride;
         byte* next = Ahead.Of(w, wStride);
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             next = Ahead.Fetch(next, 3 * L.Count * W.Bytes);
             V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k), u2 = W.Load(w + (2 * wStride), k);
@@ -156,7 +156,7 @@ internal static unsafe class Tiles<V, L, W>
         float* x4 = x3 + xStride;
         byte* next = Ahead.Of(w, wStride);
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             next = Ahead.Fetch(next, 2 * L.Count * W.Bytes);
             V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
@@ -194,7 +194,7 @@ internal static unsafe class Tiles<V, L, W>
         float* x5 = x4 + xStride;
         byte* next = Ahead.Of(w, wStride);
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             next = Ahead.Fetch(next, 2 * L.Count * W.Bytes);
             V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
@@ -231,7 +231,7 @@ internal static unsafe class Tiles<V, L, W>
     {
         V a = default;
 
-        for (int k = 0; k < steps; k += L.Count)
+        for (nint k = 0; k < steps; k += L.Count)
         {
             a = L.MultiplyAdd(W.Load(w, k), L.Load(x + k), a);
         }
@@ -258,7 +258,7 @@ internal static unsafe class Tiles<V, L, W>
 /// </summary>
 internal static unsafe class Ahead
 {
-    private const int Rows = 8;
+    private const int Rows = 16;
     private const int LongestRow = 4096;
 
     /// <summary>Where to begin, or null where rows are long.</summary>
@@ -275,9 +275,26 @@ internal static unsafe class Ahead
             return null;
         }
 
-        for (int at = 0; at < bytes; at += 64)
+        // Written out, since `bytes` is a constant of the tile and the compiler unrolls no loop over it.
+        Sse.Prefetch0(from);
+
+        if (bytes > 64)
         {
-            Sse.Prefetch0(from + at);
+            Sse.Prefetch0(from + 64);
+        }
+
+        if (bytes > 128)
+        {
+            Sse.Prefetch0(from + 128);
+            Sse.Prefetch0(from + 192);
+        }
+
+        if (bytes > 256)
+        {
+            Sse.Prefetch0(from + 256);
+            Sse.Prefetch0(from + 320);
+            Sse.Prefetch0(from + 384);
+            Sse.Prefetch0(from + 448);
         }
 
         return from + bytes;
