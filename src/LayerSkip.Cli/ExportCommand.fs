@@ -52,6 +52,7 @@ module internal ExportCommand =
 
         let output =
             match given.Output with
+            | Some "" -> Inputs.usage "--output is empty; name the folder (hf) or the .gguf file to write"
             | Some output -> output
             | None -> Inputs.usage "no --output; name the folder (hf) or the .gguf file to write"
 
