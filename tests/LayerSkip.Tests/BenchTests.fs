@@ -11,7 +11,7 @@ open LayerSkip.Tests.FileSupport
 Backend.ensure ()
 
 let private shape = "hidden=32,layers=6,heads=4,kv-heads=2,intermediate=64,vocab=96"
-let private quick = [ "--runs"; "2"; "--max-new-tokens"; "24" ]
+let private quick tokens = [ "--runs"; "2"; "--max-new-tokens"; string tokens ]
 
 let private resident () =
     GC.Collect()
@@ -25,7 +25,7 @@ let tests =
     <| testList "bench" [
         testCase "--json has what the contract names, and its ratios are those of its times" (fun () ->
             let report =
-                json ([ "bench"; "--shape"; shape; "--exit-layer"; "2"; "--draft-length"; "3" ] @ quick)
+                json ([ "bench"; "--shape"; shape; "--exit-layer"; "2"; "--draft-length"; "3" ] @ quick 24)
             let number (path: string) =
                 (path.Split '.'
                  |> Array.fold (fun (e: Text.Json.JsonElement) name -> e.GetProperty name) report)
@@ -66,11 +66,11 @@ let tests =
                 "rows ratio")
 
         testCase "--accept-rate decides what is accepted, and --identity-after accepts everything" (fun () ->
-            let acceptance options =
+            let acceptance tokens options =
                 let report =
                     json (
                         [ "bench"; "--shape"; shape; "--exit-layer"; "2"; "--draft-length"; "3" ]
-                        @ quick
+                        @ quick tokens
                         @ options
                     )
                 Expect.isTrue
@@ -78,10 +78,10 @@ let tests =
                     "the text is the whole model's all the same"
                 ((report.GetProperty "self_speculative").GetProperty "draft_acceptance_rate").GetDouble()
 
-            Expect.equal (acceptance [ "--accept-rate"; "0" ]) 0.0 "none"
-            Expect.equal (acceptance [ "--accept-rate"; "1" ]) 1.0 "all"
-            Expect.equal (acceptance [ "--identity-after"; "2" ]) 1.0 "agreement"
-            let half = acceptance [ "--accept-rate"; "0.5"; "--max-new-tokens=200" ]
+            Expect.equal (acceptance 24 [ "--accept-rate"; "0" ]) 0.0 "none"
+            Expect.equal (acceptance 24 [ "--accept-rate"; "1" ]) 1.0 "all"
+            Expect.equal (acceptance 24 [ "--identity-after"; "2" ]) 1.0 "agreement"
+            let half = acceptance 200 [ "--accept-rate"; "0.5" ]
             // Of three drafts (0.5 + 0.25 + 0.125) / 3 are kept.
             Expect.isTrue (half > 0.15 && half < 0.45) $"{half}")
 
@@ -97,7 +97,7 @@ let tests =
                     [ "--shape"; shape + ",vocab=9" ], "twice"
                     [ "--shape"; shape; "--accept-rate"; "1.5" ], "accept-rate"
                     [ "--shape"; shape; "--identity-after"; "6" ], "identity-after"
-                    [ "--shape"; shape; "--exit-layer"; "6" ], "exit layer"
+                    [ "--shape"; shape; "--exit-layer"; "6" ], "exit-layer"
                     [ "--shape"; shape; "--runs"; "0" ], "runs"
                     [ "--shape"; shape; "--draft-length"; "0" ], "draft-length"
                     [ "--shape"; shape; "--max-new-tokens"; "1" ], "max-new-tokens"
