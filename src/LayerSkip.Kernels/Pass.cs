@@ -7,7 +7,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     where W : struct, IFormat<V>
 {
     /// <summary>Multiply-adds that are worth a second thread.</summary>
-    private const long WorthSharing = 48 * 1024;
+    private const long WorthSharing = 192 * 1024;
 
     /// <summary>Multiply-adds of one part of a shared product.</summary>
     private const long PartSize = 256 * 1024;

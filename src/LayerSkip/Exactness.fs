@@ -246,7 +246,7 @@ module internal Exactness =
                     Generation.runInspected
                         {
                             Generation.noInspection with
-                                Round = fun text cache -> found.Add(compare text cache)
+                                Round = fun text cache -> found.Add(compare (text ()) cache)
                         }
                         weights
                         None

@@ -14,7 +14,7 @@ module Generation =
     [<NoEquality; NoComparison>]
     type internal Inspection = {
         /// After a round: the text so far, and the cache of all but its last token.
-        Round: int[] -> Cache -> unit
+        Round: (unit -> int[]) -> Cache -> unit
         /// The logits of a verifying pass, and the place in the text of the token that its first row decides.
         Logits: int -> Tensor -> unit
         /// A greedy draft's place in the text and its token: the token to go on with.
@@ -311,7 +311,7 @@ module Generation =
 
                     if writer.Finish <> Some FinishReason.Stop then
                         inspection.Round
-                            (Array.append prompt (Array.ofList (List.rev writer.Reversed)))
+                            (fun () -> Array.append prompt (Array.ofList (List.rev writer.Reversed)))
                             reader.Cache
 
                     let events, rounds =

@@ -16,8 +16,7 @@ type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: Deco
     let idle = ConcurrentBag<DecoderPass>()
     let mutable disposed = false
 
-    member _.Shape = shape
-    member _.Format = memory.Format
+    member internal _.Shape = shape
 
     member internal _.Rent() : DecoderPass =
         if disposed then
@@ -116,8 +115,10 @@ module CpuKernels =
 
     /// The largest logit's id in each row of [1; rows; vocabulary]; of equal ones the lowest.
     let argmax (logits: Tensor) : int[] =
-        let vocabulary = int logits.shape[2]
-        Array.init (int logits.shape[1]) (fun row ->
-            Search.IndexOfMax(
-                MemoryMarshal.Cast<byte, float32>(logits.bytes).Slice(row * vocabulary, vocabulary)
-            ))
+        let size = logits.shape
+        let rows, vocabulary = int size[1], int size[2]
+        let first = TensorMemory.address logits |> NativePtr.ofNativeInt<float32>
+
+        Array.init rows (fun row ->
+            let values = NativePtr.add first (row * vocabulary) |> NativePtr.toVoidPtr
+            Search.IndexOfMax(ReadOnlySpan<float32>(values, vocabulary)))
