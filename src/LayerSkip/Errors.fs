@@ -23,6 +23,8 @@ type LayerSkipError =
     /// An option outside its range: "temperature", "-1", "0 or more".
     | OutOfRange of option: string * value: string * allowed: string
     | ExitOutsideModel of exit: int * layers: int
+    /// An early-exit loss in which no layer counts at a step.
+    | NoExitWeight of step: int
     | PromptTooLong of length: int * context: int
     | UnknownToken of id: int * vocabulary: int
     | EmptyPrompt
@@ -90,6 +92,8 @@ module LayerSkipError =
             $"exit layer is {exit}, but a model of one layer has no earlier exit; decode it autoregressively"
         | LayerSkipError.ExitOutsideModel(exit, layers) ->
             $"exit layer is {exit}, it must be 1 to {layers - 1}: the model has {layers} layers"
+        | LayerSkipError.NoExitWeight step ->
+            $"the early-exit loss has no weight on any layer at step {step}; keep the last layer on, or put weight on a layer that is"
         | LayerSkipError.PromptTooLong(length, context) ->
             $"the prompt has {length} tokens and leaves no room in a context of {context}; shorten it to {context - 1} or fewer"
         | LayerSkipError.UnknownToken(id, vocabulary) ->

@@ -129,10 +129,17 @@ module Key =
         let z = (z ^^^ (z >>> 27)) * 0x94D049BB133111EBUL
         z ^^^ (z >>> 31)
 
+    let private bits (key: Key) =
+        mix (mix (key.Seed + 0x9E3779B97F4A7C15UL) + (key.Counter + 1UL) * 0x9E3779B97F4A7C15UL)
+
     /// A number in [0, 1) of 53 random bits, and the key after it.
     let uniform (key: Key) : struct (float * Key) =
-        let bits = mix (mix (key.Seed + 0x9E3779B97F4A7C15UL) + (key.Counter + 1UL) * 0x9E3779B97F4A7C15UL)
-        struct (float (bits >>> 11) / 9007199254740992.0, { key with Counter = key.Counter + 1UL })
+        struct (float (bits key >>> 11) / 9007199254740992.0, { key with Counter = key.Counter + 1UL })
+
+    /// The start of another stream for each part: a step, a layer, a sample.
+    let within (part: int) (key: Key) : Key =
+        // A stream's own seed is mixed once more, so that it is no number that `uniform` draws.
+        { Seed = mix (bits { key with Counter = uint64 (uint32 part) }); Counter = 0UL }
 
 /// Writes the bytes that start at an offset of a file into a span.
 type FillSpan = delegate of start: int64 * destination: Span<byte> -> unit

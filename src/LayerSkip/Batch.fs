@@ -1,0 +1,52 @@
+namespace LayerSkip
+
+/// Texts of one length: position t of a text learns label t + 1, unless that is `Batch.ignored`.
+type Batch = { Ids: int[][]; Labels: int[][] }
+
+[<RequireQualifiedAccess>]
+module Batch =
+    /// The label that nothing learns, as in PyTorch and Hugging Face.
+    let ignored = -100
+
+    /// Texts that learn all of themselves.
+    let ofIds (ids: int[][]) : Batch = { Ids = ids; Labels = ids }
+
+    /// The positions that learn, as rows of [batch * rows; hidden], each with its label.
+    let internal lessons (batch: Batch) : (int * int)[] =
+        batch.Labels
+        |> Array.mapi (fun text labels -> [|
+            for t in 0 .. labels.Length - 2 do
+                if labels[t + 1] <> ignored then
+                    text * labels.Length + t, labels[t + 1]
+        |])
+        |> Array.concat
+
+    /// How many positions learn.
+    let tokens (batch: Batch) : int = (lessons batch).Length
+
+/// What a loss comes to, as sums over the positions that learn: those of micro-batches and ranks add up.
+type LossSums = {
+    Tokens: int
+    /// What is minimised: each layer's share of what it learns from, in nats.
+    Objective: float
+    /// By layer, in nats; 0 where a layer was off.
+    CrossEntropy: float[]
+    /// By layer, from the last layer's law to this one's, in nats; 0 where it was not asked for.
+    Divergence: float[]
+}
+
+[<RequireQualifiedAccess>]
+module LossSums =
+    let zero (layers: int) : LossSums = {
+        Tokens = 0
+        Objective = 0.0
+        CrossEntropy = Array.zeroCreate layers
+        Divergence = Array.zeroCreate layers
+    }
+
+    let plus (a: LossSums) (b: LossSums) : LossSums = {
+        Tokens = a.Tokens + b.Tokens
+        Objective = a.Objective + b.Objective
+        CrossEntropy = Array.map2 (+) a.CrossEntropy b.CrossEntropy
+        Divergence = Array.map2 (+) a.Divergence b.Divergence
+    }

@@ -1,0 +1,78 @@
+namespace LayerSkip
+
+/// Layer dropout: a sample skips whole residual blocks, one draw per sample and layer (LayerSkip, equations 1 to 4).
+/// What is kept is not scaled up, in training or after.
+[<NoEquality; NoComparison>]
+type LayerDropout = {
+    /// p by step and layer: 0 never skips, 1 always.
+    Rate: int -> Schedule
+    Seed: int64
+    /// Samples whose numbers are equal modulo this share their draws; None: each has its own. With the samples of one
+    /// rank here, every rank of a data-parallel run drops as many of each layer, and waits for none (the paper's rule
+    /// of one seed for all).
+    SharedEvery: int option
+}
+
+/// Where a batch stands in a run. `First` is the number of its first sample among all of the step's, over every rank
+/// and micro-batch: rank r of ranks that read n samples a step starts at r n.
+[<Struct>]
+type BatchPlace = { Step: int; First: int }
+
+[<RequireQualifiedAccess>]
+module LayerDropout =
+    /// p(t, l) = `peak` D(l) S(t).
+    let tryCreate
+        (seed: int64)
+        (peak: float)
+        (depth: Schedule)
+        (time: Schedule)
+        : Result<LayerDropout, LayerSkipError list> =
+        let inside = peak >= 0.0 && peak <= 1.0
+
+        Check.all (Check.that inside (LayerSkipError.OutOfRange("layer dropout", string peak, "0 to 1"))) {
+            Rate = fun step layer -> peak * depth layer * time step
+            Seed = seed
+            SharedEvery = None
+        }
+
+    /// Apart from every other use of the same seed.
+    let private purpose = 0x6c617965
+
+    /// Whether a sample goes through a layer at a step. The answer depends on nothing else: it is the same when a
+    /// layer is run again for its gradients, after a resume, and however the samples are split up.
+    let keeps (dropout: LayerDropout) (step: int) (layer: int) (sample: int) : bool =
+        let drawer =
+            match dropout.SharedEvery with
+            | Some every -> sample % every
+            | None -> sample
+
+        let key =
+            List.fold (fun key part -> Key.within part key) (Key.ofSeed dropout.Seed) [
+                purpose
+                step
+                layer
+                drawer
+            ]
+        let struct (draw, _) = Key.uniform key
+        draw >= dropout.Rate step layer
+
+    /// The rows of a batch of `count` samples that go through a layer.
+    let kept (dropout: LayerDropout) (place: BatchPlace) (layer: int) (count: int) : int[] =
+        [| 0 .. count - 1 |]
+        |> Array.filter (fun row -> keeps dropout place.Step layer (place.First + row))
+
+    /// Takes the dropped samples out of the batch before the block runs, and puts them back unchanged. A block that
+    /// every sample skips is not run, and its weights get no gradient. Positions and masks are the same for every
+    /// sample of a batch, so nothing else has to be taken out.
+    let wrap (dropout: LayerDropout) (place: BatchPlace) : LayerWrapper =
+        fun index layer x ->
+            let batch = int x.shape[0]
+
+            match kept dropout place index batch with
+            | rows when rows.Length = batch -> layer x
+            // Another handle: the caller's tensor is not ours to move between scopes.
+            | [||] -> x.alias ()
+            | rows ->
+                Scope.one (fun () ->
+                    let rows = (Tensors.ofIds [| int64 rows.Length |] rows).``to`` x.device
+                    x.index_copy (0L, rows, x.index_select (0L, rows) |> layer))

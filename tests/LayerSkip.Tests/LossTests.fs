@@ -1,0 +1,419 @@
+module LayerSkip.Tests.LossTests
+
+open System
+open Expecto
+open FsCheck
+open TorchSharp
+open LayerSkip
+open LayerSkip.Tests.Tiny
+
+Backend.ensure ()
+
+let private rows = 7
+
+/// Texts of random ids, some of whose labels are ignored.
+let private batchOf (seed: int) (texts: int) : Batch =
+    let random = Random seed
+    let ids = Array.init texts (fun _ -> Array.init rows (fun _ -> random.Next 24))
+    let label id = if random.Next 4 = 0 then Batch.ignored else id
+    { Ids = ids; Labels = ids |> Array.map (Array.map label) }
+
+let private dropout p : LayerDropout = {
+    Rate = fun _ layer -> if layer % 2 = 0 then p else p / 2.0
+    Seed = 9L
+    SharedEvery = None
+}
+
+let private wrapAt first = LayerDropout.wrap (dropout 0.4) { Step = 2; First = first }
+
+let private sharesOf layers eScale =
+    (ExitShares.tryCreate layers Curriculum.all (LossScale.byDepth sqrt eScale)
+     |> Check.getOrRaise)
+        0
+
+let private distilled = { LossOptions.standard with Targets = { Labels = 0.7; LastLayer = 1.5 } }
+
+let private parameters weights = Weights.TensorsOf weights |> Seq.distinctBy _.Handle |> Array.ofSeq
+
+/// A float64 model whose weights learn, and the table of its positions; it is freed after `body`.
+let private learning (model: Model) (body: Rope -> Weights -> 'T) : 'T =
+    use weights = Tiny.weights Dtype.F64 model
+    use _scope = torch.NewDisposeScope()
+
+    for tensor in parameters weights do
+        tensor.requires_grad_ true |> ignore
+
+    body (Rope.table model.Config rows torch.ScalarType.Float64 torch.CPU) weights
+
+let private gradients (weights: Weights) : float[][] =
+    parameters weights
+    |> Array.map (fun tensor ->
+        if isNull tensor.grad then
+            Array.zeroCreate (int (tensor.numel ()))
+        else
+            Tensors.toFloats tensor.grad)
+
+/// A loss's sums and gradients, with a model of its own.
+let private run options (model: Model) shares wrap scale batch =
+    learning model (fun rope weights ->
+        let sums = EarlyExitLoss.backward options rope weights shares wrap scale batch
+        sums, gradients weights)
+
+/// The same by one graph over every exit's logits, as the equations are written.
+let private plainly
+    (options: LossOptions)
+    (model: Model)
+    (shares: float[])
+    (wrap: LayerWrapper)
+    (scale: float)
+    (batch: Batch)
+    =
+    learning model (fun rope weights ->
+        use _scope = torch.NewDisposeScope()
+        let weights = Weights.withoutKernels weights
+        let size = [| int64 batch.Ids.Length; int64 rows |]
+        let last = shares.Length - 1
+        let hidden: Tensor[] = Array.zeroCreate shares.Length
+
+        let tap: LayerWrapper =
+            fun index layer x ->
+                let out = wrap index layer x
+                hidden[index] <- out.alias().DetachFromDisposeScope()
+                out
+
+        Tensors.ofIds size (Array.concat batch.Ids)
+        |> Model.embed weights
+        |> Model.runLayers tap KvStore.none rope weights 0 shares.Length 0
+        |> ignore
+
+        let shifted = (Tensors.ofIds size (Array.concat batch.Labels)).narrow(1L, 1L, int64 rows - 1L)
+        let labels = shifted.reshape -1L
+        let learns = labels.ne(torch.tensor -100L).to_type torch.ScalarType.Float64
+
+        let logits =
+            hidden
+            |> Array.map (fun hidden ->
+                (Model.head weights (hidden.narrow (1L, 0L, int64 rows - 1L))).reshape(-1L, 24L))
+
+        let law (logits: Tensor) = torch.nn.functional.log_softmax (logits, 1L)
+
+        let losses =
+            logits
+            |> Array.mapi (fun layer logits' ->
+                let entropy =
+                    torch.nn.functional.cross_entropy (logits', labels, reduction = torch.nn.Reduction.Sum)
+
+                let teacher = (law logits[last]).detach()
+                let surprise = (teacher.exp () * (teacher - law logits')).sum(1L)
+                let divergence = (surprise * learns).sum()
+                let labels, lastLayer =
+                    if layer = last then
+                        1.0, 0.0
+                    else
+                        options.Targets.Labels, options.Targets.LastLayer
+
+                (entropy * labels + divergence * lastLayer) * shares[layer])
+
+        let total = Array.reduce (fun (a: Tensor) b -> a + b) losses
+        (total * scale).backward()
+
+        for tensor in hidden do
+            tensor.Dispose()
+
+        (Tensors.toFloats (total.detach ()))[0], gradients weights)
+
+let private closeTo tolerance (what: string) (expected: float[][]) (found: float[][]) =
+    Expect.equal (Array.map Array.length found) (Array.map Array.length expected) "the same tensors"
+    let largest = expected |> Seq.collect id |> Seq.map abs |> Seq.fold max 1.0
+
+    for index in 0 .. expected.Length - 1 do
+        for a, b in Array.zip expected[index] found[index] do
+            Expect.isLessThan
+                (abs (a - b))
+                (tolerance * largest)
+                $"{what}, tensor {index}: {b} instead of {a}"
+
+let private near tolerance what (expected: float) (found: float) =
+    Expect.isLessThan
+        (abs (expected - found))
+        (tolerance * max 1.0 (abs expected))
+        $"{what}: {found} for {expected}"
+
+/// The objective alone, with some weights moved along a direction.
+let private movedBy
+    options
+    rope
+    (weights: Weights)
+    shares
+    wrap
+    batch
+    (tensor: Tensor)
+    (direction: Tensor)
+    (h: float)
+    =
+    use _noGrad = torch.no_grad ()
+    use _scope = torch.NewDisposeScope()
+    let before = tensor.clone ()
+    tensor.copy_ (tensor + direction * h) |> ignore
+    let sums = EarlyExitLoss.measure options rope weights shares wrap batch
+    tensor.copy_ before |> ignore
+    sums.Objective
+
+[<Tests>]
+let tests =
+    testSequenced
+    <| testList "loss" [
+        testPropertyWithConfig (settings 6) "its gradient is that of finite differences, with dropout on"
+        <| fun (model: Model) (seed: int) ->
+            let batch, shares = batchOf seed 3, sharesOf model.Config.Layers 0.5
+            let wrap = wrapAt 0
+
+            learning model (fun rope weights ->
+                let options = { LossOptions.standard with RowsAtOnce = 5 }
+                EarlyExitLoss.backward options rope weights shares wrap 1.0 batch |> ignore
+
+                for index, tensor in Array.indexed (parameters weights) do
+                    use generator = new torch.Generator(uint64 index)
+                    let noise = torch.randn (tensor.shape, torch.ScalarType.Float64, generator = generator)
+                    let direction = noise / noise.norm ()
+                    let moved = movedBy options rope weights shares wrap batch tensor direction
+
+                    let slope =
+                        if isNull tensor.grad then
+                            0.0
+                        else
+                            (Tensors.toFloats ((tensor.grad * direction).sum()))[0]
+
+                    near 1e-7 $"weight {index}" ((moved 1e-5 - moved -1e-5) / 2e-5) slope)
+
+        testPropertyWithConfig (settings 25) "sums and gradients are those of one graph over all logits"
+        <| fun (model: Model) (seed: int) (PositiveInt piece) ->
+            let batch, shares = batchOf seed 3, sharesOf model.Config.Layers 0.3
+
+            for options in
+                [
+                    LossOptions.standard
+                    distilled
+                    { distilled with Targets = { Labels = 0.0; LastLayer = 1.0 } }
+                ] do
+                let wrap = wrapAt seed
+                let total, expected = plainly options model shares wrap 0.25 batch
+
+                for recompute in [ false; true ] do
+                    let options = { options with RowsAtOnce = 1 + piece % 20; Recompute = recompute }
+                    let sums, found = run options model shares wrap 0.25 batch
+                    near 1e-12 "objective" total sums.Objective
+                    closeTo 1e-11 $"gradients, recompute {recompute}" expected found
+
+        testPropertyWithConfig (settings 15) "e_scale = 0 is plain cross entropy"
+        <| fun (model: Model) (seed: int) ->
+            let batch, layers = batchOf seed 3, model.Config.Layers
+            let shares =
+                (ExitShares.tryCreate layers Curriculum.all (LossScale.paper 0.0) |> Check.getOrRaise) 0
+            let sums, found =
+                run LossOptions.standard model shares Model.plain (1.0 / float (Batch.tokens batch)) batch
+
+            learning model (fun rope weights ->
+                let size = [| 3L; int64 rows |]
+                let weights = Weights.withoutKernels weights
+
+                let logits =
+                    Model.embed weights (Tensors.ofIds size (Array.concat batch.Ids))
+                    |> Model.runLayers Model.plain KvStore.none rope weights 0 layers 0
+                    |> Model.head weights
+
+                let labels = (Tensors.ofIds size (Array.concat batch.Labels)).narrow(1L, 1L, int64 rows - 1L)
+
+                let loss =
+                    torch.nn.functional.cross_entropy (
+                        logits.narrow(1L, 0L, int64 rows - 1L).reshape(-1L, 24L),
+                        labels.reshape -1L
+                    )
+
+                loss.backward ()
+                let mean = (Tensors.toFloats (loss.detach ()))[0]
+                near 1e-12 "mean" mean (sums.Objective / float sums.Tokens)
+                closeTo 1e-12 "gradients" (gradients weights) found)
+
+        testCase "gradient reaches every weight of every block, the last included" (fun () ->
+            let model = {
+                Config = { Tiny.config 24 6 4 2 false with QkvBias = true; QkNorm = true }
+                Seed = 8L
+            }
+
+            for shares in [ sharesOf 6 1.0; sharesOf 6 0.0 ] do
+                for recompute in [ false; true ] do
+                    let options = { LossOptions.standard with Recompute = recompute }
+                    let _, found = run options model shares Model.plain 1.0 (batchOf 1 4)
+
+                    for index, gradient in Array.indexed found do
+                        // A key's bias moves all scores of a query alike, and does nothing; queries' and values' do.
+                        Expect.exists gradient (fun slope -> abs slope > 1e-9) $"tensor {index}"
+
+            // Without the last layer's loss nothing reaches the last block.
+            let early =
+                (ExitShares.tryCreate
+                    6
+                    { Curriculum.grouped 1 [ 2 ] with LastAlways = false }
+                    (LossScale.paper 1.0)
+                 |> Check.getOrRaise)
+                    0
+            let _, found = run LossOptions.standard model early Model.plain 1.0 (batchOf 1 4)
+
+            learning model (fun _ weights ->
+                for layer in 0..5 do
+                    let index =
+                        parameters weights
+                        |> Array.findIndex (fun t -> t.Handle = weights.Layers[layer].Down.Handle)
+                    let reached = Array.exists (fun slope -> slope <> 0.0) found[index]
+                    Expect.equal reached (layer <= 2) $"layer {layer}"))
+
+        testPropertyWithConfig
+            (settings 10)
+            "no dropout is p = 0 bit for bit, and p = 1 leaves the blocks without gradient"
+        <| fun (model: Model) (seed: int) ->
+            let batch, shares = batchOf seed 3, sharesOf model.Config.Layers 0.5
+            let place = { Step = 1; First = 0 }
+            let plain = run distilled model shares Model.plain 1.0 batch
+            let never = run distilled model shares (LayerDropout.wrap (dropout 0.0) place) 1.0 batch
+            Expect.equal never plain "p = 0"
+
+            let always = LayerDropout.wrap { dropout 1.0 with Rate = fun _ _ -> 1.0 } place
+
+            for recompute in [ false; true ] do
+                learning model (fun rope weights ->
+                    let options = { distilled with Recompute = recompute }
+                    let sums = EarlyExitLoss.backward options rope weights shares always 1.0 batch
+
+                    for layer in weights.Layers do
+                        Expect.isTrue (isNull layer.Qkv.grad && isNull layer.Down.grad) "no block ran"
+
+                    Expect.isFalse (isNull weights.Embedding.grad) "the embedding learns"
+                    Expect.all
+                        sums.CrossEntropy
+                        (fun sum -> abs (sum - sums.CrossEntropy[0]) < 1e-9)
+                        "equal exits")
+
+        testPropertyWithConfig (settings 10) "a step replays bit for bit"
+        <| fun (model: Model) (seed: int) ->
+            let batch, shares = batchOf seed 4, sharesOf model.Config.Layers 0.5
+            let once () = run distilled model shares (wrapAt 4) 1.0 batch
+            Expect.equal (once ()) (once ()) "the same sums and gradients"
+
+        testPropertyWithConfig (settings 15) "micro-batches add up to the batch, in sums and gradients"
+        <| fun (model: Model) (seed: int) ->
+            let batch, shares = batchOf seed 5, sharesOf model.Config.Layers 0.5
+            let scale = 1.0 / float (max 1 (Batch.tokens batch))
+            let whole, expected = run distilled model shares (wrapAt 10) scale batch
+            let part first count : Batch = {
+                Ids = Array.sub batch.Ids first count
+                Labels = Array.sub batch.Labels first count
+            }
+
+            learning model (fun rope weights ->
+                let sums =
+                    [ 0, 2; 2, 2; 4, 1 ]
+                    |> List.map (fun (first, count) ->
+                        part first count
+                        |> EarlyExitLoss.backward distilled rope weights shares (wrapAt (10 + first)) scale)
+                    |> List.fold LossSums.plus (LossSums.zero model.Config.Layers)
+
+                Expect.equal sums.Tokens whole.Tokens "tokens"
+                near 1e-12 "objective" whole.Objective sums.Objective
+                closeTo 1e-11 "cross entropy" [| whole.CrossEntropy |] [| sums.CrossEntropy |]
+                closeTo 1e-11 "divergence" [| whole.Divergence |] [| sums.Divergence |]
+                closeTo 1e-11 "gradients" expected (gradients weights))
+
+        testPropertyWithConfig (settings 10) "measuring gives the same sums, and no gradient"
+        <| fun (model: Model) (seed: int) ->
+            let batch, shares = batchOf seed 3, sharesOf model.Config.Layers 0.5
+            let sums, _ = run distilled model shares (wrapAt 0) 1.0 batch
+
+            learning model (fun rope weights ->
+                Expect.equal
+                    (EarlyExitLoss.measure distilled rope weights shares (wrapAt 0) batch)
+                    sums
+                    "sums"
+                Expect.all (parameters weights) (fun tensor -> isNull tensor.grad) "no gradient")
+
+        testCase "divergence is 0 at the last layer, and where an early law is the last one's" (fun () ->
+            let model = { Config = Tiny.config 24 3 2 1 false; Seed = 2L }
+            let skipLast index (layer: Layer) (x: Tensor) = if index = 2 then x.alias () else layer x
+            let sums, _ = run distilled model (sharesOf 3 1.0) skipLast 1.0 (batchOf 3 3)
+            Expect.isGreaterThan sums.Divergence[0] 1e-3 "layer 0 differs"
+            near 1e-12 "layer 1" 0.0 sums.Divergence[1]
+            Expect.equal sums.Divergence[2] 0.0 "the last"
+            near 1e-12 "their cross entropies" sums.CrossEntropy[2] sums.CrossEntropy[1])
+
+        testCase "a batch in which nothing learns has no tokens and no gradient" (fun () ->
+            let model = { Config = Tiny.config 24 3 2 1 true; Seed = 2L }
+            let batch = batchOf 1 2
+            let nothing = {
+                batch with
+                    Labels = batch.Labels |> Array.map (Array.map (fun _ -> Batch.ignored))
+            }
+            let sums, found = run distilled model (sharesOf 3 1.0) Model.plain 1.0 nothing
+            Expect.equal sums (LossSums.zero 3) "sums"
+            Expect.all found (Array.forall ((=) 0.0)) "gradients")
+
+        testCase "a float32 model learns too, with frozen weights left alone" (fun () ->
+            use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 4 2 1 false; Seed = 4L }
+            use _scope = torch.NewDisposeScope()
+            let rope = Rope.table weights.Config rows torch.ScalarType.Float32 torch.CPU
+
+            for tensor in [ weights.Layers[2].Down; weights.Layers[3].Qkv ] do
+                tensor.requires_grad_ true |> ignore
+
+            for recompute in [ false; true ] do
+                let options = { LossOptions.standard with Recompute = recompute }
+                let sums =
+                    EarlyExitLoss.backward
+                        options
+                        rope
+                        weights
+                        (sharesOf 4 1.0)
+                        Model.plain
+                        0.1
+                        (batchOf 5 3)
+                Expect.isGreaterThan sums.Objective 0.0 "a loss"
+
+            Expect.isFalse
+                (isNull weights.Layers[2].Down.grad || isNull weights.Layers[3].Qkv.grad)
+                "these learn"
+            Expect.isTrue (isNull weights.Head.grad && isNull weights.Layers[0].Qkv.grad) "these do not")
+
+        testCase "shares that do not fit the model are a bug" (fun () ->
+            let model = { Config = Tiny.config 24 3 2 1 true; Seed = 2L }
+
+            for shares in [ [| 0.5; 0.5 |]; [| 0.0; 0.0; 0.0 |] ] do
+                Expect.throwsT<ArgumentException>
+                    (fun () -> run distilled model shares Model.plain 1.0 (batchOf 1 2) |> ignore)
+                    "an exception")
+
+        testCase "no tensor is left behind" (fun () ->
+            let model = { Config = Tiny.config 24 4 2 1 true; Seed = 3L }
+
+            learning model (fun rope weights ->
+                let step recompute first =
+                    let options = { distilled with Recompute = recompute; RowsAtOnce = 6 }
+                    EarlyExitLoss.backward
+                        options
+                        rope
+                        weights
+                        (sharesOf 4 0.5)
+                        (wrapAt first)
+                        1.0
+                        (batchOf 1 4)
+                    |> ignore
+                    EarlyExitLoss.measure options rope weights (sharesOf 4 0.5) (wrapAt first) (batchOf 1 4)
+                    |> ignore
+
+                step false 0
+                step true 0
+                let before = torch.Tensor.TotalCount
+
+                for first in 1..20 do
+                    step (first % 2 = 0) first
+
+                Expect.equal torch.Tensor.TotalCount before "live tensors"))
+    ]
