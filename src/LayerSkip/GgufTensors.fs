@@ -185,20 +185,16 @@ module internal GgufTensors =
     let stored (file: MappedFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
         let dtype = GgufFormat.dtype tensor.Format
 
-        let read () =
-            Backend.ensure ()
-            let values = torch.empty (tensor.Shape, dtype = Dtype.scalarType dtype, device = torch.CPU)
+        let fill (values: Tensor) =
             GgufQuants.read file tensor.Format tensor.Start values
 
             reordered config tensor.Name tensor.Shape
             |> Option.iter (fun heads -> toHalves heads values)
-
-            values
 
         {
             Name = tensor.Name
             Shape = tensor.Shape
             Format = tensor.FormatName
             Dtype = dtype
-            Read = read
+            Fill = fill
         }

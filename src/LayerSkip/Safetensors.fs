@@ -25,19 +25,16 @@ module Safetensors =
     let private indexName = "model.safetensors.index.json"
 
     let private stored (file: MappedFile) (data: int64) (entry: SafetensorsEntry) (dtype: Dtype) =
-        let read () =
-            Backend.ensure ()
-            let tensor = torch.empty (entry.Shape, dtype = Dtype.scalarType dtype, device = torch.CPU)
+        let fill (tensor: Tensor) =
             let first = data + entry.Start
             Tensors.fill tensor (FillSpan(fun start destination -> file.Copy(first + start, destination)))
-            tensor
 
         {
             Name = entry.Name
             Shape = entry.Shape
             Format = entry.Format
             Dtype = dtype
-            Read = read
+            Fill = fill
         }
 
     /// Maps a file and checks its header; the values stay on disk until a tensor is read.

@@ -51,7 +51,7 @@ module Dtype =
         | Device.Cpu, (Dtype.F16 | Dtype.BF16) -> torch.ScalarType.Float32
         | _ -> scalarType dtype
 
-/// A tensor as a file holds it. `Read` makes a new CPU tensor of `Dtype`, which the caller owns.
+/// A tensor as a file holds it.
 [<NoEquality; NoComparison>]
 type StoredTensor = {
     /// Hugging Face's name, whatever the file calls it.
@@ -61,8 +61,16 @@ type StoredTensor = {
     Format: string
     /// The smallest dtype that holds the values (float32 for quantised ones).
     Dtype: Dtype
-    Read: unit -> Tensor
-}
+    /// Writes the values into a contiguous CPU tensor of `Shape` and `Dtype`.
+    Fill: Tensor -> unit
+} with
+
+    /// The values as a new CPU tensor, which the caller owns.
+    member this.Read() : Tensor =
+        Backend.ensure ()
+        let tensor = torch.empty (this.Shape, dtype = Dtype.scalarType this.Dtype, device = torch.CPU)
+        this.Fill tensor
+        tensor
 
 [<RequireQualifiedAccess>]
 module Scope =

@@ -318,13 +318,19 @@ module Weights =
             let notFinite = ResizeArray()
 
             let read name (destination: Tensor) =
-                let source = byName[name].Read()
+                let stored = byName[name]
 
-                if not (Tensors.isFinite source) then
+                let isFinite =
+                    if device = Device.Cpu && destination.dtype = Dtype.scalarType stored.Dtype then
+                        stored.Fill destination
+                        Tensors.isFinite destination
+                    else
+                        use source = stored.Read()
+                        destination.copy_ source |> ignore
+                        Tensors.isFinite source
+
+                if not isFinite then
                     notFinite.Add(LayerSkipError.NotFinite name)
-
-                destination.copy_ source |> ignore
-                source.Dispose()
 
             let weights = assemble config dtype device (fill dtype device read)
 
