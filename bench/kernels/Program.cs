@@ -1,9 +1,14 @@
 using System.Runtime.InteropServices;
 using BenchmarkDotNet.Attributes;
+using BenchmarkDotNet.Configs;
+using BenchmarkDotNet.Jobs;
 using BenchmarkDotNet.Running;
+using BenchmarkDotNet.Toolchains.InProcess.Emit;
 using LayerSkip.Kernels;
 
-BenchmarkSwitcher.FromAssembly(typeof(ProductBenchmark).Assembly).Run(args);
+// In this process: the project that BenchmarkDotNet would write and build elsewhere knows nothing of this one's settings.
+var job = Job.ShortRun.WithToolchain(InProcessEmitToolchain.Instance);
+BenchmarkSwitcher.FromAssembly(typeof(ProductBenchmark).Assembly).Run(args, DefaultConfig.Instance.AddJob(job));
 
 /// <summary>One thread's product of some rows with a weight matrix of SmolLM2-135M's sizes.</summary>
 public unsafe class ProductBenchmark
