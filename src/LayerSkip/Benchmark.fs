@@ -28,7 +28,8 @@ type DecodingTimes = {
     TtftMs: Spread
     /// Between one event that brings tokens and the next (a token, or the tokens of a round).
     LatencyMs: Spread
-    /// Milliseconds a token in drafting layers, verifying layers, head with its norm and choice, and all else.
+    /// Milliseconds a token in draft passes and in verifying passes, heads included; in the heads of both, with their
+    /// norm and choice; and beside all passes.
     DraftMs: float
     VerifyMs: float
     HeadMs: float
