@@ -1,7 +1,5 @@
 namespace LayerSkip
 
-open System
-open System.IO
 
 /// How texts become samples of one length.
 [<RequireQualifiedAccess>]
@@ -131,28 +129,3 @@ module Dataset =
     let isHeldOut (seed: int64) (share: float) (number: int) : bool =
         let struct (u, _) = Key.ofSeed seed |> Key.within splitting |> Key.within number |> Key.uniform
         u < share
-
-    /// Encodes the lessons of some files into one file of ids, each lesson for which `isWanted` says so by its number.
-    let encode
-        (tokenizer: Tokenizer)
-        (marks: LessonMarks)
-        (isWanted: int -> bool)
-        (sources: string list)
-        (target: string)
-        : Result<struct (int64 * int), LayerSkipError list> =
-        match sources |> List.collect Texts.check with
-        | [] ->
-            try
-                sources
-                |> Seq.collect Texts.read
-                |> Seq.indexed
-                |> Seq.filter (fst >> isWanted)
-                |> Seq.map (snd >> Texts.entries tokenizer marks)
-                |> TokenFile.write target
-            with
-            | :? LayerSkipException as e -> Error e.Errors
-            | :? Text.DecoderFallbackException ->
-                Error [
-                    LayerSkipError.BadFile(String.concat ", " sources, "is not UTF-8 text; convert it first")
-                ]
-        | faults -> Error faults

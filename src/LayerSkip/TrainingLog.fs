@@ -7,7 +7,7 @@ open System.Text.Json
 open TorchSharp
 
 /// What a run writes down: `log.jsonl`, an object a line, and TensorBoard's events in `tensorboard`.
-[<Sealed>]
+[<Sealed; AllowNullLiteral>]
 type TrainingLog private (path: string, board: Modules.SummaryWriter) =
     let file = new StreamWriter(path, true, UTF8Encoding false, AutoFlush = true)
 
