@@ -35,7 +35,7 @@ let option name fallback = Map.tryFind name given |> Option.defaultValue fallbac
 let recipeName = option "--recipe" "default"
 let text = option "--text" (Path.Combine(root, "..", "shared", "data", "text"))
 let run = option "--run" (Path.Combine(root, "runs", recipeName))
-let steps = option "--steps" "4500" |> int
+let steps = option "--steps" "2600" |> int
 
 /// Stories that people wrote, three times, and stories that stories260K wrote, once. `tinystories-valid.txt` validates.
 let sources = [
@@ -76,9 +76,9 @@ let config: LlamaConfig = {
     Hidden = 192
     Intermediate = 512
     Layers = 16
-    Heads = 6
-    KvHeads = 2
-    HeadDim = 32
+    Heads = 3
+    KvHeads = 1
+    HeadDim = 64
     Context = 512
     NormEps = 1e-5
     RopeTheta = 10000.0
@@ -109,40 +109,51 @@ let recipe =
         eprintfn "train-default: --recipe is %s, it must be default or paper" other
         exit 2
 
-let options = {
+let common = {
     TrainingOptions.standard recipe with
-        Steps = steps
-        BatchSize = 4
-        SequenceLength = 512
-        Rate = { Peak = 2e-3; Warmup = 150; Floor = 0.05 }
         Seed = 1L
-        ValidateEvery = 250
+        ValidateEvery = 200
         ValidationBatches = 12
-        ProbeEvery = 250
+        ProbeEvery = 200
         ProbeExits = [ 1; 2; 3; 4 ]
         SaveEvery = 100
 }
 
-let session =
-    if (TrainingCheckpoint.all run).IsEmpty then
-        let model = {
-            Path = tokenizer
-            Weights = Weights.initial options.Seed Dtype.F32 Device.Cpu config
-            Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
-            StopIds = config.StopIds
-            Recommended = Some(2, 4)
-        }
+/// Attention to long texts is what costs most here, so most steps read short ones.
+let phases = [
+    "short",
+    {
+        common with
+            Steps = steps
+            BatchSize = 8
+            SequenceLength = 256
+            Rate = { Peak = 2e-3; Warmup = 150; Floor = 0.1 }
+    }
+    "long",
+    {
+        common with
+            Steps = max 1 (steps / 8)
+            BatchSize = 4
+            SequenceLength = 512
+            Rate = { Peak = 4e-4; Warmup = 20; Floor = 0.05 }
+    }
+]
 
-        TrainingSession.start run options Ranks.alone model {
-            Train = sources
-            Validation = [ validation ]
-            ValidationShare = 0.0
-            Bos = true
-            Eos = true
-        }
-        |> orStop
-    else
-        TrainingSession.resume run Ranks.alone Device.Cpu |> orStop
+let model (weights: Weights) = {
+    Path = tokenizer
+    Weights = weights
+    Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
+    StopIds = config.StopIds
+    Recommended = Some(2, 4)
+}
+
+let data = {
+    Train = sources
+    Validation = [ validation ]
+    ValidationShare = 0.0
+    Bos = true
+    Eos = true
+}
 
 let mutable stopped = false
 
@@ -158,33 +169,50 @@ let listed (values: (int * float) seq) digits =
     |> Seq.map (fun (exit, value) -> $"""{exit}: {value.ToString("F" + string digits)}""")
     |> String.concat "  "
 
-for event in TrainingSession.run (fun () -> stopped) session do
-    match event with
-    | TrainingEvent.Stepped report when report.Step % 25 = 0 ->
-        let exits =
-            Seq.indexed report.Sums.CrossEntropy
-            |> Seq.filter (fun (_, sum) -> sum > 0.0)
-            |> Seq.map (fun (layer, sum) -> layer + 1, sum / float report.Sums.Tokens)
+let follow (session: TrainingSession) =
+    for event in TrainingSession.run (fun () -> stopped) session do
+        match event with
+        | TrainingEvent.Stepped report when report.Step % 25 = 0 ->
+            let exits =
+                Seq.indexed report.Sums.CrossEntropy
+                |> Seq.filter (fun (_, sum) -> sum > 0.0)
+                |> Seq.map (fun (layer, sum) -> layer + 1, sum / float report.Sums.Tokens)
 
-        printfn
-            "step %d  loss %.3f  %s  %.0f tokens/s"
-            report.Step
-            (report.Sums.Objective / float report.Sums.Tokens)
-            (listed exits 3)
-            (float report.Tokens / report.Seconds)
-    | TrainingEvent.Stepped _ -> ()
-    | TrainingEvent.Validated(step, entropies) ->
-        printfn "step %d  validation  %s" step (listed (entropies |> Seq.mapi (fun i e -> i + 1, e)) 3)
-    | TrainingEvent.Probed(step, accepted) -> printfn "step %d  accepted  %s" step (listed accepted 3)
-    | TrainingEvent.Saved(_, folder) -> eprintfn "saved %s" folder
-    | TrainingEvent.Ended(_, TrainingEnd.Finished) -> printfn "finished: %s" run
-    | TrainingEvent.Ended(step, TrainingEnd.Stopped) ->
-        printfn "stopped after step %d; the same command goes on" step
-        exit 130
-    | TrainingEvent.Ended(_, TrainingEnd.Failed fault) ->
-        eprintfn "train-default: step %d: %s" fault.Step fault.What
-        exit 1
-    | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) ->
-        eprintfn "train-default: %s" (LayerSkipError.summary faults)
-        exit 1
+            printfn
+                "step %d  loss %.3f  %s  %.0f tokens/s"
+                report.Step
+                (report.Sums.Objective / float report.Sums.Tokens)
+                (listed exits 3)
+                (float report.Tokens / report.Seconds)
+        | TrainingEvent.Stepped _ -> ()
+        | TrainingEvent.Validated(step, entropies) ->
+            printfn "step %d  validation  %s" step (listed (entropies |> Seq.mapi (fun i e -> i + 1, e)) 3)
+        | TrainingEvent.Probed(step, accepted) -> printfn "step %d  accepted  %s" step (listed accepted 3)
+        | TrainingEvent.Saved(_, folder) -> eprintfn "saved %s" folder
+        | TrainingEvent.Ended(_, TrainingEnd.Finished) -> printfn "finished: %s" session.Output
+        | TrainingEvent.Ended(step, TrainingEnd.Stopped) ->
+            printfn "stopped after step %d; the same command goes on" step
+            exit 130
+        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) ->
+            eprintfn "train-default: step %d: %s" fault.Step fault.What
+            exit 1
+        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) ->
+            eprintfn "train-default: %s" (LayerSkipError.summary faults)
+            exit 1
+
+let mutable weights = Weights.initial common.Seed Dtype.F32 Device.Cpu config
+
+for name, options in phases do
+    let output = Path.Combine(run, name)
+
+    if not (File.Exists(Path.Combine(output, "model.safetensors"))) then
+        let session =
+            if (TrainingCheckpoint.all output).IsEmpty then
+                TrainingSession.start output options Ranks.alone (model weights) data |> orStop
+            else
+                TrainingSession.resume output Ranks.alone Device.Cpu |> orStop
+
+        follow session
+
+    weights <- (Checkpoint.load output (Some Dtype.F32) Device.Cpu |> orStop).Weights
 #endif
