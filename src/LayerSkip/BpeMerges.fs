@@ -115,9 +115,12 @@ type internal PairCounts(words: int[][], occurrences: int64[]) =
 
 [<RequireQualifiedAccess>]
 module internal BpeMerges =
+    // Compiling it takes milliseconds.
+    let private words =
+        lazy (PreTokenizer.split (PreTokenizer.tryRegex PreTokenizer.gpt2).Value SplitBehavior.Isolated false)
+
     /// Words with how often each occurs; special tokens, which are no text, are cut out.
     let count (specials: string list) (texts: seq<string>) : Dictionary<string, int64> =
-        let regex = PreTokenizer.tryRegex PreTokenizer.gpt2 |> Option.get
         let cut = AddedToken.splitter [ for special in specials -> AddedToken.plain 0 special true ]
         let counts = Dictionary<string, int64>()
 
@@ -126,8 +129,7 @@ module internal BpeMerges =
                 match segment with
                 | Segment.Token _ -> ()
                 | Segment.Text text ->
-                    for word in
-                        PreTokenizer.split regex SplitBehavior.Isolated false { Text = text; First = true } do
+                    for word in words.Value { Text = text; First = true } do
                         counts[word.Text] <- 1L + counts.GetValueOrDefault word.Text
 
         counts

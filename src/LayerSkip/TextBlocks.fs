@@ -8,7 +8,7 @@ open System.Text
 [<RequireQualifiedAccess>]
 module TextBlocks =
     // Characters: of a block, and without any white space, which no text is.
-    let private usual, most = 1 <<< 18, 1 <<< 26
+    let private usual, most = 1 <<< 18, 1 <<< 24
 
     let private isInside (specials: string list) (text: string) (cut: int) =
         let begins (special: string) start =
