@@ -34,6 +34,8 @@ type LayerSkipError =
     | NoDevice of device: string * why: string
     /// No libtorch could be loaded; `tried` says where we looked and what each place answered.
     | NoBackend of tried: string
+    /// The ranks of a parallel run that cannot be joined.
+    | NoRanks of why: string
 
 [<RequireQualifiedAccess>]
 module LayerSkipError =
@@ -107,6 +109,7 @@ module LayerSkipError =
             $"{path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
         | LayerSkipError.NoDevice(device, why) -> $"device {device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
+        | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"
 
     /// All of them on one line, which stays short: of many the first and how many follow.
     let summary (errors: LayerSkipError list) : string =

@@ -1,14 +1,174 @@
 namespace LayerSkip
 
-/// The processes of a data-parallel run.
+open System
+open System.IO
+open System.Runtime.InteropServices
+
+/// The processes that train together, one of them this one. Every rank makes the same calls in the same order, with as
+/// many numbers each, and makes them from the thread that joined.
 [<NoEquality; NoComparison>]
 type Ranks = {
+    /// From 0.
     Rank: int
     Count: int
+    /// How many of them run on this machine.
+    Local: int
+    /// The sums over all ranks, the same bits on each.
     Sum: float[] -> float[]
+    /// Puts the sums over all ranks into the tensors, the same bits on each; those of 16-bit floats are taken in float32.
     SumInPlace: Tensor list -> unit
+    /// Returns when every rank has come so far.
+    Barrier: unit -> unit
+    /// Ends the common work, once and on every rank. Without it mpirun takes the end of a rank for a failure.
+    Leave: unit -> unit
+    /// Ends every rank at once with this exit code: for a rank that cannot go on while the others wait for it.
+    Abort: int -> unit
 }
 
+/// Training in several processes that mpirun starts, or in this one.
 [<RequireQualifiedAccess>]
 module Ranks =
-    let alone: Ranks = { Rank = 0; Count = 1; Sum = id; SumInPlace = ignore }
+    /// One rank, which waits for nobody.
+    let alone: Ranks = {
+        Rank = 0
+        Count = 1
+        Local = 1
+        Sum = Array.copy
+        SumInPlace = ignore
+        Barrier = ignore
+        Leave = ignore
+        Abort = exit
+    }
+
+    let private variable = "LAYERSKIP_MPI"
+
+    let private join (handles: Mpi.Handles) (expected: int) (local: int) =
+        let struct (rank, count) = Mpi.start handles
+        let thread = Environment.CurrentManagedThreadId
+        let mutable hasLeft = false
+
+        let guarded (call: 'T -> 'U) (argument: 'T) : 'U =
+            if Environment.CurrentManagedThreadId <> thread then
+                invalidOp "only the thread that joined the ranks may call them"
+
+            if hasLeft then
+                invalidOp "this process has left the ranks"
+
+            call argument
+
+        let leave () =
+            Mpi.finish ()
+            hasLeft <- true
+
+        if count = expected then
+            Ok {
+                Rank = rank
+                Count = count
+                Local = local
+                Sum = guarded (Mpi.sum handles)
+                SumInPlace = guarded (List.iter (Mpi.sumInPlace handles))
+                Barrier = guarded (fun () -> Mpi.barrier handles)
+                Leave = guarded leave
+                Abort = guarded (Mpi.abort handles)
+            }
+        else
+            leave ()
+            Error
+                $"OMPI_COMM_WORLD_SIZE says {expected} ranks, and Open MPI knows {count}; start the program with mpirun"
+
+    let private load (named: string option) =
+        let names = named |> Option.map List.singleton |> Option.defaultValue [ "libmpi.so.40"; "libmpi.so" ]
+
+        let found =
+            names
+            |> List.tryPick (fun name ->
+                match NativeLibrary.TryLoad name with
+                | true, library -> Some(name, library)
+                | _ -> None)
+
+        match found |> Option.map (fun (name, library) -> name, Mpi.bind library) with
+        | Some(_, Some handles) -> Ok handles
+        | Some(name, None) ->
+            Error
+                $"{name} is not Open MPI's; install Open MPI (Debian: openmpi-bin), or name its libmpi in {variable}"
+        | None ->
+            Error
+                $"""{String.concat " or " names} does not load; install Open MPI (Debian: openmpi-bin), or name its libmpi in {variable}"""
+
+    /// `tryJoin` in an environment.
+    let internal joinIn (environment: string -> string option) : Result<Ranks, LayerSkipError list> =
+        let number name =
+            match environment name |> Option.map Int32.TryParse with
+            | Some(true, number) -> Some number
+            | _ -> None
+
+        let joined =
+            match number "OMPI_COMM_WORLD_SIZE", number "PMI_SIZE" with
+            | Some count, _ when count > 1 ->
+                let local = number "OMPI_COMM_WORLD_LOCAL_SIZE" |> Option.defaultValue count
+                load (environment variable) |> Result.bind (fun handles -> join handles count local)
+            | None, Some count when count > 1 ->
+                Error
+                    $"another MPI started these {count} ranks (PMI_SIZE is set); start them with Open MPI's mpirun"
+            | _ -> Ok alone
+
+        joined |> Result.mapError (fun why -> [ LayerSkipError.NoRanks why ])
+
+    // Once a process: MPI cannot start twice.
+    let private joined =
+        lazy
+            (joinIn (fun name ->
+                match Environment.GetEnvironmentVariable name with
+                | null
+                | "" -> None
+                | text -> Some text))
+
+    /// The ranks that Open MPI's mpirun has started this process with; `alone` without it.
+    let tryJoin () : Result<Ranks, LayerSkipError list> = joined.Value
+
+    /// Whether it holds on some rank: the same answer on all.
+    let anyOf (holds: bool) (ranks: Ranks) : bool = (ranks.Sum [| (if holds then 1.0 else 0.0) |])[0] > 0.0
+
+    /// Every rank's numbers, in the order of ranks: the same on all.
+    let gather (values: float[]) (ranks: Ranks) : float[][] =
+        let own = Array.zeroCreate (ranks.Count * values.Length)
+        Array.blit values 0 own (ranks.Rank * values.Length) values.Length
+        if values.Length = 0 then
+            Array.create ranks.Count [||]
+        else
+            ranks.Sum own |> Array.chunkBySize values.Length
+
+    /// The processors of a list of the kernel's: "0-3,8".
+    let internal processors (list: string) : int list = [
+        for range in list.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries) do
+            match range.Split '-' |> Array.map int with
+            | [| first; last |] -> yield! [ first..last ]
+            | numbers -> yield! numbers
+    ]
+
+    /// Threads for a rank that may use some processors, each shared with others.
+    let internal share (usable: int) (own: int list) (users: int -> float) : int =
+        let parts = own |> List.sumBy (fun processor -> 1.0 / max 1.0 (users processor))
+        max 1 (int (Math.Round(float usable * parts / float (max 1 own.Length))))
+
+    let private allowed () =
+        let field = "Cpus_allowed_list:"
+
+        if File.Exists "/proc/self/status" then
+            File.ReadLines "/proc/self/status"
+            |> Seq.tryFind _.StartsWith(field)
+            |> Option.map (fun line -> processors (line.Substring field.Length))
+            |> Option.defaultValue []
+        else
+            [ 0 .. Environment.ProcessorCount - 1 ]
+
+    /// The threads that leave each rank its share of this machine's processors, as mpirun has dealt them out.
+    let threads (ranks: Ranks) : int =
+        let own = allowed ()
+        let width = 1.0 + float (List.fold max 0 own)
+        let widest = ranks |> gather [| width |] |> Array.map Array.head |> Array.max
+        let marks =
+            Array.init (int widest) (fun processor -> if List.contains processor own then 1.0 else 0.0)
+        // Machines are taken to be alike: each has its part of the ranks on a processor.
+        let users = ranks.Sum marks |> Array.map (fun all -> all * float ranks.Local / float ranks.Count)
+        share Environment.ProcessorCount own (fun processor -> users[processor])
