@@ -195,6 +195,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
 
     interface IArgParserTemplate with
@@ -217,12 +218,13 @@ type internal Argument =
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
             | Export _ ->
                 "writes the model, or its first layers as a draft model, in the dtype of --dtype for other engines."
+            | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
 
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.
-    let commands = [ "generate"; "info"; "certify"; "bench"; "export"; "tokenizer" ]
+    let commands = [ "generate"; "info"; "certify"; "bench"; "export"; "train"; "tokenizer" ]
 
     /// Its structure is checked by a test, not here.
     // A width of its own: to ask for the terminal's would set the terminal up, and write to it.

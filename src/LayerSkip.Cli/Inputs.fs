@@ -181,6 +181,7 @@ module internal Inputs =
             | Argument.Certify _
             | Argument.Bench _
             | Argument.Export _
+            | Argument.Train _
             | Argument.Tokenizer _ -> model, threads, common
 
         let none: Common = { Model = None; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }

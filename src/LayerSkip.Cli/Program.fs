@@ -42,6 +42,9 @@ module Program =
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Train own) ->
+            let isThreadsGiven = results.GetAllResults() |> List.exists _.IsThreads
+            TrainCommand.run terminal (common ()) isThreadsGiven (own.GetAllResults())
         | Some(Argument.Tokenizer own) ->
             match own.TryGetSubCommand() with
             | Some(TokenizerArgument.Train own) ->

@@ -62,11 +62,14 @@ module Dataset =
 
     let private window (dataset: Dataset) (offset: int64) (place: int) : int[] =
         match dataset.Layout with
-        | Layout.Packed ->
-            dataset.Tokens.Read(offset + int64 place * int64 (dataset.Rows - 1), dataset.Rows)
+        | Layout.Packed -> dataset.Tokens.Read(offset + int64 place * int64 (dataset.Rows - 1), dataset.Rows)
         | Layout.Each ->
             let starts = dataset.Tokens.Starts
-            let last = if place + 1 < starts.Length then starts[place + 1] else dataset.Tokens.Count
+            let last =
+                if place + 1 < starts.Length then
+                    starts[place + 1]
+                else
+                    dataset.Tokens.Count
             dataset.Tokens.Read(starts[place], int (min (int64 dataset.Rows) (last - starts[place])))
 
     /// Samples as a rectangle: what is read only, and what fills it up, learns nothing.
@@ -84,7 +87,8 @@ module Dataset =
 
         {
             Ids = filled (fun (struct (id, _)) -> id) 0
-            Labels = filled (fun (struct (id, isLearned)) -> if isLearned then id else Batch.ignored) Batch.ignored
+            Labels =
+                filled (fun (struct (id, isLearned)) -> if isLearned then id else Batch.ignored) Batch.ignored
         }
 
     /// Reads samples by their numbers over all epochs: `reader dataset first count` is samples `first` to
@@ -110,7 +114,12 @@ module Dataset =
             |> batchOf
 
     /// A file of ids as samples; an error where it has not one.
-    let create (layout: Layout) (rows: int) (seed: int64 option) (tokens: TokenFile) : Result<Dataset, LayerSkipError list> =
+    let create
+        (layout: Layout)
+        (rows: int)
+        (seed: int64 option)
+        (tokens: TokenFile)
+        : Result<Dataset, LayerSkipError list> =
         let dataset = { Tokens = tokens; Layout = layout; Rows = rows; Seed = seed }
 
         if rows < 2 then

@@ -123,7 +123,8 @@ module Recipe =
         "scratch",
         (fun layers -> paper 0.1 DropoutShape.Exponential (ExitRule.Rotational(max 1 (layers - 1), 0.2)))
         "code",
-        (fun layers -> paper 0.1 DropoutShape.Constant (ExitRule.Rotational(max 1 (min 16 (layers - 1)), 1.0)))
+        (fun layers ->
+            paper 0.1 DropoutShape.Constant (ExitRule.Rotational(max 1 (min 16 (layers - 1)), 1.0)))
         "fine-tune", (fun _ -> paper 0.2 DropoutShape.Constant (ExitRule.Gradual 1.0))
         "emphasis", (fun layers -> paper 0.0 DropoutShape.Constant (early layers))
         "self-distillation",
@@ -161,7 +162,9 @@ module Recipe =
         let isWeight weight = Double.IsFinite weight && weight >= 0.0
 
         Check.that
-            (isWeight targets.Labels && isWeight targets.LastLayer && targets.Labels + targets.LastLayer > 0.0)
+            (isWeight targets.Labels
+             && isWeight targets.LastLayer
+             && targets.Labels + targets.LastLayer > 0.0)
             (LayerSkipError.OutOfRange(
                 "what early exits learn from",
                 $"labels {targets.Labels} and last layer {targets.LastLayer}",
@@ -169,7 +172,12 @@ module Recipe =
             ))
 
     /// Makes a recipe's parts for a model of `layers` layers and a run of `steps`; every fault at once.
-    let tryBuild (layers: int) (steps: int) (seed: int64) (recipe: Recipe) : Result<RecipeParts, LayerSkipError list> =
+    let tryBuild
+        (layers: int)
+        (steps: int)
+        (seed: int64)
+        (recipe: Recipe)
+        : Result<RecipeParts, LayerSkipError list> =
         let dropout =
             LayerDropout.tryCreate seed recipe.Dropout (shape recipe.Depth layers) (shape recipe.Time steps)
 

@@ -27,14 +27,13 @@ module Texts =
 
     let private raiseBad path fault = raise (LayerSkipException [ LayerSkipError.BadFile(path, fault) ])
 
-    let private openText (path: string) =
-        new StreamReader(path, UTF8Encoding(false, true), false, 1 <<< 16)
+    let private openText (path: string) = new StreamReader(path, UTF8Encoding(false, true), false, 1 <<< 16)
 
     /// The texts between separators, without the white space around them.
     let private plain (path: string) : seq<Lesson> =
         seq {
             use reader = openText path
-            let buffer = Array.zeroCreate<char> (1 <<< 16)
+            let buffer = Array.zeroCreate<char>(1 <<< 16)
             let waiting = StringBuilder()
             let mutable count = reader.Read(buffer, 0, buffer.Length)
 
@@ -107,7 +106,9 @@ module Texts =
     /// Whether a file can be read at all.
     let check (path: string) : LayerSkipError list =
         if Directory.Exists path then
-            [ LayerSkipError.BadFile(path, "is a folder; give a text, .jsonl or token file") ]
+            [
+                LayerSkipError.BadFile(path, "is a folder; give a text, .jsonl or token file")
+            ]
         elif not (File.Exists path) then
             [ LayerSkipError.NotFound(path, "give a text, .jsonl or token file") ]
         elif FileInfo(path).Length = 0L then

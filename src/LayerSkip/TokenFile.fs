@@ -19,7 +19,7 @@ type TokenFile internal (file: MappedFile, first: int64, size: int, count: int64
 
     /// The entries of `count` ids from `start`.
     member _.Read(start: int64, length: int) : int[] =
-        let bytes = Array.zeroCreate<byte> (length * size)
+        let bytes = Array.zeroCreate<byte>(length * size)
         file.Copy(first + start * int64 size, bytes.AsSpan())
 
         if size = 2 then
@@ -43,12 +43,12 @@ module TokenFile =
             struct (entry, true)
 
     let private readInts64 (file: MappedFile) (start: int64) (count: int) =
-        let bytes = Array.zeroCreate<byte> (8 * count)
+        let bytes = Array.zeroCreate<byte>(8 * count)
         file.Copy(start, bytes.AsSpan())
         Array.init count (fun i -> BitConverter.ToInt64(bytes, 8 * i))
 
     let private ofTokens (file: MappedFile) : Result<TokenFile, string> =
-        let mark = Array.zeroCreate<byte> (min headerSize (int (min file.Length 24L)))
+        let mark = Array.zeroCreate<byte>(min headerSize (int (min file.Length 24L)))
         file.Copy(0L, mark.AsSpan())
 
         if mark.Length < headerSize || Encoding.ASCII.GetString(mark, 0, 8) <> magic then

@@ -59,9 +59,18 @@ module Training =
 
     /// The dtype in which the weights of a run are kept.
     let masterDtype (options: TrainingOptions) : Dtype =
-        if options.Precision = Dtype.F64 then Dtype.F64 else Dtype.F32
+        if options.Precision = Dtype.F64 then
+            Dtype.F64
+        else
+            Dtype.F32
 
-    let plan (options: TrainingOptions) (parts: RecipeParts) (ranks: Ranks) (weights: Weights) (read: int64 -> int -> Batch) : TrainingPlan =
+    let plan
+        (options: TrainingOptions)
+        (parts: RecipeParts)
+        (ranks: Ranks)
+        (weights: Weights)
+        (read: int64 -> int -> Batch)
+        : TrainingPlan =
         let activations = Dtype.activations weights.Device options.Precision
 
         let rope =
@@ -198,7 +207,9 @@ module Training =
                     1.0
 
             let optimiser = AdamW.step options.Adam rate scale masters gradients trainee.Optimiser
-            let read = batches |> Array.sumBy (fun (struct (_, _, batch)) -> batch.Ids |> Array.sumBy Array.length)
+            let read =
+                batches
+                |> Array.sumBy (fun (struct (_, _, batch)) -> batch.Ids |> Array.sumBy Array.length)
 
             Ok(
                 struct ({
@@ -245,7 +256,13 @@ module Training =
         sums.CrossEntropy |> Array.map (fun sum -> sum / float (max 1 sums.Tokens))
 
     /// The share of drafted tokens that the real decoder accepts from an exit, greedily, over prompts: no stop token ends a text.
-    let acceptance (weights: Weights) (exit: int) (draftLength: int) (newTokens: int) (prompts: int[][]) : float =
+    let acceptance
+        (weights: Weights)
+        (exit: int)
+        (draftLength: int)
+        (newTokens: int)
+        (prompts: int[][])
+        : float =
         use _noGrad = torch.no_grad ()
         let weights = Weights.withKernels weights
         use _kernels = weights.Kernels |> Option.map (fun kernels -> kernels :> IDisposable) |> Option.toObj
@@ -255,7 +272,8 @@ module Training =
 
         let stats =
             prompts
-            |> Array.map (fun prompt -> (Generation.complete weights None options prompt |> Check.getOrRaise).Stats)
+            |> Array.map (fun prompt ->
+                (Generation.complete weights None options prompt |> Check.getOrRaise).Stats)
 
         let drafted = stats |> Array.sumBy _.NumDraftTokens
         float (stats |> Array.sumBy _.NumAcceptedDraftTokens) / float (max 1 drafted)

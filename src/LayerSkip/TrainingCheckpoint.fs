@@ -114,7 +114,8 @@ module TrainingCheckpoint =
             use _scope = TorchSharp.torch.NewDisposeScope()
 
             HuggingFaceConfig.expressible weights.Config
-            |> Result.bind (fun config -> HuggingFaceExport.fill output config { model with Weights = weights })
+            |> Result.bind (fun config ->
+                HuggingFaceExport.fill output config { model with Weights = weights })
             |> Result.map ignore
         with e when (MappedFile.fault e).IsSome ->
             Error [ FileWriter.fault output e ]
@@ -145,7 +146,11 @@ module TrainingCheckpoint =
                 let updates = json.Ids "updates" |> Option.defaultValue [||]
                 Check.all json.Faults (struct (state, updates))
 
-    let private readMoments (folder: string) (updates: int[]) (weights: Weights) : Result<AdamWState, LayerSkipError list> =
+    let private readMoments
+        (folder: string)
+        (updates: int[])
+        (weights: Weights)
+        : Result<AdamWState, LayerSkipError list> =
         let path = Path.Combine(folder, optimiserFile)
 
         match Safetensors.openFile path with
@@ -166,7 +171,11 @@ module TrainingCheckpoint =
                         destination.copy_ source |> ignore
                         []
                     | Some tensor -> [
-                        LayerSkipError.WrongShape(name, List.ofArray destination.shape, List.ofArray tensor.Shape)
+                        LayerSkipError.WrongShape(
+                            name,
+                            List.ofArray destination.shape,
+                            List.ofArray tensor.Shape
+                        )
                       ]
                     | None -> [ LayerSkipError.MissingTensor name ])
 
@@ -184,7 +193,10 @@ module TrainingCheckpoint =
                 Error [ LayerSkipError.InWeights(path, faults) ]
 
     /// Loads a checkpoint to go on from.
-    let load (folder: string) (device: Device) : Result<struct (TrainingState * Checkpoint * Trainee), LayerSkipError list> =
+    let load
+        (folder: string)
+        (device: Device)
+        : Result<struct (TrainingState * Checkpoint * Trainee), LayerSkipError list> =
         match readState folder with
         | Error faults -> Error faults
         | Ok(struct (state, updates)) ->

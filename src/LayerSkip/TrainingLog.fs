@@ -59,7 +59,10 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
                     file.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(line + "\n"))))
             |> Check.getOrRaise
 
-        new TrainingLog(path, torch.utils.tensorboard.SummaryWriter(Path.Combine(folder, "tensorboard"), "", false))
+        new TrainingLog(
+            path,
+            torch.utils.tensorboard.SummaryWriter(Path.Combine(folder, "tensorboard"), "", false)
+        )
 
     member _.Write(event: TrainingEvent) : unit =
         match event with

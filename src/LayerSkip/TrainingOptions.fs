@@ -86,9 +86,12 @@ module TrainingOptions =
             Check.that (value >= least) (LayerSkipError.OutOfRange(name, string value, $"{least} or more"))
 
         let real holds (name: string) (value: float) allowed =
-            Check.that (Double.IsFinite value && holds) (LayerSkipError.OutOfRange(name, string value, allowed))
+            Check.that
+                (Double.IsFinite value && holds)
+                (LayerSkipError.OutOfRange(name, string value, allowed))
 
-        let share (name: string) value = real (value >= 0.0 && value < 1.0) name value "0 or more, and below 1"
+        let share (name: string) value =
+            real (value >= 0.0 && value < 1.0) name value "0 or more, and below 1"
 
         List.concat [
             atLeast 1 "steps" options.Steps

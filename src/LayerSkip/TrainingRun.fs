@@ -50,12 +50,9 @@ module TrainingRun =
 
     /// The running mean of the loss after a step, None where it explodes.
     let private follow (mean: float) (made: int) (loss: float) : float option =
-        if made > settling && loss > tooMuch * mean + 1.0 then
-            None
-        elif made = 1 then
-            Some loss
-        else
-            Some(0.95 * mean + 0.05 * loss)
+        if made > settling && loss > tooMuch * mean + 1.0 then None
+        elif made = 1 then Some loss
+        else Some(0.95 * mean + 0.05 * loss)
 
     /// Makes the steps that are left, as they are asked for; the last event is `Ended`. The trainee's tensors change in
     /// place. Of several ranks the first alone validates, probes and saves.
@@ -74,7 +71,12 @@ module TrainingRun =
                     options.ProbeExits
                     |> List.map (fun exit ->
                         exit,
-                        Training.acceptance trainee.Weights exit options.ProbeDraft watch.NewTokens watch.Prompts)
+                        Training.acceptance
+                            trainee.Weights
+                            exit
+                            options.ProbeDraft
+                            watch.NewTokens
+                            watch.Prompts)
 
                 TrainingEvent.Probed(step, accepted)
         ]
@@ -104,7 +106,9 @@ module TrainingRun =
 
                         match follow mean (made + 1) (perToken report) with
                         | None ->
-                            let first = int64 trainee.Step * int64 (options.BatchSize * options.Accumulate * ranks.Count)
+                            let first =
+                                int64 trainee.Step
+                                * int64 (options.BatchSize * options.Accumulate * ranks.Count)
 
                             ended
                                 next.Step
@@ -112,7 +116,8 @@ module TrainingRun =
                                     Step = next.Step
                                     Samples =
                                         first,
-                                        first + int64 (options.BatchSize * options.Accumulate * ranks.Count) - 1L
+                                        first + int64 (options.BatchSize * options.Accumulate * ranks.Count)
+                                        - 1L
                                     What = $"the loss jumped to {perToken report}, from about {mean}"
                                 })
                         | Some mean ->

@@ -65,20 +65,24 @@ module TrainingSession =
         else
             Texts.read path |> Seq.map encode
 
-    let private encoder (model: Checkpoint) (options: TrainingOptions) (data: TrainingData) : Lesson -> int[] =
+    let private encoder
+        (model: Checkpoint)
+        (options: TrainingOptions)
+        (data: TrainingData)
+        : Lesson -> int[] =
         match model.Tokenizer with
         | None -> fun _ -> raise (LayerSkipException [ LayerSkipError.NoTokenizer model.Path ])
         | Some tokenizer ->
             let bos = if data.Bos then Tokenizer.bos tokenizer else None
 
-            let eos =
-                if data.Eos then
-                    Tokenizer.eos tokenizer
-                else
-                    None
+            let eos = if data.Eos then Tokenizer.eos tokenizer else None
 
             // Where one token is both, one of it parts two packed texts.
-            let eos = if options.Layout = Layout.Packed && eos = bos then None else eos
+            let eos =
+                if options.Layout = Layout.Packed && eos = bos then
+                    None
+                else
+                    eos
             Texts.entries tokenizer { Bos = bos; Eos = eos }
 
     let private write (vocabulary: int) encode isWanted sources target =
@@ -101,7 +105,12 @@ module TrainingSession =
         | faults -> Error faults
 
     /// Encodes the data into the run's folder.
-    let private encode (output: string) options (model: Checkpoint) (data: TrainingData) : Result<unit, LayerSkipError list> =
+    let private encode
+        (output: string)
+        options
+        (model: Checkpoint)
+        (data: TrainingData)
+        : Result<unit, LayerSkipError list> =
         let write = write model.Config.Vocabulary (encoder model options data)
         let isHeldOut = Dataset.isHeldOut options.Seed data.ValidationShare
 
@@ -158,7 +167,12 @@ module TrainingSession =
     ]
 
     /// What is wrong with a run before any work is done.
-    let check (output: string) (options: TrainingOptions) (config: LlamaConfig) (data: TrainingData) : LayerSkipError list =
+    let check
+        (output: string)
+        (options: TrainingOptions)
+        (config: LlamaConfig)
+        (data: TrainingData)
+        : LayerSkipError list =
         TrainingOptions.faults config options
         @ dataFaults data
         @ outputFaults output
@@ -188,14 +202,19 @@ module TrainingSession =
             let failed = (ranks.Sum [| (if Result.isError prepared then 1.0 else 0.0) |])[0] > 0.0
 
             match prepared with
-            | Ok() when failed -> Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
+            | Ok() when failed ->
+                Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
             | prepared ->
                 prepared
                 |> Result.bind (fun () -> assemble output options ranks model (Training.start model.Weights))
         | faults -> Error faults
 
     /// Goes on from a run's latest checkpoint.
-    let resume (output: string) (ranks: Ranks) (device: Device) : Result<TrainingSession, LayerSkipError list> =
+    let resume
+        (output: string)
+        (ranks: Ranks)
+        (device: Device)
+        : Result<TrainingSession, LayerSkipError list> =
         match TrainingCheckpoint.all output with
         | [] ->
             Error [
@@ -223,7 +242,11 @@ module TrainingSession =
 
         [|
             for start in Array.truncate prompts starts do
-                let ids = validation.Tokens.Read(start, int (min (int64 promptLength) (validation.Tokens.Count - start)))
+                let ids =
+                    validation.Tokens.Read(
+                        start,
+                        int (min (int64 promptLength) (validation.Tokens.Count - start))
+                    )
                 ids |> Array.map (fun entry -> let struct (id, _) = TokenFile.decode entry in id)
         |]
 
@@ -237,7 +260,8 @@ module TrainingSession =
             session.Validation
             |> Option.map (fun dataset ->
                 let read = Dataset.reader dataset
-                let count = min options.ValidationBatches (max 1 (Dataset.samples dataset / options.BatchSize))
+                let count =
+                    min options.ValidationBatches (max 1 (Dataset.samples dataset / options.BatchSize))
 
                 [
                     for batch in 0 .. count - 1 do
