@@ -71,7 +71,7 @@ let measure (weights: Weights) : (float * float)[] =
             |> Model.exits weights (fun exit logits ->
                 let law = logits.log_softmax (-1L)
                 let labels = (Tensors.ofIds [| 1L; int64 (ids.Length - 1); 1L |] ids[1..])
-                let picked = law.narrow(1L, 0L, int64 (ids.Length - 1)).gather (2L, labels)
+                let picked = law.narrow(1L, 0L, int64 (ids.Length - 1)).gather(2L, labels)
                 entropies[exit - 1] <- entropies[exit - 1] - Array.sum (Tensors.toFloats picked)
                 choices[exit - 1] <- Tensors.toIds (logits.argmax -1L) |> Array.truncate (ids.Length - 1)))
 
@@ -114,11 +114,7 @@ let options = {
         Steps = steps
         BatchSize = 16
         SequenceLength = 256
-        Rate = {
-            Peak = option "--learning-rate" "2e-3" |> float
-            Warmup = 50
-            Floor = 0.05
-        }
+        Rate = { Peak = option "--learning-rate" "2e-3" |> float; Warmup = 50; Floor = 0.05 }
         Adam = { AdamW.standard with WeightDecay = 0.01 }
         ValidateEvery = 250
         ValidationBatches = 8
@@ -139,7 +135,8 @@ let data = {
 
 let session =
     if (TrainingCheckpoint.all run).IsEmpty then
-        TrainingSession.start run options Ranks.alone { model with Recommended = Some(3, 4) } data |> orStop
+        TrainingSession.start run options Ranks.alone { model with Recommended = Some(3, 4) } data
+        |> orStop
     else
         TrainingSession.resume run Ranks.alone Device.Cpu |> orStop
 

@@ -123,7 +123,7 @@ module Dataset =
         let dataset = { Tokens = tokens; Layout = layout; Rows = rows; Seed = seed }
 
         if rows < 2 then
-            Error [ LayerSkipError.OutOfRange("sequence length", string rows, "2 or more") ]
+            Error [ LayerSkipError.OutOfRange("sequence-length", string rows, "2 or more") ]
         elif samples dataset < 1 then
             Error [
                 LayerSkipError.BadFile(

@@ -95,32 +95,32 @@ module TrainingOptions =
 
         List.concat [
             atLeast 1 "steps" options.Steps
-            atLeast 1 "batch size" options.BatchSize
+            atLeast 1 "batch-size" options.BatchSize
             atLeast 1 "accumulate" options.Accumulate
             Check.that
                 (options.SequenceLength >= 2 && options.SequenceLength <= config.Context)
                 (LayerSkipError.OutOfRange(
-                    "sequence length",
+                    "sequence-length",
                     string options.SequenceLength,
                     $"2 to {config.Context}, the model's context"
                 ))
-            real (options.Rate.Peak > 0.0) "learning rate" options.Rate.Peak "above 0"
-            atLeast 0 "warm-up" options.Rate.Warmup
+            real (options.Rate.Peak > 0.0) "learning-rate" options.Rate.Peak "above 0"
+            atLeast 0 "warmup" options.Rate.Warmup
             real
                 (options.Rate.Floor >= 0.0 && options.Rate.Floor <= 1.0)
-                "the floor of the learning rate"
+                "rate-floor"
                 options.Rate.Floor
                 "0 to 1"
             share "beta1" options.Adam.Beta1
             share "beta2" options.Adam.Beta2
             real (options.Adam.Epsilon > 0.0) "epsilon" options.Adam.Epsilon "above 0"
-            real (options.Adam.WeightDecay >= 0.0) "weight decay" options.Adam.WeightDecay "0 or more"
-            real (options.ClipNorm >= 0.0) "clip norm" options.ClipNorm "0 (off) or more"
-            atLeast 0 "validate every" options.ValidateEvery
-            atLeast 1 "validation batches" options.ValidationBatches
-            atLeast 0 "probe every" options.ProbeEvery
-            atLeast 1 "draft length of probes" options.ProbeDraft
-            atLeast 1 "save every" options.SaveEvery
+            real (options.Adam.WeightDecay >= 0.0) "weight-decay" options.Adam.WeightDecay "0 or more"
+            real (options.ClipNorm >= 0.0) "clip-norm" options.ClipNorm "0 (off) or more"
+            atLeast 0 "validate-every" options.ValidateEvery
+            atLeast 1 "validation-batches" options.ValidationBatches
+            atLeast 0 "probe-every" options.ProbeEvery
+            atLeast 1 "draft-length" options.ProbeDraft
+            atLeast 1 "save-every" options.SaveEvery
             atLeast 1 "keep" options.Keep
             Check.that
                 (options.Precision <> Dtype.F16)

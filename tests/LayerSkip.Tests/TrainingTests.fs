@@ -223,9 +223,7 @@ let private recipes =
                     Recipe = { paper with Dropout = 1.5; Targets = { Labels = 0.0; LastLayer = 0.0 } }
             }
 
-            Expect.equal
-                (TrainingOptions.faults config wrong |> List.length)
-                8 "all eight")
+            Expect.equal (TrainingOptions.faults config wrong |> List.length) 8 "all eight")
     ]
 
 let private steps =
