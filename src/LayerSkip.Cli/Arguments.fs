@@ -148,6 +148,38 @@ type internal ExportArgument =
             | Layers _ ->
                 "writes the first E layers only, with norm and head: a draft model; 1 to L (default: all L layers)."
 
+[<RequireQualifiedAccess>]
+type internal TokenizerTrainArgument =
+    | [<EqualsAssignmentOrSpaced>] Text of file: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--vocab-size")>] VocabSize of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of folder: string
+    | [<EqualsAssignmentOrSpaced>] Special of token: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--min-frequency")>] MinFrequency of n: int
+    | [<Unique; CustomCommandLine("--no-bos")>] NoBos
+    | [<Unique>] Overwrite
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Text _ -> "a UTF-8 file to train on, of any length; may be given several times."
+            | VocabSize _ -> "how many tokens: the special ones, 256 bytes, and the pieces that merges make."
+            | Output _ ->
+                "the folder for tokenizer.json and tokenizer_config.json; made where it is not there."
+            | Special _ ->
+                "a special token, cut out of the text; may be given several times; the first begins and ends a text (default <|endoftext|>)."
+            | MinFrequency _ -> "how often a pair must occur in the text to be merged, 1 or more (default 2)."
+            | NoBos -> "does not put the first special token in front of a text."
+            | Overwrite -> "writes over a tokenizer in the folder."
+
+[<RequireQualifiedAccess>]
+type internal TokenizerArgument =
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TokenizerTrainArgument>
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Train _ -> "trains a byte-level BPE tokenizer on text files."
+
 /// Options of every sub-command, and the sub-commands.
 [<RequireQualifiedAccess>]
 type internal Argument =
@@ -163,6 +195,8 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -184,11 +218,13 @@ type internal Argument =
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
             | Export _ ->
                 "writes the model, or its first layers as a draft model, in the dtype of --dtype for other engines."
+            | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
+            | Tokenizer _ -> "trains a tokenizer."
 
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.
-    let commands = [ "generate"; "info"; "certify"; "bench"; "export" ]
+    let commands = [ "generate"; "info"; "certify"; "bench"; "export"; "train"; "tokenizer" ]
 
     /// Its structure is checked by a test, not here.
     // A width of its own: to ask for the terminal's would set the terminal up, and write to it.

@@ -41,70 +41,9 @@ module internal BenchCommand =
         Output = None
     }
 
-    let private shapeHint =
-        "write --shape hidden=2048,layers=16,heads=32,kv-heads=8,intermediate=8192,vocab=128256[,tied=0]"
-
-    /// A configuration of given sizes; everything else is Llama's.
-    let private shape (text: string) : LlamaConfig =
-        let known = [ "hidden"; "layers"; "heads"; "kv-heads"; "intermediate"; "vocab"; "tied" ]
-
-        let pairs =
-            text.Split(',', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
-            |> Array.map (fun part ->
-                match part.Split '=' with
-                | [| name; value |] when List.contains name known ->
-                    match Int32.TryParse value with
-                    | true, number when number >= (if name = "tied" then 0 else 1) -> name, number
-                    | _ -> Inputs.usage $"--shape has {part}, it must be a whole number; {shapeHint}"
-                | _ -> Inputs.usage $"--shape has \"{part}\"; {shapeHint}")
-
-        match pairs |> Array.countBy fst |> Array.tryFind (fun (_, count) -> count > 1) with
-        | Some(name, _) -> Inputs.usage $"--shape has {name} twice; {shapeHint}"
-        | None -> ()
-
-        let sizes = Map.ofArray pairs
-
-        let size name =
-            match Map.tryFind name sizes with
-            | Some value -> value
-            | None -> Inputs.usage $"--shape lacks {name}; {shapeHint}"
-
-        let hidden, layers, heads = size "hidden", size "layers", size "heads"
-        let kvHeads = size "kv-heads"
-
-        if heads > hidden || hidden % heads <> 0 || hidden / heads % 2 <> 0 then
-            Inputs.usage $"--shape has {heads} heads, of which each needs an even part of hidden, {hidden}"
-
-        if heads % kvHeads <> 0 then
-            Inputs.usage $"--shape has kv-heads={kvHeads}, it must divide heads, {heads}"
-
-        {
-            Family = Family.Llama
-            Vocabulary = size "vocab"
-            Hidden = hidden
-            Intermediate = size "intermediate"
-            Layers = layers
-            Heads = heads
-            KvHeads = kvHeads
-            HeadDim = hidden / heads
-            Context = 2048
-            NormEps = 1e-5
-            RopeTheta = 10000.0
-            RopeScaling = RopeScaling.Default
-            Windows = Array.create layers None
-            QkvBias = false
-            OutputBias = false
-            MlpBias = false
-            QkNorm = false
-            TiedHead = (Map.tryFind "tied" sizes |> Option.defaultValue 1) <> 0
-            Bos = None
-            StopIds = [||]
-            StoredDtype = None
-        }
-
     /// The shape's random weights; like a file's, on a device that is there.
     let private ofShape (common: Common) (text: string) : Checkpoint =
-        let config = shape text
+        let config = Shapes.parse None text
         Backend.tryDevice common.Device |> Check.getOrRaise |> ignore
         let dtype = common.Dtype |> Option.defaultValue Dtype.BF16
 

@@ -180,7 +180,9 @@ module internal Inputs =
             | Argument.Info _
             | Argument.Certify _
             | Argument.Bench _
-            | Argument.Export _ -> model, threads, common
+            | Argument.Export _
+            | Argument.Train _
+            | Argument.Tokenizer _ -> model, threads, common
 
         let none: Common = { Model = None; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
         let model, threads, common = List.fold add (None, None, none) arguments

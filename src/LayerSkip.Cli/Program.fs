@@ -18,6 +18,7 @@ module Program =
 
     let private helpOf (argv: string[]) =
         match argv |> Array.tryFind (fun word -> List.contains word Arguments.commands) with
+        | Some "tokenizer" when Array.contains "train" argv -> "layerskip tokenizer train --help"
         | Some command -> $"layerskip {command} --help"
         | None -> "layerskip --help"
 
@@ -41,6 +42,15 @@ module Program =
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Train own) ->
+            let isThreadsGiven = results.GetAllResults() |> List.exists _.IsThreads
+            TrainCommand.run terminal (common ()) isThreadsGiven (own.GetAllResults())
+        | Some(Argument.Tokenizer own) ->
+            match own.TryGetSubCommand() with
+            | Some(TokenizerArgument.Train own) ->
+                TokenizerTrainCommand.run terminal (common ()) (own.GetAllResults())
+            | None ->
+                Inputs.usage "no sub-command of tokenizer; there is train (see `layerskip tokenizer --help`)"
         | Some _
         | None -> Inputs.usage $"no sub-command; there are {known} (see `layerskip --help`)"
 
@@ -103,7 +113,8 @@ module Program =
         let isManual = Array.contains "--help" argv
 
         match Array.tryHead argv with
-        | Some command when List.contains command commands && not isManual ->
+        // A tokenizer is trained without tensors.
+        | Some command when List.contains command commands && command <> "tokenizer" && not isManual ->
             Task.Run(fun () -> Backend.load () |> ignore)
         | _ -> Task.CompletedTask
 

@@ -28,6 +28,8 @@ type LayerSkipError =
     | PromptTooLong of length: int * context: int
     | UnknownToken of id: int * vocabulary: int
     | EmptyPrompt
+    /// Nothing to train a tokenizer on.
+    | NoText
     | NoTokenizer of path: string
     | NoDevice of device: string * why: string
     /// No libtorch could be loaded; `tried` says where we looked and what each place answered.
@@ -102,6 +104,7 @@ module LayerSkipError =
             $"token id {id} is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
         | LayerSkipError.EmptyPrompt ->
             "the prompt is empty and the tokenizer has no beginning-of-text token; give some text or ids"
+        | LayerSkipError.NoText -> "there is no text to train on; give a text that is not empty"
         | LayerSkipError.NoTokenizer path ->
             $"{path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
         | LayerSkipError.NoDevice(device, why) -> $"device {device} is not available: {why}"

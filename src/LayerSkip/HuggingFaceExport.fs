@@ -48,7 +48,12 @@ module internal HuggingFaceExport =
                 json.WriteNumber("num_assistant_tokens", length)
             | None -> ())
 
-    let private fill (folder: string) (config: LlamaConfig) (checkpoint: Checkpoint) =
+    /// Writes every file of a model into a folder that is there; the number of tensors.
+    let fill
+        (folder: string)
+        (config: LlamaConfig)
+        (checkpoint: Checkpoint)
+        : Result<int, LayerSkipError list> =
         let inside name = Path.Combine(folder, name)
         File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
         File.WriteAllBytes(inside "generation_config.json", generationConfig checkpoint)

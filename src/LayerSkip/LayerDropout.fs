@@ -29,7 +29,7 @@ module LayerDropout =
         : Result<LayerDropout, LayerSkipError list> =
         let inside = peak >= 0.0 && peak <= 1.0
 
-        Check.all (Check.that inside (LayerSkipError.OutOfRange("layer dropout", string peak, "0 to 1"))) {
+        Check.all (Check.that inside (LayerSkipError.OutOfRange("dropout", string peak, "0 to 1"))) {
             Rate = fun step layer -> peak * depth layer * time step
             Seed = seed
             SharedEvery = None

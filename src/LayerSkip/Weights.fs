@@ -176,6 +176,39 @@ module Weights =
     /// The same weights through libtorch alone, as `Ops` defines it.
     let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None }
 
+    /// The same model over other tensors of the same shapes; a tied head stays tied. For libtorch alone.
+    let mapTensors (change: Tensor -> Tensor) (weights: Weights) : Weights =
+        let embedding = change weights.Embedding
+        let isTied = weights.Head.Handle = weights.Embedding.Handle
+
+        let changeLayer (layer: LayerWeights) = {
+            AttentionNorm = change layer.AttentionNorm
+            Qkv = change layer.Qkv
+            QkvBias = Option.map change layer.QkvBias
+            QNorm = Option.map change layer.QNorm
+            KNorm = Option.map change layer.KNorm
+            Output = change layer.Output
+            OutputBias = Option.map change layer.OutputBias
+            MlpNorm = change layer.MlpNorm
+            GateUp = change layer.GateUp
+            GateUpBias = Option.map change layer.GateUpBias
+            Down = change layer.Down
+            DownBias = Option.map change layer.DownBias
+        }
+
+        {
+            weights with
+                Embedding = embedding
+                Norm = change weights.Norm
+                Head = if isTied then embedding else change weights.Head
+                Layers = Array.map changeLayer weights.Layers
+                Kernels = None
+        }
+
+    /// Each of them once.
+    let distinctTensors (weights: Weights) : Tensor[] =
+        Weights.TensorsOf weights |> Seq.distinctBy _.Handle |> Array.ofSeq
+
     /// Builds every tensor of a model from its parts: `make` gets the parts of one tensor, in row order.
     let private assemble config dtype device (make: Part list -> Tensor) : Weights =
         let layout = layout config
@@ -341,35 +374,69 @@ module Weights =
             | errors -> Error errors
         | errors -> Error errors
 
-    /// Seeded random weights. Each residual block's output shrinks with depth (2^-layer of `spread`), so
-    /// that early exits agree with the last layer more often than untrained ones would.
-    let random (seed: int64) (spread: float) dtype device (config: LlamaConfig) : Weights =
+    /// What a named tensor is drawn from: its mean, and its deviation.
+    let private drawn
+        (seed: int64)
+        dtype
+        device
+        config
+        (law: string -> int64[] -> struct (float * float))
+        : Weights =
         Backend.ensure ()
         use _noGrad = torch.no_grad ()
         use _scope = torch.NewDisposeScope()
         use generator = new torch.Generator(uint64 seed)
 
         let write (name: string) (destination: Tensor) =
-            let draw (deviation: float) =
-                let noise = torch.randn (destination.shape, generator = generator)
-                destination.copy_ (Scalars.timesInPlace deviation noise) |> ignore
+            let struct (mean, deviation) = law name destination.shape
+            let noise = torch.randn (destination.shape, generator = generator)
+            destination.copy_ (Scalars.timesInPlace deviation noise) |> ignore
 
-            if name.EndsWith "norm.weight" then
-                draw 0.1
-                Scalars.addNumberInPlace 1.0 destination |> ignore
-            elif name.EndsWith ".bias" then
-                draw 0.1
-            elif name.EndsWith "o_proj.weight" || name.EndsWith "down_proj.weight" then
-                let layer = int (name.Split('.')[2])
-                draw (spread ** float layer / sqrt (float destination.shape[1]))
-            elif name = "model.embed_tokens.weight" then
-                draw 1.0
-            else
-                draw (1.0 / sqrt (float destination.shape[1]))
+            if mean <> 0.0 then
+                Scalars.addNumberInPlace mean destination |> ignore
 
         let weights = assemble config dtype device (fill dtype device write)
         Scope.own (Weights.TensorsOf weights)
         withKernels weights
+
+    let private isNorm (name: string) = name.EndsWith "norm.weight"
+    let private isBias (name: string) = name.EndsWith ".bias"
+
+    let private isResidualOutput (name: string) =
+        name.EndsWith "o_proj.weight" || name.EndsWith "down_proj.weight"
+
+    /// Seeded random weights. Each residual block's output shrinks with depth (2^-layer of `spread`), so
+    /// that early exits agree with the last layer more often than untrained ones would.
+    let random (seed: int64) (spread: float) dtype device (config: LlamaConfig) : Weights =
+        drawn seed dtype device config (fun name shape ->
+            if isNorm name then
+                struct (1.0, 0.1)
+            elif isBias name then
+                struct (0.0, 0.1)
+            elif isResidualOutput name then
+                let layer = int (name.Split('.')[2])
+                struct (0.0, spread ** float layer / sqrt (float shape[1]))
+            elif name = "model.embed_tokens.weight" then
+                struct (0.0, 1.0)
+            else
+                struct (0.0, 1.0 / sqrt (float shape[1])))
+
+    /// Seeded weights to train from: matrices of deviation sqrt(2 / 5h) ("small init", arXiv 1910.05895), those that end a
+    /// residual branch less by sqrt(2L) (GPT-2), embedding and head 0.02, norms 1, biases 0.
+    let initial (seed: int64) dtype device (config: LlamaConfig) : Weights =
+        let small = sqrt (0.4 / float config.Hidden)
+
+        drawn seed dtype device config (fun name _ ->
+            if isNorm name then
+                struct (1.0, 0.0)
+            elif isBias name then
+                struct (0.0, 0.0)
+            elif isResidualOutput name then
+                struct (0.0, small / sqrt (2.0 * float config.Layers))
+            elif name = "model.embed_tokens.weight" || name = "lm_head.weight" then
+                struct (0.0, 0.02)
+            else
+                struct (0.0, small))
 
     /// Bytes of the weights in memory.
     let bytes (weights: Weights) : int64 =

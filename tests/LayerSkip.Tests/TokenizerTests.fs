@@ -133,12 +133,13 @@ let private pieces tokenizer text =
     |> Array.map (Tokenizer.tokenText tokenizer)
     |> List.ofArray
 
-let private wellFormed =
+/// Any text: ASCII, the basic plane, beyond it.
+let wellFormed =
     ArbMap.defaults
     |> ArbMap.generate<int list>
     |> Gen.map (fun values ->
         let builder = StringBuilder()
-        // ASCII, the basic plane, beyond it; surrogates alone are no text.
+        // Surrogates alone are no text.
         for value in values do
             let value = abs value
             let point =

@@ -1,0 +1,156 @@
+// Continual pretraining of a model that was never trained to exit early (stories260K) with a LayerSkip recipe, measured
+// before and after at each exit: cross entropy, agreement with the last layer, accepted share of drafted tokens.
+//
+//     dotnet fsi scripts/continual-stories260k.fsx
+//     dotnet fsi scripts/continual-stories260k.fsx --model DIR --text DIR --run DIR --steps N --recipe NAME --exits RULE
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+
+open System
+open System.IO
+open LayerSkip
+
+let shared = Path.Combine(__SOURCE_DIRECTORY__, "..", "..", "shared", "data")
+
+let stop (message: string) =
+    eprintfn "continual-stories260k: %s" message
+    exit 2
+
+let orStop result =
+    match result with
+    | Ok value -> value
+    | Error faults -> stop (LayerSkipError.summary faults)
+
+let given =
+    fsi.CommandLineArgs[1..]
+    |> Array.filter (fun argument -> argument <> "--")
+    |> Array.chunkBySize 2
+    |> Array.map (fun pair -> pair[0], Array.last pair)
+    |> Map.ofArray
+
+let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
+let text = option "--text" (Path.Combine(shared, "text"))
+let run = option "--run" (Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
+let steps = option "--steps" "1500" |> int
+
+let model =
+    Checkpoint.load (option "--model" (Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
+    |> orStop
+
+let tokenizer =
+    match model.Tokenizer with
+    | Some tokenizer -> tokenizer
+    | None -> stop "the model has no tokenizer"
+
+let layers = model.Config.Layers
+
+/// The first validation stories, each with BOS, cut at the context.
+let stories =
+    Texts.read (Path.Combine(text, "tinystories-valid.txt"))
+    |> Seq.choose (fun lesson ->
+        match lesson with
+        | Lesson.Text story -> Some(Tokenizer.encode tokenizer story |> Array.truncate model.Config.Context)
+        | Lesson.Pair _ -> None)
+    |> Seq.truncate 100
+    |> Array.ofSeq
+
+/// Of each exit: cross entropy in nats, and how often it says what the last layer says.
+let measure (weights: Weights) : (float * float)[] =
+    let entropies, agreed = Array.zeroCreate layers, Array.zeroCreate layers
+    let mutable count = 0
+
+    for ids in stories do
+        let choices = Array.create layers [||]
+
+        Scope.run (fun () ->
+            Tensors.ofIds [| 1L; int64 ids.Length |] ids
+            |> Model.exits weights (fun exit logits ->
+                let law = logits.log_softmax (-1L)
+                let labels = (Tensors.ofIds [| 1L; int64 (ids.Length - 1); 1L |] ids[1..])
+                let picked = law.narrow(1L, 0L, int64 (ids.Length - 1)).gather(2L, labels)
+                entropies[exit - 1] <- entropies[exit - 1] - Array.sum (Tensors.toFloats picked)
+                choices[exit - 1] <- Tensors.toIds (logits.argmax -1L) |> Array.truncate (ids.Length - 1)))
+
+        for layer in 0 .. layers - 1 do
+            let same = Array.map2 (=) choices[layer] choices[layers - 1] |> Array.filter id
+            agreed[layer] <- agreed[layer] + float same.Length
+
+        count <- count + ids.Length - 1
+
+    Array.map2 (fun entropy same -> entropy / float count, same / float count) entropies agreed
+
+let accepted (weights: Weights) (exit: int) =
+    Training.acceptance weights exit 4 100 (stories |> Array.truncate 20 |> Array.map (Array.truncate 8))
+
+let table (title: string) (weights: Weights) =
+    printfn "%s\n| exit | cross entropy | agreement | accepted at d = 4 |\n|---|---|---|---|" title
+
+    for exit, (entropy, agreement) in measure weights |> Array.indexed do
+        let share =
+            if exit + 1 < layers then
+                $"%.1f{100.0 * accepted weights (exit + 1)} %%"
+            else
+                ""
+
+        printfn "| %d | %.4f | %.1f %% | %s |" (exit + 1) entropy (100.0 * agreement) share
+
+table "before" model.Weights
+
+let recipe = {
+    (List.find (fst >> (=) (option "--recipe" "self-distillation")) Recipe.presets |> snd) layers with
+        Exits = ExitRule.tryParse (option "--exits" "emphasis:3=1,4=0.5:1") |> orStop
+        Targets = {
+            Labels = option "--exit-labels" "0.5" |> float
+            LastLayer = option "--exit-last-layer" "0.5" |> float
+        }
+}
+
+let options = {
+    TrainingOptions.standard recipe with
+        Steps = steps
+        BatchSize = 16
+        SequenceLength = 256
+        Rate = { Peak = option "--learning-rate" "2e-3" |> float; Warmup = 50; Floor = 0.05 }
+        Adam = { AdamW.standard with WeightDecay = 0.01 }
+        ValidateEvery = 250
+        ValidationBatches = 8
+        SaveEvery = 250
+}
+
+let data = {
+    Train = [
+        for name in [ "tinystories-train.txt"; "stories260K_samples.txt" ] do
+            Path.Combine(text, name)
+    ]
+    Validation = [ Path.Combine(text, "tinystories-valid.txt") ]
+    ValidationShare = 0.0
+    Bos = true
+    // llama2.c, which made the model, has no mark after a story.
+    Eos = false
+}
+
+let session =
+    if (TrainingCheckpoint.all run).IsEmpty then
+        TrainingSession.start run options Ranks.alone { model with Recommended = Some(3, 4) } data
+        |> orStop
+    else
+        TrainingSession.resume run Ranks.alone Device.Cpu |> orStop
+
+for event in TrainingSession.run (fun () -> false) session do
+    match event with
+    | TrainingEvent.Validated(step, entropies) ->
+        let listed = entropies |> Array.mapi (fun i e -> $"{i + 1}: %.3f{e}") |> String.concat "  "
+        eprintfn "step %d  %s" step listed
+    | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop $"step {fault.Step}: {fault.What}"
+    | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop (LayerSkipError.summary faults)
+    | TrainingEvent.Ended _
+    | TrainingEvent.Stepped _
+    | TrainingEvent.Probed _
+    | TrainingEvent.Saved _ -> ()
+
+table "after" session.Trainee.Weights
+#endif

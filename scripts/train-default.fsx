@@ -1,0 +1,218 @@
+// Makes the default model in models/: its tokenizer, its training, its card. Stopped (Ctrl-C) or killed, it goes on
+// from the latest checkpoint when it is called again; that changes no bit of the result.
+//
+//     dotnet fsi scripts/train-default.fsx
+//     dotnet fsi scripts/train-default.fsx --text DIR --run DIR --steps N --recipe paper
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+
+open System
+open System.IO
+open System.Runtime.InteropServices
+open LayerSkip
+
+let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
+
+let orStop result =
+    match result with
+    | Ok value -> value
+    | Error faults ->
+        eprintfn "train-default: %s" (LayerSkipError.summary faults)
+        exit 2
+
+let given =
+    fsi.CommandLineArgs[1..]
+    |> Array.filter (fun argument -> argument <> "--")
+    |> Array.chunkBySize 2
+    |> Array.map (fun pair -> pair[0], Array.last pair)
+    |> Map.ofArray
+
+let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
+let recipeName = option "--recipe" "default"
+let text = option "--text" (Path.Combine(root, "..", "shared", "data", "text"))
+let run = option "--run" (Path.Combine(root, "runs", recipeName))
+let steps = option "--steps" "2600" |> int
+
+/// Stories that people wrote, three times, and stories that stories260K wrote, once. `tinystories-valid.txt` validates.
+let sources = [
+    for _ in 1..3 do
+        Path.Combine(text, "tinystories-train.txt")
+    Path.Combine(text, "stories260K_samples.txt")
+]
+
+let validation = Path.Combine(text, "tinystories-valid.txt")
+
+let tokenizer = Path.Combine(run, "tokenizer")
+
+if not (File.Exists(Path.Combine(tokenizer, "tokenizer.json"))) then
+    orStop (
+        match List.collect Texts.check (validation :: sources) with
+        | [] -> Ok()
+        | faults -> Error faults
+    )
+
+    let lessons =
+        sources
+        |> List.distinct
+        |> Seq.collect Texts.read
+        |> Seq.map (fun lesson ->
+            match lesson with
+            | Lesson.Text text -> text
+            | Lesson.Pair(prompt, response) -> prompt + response)
+
+    Directory.CreateDirectory run |> ignore
+    let trained = BpeTrainer.train (BpeOptions.ofVocabulary 1024) lessons |> orStop
+    BpeTrainer.write tokenizer trained |> orStop
+    printfn "tokenizer: %.2f bytes a token" (float trained.Bytes / float trained.Tokens)
+
+/// Deep and narrow, with a small head: two of sixteen layers draft.
+let config: LlamaConfig = {
+    Family = Family.Llama
+    Vocabulary = 1024
+    Hidden = 192
+    Intermediate = 512
+    Layers = 16
+    Heads = 3
+    KvHeads = 1
+    HeadDim = 64
+    Context = 512
+    NormEps = 1e-5
+    RopeTheta = 10000.0
+    RopeScaling = RopeScaling.Default
+    Windows = Array.create 16 None
+    QkvBias = false
+    OutputBias = false
+    MlpBias = false
+    QkNorm = false
+    TiedHead = true
+    Bos = Some 0
+    StopIds = [| 0 |]
+    StoredDtype = None
+}
+
+/// Self-distillation of the exits that draft; or the paper's recipe for a training from scratch.
+let recipe =
+    match recipeName with
+    | "default" -> {
+        Dropout = 0.0
+        Depth = DropoutShape.Exponential
+        Time = DropoutShape.Constant
+        Exits = ExitRule.Emphasis([ 2, 0.5; 1, 0.2; 3, 0.2; 4, 0.2 ], 2)
+        Targets = { Labels = 0.0; LastLayer = 1.0 }
+      }
+    | "paper" -> (List.find (fst >> (=) "scratch") Recipe.presets |> snd) config.Layers
+    | other ->
+        eprintfn "train-default: --recipe is %s, it must be default or paper" other
+        exit 2
+
+let common = {
+    TrainingOptions.standard recipe with
+        Seed = 1L
+        ValidateEvery = 200
+        ValidationBatches = 12
+        ProbeEvery = 200
+        ProbeExits = [ 1; 2; 3; 4 ]
+        SaveEvery = 100
+}
+
+/// Attention to long texts is what costs most here, so most steps read short ones.
+let phases = [
+    "short",
+    {
+        common with
+            Steps = steps
+            BatchSize = 8
+            SequenceLength = 256
+            Rate = { Peak = 2e-3; Warmup = 150; Floor = 0.1 }
+    }
+    "long",
+    {
+        common with
+            Steps = max 1 (steps / 8)
+            BatchSize = 4
+            SequenceLength = 512
+            Rate = { Peak = 4e-4; Warmup = 20; Floor = 0.05 }
+    }
+]
+
+let model (weights: Weights) = {
+    Path = tokenizer
+    Weights = weights
+    Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
+    StopIds = config.StopIds
+    Recommended = Some(2, 4)
+}
+
+let data = {
+    Train = sources
+    Validation = [ validation ]
+    ValidationShare = 0.0
+    Bos = true
+    Eos = true
+}
+
+let mutable stopped = false
+
+let onSignal (context: PosixSignalContext) =
+    context.Cancel <- true
+    stopped <- true
+
+let interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, onSignal)
+let terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, onSignal)
+
+let listed (values: (int * float) seq) digits =
+    values
+    |> Seq.map (fun (exit, value) -> $"""{exit}: {value.ToString("F" + string digits)}""")
+    |> String.concat "  "
+
+let follow (session: TrainingSession) =
+    for event in TrainingSession.run (fun () -> stopped) session do
+        match event with
+        | TrainingEvent.Stepped report when report.Step % 25 = 0 ->
+            let exits =
+                Seq.indexed report.Sums.CrossEntropy
+                |> Seq.filter (fun (_, sum) -> sum > 0.0)
+                |> Seq.map (fun (layer, sum) -> layer + 1, sum / float report.Sums.Tokens)
+
+            printfn
+                "step %d  loss %.3f  %s  %.0f tokens/s"
+                report.Step
+                (report.Sums.Objective / float report.Sums.Tokens)
+                (listed exits 3)
+                (float report.Tokens / report.Seconds)
+        | TrainingEvent.Stepped _ -> ()
+        | TrainingEvent.Validated(step, entropies) ->
+            printfn "step %d  validation  %s" step (listed (entropies |> Seq.mapi (fun i e -> i + 1, e)) 3)
+        | TrainingEvent.Probed(step, accepted) -> printfn "step %d  accepted  %s" step (listed accepted 3)
+        | TrainingEvent.Saved(_, folder) -> eprintfn "saved %s" folder
+        | TrainingEvent.Ended(_, TrainingEnd.Finished) -> printfn "finished: %s" session.Output
+        | TrainingEvent.Ended(step, TrainingEnd.Stopped) ->
+            printfn "stopped after step %d; the same command goes on" step
+            exit 130
+        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) ->
+            eprintfn "train-default: step %d: %s" fault.Step fault.What
+            exit 1
+        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) ->
+            eprintfn "train-default: %s" (LayerSkipError.summary faults)
+            exit 1
+
+let mutable weights = Weights.initial common.Seed Dtype.F32 Device.Cpu config
+
+for name, options in phases do
+    let output = Path.Combine(run, name)
+
+    if not (File.Exists(Path.Combine(output, "model.safetensors"))) then
+        let session =
+            if (TrainingCheckpoint.all output).IsEmpty then
+                TrainingSession.start output options Ranks.alone (model weights) data |> orStop
+            else
+                TrainingSession.resume output Ranks.alone Device.Cpu |> orStop
+
+        follow session
+
+    weights <- (Checkpoint.load output (Some Dtype.F32) Device.Cpu |> orStop).Weights
+#endif

@@ -1,0 +1,78 @@
+namespace LayerSkip.Cli
+
+open System
+open LayerSkip
+
+/// Models given by their sizes: `--shape`.
+[<RequireQualifiedAccess>]
+module internal Shapes =
+    let private hint =
+        "write --shape hidden=2048,layers=16,heads=32,kv-heads=8,intermediate=8192,vocab=128256[,tied=0][,context=2048]"
+
+    let private known = [
+        "hidden"
+        "layers"
+        "heads"
+        "kv-heads"
+        "intermediate"
+        "vocab"
+        "tied"
+        "context"
+    ]
+
+    /// A configuration of given sizes; everything else is Llama's. `vocabulary` stands in for a vocab left out.
+    let parse (vocabulary: int option) (text: string) : LlamaConfig =
+
+        let pairs =
+            text.Split(',', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
+            |> Array.map (fun part ->
+                match part.Split '=' with
+                | [| name; value |] when List.contains name known ->
+                    match Int32.TryParse value with
+                    | true, number when number >= (if name = "tied" then 0 else 1) -> name, number
+                    | _ -> Inputs.usage $"--shape has {part}, it must be a whole number; {hint}"
+                | _ -> Inputs.usage $"--shape has \"{part}\"; {hint}")
+
+        match pairs |> Array.countBy fst |> Array.tryFind (fun (_, count) -> count > 1) with
+        | Some(name, _) -> Inputs.usage $"--shape has {name} twice; {hint}"
+        | None -> ()
+
+        let sizes = Map.ofArray pairs
+
+        let size name =
+            match Map.tryFind name sizes |> Option.orElse (if name = "vocab" then vocabulary else None) with
+            | Some value -> value
+            | None -> Inputs.usage $"--shape lacks {name}; {hint}"
+
+        let hidden, layers, heads = size "hidden", size "layers", size "heads"
+        let kvHeads = size "kv-heads"
+
+        if heads > hidden || hidden % heads <> 0 || hidden / heads % 2 <> 0 then
+            Inputs.usage $"--shape has {heads} heads, of which each needs an even part of hidden, {hidden}"
+
+        if heads % kvHeads <> 0 then
+            Inputs.usage $"--shape has kv-heads={kvHeads}, it must divide heads, {heads}"
+
+        {
+            Family = Family.Llama
+            Vocabulary = size "vocab"
+            Hidden = hidden
+            Intermediate = size "intermediate"
+            Layers = layers
+            Heads = heads
+            KvHeads = kvHeads
+            HeadDim = hidden / heads
+            Context = Map.tryFind "context" sizes |> Option.defaultValue 2048
+            NormEps = 1e-5
+            RopeTheta = 10000.0
+            RopeScaling = RopeScaling.Default
+            Windows = Array.create layers None
+            QkvBias = false
+            OutputBias = false
+            MlpBias = false
+            QkNorm = false
+            TiedHead = (Map.tryFind "tied" sizes |> Option.defaultValue 1) <> 0
+            Bos = None
+            StopIds = [||]
+            StoredDtype = None
+        }

@@ -1,0 +1,116 @@
+namespace LayerSkip.Cli
+
+open Argu
+
+/// What `--layout` names.
+[<RequireQualifiedAccess>]
+type internal LayoutName =
+    | Packed
+    | Each
+
+/// What `--dropout-depth` and `--dropout-time` name.
+[<RequireQualifiedAccess>]
+type internal DropoutShapeName =
+    | Constant
+    | Exponential
+
+[<RequireQualifiedAccess>]
+type internal TrainArgument =
+    | [<EqualsAssignmentOrSpaced>] Data of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of folder: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Resume of folder: string
+    | [<EqualsAssignmentOrSpaced>] Validation of file: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--valid-share")>] ValidShare of s: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Layout of LayoutName
+    | [<Unique; CustomCommandLine("--no-bos")>] NoBos
+    | [<Unique; CustomCommandLine("--no-eos")>] NoEos
+    | [<Unique; EqualsAssignmentOrSpaced>] Shape of sizes: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Config of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Tokenizer of folder: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Recipe of name: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Exits of rule: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-labels")>] ExitLabels of w: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-last-layer")>] ExitLastLayer of w: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Dropout of p: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--dropout-depth")>] DropoutDepth of
+        DropoutShapeName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--dropout-time")>] DropoutTime of
+        DropoutShapeName
+    | [<Unique; EqualsAssignmentOrSpaced>] Steps of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--batch-size")>] BatchSize of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Accumulate of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--sequence-length")>] SequenceLength of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--learning-rate")>] LearningRate of r: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Warmup of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--rate-floor")>] RateFloor of s: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--weight-decay")>] WeightDecay of w: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Beta1 of b: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Beta2 of b: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Epsilon of e: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--clip-norm")>] ClipNorm of n: string
+    | [<Unique>] Recompute
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--validate-every")>] ValidateEvery of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--validation-batches")>] ValidationBatches of
+        n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--probe-every")>] ProbeEvery of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--probe-exits")>] ProbeExits of layers: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--save-every")>] SaveEvery of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Keep of n: int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Data _ ->
+                "what to learn from; may be given several times. Text parted by <|endoftext|>; .jsonl with \"text\", or with \"prompt\" and \"response\", of which only the response is learned; .tokens or .bin (uint16) of ids."
+            | Output _ ->
+                "the folder of the run: checkpoints, log.jsonl, tensorboard, and at the end the model."
+            | Resume _ ->
+                "goes on with the run in this folder, from its latest checkpoint and with its own options."
+            | Validation _ -> "what to validate on; may be given several times."
+            | ValidShare _ ->
+                "without --validation: the share of the texts that are kept for it, below 1 (default 0.05)."
+            | Layout _ ->
+                "packed: windows over all texts. each: every text or pair alone (default: each where a .jsonl file is given, else packed)."
+            | NoBos -> "puts no beginning-of-text token before a text."
+            | NoEos -> "puts no end-of-text token after a text."
+            | Shape _ ->
+                "trains from scratch a Llama of these sizes: hidden=..,layers=..,heads=..,kv-heads=..,intermediate=..[,vocab=..][,tied=0][,context=..]; needs --tokenizer, or vocab and token files."
+            | Config _ -> "trains from scratch the model that this config.json describes."
+            | Tokenizer _ ->
+                "the folder of the tokenizer of a model from scratch (see `layerskip tokenizer train`)."
+            | Recipe _ ->
+                "plain, continual, scratch, code, fine-tune (the paper's), emphasis or self-distillation; the options below change single parts (default: continual, from scratch scratch)."
+            | Exits _ ->
+                "which exits learn: last, all:SCALE, rotational:EVERY:SCALE, gradual:SCALE, or emphasis:E=WEIGHT,E=WEIGHT:GROUPS."
+            | ExitLabels _ -> "how much early exits learn from the labels, 0 or more."
+            | ExitLastLayer _ ->
+                "how much they learn from the last layer (self-distillation by KL divergence), 0 or more."
+            | Dropout _ -> "p_max of layer dropout, 0 to 1."
+            | DropoutDepth _ -> "how layer dropout grows from the first layer to the last."
+            | DropoutTime _ -> "how layer dropout grows from the first step to the last."
+            | Steps _ -> "steps of the optimiser (default 1000)."
+            | BatchSize _ -> "samples of one micro-batch, on each rank (default 16)."
+            | Accumulate _ -> "micro-batches of a step (default 1)."
+            | SequenceLength _ ->
+                "token ids of a sample (default 256, or the model's context if that is less)."
+            | LearningRate _ -> "the highest learning rate (default: from scratch 1e-3, else 3e-4)."
+            | Warmup _ -> "steps until the highest rate (default 50)."
+            | RateFloor _ ->
+                "the share of the highest rate that the cosine ends at, 0 to 1; 1 is a constant rate (default 0.1)."
+            | WeightDecay _ -> "AdamW's, of matrices (default 0.1)."
+            | Beta1 _ -> "AdamW's (default 0.9)."
+            | Beta2 _ -> "AdamW's (default 0.95)."
+            | Epsilon _ -> "AdamW's (default 1e-8)."
+            | ClipNorm _ -> "the longest gradient; 0 is any (default 1)."
+            | Recompute -> "runs each layer twice and keeps less in memory (activation checkpointing)."
+            | ExitLayer _ -> "the exit layer that the model will recommend, and that probes draft with."
+            | DraftLength _ -> "the draft length that it will recommend, and of probes (default 4)."
+            | ValidateEvery _ -> "steps between validations, of every exit; 0 is never (default 100)."
+            | ValidationBatches _ -> "batches of a validation (default 8)."
+            | ProbeEvery _ ->
+                "steps between probes of acceptance, by real self-speculative decoding; 0 is never (default: as --validate-every)."
+            | ProbeExits _ -> "the exit layers of probes, as 1,2 (default: the recommended one)."
+            | SaveEvery _ -> "steps between checkpoints (default 200)."
+            | Keep _ -> "how many checkpoints stay (default 2)."

@@ -1,0 +1,246 @@
+namespace LayerSkip.Cli
+
+open System.IO
+open LayerSkip
+
+/// What `layerskip train` was given.
+[<NoEquality; NoComparison>]
+type internal GivenTraining = {
+    Data: string list
+    Validation: string list
+    ValidShare: float option
+    Layout: Layout option
+    Bos: bool
+    Eos: bool
+    Output: string option
+    Resume: string option
+    Shape: string option
+    Config: string option
+    Tokenizer: string option
+    Recipe: string option
+    ExitLayer: int option
+    DraftLength: int option
+    ProbeExits: int list option
+    /// Changes of the options, in the order of the command line.
+    Changes: (TrainingOptions -> TrainingOptions) list
+    ProbeEvery: int option
+    SequenceLength: int option
+    LearningRate: float option
+}
+
+/// Reads the options of `layerskip train`.
+[<RequireQualifiedAccess>]
+module internal TrainOptions =
+    let private none: GivenTraining = {
+        Data = []
+        Validation = []
+        ValidShare = None
+        Layout = None
+        Bos = true
+        Eos = true
+        Output = None
+        Resume = None
+        Shape = None
+        Config = None
+        Tokenizer = None
+        Recipe = None
+        ExitLayer = None
+        DraftLength = None
+        ProbeExits = None
+        Changes = []
+        ProbeEvery = None
+        SequenceLength = None
+        LearningRate = None
+    }
+
+    let private shape (name: DropoutShapeName) =
+        match name with
+        | DropoutShapeName.Constant -> DropoutShape.Constant
+        | DropoutShapeName.Exponential -> DropoutShape.Exponential
+
+    let private add (given: GivenTraining) (argument: TrainArgument) : GivenTraining =
+        let change how = { given with Changes = given.Changes @ [ how ] }
+        let real name text = Inputs.real name "see --help" text
+        let recipe how = change (fun options -> { options with Recipe = how options.Recipe })
+        let adam how = change (fun options -> { options with Adam = how options.Adam })
+        let rate how = change (fun options -> { options with Rate = how options.Rate })
+
+        match argument with
+        | TrainArgument.Data file -> { given with Data = given.Data @ [ file ] }
+        | TrainArgument.Output folder -> { given with Output = Some folder }
+        | TrainArgument.Resume folder -> { given with Resume = Some folder }
+        | TrainArgument.Validation file -> { given with Validation = given.Validation @ [ file ] }
+        | TrainArgument.ValidShare share -> { given with ValidShare = Some(real "valid-share" share) }
+        | TrainArgument.Layout LayoutName.Packed -> { given with Layout = Some Layout.Packed }
+        | TrainArgument.Layout LayoutName.Each -> { given with Layout = Some Layout.Each }
+        | TrainArgument.NoBos -> { given with Bos = false }
+        | TrainArgument.NoEos -> { given with Eos = false }
+        | TrainArgument.Shape sizes -> { given with Shape = Some sizes }
+        | TrainArgument.Config file -> { given with Config = Some file }
+        | TrainArgument.Tokenizer folder -> { given with Tokenizer = Some folder }
+        | TrainArgument.Recipe name -> { given with Recipe = Some name }
+        | TrainArgument.Exits rule ->
+            let rule = ExitRule.tryParse rule |> Check.getOrRaise
+            recipe (fun recipe -> { recipe with Exits = rule })
+        | TrainArgument.ExitLabels weight ->
+            let weight = real "exit-labels" weight
+            recipe (fun recipe -> { recipe with Targets = { recipe.Targets with Labels = weight } })
+        | TrainArgument.ExitLastLayer weight ->
+            let weight = real "exit-last-layer" weight
+            recipe (fun recipe -> { recipe with Targets = { recipe.Targets with LastLayer = weight } })
+        | TrainArgument.Dropout p ->
+            let p = real "dropout" p
+            recipe (fun recipe -> { recipe with Dropout = p })
+        | TrainArgument.DropoutDepth name -> recipe (fun recipe -> { recipe with Depth = shape name })
+        | TrainArgument.DropoutTime name -> recipe (fun recipe -> { recipe with Time = shape name })
+        | TrainArgument.Steps count -> change (fun options -> { options with Steps = count })
+        | TrainArgument.BatchSize count -> change (fun options -> { options with BatchSize = count })
+        | TrainArgument.Accumulate count -> change (fun options -> { options with Accumulate = count })
+        | TrainArgument.SequenceLength count -> { given with SequenceLength = Some count }
+        | TrainArgument.LearningRate peak -> { given with LearningRate = Some(real "learning-rate" peak) }
+        | TrainArgument.Warmup count -> rate (fun rate -> { rate with Warmup = count })
+        | TrainArgument.RateFloor share ->
+            let share = real "rate-floor" share
+            rate (fun rate -> { rate with Floor = share })
+        | TrainArgument.WeightDecay weight ->
+            let weight = real "weight-decay" weight
+            adam (fun adam -> { adam with WeightDecay = weight })
+        | TrainArgument.Beta1 beta ->
+            let beta = real "beta1" beta
+            adam (fun adam -> { adam with Beta1 = beta })
+        | TrainArgument.Beta2 beta ->
+            let beta = real "beta2" beta
+            adam (fun adam -> { adam with Beta2 = beta })
+        | TrainArgument.Epsilon epsilon ->
+            let epsilon = real "epsilon" epsilon
+            adam (fun adam -> { adam with Epsilon = epsilon })
+        | TrainArgument.ClipNorm norm ->
+            let norm = real "clip-norm" norm
+            change (fun options -> { options with ClipNorm = norm })
+        | TrainArgument.Recompute -> change (fun options -> { options with Recompute = true })
+        | TrainArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
+        | TrainArgument.DraftLength length -> { given with DraftLength = Some length }
+        | TrainArgument.ValidateEvery count -> change (fun options -> { options with ValidateEvery = count })
+        | TrainArgument.ValidationBatches count ->
+            change (fun options -> { options with ValidationBatches = count })
+        | TrainArgument.ProbeEvery count -> { given with ProbeEvery = Some count }
+        | TrainArgument.ProbeExits layers -> {
+            given with
+                ProbeExits = Some(List.ofArray (Inputs.numbers "probe-exits" layers))
+          }
+        | TrainArgument.SaveEvery count -> change (fun options -> { options with SaveEvery = count })
+        | TrainArgument.Keep count -> change (fun options -> { options with Keep = count })
+
+    let read (arguments: TrainArgument list) : GivenTraining =
+        let given = arguments |> List.fold add none
+
+        match given.Resume with
+        | Some "" -> Inputs.usage "--resume is empty; name the folder of a run"
+        | Some _ when arguments.Length > 1 ->
+            Inputs.usage "--resume goes on with the run's own options; give no others of `train` with it"
+        | _ -> given
+
+    let isFromScratch (given: GivenTraining) : bool = given.Shape.IsSome || given.Config.IsSome
+
+    let private preset (given: GivenTraining) (layers: int) : Recipe =
+        let name =
+            given.Recipe
+            |> Option.defaultValue (if isFromScratch given then "scratch" else "continual")
+
+        match List.tryFind (fst >> (=) name) Recipe.presets with
+        | Some(_, make) -> make layers
+        | None ->
+            let known = Recipe.presets |> List.map fst |> String.concat ", "
+            Inputs.usage $"--recipe is \"{name}\", it must be one of {known}"
+
+    /// The exit layer and draft length that the model will recommend.
+    let recommended (given: GivenTraining) (model: (int * int) option) : (int * int) option =
+        match given.ExitLayer, given.DraftLength, model with
+        | Some exit, length, _ -> Some(exit, defaultArg length 4)
+        | None, Some length, Some(exit, _) -> Some(exit, length)
+        | None, Some _, None -> Inputs.usage "--draft-length needs --exit-layer: the model recommends none"
+        | None, None, model -> model
+
+    /// The run's options for a model of this configuration.
+    let resolve (common: Common) (given: GivenTraining) (config: LlamaConfig) recommended : TrainingOptions =
+        let standard = TrainingOptions.standard (preset given config.Layers)
+
+        let precision =
+            match common.Dtype, common.Device with
+            | Some dtype, _ -> dtype
+            | None, Device.Cuda -> Dtype.BF16
+            | None, Device.Cpu -> Dtype.F32
+
+        let pairs = given.Data |> List.exists Texts.isJsonLines
+        let exits = given.ProbeExits |> Option.defaultValue (recommended |> Option.map fst |> Option.toList)
+
+        let options = {
+            standard with
+                Seed = common.Seed
+                Precision = precision
+                Layout = given.Layout |> Option.defaultValue (if pairs then Layout.Each else Layout.Packed)
+                SequenceLength =
+                    given.SequenceLength |> Option.defaultValue (min standard.SequenceLength config.Context)
+                Rate = {
+                    standard.Rate with
+                        Peak =
+                            given.LearningRate
+                            |> Option.defaultValue (if isFromScratch given then 1e-3 else 3e-4)
+                }
+                ProbeExits = exits
+                ProbeDraft = recommended |> Option.map snd |> Option.defaultValue 4
+        }
+
+        let options = given.Changes |> List.fold (fun options change -> change options) options
+        let probing = if exits.IsEmpty then 0 else options.ValidateEvery
+        { options with ProbeEvery = defaultArg given.ProbeEvery probing }
+
+    let data (given: GivenTraining) : TrainingData = {
+        Train = given.Data
+        Validation = given.Validation
+        ValidationShare =
+            match given.Validation, given.ValidShare with
+            | _ :: _, Some _ -> Inputs.usage "--valid-share and --validation exclude each other; give one"
+            | _ :: _, None -> 0.0
+            | [], share -> defaultArg share 0.05
+        Bos = given.Bos
+        Eos = given.Eos
+    }
+
+    /// A model's first weights and what belongs to them, where it is made from scratch.
+    let fromScratch (common: Common) (given: GivenTraining) (master: Dtype) : Checkpoint =
+        let tokenizer =
+            given.Tokenizer
+            |> Option.map (fun folder ->
+                match Tokenizer.tryLoad folder |> Check.getOrRaise with
+                | Some tokenizer -> tokenizer
+                | None -> raise (LayerSkipException [ LayerSkipError.NoTokenizer folder ]))
+
+        let size = tokenizer |> Option.map Tokenizer.vocabularySize
+
+        let config =
+            match given.Shape, given.Config with
+            | Some _, Some _ -> Inputs.usage "--shape and --config exclude each other; give one"
+            | Some sizes, None -> {
+                Shapes.parse size sizes with
+                    Bos = tokenizer |> Option.bind Tokenizer.bos
+                    StopIds = tokenizer |> Option.bind Tokenizer.eos |> Option.toArray
+              }
+            | None, Some file -> LlamaConfig.load file |> Check.getOrRaise
+            | None, None -> Inputs.usage "no --shape and no --config"
+
+        match size with
+        | Some size when size > config.Vocabulary ->
+            Inputs.usage
+                $"the tokenizer has {size} tokens and the model a vocabulary of {config.Vocabulary}; give it as many"
+        | _ -> ()
+
+        Backend.tryDevice common.Device |> Check.getOrRaise |> ignore
+
+        {
+            Path = given.Tokenizer |> Option.defaultWith (fun () -> Path.GetFullPath ".")
+            Weights = Weights.initial common.Seed master common.Device config
+            Tokenizer = tokenizer
+            StopIds = config.StopIds
+            Recommended = None
+        }

@@ -1,0 +1,101 @@
+namespace LayerSkip
+
+open System
+open TorchSharp
+
+/// Adam with decoupled weight decay (arXiv 1711.05101, algorithm 2), and what it is set to.
+type AdamWOptions = {
+    Beta1: float
+    Beta2: float
+    Epsilon: float
+    /// Of matrices only: norms and biases do not decay.
+    WeightDecay: float
+}
+
+/// First and second moments of each parameter, in its order and shape, and how often each was updated.
+[<NoEquality; NoComparison>]
+type AdamWState = {
+    First: Tensor[]
+    Second: Tensor[]
+    Updates: int[]
+} with
+
+    static member TensorsOf(state: AdamWState) : seq<Tensor> = Seq.append state.First state.Second
+
+[<RequireQualifiedAccess>]
+module AdamW =
+    let standard: AdamWOptions = { Beta1 = 0.9; Beta2 = 0.95; Epsilon = 1e-8; WeightDecay = 0.1 }
+
+    /// Nothing moved yet. The tensors belong to the caller.
+    let start (parameters: Tensor[]) : AdamWState =
+        use _noGrad = torch.no_grad ()
+        let zeros () = parameters |> Array.map (fun p -> torch.zeros_like(p).DetachFromDisposeScope())
+        { First = zeros (); Second = zeros (); Updates = Array.zeroCreate parameters.Length }
+
+    // A number of its own for each step: a tensor, for a Scalar would have to live as long as the process.
+    let private number (like: Tensor) (value: float) =
+        (Tensors.ofFloats [||] [| value |]).``to``(like.dtype, like.device)
+
+    /// The square root of the sum of all squares.
+    let norm (gradients: Tensor option[]) : float =
+        Scope.run (fun () ->
+            gradients
+            |> Array.choose id
+            |> Array.sumBy (fun g -> (Tensors.toFloats ((g * g).sum torch.ScalarType.Float64))[0])
+            |> sqrt)
+
+    let private update
+        (options: AdamWOptions)
+        rate
+        (gradientScale: float)
+        (p: Tensor)
+        (g: Tensor)
+        (m: Tensor)
+        (v: Tensor)
+        count
+        =
+        use _scope = torch.NewDisposeScope()
+        let g =
+            if gradientScale = 1.0 then
+                g
+            else
+                g * number g gradientScale
+
+        if options.WeightDecay <> 0.0 && p.shape.Length > 1 then
+            p.mul_ (number p (1.0 - rate * options.WeightDecay)) |> ignore
+
+        m.mul_(Scalars.ofFloat options.Beta1).add_(g, Scalars.ofFloat (1.0 - options.Beta1))
+        |> ignore
+        v.mul_(Scalars.ofFloat options.Beta2).addcmul_(g, g, Scalars.ofFloat (1.0 - options.Beta2))
+        |> ignore
+
+        // Bias corrections of both moments (Adam, arXiv 1412.6980, section 3).
+        let first, second = 1.0 - options.Beta1 ** float count, 1.0 - options.Beta2 ** float count
+        let denominator =
+            (v.sqrt().mul_(number v (1.0 / sqrt second))) |> Scalars.addNumberInPlace options.Epsilon
+        let change = (m / denominator).mul_(number m (-rate / first))
+        Scalars.addInPlace change p |> ignore
+
+    /// Moves the parameters in place; one without a gradient stays, and its moments with it. Gradients are multiplied by
+    /// `gradientScale` first.
+    let step
+        (options: AdamWOptions)
+        (rate: float)
+        (gradientScale: float)
+        (parameters: Tensor[])
+        (gradients: Tensor option[])
+        (state: AdamWState)
+        : AdamWState =
+        use _noGrad = torch.no_grad ()
+
+        let updates =
+            state.Updates
+            |> Array.mapi (fun i count -> if gradients[i].IsSome then count + 1 else count)
+
+        for i in 0 .. parameters.Length - 1 do
+            match gradients[i] with
+            | Some g ->
+                update options rate gradientScale parameters[i] g state.First[i] state.Second[i] updates[i]
+            | None -> ()
+
+        { state with Updates = updates }

@@ -1,0 +1,140 @@
+namespace LayerSkip
+
+
+/// How texts become samples of one length.
+[<RequireQualifiedAccess>]
+type Layout =
+    /// Windows over all texts, one after another: no place is wasted.
+    | Packed
+    /// Each text alone, cut to the length; a batch is as long as its longest.
+    | Each
+
+/// Samples of up to `Rows` ids from a file. A sample's number says all of it: the epoch, and its place in that epoch's
+/// keyed order, so that a run may go on anywhere.
+[<NoEquality; NoComparison>]
+type Dataset = {
+    Tokens: TokenFile
+    Layout: Layout
+    /// Ids of a sample, the first of which is read only.
+    Rows: int
+    /// None: in the order of the file.
+    Seed: int64 option
+}
+
+[<RequireQualifiedAccess>]
+module Dataset =
+    /// Apart from every other use of the same seed.
+    let private purpose, splitting = 0x64617461, 0x73706c69
+
+    /// Samples of an epoch. Packed windows overlap by one id: the last of a window is the first that the next one reads.
+    let samples (dataset: Dataset) : int =
+        match dataset.Layout with
+        | Layout.Packed -> int ((dataset.Tokens.Count - 1L) / int64 (dataset.Rows - 1))
+        | Layout.Each -> dataset.Tokens.Starts.Length
+
+    /// A permutation of 0 to `count` - 1 (Fisher and Yates), and a number in [0, 1).
+    let private shuffled (key: Key) (count: int) : struct (int[] * float) =
+        let order = Array.init count id
+        let struct (offset, start) = Key.uniform key
+        let mutable key = start
+
+        for last in count - 1 .. -1 .. 1 do
+            let struct (u, next) = Key.uniform key
+            let other = int (u * float (last + 1))
+            let moved = order[last]
+            order[last] <- order[other]
+            order[other] <- moved
+            key <- next
+
+        struct (order, offset)
+
+    /// The order of an epoch, and where its first window starts: elsewhere each epoch, so that no id is always near a border.
+    let private order (dataset: Dataset) (epoch: int) : struct (int[] * int64) =
+        let count = samples dataset
+
+        match dataset.Seed with
+        | None -> struct (Array.init count id, 0L)
+        | Some seed ->
+            let key = Key.ofSeed seed |> Key.within purpose |> Key.within epoch
+            let struct (order, u) = shuffled key count
+            let spare = dataset.Tokens.Count - 1L - int64 count * int64 (dataset.Rows - 1)
+            struct (order, int64 (u * float (spare + 1L)))
+
+    let private window (dataset: Dataset) (offset: int64) (place: int) : int[] =
+        match dataset.Layout with
+        | Layout.Packed -> dataset.Tokens.Read(offset + int64 place * int64 (dataset.Rows - 1), dataset.Rows)
+        | Layout.Each ->
+            let starts = dataset.Tokens.Starts
+            let last =
+                if place + 1 < starts.Length then
+                    starts[place + 1]
+                else
+                    dataset.Tokens.Count
+            dataset.Tokens.Read(starts[place], int (min (int64 dataset.Rows) (last - starts[place])))
+
+    /// Samples as a rectangle: what is read only, and what fills it up, learns nothing.
+    let private batchOf (samples: int[][]) : Batch =
+        let length = samples |> Array.map _.Length |> Array.max |> max 2
+
+        let filled (choose: struct (int * bool) -> int) filler =
+            samples
+            |> Array.map (fun entries ->
+                Array.init length (fun i ->
+                    if i < entries.Length then
+                        choose (TokenFile.decode entries[i])
+                    else
+                        filler))
+
+        {
+            Ids = filled (fun (struct (id, _)) -> id) 0
+            Labels =
+                filled (fun (struct (id, isLearned)) -> if isLearned then id else Batch.ignored) Batch.ignored
+        }
+
+    /// Reads samples by their numbers over all epochs: `reader dataset first count` is samples `first` to
+    /// `first` + `count` - 1. The order of the latest epoch is kept between calls.
+    let reader (dataset: Dataset) : int64 -> int -> Batch =
+        let perEpoch = int64 (samples dataset)
+        let mutable latest = struct (-1, struct ([||], 0L))
+
+        let orderOf epoch =
+            let struct (known, _) = latest
+
+            if known <> epoch then
+                latest <- struct (epoch, order dataset epoch)
+
+            let struct (_, order) = latest
+            order
+
+        fun first count ->
+            Array.init count (fun i ->
+                let number = first + int64 i
+                let struct (order, offset) = orderOf (int (number / perEpoch))
+                window dataset offset order[int (number % perEpoch)])
+            |> batchOf
+
+    /// A file of ids as samples; an error where it has not one.
+    let create
+        (layout: Layout)
+        (rows: int)
+        (seed: int64 option)
+        (tokens: TokenFile)
+        : Result<Dataset, LayerSkipError list> =
+        let dataset = { Tokens = tokens; Layout = layout; Rows = rows; Seed = seed }
+
+        if rows < 2 then
+            Error [ LayerSkipError.OutOfRange("sequence-length", string rows, "2 or more") ]
+        elif samples dataset < 1 then
+            Error [
+                LayerSkipError.BadFile(
+                    tokens.Path,
+                    $"holds {tokens.Count} ids, too few for one sample of {rows}; give more text, or a smaller --sequence-length"
+                )
+            ]
+        else
+            Ok dataset
+
+    /// Whether a text belongs to the validation part, by its number among all.
+    let isHeldOut (seed: int64) (share: float) (number: int) : bool =
+        let struct (u, _) = Key.ofSeed seed |> Key.within splitting |> Key.within number |> Key.uniform
+        u < share

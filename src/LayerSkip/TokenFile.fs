@@ -1,0 +1,149 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Text
+
+/// Token ids on disk, mapped into memory: text after text. An id that is read and not learned (a prompt's) stands as
+/// its complement, a negative number.
+///
+/// Two forms: nanoGPT's `.bin`, uint16 ids and nothing else; and `.tokens`: "LSTOKEN1", int64 number of ids, int64
+/// number of texts, int32 ids, int64 start of each text, all little-endian.
+[<Sealed>]
+type TokenFile internal (file: MappedFile, first: int64, size: int, count: int64, starts: int64[]) =
+    member _.Path = file.Path
+    member _.Count = count
+
+    /// Where each text starts; of a file that does not tell, one text.
+    member _.Starts = starts
+
+    /// The entries of `count` ids from `start`.
+    member _.Read(start: int64, length: int) : int[] =
+        let bytes = Array.zeroCreate<byte>(length * size)
+        file.Copy(first + start * int64 size, bytes.AsSpan())
+
+        if size = 2 then
+            Array.init length (fun i -> int (BitConverter.ToUInt16(bytes, 2 * i)))
+        else
+            Array.init length (fun i -> BitConverter.ToInt32(bytes, 4 * i))
+
+    interface IDisposable with
+        member _.Dispose() = (file :> IDisposable).Dispose()
+
+[<RequireQualifiedAccess>]
+module TokenFile =
+    let private magic = "LSTOKEN1"
+    let private headerSize = 24
+
+    /// The id of an entry, and whether it is learned.
+    let decode (entry: int) : struct (int * bool) =
+        if entry < 0 then
+            struct (~~~entry, false)
+        else
+            struct (entry, true)
+
+    let private readInts64 (file: MappedFile) (start: int64) (count: int) =
+        let bytes = Array.zeroCreate<byte>(8 * count)
+        file.Copy(start, bytes.AsSpan())
+        Array.init count (fun i -> BitConverter.ToInt64(bytes, 8 * i))
+
+    let private ofTokens (file: MappedFile) : Result<TokenFile, string> =
+        let mark = Array.zeroCreate<byte>(min headerSize (int (min file.Length 24L)))
+        file.Copy(0L, mark.AsSpan())
+
+        if mark.Length < headerSize || Encoding.ASCII.GetString(mark, 0, 8) <> magic then
+            Error "is no token file of ours; make one from text"
+        else
+            let numbers = readInts64 file 8L 2
+            let count, texts = numbers[0], numbers[1]
+
+            if
+                count < 1L
+                || texts < 1L
+                || texts > count
+                || texts > int64 Array.MaxLength
+                || file.Length <> int64 headerSize + 4L * count + 8L * texts
+            then
+                Error "is a damaged token file: its length is not what its head says; make it again from text"
+            else
+                let starts = readInts64 file (int64 headerSize + 4L * count) (int texts)
+
+                if
+                    starts[0] <> 0L
+                    || starts[starts.Length - 1] >= count
+                    || Seq.pairwise starts |> Seq.exists (fun (a, b) -> a >= b)
+                then
+                    Error "is a damaged token file: its texts are out of order; make it again from text"
+                else
+                    Ok(new TokenFile(file, int64 headerSize, 4, count, starts))
+
+    let private ofBin (file: MappedFile) : Result<TokenFile, string> =
+        if file.Length % 2L <> 0L then
+            Error "has an odd number of bytes; a .bin file holds ids of two bytes each"
+        else
+            Ok(new TokenFile(file, 0L, 2, file.Length / 2L, [| 0L |]))
+
+    /// Whether a file name says that it holds ids.
+    let isTokens (path: string) : bool =
+        path.EndsWith(".tokens", StringComparison.OrdinalIgnoreCase)
+        || path.EndsWith(".bin", StringComparison.OrdinalIgnoreCase)
+
+    /// Every id, in pieces that are soon let go.
+    let private largest (tokens: TokenFile) : int =
+        let piece = 1 <<< 20
+
+        Seq.init (int ((tokens.Count + int64 piece - 1L) / int64 piece)) (fun i ->
+            let start = int64 i * int64 piece
+
+            tokens.Read(start, int (min (int64 piece) (tokens.Count - start)))
+            |> Array.fold (fun most entry -> max most (if entry < 0 then ~~~entry else entry)) 0)
+        |> Seq.max
+
+    /// Opens a file of ids, each below `vocabulary`.
+    let openRead (vocabulary: int) (path: string) : Result<TokenFile, LayerSkipError list> =
+        match MappedFile.openRead path "give a file of token ids, .tokens or .bin" with
+        | Error faults -> Error faults
+        | Ok file ->
+            let isBin = path.EndsWith(".bin", StringComparison.OrdinalIgnoreCase)
+
+            let checkedIds (tokens: TokenFile) =
+                match largest tokens with
+                | id when id < vocabulary -> Ok tokens
+                | id ->
+                    Error
+                        $"holds id {id}, which is outside the model's vocabulary of {vocabulary}; make it with the model's own tokenizer"
+
+            match (if isBin then ofBin else ofTokens) file |> Result.bind checkedIds with
+            | Ok tokens -> Ok tokens
+            | Error fault ->
+                (file :> IDisposable).Dispose()
+                Error [ LayerSkipError.BadFile(path, fault) ]
+
+    /// Writes texts of entries, whole or not at all; the number of ids and of texts.
+    let write (path: string) (texts: seq<int[]>) : Result<struct (int64 * int), LayerSkipError list> =
+        let starts = ResizeArray<int64>()
+        let mutable count = 0L
+
+        FileWriter.replace path (fun file ->
+            use writer = new BinaryWriter(file, Encoding.ASCII, true)
+            writer.Write(Encoding.ASCII.GetBytes magic)
+            writer.Write 0L
+            writer.Write 0L
+
+            for text in texts do
+                if text.Length > 0 then
+                    starts.Add count
+                    count <- count + int64 text.Length
+
+                    for entry in text do
+                        writer.Write entry
+
+            for start in starts do
+                writer.Write start
+
+            writer.Flush()
+            file.Position <- 8L
+            writer.Write count
+            writer.Write(int64 starts.Count)
+            writer.Flush())
+        |> Result.map (fun () -> struct (count, starts.Count))

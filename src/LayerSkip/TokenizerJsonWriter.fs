@@ -1,0 +1,145 @@
+namespace LayerSkip
+
+open System.IO
+open System.Text.Encodings.Web
+open System.Text.Json
+
+/// A byte-level BPE tokenizer as the files that Hugging Face's libraries read.
+[<RequireQualifiedAccess>]
+module internal TokenizerJsonWriter =
+    let private json (write: Utf8JsonWriter -> unit) : byte[] =
+        use memory = new MemoryStream()
+        // No web page: pieces of any script stay readable.
+        let options =
+            JsonWriterOptions(Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+
+        using (new Utf8JsonWriter(memory, options)) (fun json ->
+            json.WriteStartObject()
+            write json
+            json.WriteEndObject())
+
+        memory.WriteByte(byte '\n')
+        memory.ToArray()
+
+    let private object (json: Utf8JsonWriter) (name: string) (write: unit -> unit) =
+        json.WriteStartObject name
+        write ()
+        json.WriteEndObject()
+
+    let private array (json: Utf8JsonWriter) (name: string) (write: unit -> unit) =
+        json.WriteStartArray name
+        write ()
+        json.WriteEndArray()
+
+    let private item (json: Utf8JsonWriter) (write: unit -> unit) =
+        json.WriteStartObject()
+        write ()
+        json.WriteEndObject()
+
+    let private added (json: Utf8JsonWriter) (specials: string list) =
+        array json "added_tokens" (fun () ->
+            specials
+            |> List.iteri (fun id content ->
+                item json (fun () ->
+                    json.WriteNumber("id", id)
+                    json.WriteString("content", content)
+
+                    for name in [ "single_word"; "lstrip"; "rstrip"; "normalized" ] do
+                        json.WriteBoolean(name, false)
+
+                    json.WriteBoolean("special", true))))
+
+    let private byteLevel (json: Utf8JsonWriter) (trimsOffsets: bool) =
+        json.WriteString("type", "ByteLevel")
+        json.WriteBoolean("add_prefix_space", false)
+        json.WriteBoolean("trim_offsets", trimsOffsets)
+        json.WriteBoolean("use_regex", true)
+
+    /// `bos` before a text, and before each of a pair.
+    let private template (json: Utf8JsonWriter) (bos: string) =
+        let part (kind: string) (id: string) (typeId: int) =
+            item json (fun () ->
+                object json kind (fun () ->
+                    json.WriteString("id", id)
+                    json.WriteNumber("type_id", typeId)))
+
+        let sequence id typeId =
+            part "SpecialToken" bos typeId
+            part "Sequence" id typeId
+
+        json.WriteString("type", "TemplateProcessing")
+        array json "single" (fun () -> sequence "A" 0)
+
+        array json "pair" (fun () ->
+            sequence "A" 0
+            sequence "B" 1)
+
+        object json "special_tokens" (fun () ->
+            object json bos (fun () ->
+                json.WriteString("id", bos)
+                array json "ids" (fun () -> json.WriteNumberValue 0)
+                array json "tokens" (fun () -> json.WriteStringValue bos)))
+
+    let private postProcessor (json: Utf8JsonWriter) (bos: string option) =
+        object json "post_processor" (fun () ->
+            match bos with
+            | None -> byteLevel json true
+            | Some bos ->
+                json.WriteString("type", "Sequence")
+
+                array json "processors" (fun () ->
+                    item json (fun () -> byteLevel json true)
+                    item json (fun () -> template json bos)))
+
+    let private model (json: Utf8JsonWriter) (pieces: string[]) (merges: struct (int * int)[]) =
+        json.WriteString("type", "BPE")
+
+        for name in [ "dropout"; "unk_token"; "continuing_subword_prefix"; "end_of_word_suffix" ] do
+            json.WriteNull name
+
+        for name in [ "fuse_unk"; "byte_fallback"; "ignore_merges" ] do
+            json.WriteBoolean(name, false)
+
+        object json "vocab" (fun () -> pieces |> Array.iteri (fun id piece -> json.WriteNumber(piece, id)))
+
+        array json "merges" (fun () ->
+            for struct (left, right) in merges do
+                // No piece has a space: every version reads this form.
+                json.WriteStringValue $"{pieces[left]} {pieces[right]}")
+
+    /// tokenizer.json; the special tokens are the first pieces, and `bos` is the first of them where a text begins with it.
+    let tokenizer
+        (specials: string list)
+        (bos: string option)
+        (pieces: string[])
+        (merges: struct (int * int)[])
+        : byte[] =
+        json (fun json ->
+            json.WriteString("version", "1.0")
+            json.WriteNull "truncation"
+            json.WriteNull "padding"
+            added json specials
+            json.WriteNull "normalizer"
+            object json "pre_tokenizer" (fun () -> byteLevel json true)
+            postProcessor json bos
+            object json "decoder" (fun () -> byteLevel json true)
+            object json "model" (fun () -> model json pieces merges))
+
+    /// tokenizer_config.json; `first`, the first special token, begins and ends a text.
+    let config (first: string option) (addsBos: bool) (modelMaxLength: int option) : byte[] =
+        json (fun json ->
+            json.WriteBoolean("add_bos_token", addsBos)
+
+            match first with
+            | Some token ->
+                json.WriteString("bos_token", token)
+                json.WriteString("eos_token", token)
+            | None -> ()
+
+            json.WriteBoolean("clean_up_tokenization_spaces", false)
+
+            match modelMaxLength with
+            | Some length -> json.WriteNumber("model_max_length", length)
+            | None -> ()
+
+            json.WriteString("tokenizer_class", "PreTrainedTokenizerFast"))

@@ -1,0 +1,279 @@
+namespace LayerSkip
+
+open System
+open System.Diagnostics
+open TorchSharp
+
+/// A model that learns. Its tensors belong to it and change in place.
+[<NoEquality; NoComparison>]
+type Trainee = {
+    /// float32 (float64 where the passes compute in it), without kernels.
+    Weights: Weights
+    Optimiser: AdamWState
+    /// Steps made so far.
+    Step: int
+} with
+
+    interface IDisposable with
+        member this.Dispose() =
+            (this.Weights :> IDisposable).Dispose()
+
+            for tensor in AdamWState.TensorsOf this.Optimiser do
+                tensor.Dispose()
+
+/// What a run has beside the model.
+[<NoEquality; NoComparison>]
+type TrainingPlan = {
+    Options: TrainingOptions
+    Parts: RecipeParts
+    Ranks: Ranks
+    Rope: Rope
+    /// Samples by their numbers, over all epochs.
+    Read: int64 -> int -> Batch
+}
+
+/// What a step came to, over all ranks.
+type StepReport = {
+    /// From 1.
+    Step: int
+    Sums: LossSums
+    /// e~ of the step: which exits learned.
+    Shares: float[]
+    LearningRate: float
+    /// Before clipping.
+    GradientNorm: float
+    /// Ids that were read.
+    Tokens: int64
+    Seconds: float
+}
+
+/// A loss or gradient that is not a number: nothing has moved.
+type TrainingFault = { Step: int; Samples: int64 * int64; What: string }
+
+[<RequireQualifiedAccess>]
+module Training =
+    /// A trainee from weights, which it takes over.
+    let start (weights: Weights) : Trainee =
+        let weights = Weights.withoutKernels weights
+        { Weights = weights; Optimiser = AdamW.start (Weights.distinctTensors weights); Step = 0 }
+
+    /// The dtype in which the weights of a run are kept.
+    let masterDtype (options: TrainingOptions) : Dtype =
+        if options.Precision = Dtype.F64 then
+            Dtype.F64
+        else
+            Dtype.F32
+
+    let plan
+        (options: TrainingOptions)
+        (parts: RecipeParts)
+        (ranks: Ranks)
+        (weights: Weights)
+        (read: int64 -> int -> Batch)
+        : TrainingPlan =
+        let activations = Dtype.activations weights.Device options.Precision
+
+        let rope =
+            Scope.keep Rope.tensorsOf (fun () ->
+                Rope.table weights.Config options.SequenceLength activations weights.Embedding.device)
+
+        Scope.own (Rope.tensorsOf rope)
+        { Options = options; Parts = parts; Ranks = ranks; Rope = rope; Read = read }
+
+    /// Leaves that gradients gather in, over the same memory or in the dtype of the passes.
+    let private leaves (precision: Dtype) (weights: Weights) : Weights =
+        let activations = Dtype.activations weights.Device precision
+
+        let leaf (tensor: Tensor) =
+            let kind =
+                if tensor.shape.Length > 1 then
+                    Dtype.scalarType precision
+                else
+                    activations
+
+            tensor.``to``(kind).detach().requires_grad_ true
+
+        { Weights.mapTensors leaf weights with Dtype = precision }
+
+    /// Gradients in the masters' dtype, summed over the ranks; None where no rank has one.
+    let private gradients (ranks: Ranks) (masters: Tensor[]) (leaves: Tensor[]) : Tensor option[] =
+        let own =
+            Array.map2
+                (fun (master: Tensor) (leaf: Tensor) ->
+                    Option.ofObj leaf.grad |> Option.map (fun g -> g.``to`` master.dtype))
+                masters
+                leaves
+
+        if ranks.Count = 1 then
+            own
+        else
+            let counts = own |> Array.map (fun g -> if g.IsSome then 1.0 else 0.0) |> ranks.Sum
+
+            let shared =
+                Array.map3
+                    (fun (master: Tensor) gradient count ->
+                        if count = 0.0 then
+                            None
+                        else
+                            Some(gradient |> Option.defaultWith (fun () -> torch.zeros_like master)))
+                    masters
+                    own
+                    counts
+
+            shared |> Array.choose id |> List.ofArray |> ranks.SumInPlace
+            shared
+
+    let private sumOver (ranks: Ranks) (sums: LossSums) : LossSums =
+        if ranks.Count = 1 then
+            sums
+        else
+            let layers = sums.CrossEntropy.Length
+
+            let all =
+                Array.concat [ [| float sums.Tokens; sums.Objective |]; sums.CrossEntropy; sums.Divergence ]
+                |> ranks.Sum
+
+            {
+                Tokens = int all[0]
+                Objective = all[1]
+                CrossEntropy = all[2 .. 1 + layers]
+                Divergence = all[2 + layers ..]
+            }
+
+    /// The samples of one micro-batch: the first one's number, and where it stands among the step's on this rank. Ranks
+    /// read samples of their own and share the numbers of their draws, so that each drops as many (the paper's one seed
+    /// for all).
+    let private samplesOf (plan: TrainingPlan) (step: int) (micro: int) : struct (int64 * BatchPlace) =
+        let options, ranks = plan.Options, plan.Ranks
+        let each = options.BatchSize
+        let ofStep = int64 each * int64 options.Accumulate * int64 ranks.Count
+        let first = int64 step * ofStep + int64 ((micro * ranks.Count + ranks.Rank) * each)
+        struct (first, { Step = step; First = micro * each })
+
+    let private lossOptions (plan: TrainingPlan) : LossOptions = {
+        LossOptions.standard with
+            Targets = plan.Parts.Targets
+            Recompute = plan.Options.Recompute
+    }
+
+    let private wrapper (plan: TrainingPlan) place : LayerWrapper =
+        match plan.Parts.Dropout with
+        | Some dropout -> LayerDropout.wrap dropout place
+        | None -> Model.plain
+
+    /// One step of the optimiser over all micro-batches and ranks; the gradient is that of the mean over the step's tokens.
+    let step (plan: TrainingPlan) (trainee: Trainee) : Result<struct (StepReport * Trainee), TrainingFault> =
+        let started = Stopwatch.GetTimestamp()
+        let options, ranks, step = plan.Options, plan.Ranks, trainee.Step
+        use _scope = torch.NewDisposeScope()
+        let shares = plan.Parts.Shares step
+        let leaves = leaves options.Precision trainee.Weights
+
+        let batches =
+            Array.init options.Accumulate (fun micro ->
+                let struct (first, place) = samplesOf plan step micro
+                struct (first, place, plan.Read first options.BatchSize))
+
+        let tokens = batches |> Array.sumBy (fun (struct (_, _, batch)) -> float (Batch.tokens batch))
+        let total = (ranks.Sum [| tokens |])[0]
+
+        let sums =
+            batches
+            |> Array.map (fun (struct (_, place, batch)) ->
+                if total = 0.0 || Batch.tokens batch = 0 then
+                    LossSums.zero shares.Length
+                else
+                    EarlyExitLoss.backward
+                        (lossOptions plan)
+                        plan.Rope
+                        leaves
+                        shares
+                        (wrapper plan place)
+                        (1.0 / total)
+                        batch)
+
+        let masters = Weights.distinctTensors trainee.Weights
+        let gradients = gradients ranks masters (Weights.distinctTensors leaves)
+        let norm = AdamW.norm gradients
+        let whole = sums |> Array.reduce LossSums.plus |> sumOver ranks
+
+        if Double.IsFinite whole.Objective && Double.IsFinite norm then
+            let rate = RateOptions.at options.Steps options.Rate step
+
+            let scale =
+                if options.ClipNorm > 0.0 then
+                    min 1.0 (options.ClipNorm / (norm + 1e-6))
+                else
+                    1.0
+
+            let optimiser = AdamW.step options.Adam rate scale masters gradients trainee.Optimiser
+            let read =
+                batches
+                |> Array.sumBy (fun (struct (_, _, batch)) -> batch.Ids |> Array.sumBy Array.length)
+
+            Ok(
+                struct ({
+                            Step = step + 1
+                            Sums = whole
+                            Shares = shares
+                            LearningRate = rate
+                            GradientNorm = norm
+                            Tokens = int64 read * int64 ranks.Count
+                            Seconds = Stopwatch.GetElapsedTime(started).TotalSeconds
+                        },
+                        { trainee with Optimiser = optimiser; Step = step + 1 })
+            )
+        else
+            let isBad (sums: LossSums) = not (Double.IsFinite sums.Objective)
+            let culprit = sums |> Array.tryFindIndex isBad |> Option.defaultValue 0
+            let struct (first, _, _) = batches[culprit]
+
+            Error {
+                Step = step + 1
+                Samples = first, first + int64 options.BatchSize - 1L
+                What =
+                    if Double.IsFinite whole.Objective then
+                        $"the gradient is {norm}"
+                    else
+                        $"the loss is {whole.Objective}"
+            }
+
+    /// Mean cross entropy of each exit, in nats, over batches. Every exit is graded, whatever the recipe.
+    let validate (plan: TrainingPlan) (weights: Weights) (batches: seq<Batch>) : float[] =
+        let layers = weights.Config.Layers
+        let shares = Array.create layers (1.0 / float layers)
+        use _scope = torch.NewDisposeScope()
+        let weights = leaves plan.Options.Precision weights |> Weights.mapTensors _.detach()
+
+        let sums =
+            batches
+            |> Seq.fold
+                (fun sums batch ->
+                    EarlyExitLoss.measure LossOptions.standard plan.Rope weights shares Model.plain batch
+                    |> LossSums.plus sums)
+                (LossSums.zero layers)
+
+        sums.CrossEntropy |> Array.map (fun sum -> sum / float (max 1 sums.Tokens))
+
+    /// The share of drafted tokens that the real decoder accepts from an exit, greedily, over prompts: no stop token ends a text.
+    let acceptance
+        (weights: Weights)
+        (exit: int)
+        (draftLength: int)
+        (newTokens: int)
+        (prompts: int[][])
+        : float =
+        use _noGrad = torch.no_grad ()
+        let weights = Weights.withKernels weights
+        use _kernels = weights.Kernels |> Option.map (fun kernels -> kernels :> IDisposable) |> Option.toObj
+        let exit = ExitLayer.TryCreate(weights.Config.Layers, exit) |> Check.getOrRaise
+
+        let options = GenerationOptions.greedy (Strategy.SelfSpeculative(exit, draftLength)) newTokens
+
+        let stats =
+            prompts
+            |> Array.map (fun prompt ->
+                (Generation.complete weights None options prompt |> Check.getOrRaise).Stats)
+
+        let drafted = stats |> Array.sumBy _.NumDraftTokens
+        float (stats |> Array.sumBy _.NumAcceptedDraftTokens) / float (max 1 drafted)

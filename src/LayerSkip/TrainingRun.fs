@@ -1,0 +1,150 @@
+namespace LayerSkip
+
+open System
+
+/// Why a run ended.
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type TrainingEnd =
+    /// All steps are made.
+    | Finished
+    /// Somebody asked for it.
+    | Stopped
+    /// A step went wrong; the weights are those before it.
+    | Failed of TrainingFault
+    /// A checkpoint could not be written.
+    | Unwritable of LayerSkipError list
+
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type TrainingEvent =
+    | Stepped of StepReport
+    /// Mean cross entropy of each exit on the validation text, in nats.
+    | Validated of step: int * entropies: float[]
+    /// Share of drafted tokens that the decoder accepted, by exit layer.
+    | Probed of step: int * accepted: (int * float) list
+    | Saved of step: int * folder: string
+    | Ended of step: int * TrainingEnd
+
+/// What a run looks at while it goes on.
+[<NoEquality; NoComparison>]
+type TrainingWatch = {
+    /// Validation text; none: no validation.
+    Validation: Batch list
+    /// Prompts of acceptance probes; none: no probes.
+    Prompts: int[][]
+    /// New tokens of a probe's text.
+    NewTokens: int
+    /// Writes a checkpoint, and says where.
+    Save: Trainee -> Result<string, LayerSkipError list>
+    /// Whether somebody asks for an end; asked after each step.
+    IsStopped: unit -> bool
+}
+
+[<RequireQualifiedAccess>]
+module TrainingRun =
+    /// Beyond so many times its running mean, and a nat, a loss explodes; in the first steps it may do anything.
+    let private tooMuch, settling = 3.0, 20
+
+    let private due every steps step = every > 0 && (step % every = 0 || step = steps)
+
+    let private perToken (report: StepReport) = report.Sums.Objective / float (max 1 report.Sums.Tokens)
+
+    /// The running mean of the loss after a step, None where it explodes.
+    let private follow (mean: float) (made: int) (loss: float) : float option =
+        if made > settling && loss > tooMuch * mean + 1.0 then None
+        elif made = 1 then Some loss
+        else Some(0.95 * mean + 0.05 * loss)
+
+    /// Makes the steps that are left, as they are asked for; the last event is `Ended`. The trainee's tensors change in
+    /// place. Of several ranks the first alone validates, probes and saves.
+    let run (plan: TrainingPlan) (watch: TrainingWatch) (trainee: Trainee) : seq<TrainingEvent> =
+        let options, ranks = plan.Options, plan.Ranks
+        let isFirst = ranks.Rank = 0
+
+        let looks (trainee: Trainee) : TrainingEvent list = [
+            let step = trainee.Step
+
+            if isFirst && not watch.Validation.IsEmpty && due options.ValidateEvery options.Steps step then
+                TrainingEvent.Validated(step, Training.validate plan trainee.Weights watch.Validation)
+
+            if isFirst && watch.Prompts.Length > 0 && due options.ProbeEvery options.Steps step then
+                let accepted =
+                    options.ProbeExits
+                    |> List.map (fun exit ->
+                        exit,
+                        Training.acceptance
+                            trainee.Weights
+                            exit
+                            options.ProbeDraft
+                            watch.NewTokens
+                            watch.Prompts)
+
+                TrainingEvent.Probed(step, accepted)
+        ]
+
+        // One rank's wish is every rank's.
+        let isStopped () = (ranks.Sum [| (if watch.IsStopped() then 1.0 else 0.0) |])[0] > 0.0
+
+        let ended step reason = TrainingEvent.Ended(step, reason)
+
+        let save (trainee: Trainee) (after: TrainingEvent list) : TrainingEvent list =
+            if isFirst then
+                match watch.Save trainee with
+                | Ok folder -> TrainingEvent.Saved(trainee.Step, folder) :: after
+                | Error faults -> [ ended trainee.Step (TrainingEnd.Unwritable faults) ]
+            else
+                after
+
+        let rec go (trainee: Trainee) mean made : seq<TrainingEvent> =
+            seq {
+                if trainee.Step >= options.Steps then
+                    ended trainee.Step TrainingEnd.Finished
+                else
+                    match Training.step plan trainee with
+                    | Error fault -> ended trainee.Step (TrainingEnd.Failed fault)
+                    | Ok(struct (report, next)) ->
+                        TrainingEvent.Stepped report
+
+                        match follow mean (made + 1) (perToken report) with
+                        | None ->
+                            let first =
+                                int64 trainee.Step
+                                * int64 (options.BatchSize * options.Accumulate * ranks.Count)
+
+                            ended
+                                next.Step
+                                (TrainingEnd.Failed {
+                                    Step = next.Step
+                                    Samples =
+                                        first,
+                                        first + int64 (options.BatchSize * options.Accumulate * ranks.Count)
+                                        - 1L
+                                    What = $"the loss jumped to {perToken report}, from about {mean}"
+                                })
+                        | Some mean ->
+                            yield! looks next
+                            let stops = isStopped ()
+
+                            let events =
+                                if next.Step >= options.Steps then
+                                    save next [ ended next.Step TrainingEnd.Finished ]
+                                elif stops then
+                                    save next [ ended next.Step TrainingEnd.Stopped ]
+                                elif next.Step % options.SaveEvery = 0 then
+                                    save next []
+                                else
+                                    []
+
+                            yield! events
+
+                            let isOver =
+                                events
+                                |> List.exists (fun event ->
+                                    match event with
+                                    | TrainingEvent.Ended _ -> true
+                                    | _ -> false)
+
+                            if not isOver then
+                                yield! go next mean (made + 1)
+            }
+
+        go trainee Double.NaN 0

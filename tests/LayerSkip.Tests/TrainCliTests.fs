@@ -1,0 +1,324 @@
+module LayerSkip.Tests.TrainCliTests
+
+open System
+open System.IO
+open System.Text.Json
+open Expecto
+open LayerSkip
+open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.CliSupport
+
+/// A folder with a tiny model, `model`, and something to learn, `data.tokens`.
+let private withData (body: string -> 'T) : 'T =
+    withFolder (fun folder ->
+        let model = Path.Combine(folder, "model")
+        Directory.CreateDirectory model |> ignore
+        writeModel model id
+
+        TokenFile.write (Path.Combine(folder, "data.tokens")) [
+            for i in 0..40 -> [| for j in 0..19 -> (i + 5 * j) % 24 |]
+        ]
+        |> Check.getOrRaise
+        |> ignore
+
+        body folder)
+
+let private quick = [
+    "--steps=6"
+    "--batch-size=2"
+    "--sequence-length=8"
+        "--validate-every=3"
+    "--validation-batches=1"
+]
+
+let private command (folder: string) = [
+    "train"
+    "--model"
+    Path.Combine(folder, "model")
+    "--data"
+    Path.Combine(folder, "data.tokens")
+    "--output"
+    Path.Combine(folder, "run")
+]
+
+let private refuses (arguments: string list) (words: string) =
+    let outcome = cli arguments
+    Expect.equal (outcome.Code, outcome.Out) (2, "") outcome.Error
+    Expect.stringStarts outcome.Error "layerskip: " "it says who speaks"
+    Expect.equal (outcome.Error.Split('\n').Length) 2 $"one line: {outcome.Error}"
+    Expect.stringContains outcome.Error words "helpful words"
+
+let private badInput =
+    testList "bad input" [
+        for option, words in
+            [
+                "--steps=0", "--steps is 0"
+                "--batch-size=0", "--batch-size is 0"
+                "--accumulate=0", "--accumulate is 0"
+                "--sequence-length=1", "--sequence-length is 1"
+                "--sequence-length=97", "2 to 96"
+                "--learning-rate=0", "--learning-rate is 0"
+                "--learning-rate=x", "--learning-rate is \"x\""
+                "--warmup=-1", "--warmup is -1"
+                "--rate-floor=2", "--rate-floor is 2"
+                "--weight-decay=-1", "--weight-decay is -1"
+                "--beta1=1", "--beta1 is 1"
+                "--beta2=-0.1", "--beta2 is -0.1"
+                "--epsilon=0", "--epsilon is 0"
+                "--clip-norm=-1", "--clip-norm is -1"
+                "--dropout=1.5", "--dropout is 1.5"
+                "--exits=sometimes", "--exits is \"sometimes\""
+                "--exits=all:2", "0 to 1"
+                "--exits=emphasis:4=1", "--exit-layer is 4"
+                "--exits=emphasis:1=1,1=2", "given twice for 1"
+                "--exit-labels=0 --exit-last-layer=0", "not both 0"
+                "--recipe=best", "--recipe is \"best\""
+                "--exit-layer=4", "--exit-layer is 4"
+                "--draft-length=0 --exit-layer=1", "--draft-length is 0"
+                "--draft-length=3", "--draft-length needs --exit-layer"
+                "--probe-exits=0", "--exit-layer is 0"
+                "--probe-exits=x", "--probe-exits"
+                "--save-every=0", "--save-every is 0"
+                "--keep=0", "--keep is 0"
+                "--valid-share=1", "--valid-share is 1"
+                "--validation=nowhere.txt", "nowhere.txt: not found"
+                "--valid-share=0.1 --validation=nowhere.txt", "exclude each other"
+                "--data=nowhere.txt", "nowhere.txt: not found"
+                "--dtype=f16", "training in f16 is not supported"
+                "--tokenizer=.", "--tokenizer goes with --shape"
+                "--shape=hidden=8", "--shape lacks"
+            ] do
+            testCase option (fun () ->
+                withData (fun folder ->
+                    refuses (command folder @ List.ofArray (option.Split ' ')) words
+                    Expect.isFalse (Directory.Exists(Path.Combine(folder, "run"))) "nothing is written"))
+
+        testCase "no data, no output, a file for the output" (fun () ->
+            withData (fun folder ->
+                let model = [ "train"; "--model"; Path.Combine(folder, "model") ]
+                refuses (model @ [ "--output"; Path.Combine(folder, "x") ]) "no --data"
+                refuses (model @ [ "--data"; "x" ]) "no --output"
+                let file = Path.Combine(folder, "data.tokens")
+                refuses (model @ [ "--data"; file; "--output"; file ]) "is a file"))
+
+        testCase "ids outside the vocabulary, text without a tokenizer, an empty file" (fun () ->
+            withData (fun folder ->
+                let write (name: string) (bytes: byte[]) =
+                    let file = Path.Combine(folder, name)
+                    File.WriteAllBytes(file, bytes)
+                    [ "--data"; file ]
+
+                refuses
+                    (command folder @ write "x.bin" [| 24uy; 0uy; 1uy; 0uy |])
+                    "outside the model's vocabulary"
+                refuses (command folder @ write "x.txt" [| 65uy |]) "no tokenizer"
+                refuses (command folder @ write "y.txt" [||]) "is empty"))
+
+        testCase "a run's folder is not written over, and --resume takes nothing else" (fun () ->
+            withData (fun folder ->
+                let run = Path.Combine(folder, "run")
+                Expect.equal (cli (command folder @ quick)).Code 0 "the run"
+                refuses (command folder @ quick) "holds a run already"
+                refuses
+                    [ "train"; "--resume"; run; "--steps=9" ]
+                    "--resume goes on with the run's own options"
+                refuses [ "train"; "--resume"; folder ] "checkpoint-*"
+                refuses [ "train"; "--resume"; "" ] "--resume is empty"))
+
+        testCase "a damaged checkpoint is named" (fun () ->
+            withData (fun folder ->
+                Expect.equal (cli (command folder @ quick)).Code 0 "the run"
+                let run = Path.Combine(folder, "run")
+                let file name = Path.Combine(run, "checkpoint-6", name)
+                let state = File.ReadAllText(file "training_state.json")
+                File.WriteAllText(file "training_state.json", state.Replace("\"packed\"", "\"loose\""))
+                refuses [ "train"; "--resume"; run ] "\"layout\" is \"loose\""
+                File.WriteAllText(file "training_state.json", state)
+                File.Delete(file "optimizer.safetensors")
+                refuses [ "train"; "--resume"; run ] "optimizer.safetensors"))
+    ]
+
+let private runs =
+    testList "runs" [
+        testCase "--json is the contract's object" (fun () ->
+            withData (fun folder ->
+                let made = json (command folder @ quick @ [ "--exit-layer=2"; "--draft-length=3" ])
+
+                made
+                |> hasFields [
+                    "output", S
+                    "finish_reason", S
+                    "step", N
+                    "steps", N
+                    "ranks", N
+                    "tokens", N
+                    "seconds", N
+                    "tokens_per_second", N
+                    "peak_memory_bytes", N
+                    "loss", N
+                    "validation", O
+                    "acceptance", O
+                    "checkpoint", S
+                ]
+
+                Expect.equal ((made.GetProperty "finish_reason").GetString()) "finished" "the end"
+                Expect.equal ((made.GetProperty "tokens").GetInt32()) (6 * 2 * 8) "ids read"
+                Expect.equal
+                    (fields (made.GetProperty "validation") |> List.map fst)
+                    [ "1"; "2"; "3"; "4" ]
+                    "exits"
+                Expect.equal
+                    (fields (made.GetProperty "acceptance") |> List.map fst)
+                    [ "2" ]
+                    "the probed exit"
+                let run = Path.Combine(folder, "run")
+                let info = json [ "info"; "--model"; run ]
+                Expect.stringContains (info.ToString()) "3" "it loads"
+                use generation =
+                    JsonDocument.Parse(File.ReadAllText(Path.Combine(run, "generation_config.json")))
+                Expect.equal ((generation.RootElement.GetProperty "assistant_early_exit").GetInt32()) 2 "E"
+                Expect.equal ((generation.RootElement.GetProperty "num_assistant_tokens").GetInt32()) 3 "d"))
+
+        testCase "pairs in .jsonl fine-tune a model with a tokenizer that was trained for it" (fun () ->
+            withFolder (fun folder ->
+                let inside name = Path.Combine(folder, name)
+                let stories = [ for i in 0..199 -> $"The cat number {i} sat on mat {i % 9}." ]
+                File.WriteAllText(inside "text.txt", String.concat " " stories)
+
+                File.WriteAllLines(
+                    inside "pairs.jsonl",
+                    [
+                        for i in 0..29 -> $$"""{"prompt": "Cat {{i}}?", "response": " On mat {{i % 9}}."}"""
+                    ]
+                )
+
+                let tokenizer = inside "tokenizer"
+
+                json [
+                    "tokenizer"
+                    "train"
+                    "--text"
+                    inside "text.txt"
+                    "--vocab-size=280"
+                    "--output"
+                    tokenizer
+                ]
+                |> ignore
+
+                let made =
+                    json [
+                        "train"
+                        "--shape=hidden=16,layers=3,heads=2,kv-heads=1,intermediate=24,context=64"
+                        "--tokenizer"
+                        tokenizer
+                        "--data"
+                        inside "pairs.jsonl"
+                        "--recipe=fine-tune"
+                        "--output"
+                        inside "run"
+                        "--steps=4"
+                        "--batch-size=3"
+                        "--save-every=4"
+                    ]
+
+                Expect.equal ((made.GetProperty "step").GetInt32()) 4 "steps"
+                let text =
+                    json [
+                        "generate"
+                        "--model"
+                        inside "run"
+                        "--prompt"
+                        "Cat 3?"
+                        "--max-new-tokens=5"
+                    ]
+                Expect.equal ((text.GetProperty "text").ValueKind) S "it speaks"))
+
+        testCase
+            "a loss that is no number: exit code 1, a line with step and samples, and the latest checkpoint"
+            (fun () ->
+                withData (fun folder ->
+                    let outcome =
+                        cli (
+                            command folder
+                            @ quick
+                            @ [ "--learning-rate=1e30"; "--warmup=4"; "--save-every=1"; "--clip-norm=0" ]
+                        )
+
+                    Expect.equal outcome.Code 1 outcome.Error
+                    let said = outcome.Error.Split('\n') |> Array.filter _.StartsWith("layerskip:")
+                    Expect.equal said.Length 1 outcome.Error
+                    Expect.stringContains said[0] "samples" "which"
+                    Expect.stringContains said[0] "checkpoint-" "where to go on"))
+    ]
+
+/// Steps that take a while: as many as fit before a signal.
+let private long = [
+    "--steps=60"
+    "--batch-size=2"
+    "--sequence-length=8"
+    "--save-every=5"
+    "--keep=100"
+    "--validate-every=0"
+    "--dropout=0.3"
+]
+
+let private processes =
+    testSequenced
+    <| testList "processes" [
+        testCase "60 steps are 25, kill -9 and the rest, bit for bit" (fun () ->
+            withData (fun folder ->
+                let options = String.concat " " long
+                let train = $"train --model model --data data.tokens {options}"
+
+                let outcome =
+                    shell
+                        folder
+                        $"(layerskip {train} --output straight) 2>/dev/null >/dev/null || exit 3
+                          layerskip {train} --output parted 2>/dev/null >/dev/null & job=$!
+                          for i in $(seq 600); do test -e parted/checkpoint-25 && break; sleep 0.02; done
+                          kill -9 $job; wait $job 2>/dev/null
+                          ls -d parted/checkpoint-60 2>/dev/null && echo 'not killed in time'
+                          (layerskip train --resume parted) 2>error; code=$?; cat error >&2; exit $code"
+
+                Expect.equal outcome.Code 0 outcome.Error
+                Expect.stringContains outcome.Out "60 of 60 steps" "all of them"
+
+                for file in [ "model.safetensors"; "optimizer.safetensors" ] do
+                    let read run = File.ReadAllBytes(Path.Combine(folder, run, "checkpoint-60", file))
+                    Expect.equal (read "parted") (read "straight") file
+
+                let losses run =
+                    File.ReadAllLines(Path.Combine(folder, run, "log.jsonl"))
+                    |> Array.map (fun line ->
+                        (JsonDocument.Parse(line).RootElement.GetProperty "loss").GetDouble())
+
+                Expect.equal (losses "parted") (losses "straight") "the log forgets what was lost"
+                Expect.isEmpty
+                    (Directory.GetDirectories(Path.Combine(folder, "parted"), "*.tmp"))
+                    "nothing unfinished"))
+
+        for name, code in [ "INT", 130; "TERM", 143 ] do
+            testCase
+                $"SIG{name} saves, says how to go on, and what goes on ends as if nothing had been"
+                (fun () ->
+                    withData (fun folder ->
+                        let outcome =
+                            shell
+                                folder
+                                $"set -m
+                              layerskip train --model model --data data.tokens --output run --steps=100000 --batch-size=1 --sequence-length=8 --save-every=100000 2>error & job=$!
+                              for i in $(seq 600); do test -s run/log.jsonl && break; sleep 0.05; done
+                              kill -{name} $job; wait $job; code=$?; cat error >&2; exit $code"
+
+                        Expect.equal outcome.Code code outcome.Error
+                        let said = outcome.Error.Split('\n') |> Array.filter _.StartsWith("layerskip:")
+                        Expect.equal said.Length 1 outcome.Error
+                        Expect.stringContains said[0] "go on with `layerskip train --resume run`" "how"
+                        let checkpoints = TrainingCheckpoint.all (Path.Combine(folder, "run"))
+                        Expect.equal checkpoints.Length 1 "one checkpoint"
+                        let lines = File.ReadAllLines(Path.Combine(folder, "run", "log.jsonl"))
+                        Expect.equal (fst checkpoints.Head) lines.Length "of the last step"))
+    ]
+
+[<Tests>]
+let tests = testList "command line: train" [ badInput; runs; processes ]

@@ -1,0 +1,404 @@
+module LayerSkip.Tests.TrainingTests
+
+open System
+open System.IO
+open Expecto
+open FsCheck
+open TorchSharp
+open LayerSkip
+open LayerSkip.Tests.FileSupport
+
+Backend.ensure ()
+
+let private ok result = Check.getOrRaise result
+let private config = Tiny.config 24 4 4 2 true
+
+let private paper: Recipe = {
+    Dropout = 0.4
+    Depth = DropoutShape.Exponential
+    Time = DropoutShape.Constant
+    Exits = ExitRule.Rotational(2, 0.5)
+    Targets = LossOptions.standard.Targets
+}
+
+let private options: TrainingOptions = {
+    TrainingOptions.standard paper with
+        Steps = 12
+        BatchSize = 4
+        SequenceLength = 9
+        Rate = { Peak = 0.01; Warmup = 3; Floor = 0.1 }
+        ValidateEvery = 0
+        SaveEvery = 100
+}
+
+/// Texts with a rhythm, so that there is something to learn.
+let private texts = [| for i in 0..60 -> [| for j in 0..11 -> (i + 3 * j) % 24 |] |]
+
+let private withData (body: string -> string -> 'T) : 'T =
+    withFolder (fun folder ->
+        let data = Path.Combine(folder, "data.tokens")
+        TokenFile.write data texts |> ok |> ignore
+        body folder data)
+
+let private model () : Checkpoint = {
+    Path = Path.GetTempPath()
+    Weights = Weights.initial 3L Dtype.F32 Device.Cpu config
+    Tokenizer = None
+    StopIds = [| 2 |]
+    Recommended = Some(1, 3)
+}
+
+let private dataOf file : TrainingData = {
+    Train = [ file ]
+    Validation = []
+    ValidationShare = 0.0
+    Bos = false
+    Eos = false
+}
+
+let private start options data output =
+    TrainingSession.start output options Ranks.alone (model ()) (dataOf data) |> ok
+
+let private resume output = TrainingSession.resume output Ranks.alone Device.Cpu |> ok
+
+let private never () = false
+
+/// Every weight and moment, and the updates, as bits.
+let private bits (session: TrainingSession) =
+    let trainee = session.Trainee
+
+    [
+        for tensor in
+            Seq.append (Weights.distinctTensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser) do
+            Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
+    ]
+
+let private lossesOf (events: TrainingEvent list) =
+    events
+    |> List.choose (fun event ->
+        match event with
+        | TrainingEvent.Stepped report -> Some(report.Step, report.Sums.Objective)
+        | _ -> None)
+
+/// Runs to the end, or until so many steps are made.
+let private runFor (steps: int) (session: TrainingSession) =
+    let mutable made = 0
+
+    [
+        for event in TrainingSession.run (fun () -> made >= steps) session do
+            match event with
+            | TrainingEvent.Stepped _ -> made <- made + 1
+            | _ -> ()
+
+            event
+    ]
+
+let private optimiser =
+    testList "AdamW" [
+        testProperty "is the algorithm of the paper"
+        <| fun (seed: int) (PositiveInt steps) ->
+            let random = Random seed
+            let steps = 1 + steps % 6
+            let settings = { Beta1 = 0.8; Beta2 = 0.9; Epsilon = 1e-6; WeightDecay = 0.2 }
+            let start = Array.init 6 (fun _ -> random.NextDouble())
+            let gradients = Array.init steps (fun _ -> Array.init 6 (fun _ -> random.NextDouble() - 0.5))
+            use _scope = torch.NewDisposeScope()
+            let matrix, vector = Tensors.ofFloats [| 2L; 3L |] start, Tensors.ofFloats [| 6L |] start
+            let mutable state = AdamW.start [| matrix; vector |]
+
+            for g in gradients do
+                let given = [| Some(Tensors.ofFloats [| 2L; 3L |] g); Some(Tensors.ofFloats [| 6L |] g) |]
+                state <- AdamW.step settings 0.1 0.5 [| matrix; vector |] given state
+
+            let expected decay =
+                Array.init 6 (fun i ->
+                    let mutable p, m, v = start[i], 0.0, 0.0
+
+                    for t in 1..steps do
+                        let g = 0.5 * gradients[t - 1][i]
+                        p <- p - 0.1 * decay * p
+                        m <- 0.8 * m + 0.2 * g
+                        v <- 0.9 * v + 0.1 * g * g
+                        let m', v' = m / (1.0 - 0.8 ** float t), v / (1.0 - 0.9 ** float t)
+                        p <- p - 0.1 * m' / (sqrt v' + 1e-6)
+
+                    p)
+
+            let near (a: float[]) (b: float[]) = Array.forall2 (fun a b -> abs (a - b) < 1e-12) a b
+
+            AdamWState.TensorsOf state |> Seq.iter _.Dispose()
+            near (Tensors.toFloats matrix) (expected 0.2)
+            && near (Tensors.toFloats vector) (expected 0.0)
+
+        testCase "what has no gradient stays, and its moments with it" (fun () ->
+            use _scope = torch.NewDisposeScope()
+            let p = Tensors.ofFloats [| 1L; 2L |] [| 1.0; 2.0 |]
+            let state = AdamW.start [| p |]
+            let next = AdamW.step AdamW.standard 0.1 1.0 [| p |] [| None |] state
+            Expect.equal (Tensors.toFloats p) [| 1.0; 2.0 |] "the same"
+            Expect.equal next.Updates [| 0 |] "not counted"
+            AdamWState.TensorsOf state |> Seq.iter _.Dispose())
+
+        testCase "the rate climbs in a line, and falls half a cosine to its floor" (fun () ->
+            let rate = { Peak = 2.0; Warmup = 4; Floor = 0.1 }
+            let at = RateOptions.at 21 rate
+            Expect.floatClose Accuracy.high (at 0) 0.5 "the first step has a rate"
+            Expect.floatClose Accuracy.high (at 3) 2.0 "the peak"
+            Expect.floatClose Accuracy.high (at 12) 1.1 "half-way"
+            Expect.floatClose Accuracy.high (at 20) 0.2 "the last"
+            let constant = { rate with Floor = 1.0 }
+            Expect.floatClose Accuracy.high (RateOptions.at 21 constant 15) 2.0 "constant")
+    ]
+
+let private recipes =
+    testList "recipes" [
+        testProperty "each preset fits each model"
+        <| fun (PositiveInt layers) (PositiveInt steps) ->
+            let layers = 2 + layers % 40
+
+            Recipe.presets
+            |> List.forall (fun (_, make) -> Result.isOk (Recipe.tryBuild layers steps 0L (make layers)))
+
+        testCase "the paper's, in a model of 32 layers" (fun () ->
+            let recipe name = (List.find (fst >> (=) name) Recipe.presets |> snd) 32
+            Expect.equal (recipe "continual").Exits (ExitRule.Rotational(8, 0.2)) "table 9, Llama2 7B"
+            Expect.equal (recipe "scratch").Exits (ExitRule.Rotational(31, 0.2)) "from scratch"
+            Expect.equal (recipe "scratch").Time DropoutShape.Exponential "S(t)"
+            Expect.equal (recipe "code").Exits (ExitRule.Rotational(16, 1.0)) "code"
+            Expect.equal (recipe "fine-tune").Exits (ExitRule.Gradual 1.0) "TOPv2"
+            Expect.equal ((recipe "fine-tune").Dropout, (recipe "code").Dropout) (0.2, 0.1) "p_max")
+
+        testCase "rules are read as they are written" (fun () ->
+            for rule in
+                [
+                    ExitRule.LastOnly
+                    ExitRule.All 0.25
+                    ExitRule.Rotational(8, 1e-3)
+                    ExitRule.Gradual 1.0
+                    ExitRule.Emphasis([ 2, 0.5; 4, 0.125 ], 2)
+                ] do
+                Expect.equal (ExitRule.tryParse (ExitRule.format rule) |> ok) rule "the same"
+
+            for text in
+                [
+                    ""
+                    "rotational"
+                    "rotational:x"
+                    "emphasis:"
+                    "emphasis:1=x"
+                    "all:NaN"
+                    "last:1"
+                ] do
+                Expect.isError (ExitRule.tryParse text) text)
+
+        testCase "options come back from JSON as they were" (fun () ->
+            let written = {
+                options with
+                    Recipe = { paper with Exits = ExitRule.Emphasis([ 2, 0.5 ], 1) }
+                    ProbeExits = [ 1; 2 ]
+                    Layout = Layout.Each
+                    Precision = Dtype.BF16
+                    Recompute = true
+            }
+
+            use stream = new MemoryStream()
+            using (new Text.Json.Utf8JsonWriter(stream)) (fun json ->
+                json.WriteStartObject()
+                TrainingOptions.write json written
+                json.WriteEndObject())
+            use document = Text.Json.JsonDocument.Parse(stream.ToArray())
+            let reader = JsonReader("x", document.RootElement)
+            Expect.equal (TrainingOptions.ofJson reader) written "the same"
+            Expect.isEmpty reader.Faults "no faults")
+
+        testCase "every option outside its range is named" (fun () ->
+            let wrong = {
+                options with
+                    Steps = 0
+                    BatchSize = 0
+                    SequenceLength = 97
+                    ClipNorm = nan
+                    Keep = 0
+                    ProbeExits = [ 4 ]
+                    Recipe = { paper with Dropout = 1.5; Targets = { Labels = 0.0; LastLayer = 0.0 } }
+            }
+
+            Expect.equal (TrainingOptions.faults config wrong |> List.length) 8 "all eight")
+    ]
+
+let private steps =
+    testList "steps" [
+        testCase "12 steps are 5, a checkpoint and 7, bit for bit, with dropout and recomputation" (fun () ->
+            for recompute in [ false; true ] do
+                withData (fun folder data ->
+                    let options = { options with Recompute = recompute }
+                    let inside name = Path.Combine(folder, name)
+                    use straight = start options data (inside "straight")
+                    let whole = runFor 100 straight |> lossesOf
+                    let first = using (start options data (inside "parted")) (runFor 5 >> lossesOf)
+                    use second = resume (inside "parted")
+                    let rest = runFor 100 second |> lossesOf
+                    Expect.equal (first @ rest) whole "losses"
+                    Expect.equal (bits second) (bits straight) "weights and moments"
+                    Expect.equal
+                        second.Trainee.Optimiser.Updates.Length
+                        straight.Trainee.Optimiser.Updates.Length
+                        "counts"))
+
+        testCase
+            "a model that every block is dropped from still resumes: counts of updates differ by parameter"
+            (fun () ->
+                withData (fun folder data ->
+                    let options = {
+                        options with
+                            Recipe = { paper with Dropout = 1.0; Depth = DropoutShape.Constant }
+                            Steps = 4
+                    }
+
+                    let output = Path.Combine(folder, "run")
+                    using (start options data output) (runFor 2 >> ignore)
+                    use second = resume output
+                    Expect.equal (Array.min second.Trainee.Optimiser.Updates) 0 "blocks learned nothing"
+                    Expect.equal (Array.max second.Trainee.Optimiser.Updates) 2 "the head did"))
+
+        testCase "micro-batches of a step add up to one batch" (fun () ->
+            withData (fun folder data ->
+                let losses name options =
+                    let options = {
+                        options with
+                            Recipe = { paper with Dropout = 0.0 }
+                            Precision = Dtype.F64
+                    }
+                    let model = { model () with Weights = Weights.initial 3L Dtype.F64 Device.Cpu config }
+
+                    use session =
+                        TrainingSession.start
+                            (Path.Combine(folder, name))
+                            options
+                            Ranks.alone
+                            model
+                            (dataOf data)
+                        |> ok
+
+                    runFor 100 session |> lossesOf |> List.map snd
+
+                let one = losses "one" { options with BatchSize = 4; Accumulate = 1 }
+                let two = losses "two" { options with BatchSize = 2; Accumulate = 2 }
+
+                for a, b in List.zip one two do
+                    Expect.floatClose Accuracy.veryHigh a b "a step's loss"))
+
+        testCase "a rhythm is learned" (fun () ->
+            withData (fun folder data ->
+                let options = { options with Steps = 80; Recipe = { paper with Dropout = 0.0 } }
+                use session = start options data (Path.Combine(folder, "run"))
+                let losses = runFor 1000 session |> lossesOf |> List.map snd
+                Expect.isLessThan
+                    (List.last losses)
+                    (0.5 * losses.Head)
+                    $"{losses.Head} to {List.last losses}"))
+
+        testCase "validation grades every exit as the forward pass does" (fun () ->
+            withData (fun folder data ->
+                use session = start options data (Path.Combine(folder, "run"))
+                let batch = session.Plan.Read 0L 3
+                let measured = Training.validate session.Plan session.Trainee.Weights [ batch ]
+                let expected = Array.zeroCreate config.Layers
+                use ids = Tensors.ofIds [| 3L; 9L |] (Array.concat batch.Ids)
+
+                Model.exits
+                    session.Trainee.Weights
+                    (fun exit logits ->
+                        let vocabulary = config.Vocabulary
+                        let rows = Tensors.toFloats logits |> Array.chunkBySize vocabulary
+
+                        let lossAt text t =
+                            let law = Sampling.softmax rows[text * 9 + t]
+                            -(log law[batch.Ids[text][t + 1]])
+
+                        expected[exit - 1] <-
+                            List.allPairs [ 0..2 ] [ 0..7 ]
+                            |> List.averageBy (fun (text, t) -> lossAt text t))
+                    ids
+
+                for a, b in Array.zip measured expected do
+                    Expect.floatClose Accuracy.medium a b "an exit"))
+
+        testCase "bfloat16 passes move float32 weights" (fun () ->
+            withData (fun folder data ->
+                let options = {
+                    options with
+                        Precision = Dtype.BF16
+                        Steps = 40
+                        Recipe = { paper with Dropout = 0.0 }
+                }
+                use session = start options data (Path.Combine(folder, "run"))
+                let losses = runFor 100 session |> lossesOf |> List.map snd
+                Expect.isLessThan (List.last losses) (0.8 * losses.Head) "it learns"
+                let kinds =
+                    Weights.distinctTensors session.Trainee.Weights |> Array.map _.dtype |> Array.distinct
+                Expect.equal kinds [| torch.ScalarType.Float32 |] "float32"))
+
+        testCase "a loss that is no number stops the run, and names step and samples" (fun () ->
+            withData (fun folder data ->
+                let options = {
+                    options with
+                        Rate = { Peak = 1e30; Warmup = 0; Floor = 1.0 }
+                        ClipNorm = 0.0
+                }
+                use session = start options data (Path.Combine(folder, "run"))
+
+                match runFor 100 session |> List.last with
+                | TrainingEvent.Ended(_, TrainingEnd.Failed fault) ->
+                    Expect.isGreaterThan fault.Step 1 "not at once"
+                    let first, last = fault.Samples
+                    Expect.equal (last - first) 3L "a batch"
+                    Expect.equal first (int64 (fault.Step - 1) * 4L) "its samples"
+                | other -> failtest $"{other}"))
+
+        testCase "no tensor is left behind" (fun () ->
+            withData (fun folder data ->
+                use session = start options data (Path.Combine(folder, "run"))
+                let mutable trainee = session.Trainee
+
+                let step () =
+                    match Training.step session.Plan trainee with
+                    | Ok(struct (_, next)) -> trainee <- next
+                    | Error fault -> failtest $"{fault}"
+
+                    Training.validate session.Plan trainee.Weights [ session.Plan.Read 0L 2 ] |> ignore
+                    Training.acceptance trainee.Weights 1 2 5 [| [| 1; 2 |] |] |> ignore
+
+                step ()
+                GC.Collect()
+                GC.WaitForPendingFinalizers()
+                let before = torch.Tensor.TotalCount
+
+                for _ in 1..8 do
+                    step ()
+
+                Expect.equal torch.Tensor.TotalCount before "tensors"))
+
+        testCase
+            "a finished run is a model with its recommended exit; its checkpoints are the latest few"
+            (fun () ->
+                withData (fun folder data ->
+                    let output = Path.Combine(folder, "run")
+                    let options = { options with SaveEvery = 3; Keep = 2 }
+                    using (start options data output) (runFor 100 >> ignore)
+                    Expect.equal (TrainingCheckpoint.all output |> List.map fst) [ 12; 9 ] "two stay"
+                    use made = Checkpoint.load output None Device.Cpu |> ok
+                    Expect.equal made.Recommended (Some(1, 3)) "exit and draft"
+                    Expect.equal made.StopIds [| 2 |] "stop ids"
+                    Expect.equal made.Weights.Dtype Dtype.F32 "float32"
+                    Expect.equal
+                        (File.ReadAllLines(Path.Combine(output, "log.jsonl")).Length)
+                        12
+                        "a line a step"
+                    Expect.isNonEmpty
+                        (Directory.GetFiles(Path.Combine(output, "tensorboard"), "events.out.tfevents.*"))
+                        "TensorBoard"))
+    ]
+
+[<Tests>]
+let tests = testList "training" [ optimiser; recipes; steps ]
