@@ -11,8 +11,8 @@ type Ranks = {
     /// From 0.
     Rank: int
     Count: int
-    /// How many of them run on this machine.
-    Local: int
+    /// Those on this machine, this one among them, in order.
+    Local: int list
     /// The sums over all ranks, the same bits on each.
     Sum: float[] -> float[]
     /// Puts the sums over all ranks into the tensors, the same bits on each; those of 16-bit floats are taken in float32.
@@ -23,6 +23,8 @@ type Ranks = {
     Leave: unit -> unit
     /// Ends every rank at once with this exit code: for a rank that cannot go on while the others wait for it.
     Abort: int -> unit
+    /// Those of `Local` whose process is no more. This alone may be asked on any thread.
+    Gone: unit -> int list
 }
 
 /// Training in several processes that mpirun starts, or in this one.
@@ -32,17 +34,49 @@ module Ranks =
     let alone: Ranks = {
         Rank = 0
         Count = 1
-        Local = 1
+        Local = [ 0 ]
         Sum = Array.copy
         SumInPlace = ignore
         Barrier = ignore
         Leave = ignore
         Abort = exit
+        Gone = fun () -> []
     }
+
+    /// Whether it holds on some rank: the same answer on all.
+    let anyOf (holds: bool) (ranks: Ranks) : bool = (ranks.Sum [| (if holds then 1.0 else 0.0) |])[0] > 0.0
+
+    /// Every rank's numbers, in the order of ranks: the same on all.
+    let gather (values: float[]) (ranks: Ranks) : float[][] =
+        let width = values.Length
+        let all = Array.zeroCreate (ranks.Count * width)
+        Array.blit values 0 all (ranks.Rank * width) width
+        let summed = ranks.Sum all
+        Array.init ranks.Count (fun rank -> Array.sub summed (rank * width) width)
 
     let private variable = "LAYERSKIP_MPI"
 
-    let private join (handles: Mpi.Handles) (expected: int) (local: int) =
+    // The host's name alone may be another's, and its boot id another container's.
+    let private machine () =
+        let boot = "/proc/sys/kernel/random/boot_id"
+        let name = Environment.MachineName + (if File.Exists boot then File.ReadAllText boot else "")
+        let hash = name |> Text.Encoding.UTF8.GetBytes |> Security.Cryptography.SHA256.HashData
+        // As many bits as a float64 can hold.
+        float (BitConverter.ToUInt64(hash, 0) >>> 11)
+
+    let private runs (pid: int) = not (Directory.Exists "/proc/self") || Directory.Exists $"/proc/{pid}"
+
+    let private withNeighbours (ranks: Ranks) : Ranks =
+        let processes = ranks |> gather [| machine (); float Environment.ProcessId |]
+        let isHere rank = processes[rank][0] = processes[ranks.Rank][0]
+        let local = List.filter isHere [ 0 .. ranks.Count - 1 ]
+        {
+            ranks with
+                Local = local
+                Gone = fun () -> local |> List.filter (fun rank -> not (runs (int (processes[rank][1]))))
+        }
+
+    let private join (handles: Mpi.Handles) (expected: int) =
         let struct (rank, count) = Mpi.start handles
         let thread = Environment.CurrentManagedThreadId
         let mutable hasLeft = false
@@ -61,16 +95,18 @@ module Ranks =
             hasLeft <- true
 
         if count = expected then
-            Ok {
-                Rank = rank
-                Count = count
-                Local = local
-                Sum = guarded (Mpi.sum handles)
-                SumInPlace = guarded (List.iter (Mpi.sumInPlace handles))
-                Barrier = guarded (fun () -> Mpi.barrier handles)
-                Leave = guarded leave
-                Abort = guarded (Mpi.abort handles)
-            }
+            Ok(
+                withNeighbours {
+                    alone with
+                        Rank = rank
+                        Count = count
+                        Sum = guarded (Mpi.sum handles)
+                        SumInPlace = guarded (List.iter (Mpi.sumInPlace handles))
+                        Barrier = guarded (fun () -> Mpi.barrier handles)
+                        Leave = guarded leave
+                        Abort = guarded (Mpi.abort handles)
+                }
+            )
         else
             leave ()
             Error
@@ -105,8 +141,7 @@ module Ranks =
         let joined =
             match number "OMPI_COMM_WORLD_SIZE", number "PMI_SIZE" with
             | Some count, _ when count > 1 ->
-                let local = number "OMPI_COMM_WORLD_LOCAL_SIZE" |> Option.defaultValue count
-                load (environment variable) |> Result.bind (fun handles -> join handles count local)
+                load (environment variable) |> Result.bind (fun handles -> join handles count)
             | None, Some count when count > 1 ->
                 Error
                     $"another MPI started these {count} ranks (PMI_SIZE is set); start them with Open MPI's mpirun"
@@ -126,17 +161,13 @@ module Ranks =
     /// The ranks that Open MPI's mpirun has started this process with; `alone` without it.
     let tryJoin () : Result<Ranks, LayerSkipError list> = joined.Value
 
-    /// Whether it holds on some rank: the same answer on all.
-    let anyOf (holds: bool) (ranks: Ranks) : bool = (ranks.Sum [| (if holds then 1.0 else 0.0) |])[0] > 0.0
+    /// How long a rank that ends on a signal stays after its last line: mpirun may lose it otherwise.
+    let lastWords = TimeSpan.FromSeconds 0.5
 
-    /// Every rank's numbers, in the order of ranks: the same on all.
-    let gather (values: float[]) (ranks: Ranks) : float[][] =
-        let own = Array.zeroCreate (ranks.Count * values.Length)
-        Array.blit values 0 own (ranks.Rank * values.Length) values.Length
-        if values.Length = 0 then
-            Array.create ranks.Count [||]
-        else
-            ranks.Sum own |> Array.chunkBySize values.Length
+    /// Whether this rank is the first on this machine that still runs: the one whose last line counts.
+    let isFirstLeft (ranks: Ranks) : bool =
+        let gone = ranks.Gone()
+        ranks.Local |> List.tryFind (fun rank -> not (List.contains rank gone)) = Some ranks.Rank
 
     /// The processors of a list of the kernel's: "0-3,8".
     let internal processors (list: string) : int list = [
@@ -149,26 +180,27 @@ module Ranks =
     /// Threads for a rank that may use some processors, each shared with others.
     let internal share (usable: int) (own: int list) (users: int -> float) : int =
         let parts = own |> List.sumBy (fun processor -> 1.0 / max 1.0 (users processor))
-        max 1 (int (Math.Round(float usable * parts / float (max 1 own.Length))))
+        max 1 (int (float usable * parts / float (max 1 own.Length) + 1e-6))
 
     let private allowed () =
-        let field = "Cpus_allowed_list:"
+        let field, status = "Cpus_allowed_list:", "/proc/self/status"
 
-        if File.Exists "/proc/self/status" then
-            File.ReadLines "/proc/self/status"
-            |> Seq.tryFind _.StartsWith(field)
-            |> Option.map (fun line -> processors (line.Substring field.Length))
-            |> Option.defaultValue []
+        if File.Exists status then
+            File.ReadLines status
         else
-            [ 0 .. Environment.ProcessorCount - 1 ]
+            Seq.empty
+        |> Seq.tryFind _.StartsWith(field)
+        |> Option.map (fun line -> processors (line.Substring field.Length))
+        |> Option.defaultValue [ 0 .. Environment.ProcessorCount - 1 ]
 
-    /// The threads that leave each rank its share of this machine's processors, as mpirun has dealt them out.
+    /// The threads that leave each rank its share of this machine's processors, as mpirun has dealt them out. Every rank
+    /// asks at the same time.
     let threads (ranks: Ranks) : int =
         let own = allowed ()
-        let width = 1.0 + float (List.fold max 0 own)
-        let widest = ranks |> gather [| width |] |> Array.map Array.head |> Array.max
+        let widest =
+            ranks |> gather [| float (1 + List.fold max 0 own) |] |> Array.map Array.head |> Array.max
         let marks =
             Array.init (int widest) (fun processor -> if List.contains processor own then 1.0 else 0.0)
-        // Machines are taken to be alike: each has its part of the ranks on a processor.
-        let users = ranks.Sum marks |> Array.map (fun all -> all * float ranks.Local / float ranks.Count)
-        share Environment.ProcessorCount own (fun processor -> users[processor])
+        let all = ranks |> gather marks
+        share Environment.ProcessorCount own (fun processor ->
+            ranks.Local |> List.sumBy (fun rank -> all[rank][processor]))

@@ -3,8 +3,7 @@ module LayerSkip.Tests.Main
 open Expecto
 open LayerSkip
 
-[<EntryPoint>]
-let main argv =
+let private runTests argv =
     // Expecto's summary goes to the console in its own form; CI reads this plain line.
     let counts = ref (0, 0, 0)
 
@@ -35,3 +34,9 @@ let main argv =
     let passed, failed, skipped = counts.Value
     printfn $"\n{passed} passed, {failed} failed, {skipped} skipped"
     code
+
+[<EntryPoint>]
+let main argv =
+    match List.ofArray argv with
+    | word :: arguments when word = RankProgram.word -> RankProgram.run arguments
+    | _ -> runTests argv
