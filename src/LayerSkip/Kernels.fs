@@ -49,7 +49,7 @@ module internal TensorMemory =
 [<RequireQualifiedAccess; NoEquality; NoComparison>]
 type internal Logits =
     | Tensor of Tensor
-    | Left of first: nativeint * rows: int * vocabulary: int
+    | InMemory of first: nativeint * rows: int * vocabulary: int
 
 [<RequireQualifiedAccess>]
 module internal Logits =
@@ -63,7 +63,7 @@ module internal Logits =
             Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
 
         match logits with
-        | Logits.Left(first, rows, vocabulary) -> inMemory first rows vocabulary
+        | Logits.InMemory(first, rows, vocabulary) -> inMemory first rows vocabulary
         | Logits.Tensor tensor when
             tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
             ->
@@ -73,7 +73,7 @@ module internal Logits =
     /// The values of each row.
     let toFloats (logits: Logits) : float[][] =
         match logits with
-        | Logits.Left(first, rows, vocabulary) ->
+        | Logits.InMemory(first, rows, vocabulary) ->
             Array.init rows (fun index -> (row first vocabulary index).ToArray() |> Array.map float)
         | Logits.Tensor tensor -> Tensors.toFloats tensor |> Array.chunkBySize (int tensor.shape[2])
 
@@ -95,7 +95,7 @@ type internal KernelSequence(weights: KernelWeights, sequence: SequenceMemory, h
 
     /// Final norm and head of the hidden states of as many positions from `position`.
     member _.Head(position: int, rows: int) : Logits =
-        Logits.Left(pass.Head(rowAt position, rows), rows, weights.Shape.Vocabulary)
+        Logits.InMemory(pass.Head(rowAt position, rows), rows, weights.Shape.Vocabulary)
 
     interface IDisposable with
         member _.Dispose() = weights.Return pass

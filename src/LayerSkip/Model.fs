@@ -26,7 +26,7 @@ module KvStore =
 [<RequireQualifiedAccess; NoEquality; NoComparison>]
 type internal Hidden =
     | Tensor of Tensor
-    | Left of Slab * KernelSequence * position: int * rows: int
+    | InSlab of Slab * KernelSequence * position: int * rows: int
 
 /// The decoder's forward pass.
 [<RequireQualifiedAccess>]
@@ -194,14 +194,14 @@ module Model =
     let private kept (hidden: Hidden) : Tensor =
         match hidden with
         | Hidden.Tensor tensor -> tensor
-        | Hidden.Left(slab, _, position, rows) ->
+        | Hidden.InSlab(slab, _, position, rows) ->
             Scope.one (fun () -> slab.Exits.narrow(1L, int64 position, int64 rows).clone())
 
     /// `head` of what a pass has made, before the next one: no tensor where the kernels made it.
     let internal logits (weights: Weights) (hidden: Hidden) : Logits =
         match hidden with
         | Hidden.Tensor tensor -> Logits.Tensor(head weights tensor)
-        | Hidden.Left(_, kernels, position, rows) -> kernels.Head(position, rows)
+        | Hidden.InSlab(_, kernels, position, rows) -> kernels.Head(position, rows)
 
     /// `forwardEarly`, its result still where the pass made it.
     let internal passEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
@@ -212,7 +212,7 @@ module Model =
             match cache.Slab.Kernels with
             | Some kernels ->
                 readEarly kernels cache ids
-                Hidden.Left(cache.Slab, kernels, start + rows - 1, 1)
+                Hidden.InSlab(cache.Slab, kernels, start + rows - 1, 1)
             | None ->
                 Scope.one (fun () ->
                     let hidden = rowOf ids |> embed weights |> runHalf weights cache cache.Early
@@ -241,7 +241,7 @@ module Model =
                 readEarly kernels cache fresh
                 let late = cache.Late
                 kernels.Run(late.First, late.Count, ids.Length, late.Length)
-                Hidden.Left(cache.Slab, kernels, late.Length + ids.Length - rows, rows)
+                Hidden.InSlab(cache.Slab, kernels, late.Length + ids.Length - rows, rows)
             | None ->
                 Scope.one (fun () ->
                     let kept = cache.Slab.Exits.narrow (1L, int64 cache.Late.Length, int64 waiting)

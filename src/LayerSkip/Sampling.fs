@@ -1,7 +1,6 @@
 namespace LayerSkip
 
 open System
-open TorchSharp
 
 /// How the next token is chosen from logits.
 [<RequireQualifiedAccess>]
