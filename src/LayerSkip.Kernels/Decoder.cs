@@ -78,6 +78,9 @@ public abstract class DecoderPass : IDisposable
     /// <summary>Final norm and head: [rows; hidden] to logits [rows; vocabulary].</summary>
     public abstract void Head(nint hidden, int rows, nint logits);
 
+    /// <summary>The same, into room of the pass's own: its address, valid until the next such call.</summary>
+    public abstract nint Head(nint hidden, int rows);
+
     public void Dispose()
     {
         Dispose(true);

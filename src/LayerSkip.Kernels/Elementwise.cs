@@ -70,22 +70,32 @@ internal static unsafe class Elementwise<V, L>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void SwiGlu(float* gate, float* up, int count, float size)
     {
-        var sizes = L.Broadcast(size);
-        var one = L.Broadcast(1f);
-        V zero = default;
         int i = 0;
 
         for (; i <= count - L.Count; i += L.Count)
         {
-            var g = L.Load(gate + i);
-            var silu = L.Divide(g, L.Add(one, L.Exp(L.Subtract(zero, g))));
-            L.Store(gate + i, L.Multiply(silu, L.Multiply(L.Load(up + i), sizes)));
+            L.Store(gate + i, SwiGlu(L.Load(gate + i), L.Load(up + i), size));
         }
 
-        for (; i < count; i++)
+        if (i < count)
         {
-            gate[i] = gate[i] / (1f + MathF.Exp(-gate[i])) * (up[i] * size);
+            // The rest by a vector as well: another exponential would round otherwise, and a number's bits would
+            // depend on where the threads' parts end.
+            float* rest = stackalloc float[32];
+            int length = count - i;
+            new ReadOnlySpan<float>(gate + i, length).CopyTo(new Span<float>(rest, 16));
+            new ReadOnlySpan<float>(up + i, length).CopyTo(new Span<float>(rest + 16, 16));
+            L.Store(rest, SwiGlu(L.Load(rest), L.Load(rest + 16), size));
+            new ReadOnlySpan<float>(rest, length).CopyTo(new Span<float>(gate + i, length));
         }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static V SwiGlu(V gate, V up, float size)
+    {
+        V zero = default;
+        var silu = L.Divide(gate, L.Add(L.Broadcast(1f), L.Exp(L.Subtract(zero, gate))));
+        return L.Multiply(silu, L.Multiply(up, L.Broadcast(size)));
     }
 
     /// <summary>to += from, and bias where there is one.</summary>

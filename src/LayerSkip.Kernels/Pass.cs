@@ -18,6 +18,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private readonly DecoderShape shape;
     private readonly DecoderMemory memory;
     private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
+    private readonly FloatBuffer ownLogits = new();
     private readonly Action<int> product, heads, attend, gate, norm;
 
     // What the phase at hand reads and writes.
@@ -99,6 +100,13 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         Multiply(memory.Head, shape.Hidden, normed.Pointer, shape.Vocabulary, (float*)logits, 0, null);
     }
 
+    public override nint Head(nint hidden, int rows)
+    {
+        nint logits = (nint)ownLogits.Of((long)rows * shape.Vocabulary);
+        Head(hidden, rows, logits);
+        return logits;
+    }
+
     protected override void Dispose(bool disposing)
     {
         if (disposing)
@@ -108,6 +116,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             mixed.Dispose();
             gateUp.Dispose();
             added.Dispose();
+            ownLogits.Dispose();
         }
     }
 

@@ -122,7 +122,7 @@ module Benchmark =
         Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
 
     let private choose weights hidden =
-        Model.head weights hidden |> Sampling.verdicts Sampling.Greedy |> ignore
+        Model.logits weights hidden |> Sampling.judge Sampling.Greedy |> ignore
 
     /// A cache that has read `length` positions, for `room` more.
     let private filled weights exit length room =
@@ -138,7 +138,7 @@ module Benchmark =
         use _storage = cache.Slab :> IDisposable
 
         let pass count () =
-            let struct (hidden, next) = Model.forward weights count (ids weights count) cache
+            let struct (hidden, next) = Model.passRemainder weights count (ids weights count) cache
             choose weights hidden
             cache <- Cache.truncate length next
 
@@ -153,7 +153,7 @@ module Benchmark =
 
         let draft () =
             let started = Stopwatch.GetTimestamp()
-            let struct (hidden, next) = Model.forwardEarly weights [| 1 |] cache
+            let struct (hidden, next) = Model.passEarly weights [| 1 |] cache
             choose weights hidden
             cache <- next
             draftMs.Add(elapsed started)
@@ -165,7 +165,7 @@ module Benchmark =
                 Scope.run draft
 
             timed (fun () ->
-                let struct (hidden, next) = Model.forwardRemainder weights tokens.Length tokens cache
+                let struct (hidden, next) = Model.passRemainder weights tokens.Length tokens cache
                 choose weights hidden
                 cache <- Cache.truncate length next)
 
@@ -189,7 +189,7 @@ module Benchmark =
         let pass () =
             let cache = Cache.create weights weights.Config.Layers tokens
             use _storage = cache.Slab :> IDisposable
-            let struct (hidden, _) = Model.forward weights 1 (ids weights tokens) cache
+            let struct (hidden, _) = Model.passRemainder weights 1 (ids weights tokens) cache
             choose weights hidden
 
         tokens, List.head (interleaved 3 [ pass ])

@@ -9,7 +9,10 @@ open TorchSharp
 type Slab internal (weights: Weights, capacity: int) =
     let config, device = weights.Config, weights.Embedding.device
     let dtype = Dtype.activations weights.Device weights.Dtype
-    let allocate (size: int64[]) = torch.zeros(size, Nullable dtype, device).DetachFromDisposeScope()
+
+    // Left as it comes: no position is read before it is written. To clear much at once libtorch wakes threads of
+    // its own, which then spin for milliseconds where the kernels' threads want to run.
+    let allocate (size: int64[]) = torch.empty(size, Nullable dtype, device).DetachFromDisposeScope()
 
     let perLayer () =
         Array.init config.Layers (fun _ ->

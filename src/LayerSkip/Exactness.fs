@@ -131,15 +131,12 @@ module internal Exactness =
     let private decisive weights strategy length prompt =
         let rows = System.Collections.Generic.Dictionary<int, float[]>()
 
-        let keep first (logits: Tensor) =
-            Tensors.toFloats logits
-            |> Array.chunkBySize weights.Config.Vocabulary
-            // A refused draft's rows are overwritten by those of the round after it.
-            |> Array.iteri (fun row values -> rows[first + row] <- values)
+        // A refused draft's rows are overwritten by those of the round after it.
+        let keep first = Array.iteri (fun row values -> rows[first + row] <- values)
 
         let made =
             Generation.runInspected
-                { Generation.noInspection with Logits = keep }
+                { Generation.noInspection with Logits = Some keep }
                 weights
                 None
                 (GenerationOptions.greedy strategy length)

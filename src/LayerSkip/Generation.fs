@@ -15,15 +15,15 @@ module Generation =
     type internal Inspection = {
         /// After a round: the text so far, and the cache of all but its last token.
         Round: (unit -> int[]) -> Cache -> unit
-        /// The logits of a verifying pass, and the place in the text of the token that its first row decides.
-        Logits: int -> Tensor -> unit
+        /// The place in the text of the token that a verifying pass's first row decides, and the logits of its rows.
+        Logits: (int -> float[][] -> unit) option
         /// A greedy draft's place in the text and its token: the token to go on with.
         Draft: int -> int -> int
     }
 
     let internal noInspection: Inspection = {
         Round = fun _ _ -> ()
-        Logits = fun _ _ -> ()
+        Logits = None
         Draft = fun _ token -> token
     }
 
@@ -58,9 +58,9 @@ module Generation =
     /// Layers 1..E propose token by token.
     let private propose weights sampling (inspection: Inspection) last (reader: Reader) =
         let started = Stopwatch.GetTimestamp()
-        let struct (hidden, cache) = Model.forwardEarly weights [| last |] reader.Cache
+        let struct (hidden, cache) = Model.passEarly weights [| last |] reader.Cache
         let headStarted = Stopwatch.GetTimestamp()
-        let verdict = Model.head weights hidden |> Sampling.verdicts sampling
+        let verdict = Model.logits weights hidden |> Sampling.judge sampling
         let reader = { reader with Cache = cache; HeadMs = reader.HeadMs + elapsed headStarted }
 
         let struct (draft, reader) =
@@ -87,14 +87,19 @@ module Generation =
 
         let struct (hidden, cache) =
             match options.Strategy with
-            | Strategy.EarlyExit _ -> Model.forwardEarly weights ids reader.Cache
+            | Strategy.EarlyExit _ -> Model.passEarly weights ids reader.Cache
             | Strategy.Autoregressive
-            | Strategy.SelfSpeculative _ -> Model.forwardRemainder weights (rows ids.Length) ids reader.Cache
+            | Strategy.SelfSpeculative _ -> Model.passRemainder weights (rows ids.Length) ids reader.Cache
 
         let headStarted = Stopwatch.GetTimestamp()
-        let logits = Model.head weights hidden
-        inspection.Logits (cache.Early.Length - int logits.shape[1] + 1) logits
-        let verdicts = Sampling.verdicts options.Sampling logits
+        let logits = Model.logits weights hidden
+
+        inspection.Logits
+        |> Option.iter (fun look ->
+            let rows = Logits.toFloats logits
+            look (cache.Early.Length - rows.Length + 1) rows)
+
+        let verdicts = Sampling.judge options.Sampling logits
 
         struct (verdicts,
                 {

@@ -44,6 +44,39 @@ module internal TensorMemory =
     let addressOrZero (tensor: Tensor option) : nativeint =
         tensor |> Option.map address |> Option.defaultValue 0n
 
+/// Logits of some rows: a tensor [1; rows; vocabulary], or the place where the kernels left as many float32 numbers,
+/// which their next pass overwrites.
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type internal Logits =
+    | Tensor of Tensor
+    | InMemory of first: nativeint * rows: int * vocabulary: int
+
+[<RequireQualifiedAccess>]
+module internal Logits =
+    let private row (first: nativeint) vocabulary index : ReadOnlySpan<float32> =
+        let values = NativePtr.add (NativePtr.ofNativeInt<float32> first) (index * vocabulary)
+        ReadOnlySpan<float32>(NativePtr.toVoidPtr values, vocabulary)
+
+    /// The largest logit's id in each row; of equal ones the lowest.
+    let argmax (logits: Logits) : int[] =
+        let inMemory first rows vocabulary =
+            Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
+
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) -> inMemory first rows vocabulary
+        | Logits.Tensor tensor when
+            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
+            ->
+            inMemory (TensorMemory.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
+        | Logits.Tensor tensor -> Tensors.toIds (tensor.argmax -1L)
+
+    /// The values of each row.
+    let toFloats (logits: Logits) : float[][] =
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) ->
+            Array.init rows (fun index -> (row first vocabulary index).ToArray() |> Array.map float)
+        | Logits.Tensor tensor -> Tensors.toFloats tensor |> Array.chunkBySize (int tensor.shape[2])
+
 /// The keys, values and hidden states of one sequence as the CPU kernels see them: the fast form of
 /// `Model.runLayers` over a preallocated cache, in place.
 [<Sealed>]
@@ -59,6 +92,10 @@ type internal KernelSequence(weights: KernelWeights, sequence: SequenceMemory, h
     member _.Run(first: int, count: int, rows: int, start: int) : unit =
         if rows > 0 then
             pass.Run(sequence, first, count, rowAt start, rows, start)
+
+    /// Final norm and head of the hidden states of as many positions from `position`.
+    member _.Head(position: int, rows: int) : Logits =
+        Logits.InMemory(pass.Head(rowAt position, rows), rows, weights.Shape.Vocabulary)
 
     interface IDisposable with
         member _.Dispose() = weights.Return pass
@@ -114,11 +151,4 @@ module CpuKernels =
         logits
 
     /// The largest logit's id in each row of [1; rows; vocabulary]; of equal ones the lowest.
-    let argmax (logits: Tensor) : int[] =
-        let size = logits.shape
-        let rows, vocabulary = int size[1], int size[2]
-        let first = TensorMemory.address logits |> NativePtr.ofNativeInt<float32>
-
-        Array.init rows (fun row ->
-            let values = NativePtr.add first (row * vocabulary) |> NativePtr.toVoidPtr
-            Search.IndexOfMax(ReadOnlySpan<float32>(values, vocabulary)))
+    let argmax (logits: Tensor) : int[] = Logits.argmax (Logits.Tensor logits)

@@ -21,6 +21,13 @@ module KvStore =
 
             struct (append slab.Keys[layer] k, append slab.Values[layer] v)
 
+/// Hidden states that a pass has made: a tensor [1; rows; hidden], or the positions of a slab where the kernels left
+/// them, which the next pass overwrites.
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type internal Hidden =
+    | Tensor of Tensor
+    | InSlab of Slab * KernelSequence * position: int * rows: int
+
 /// The decoder's forward pass.
 [<RequireQualifiedAccess>]
 module Model =
@@ -183,13 +190,21 @@ module Model =
         kernels.Embed(ids, cache.Early.Length)
         kernels.Run(cache.Early.First, cache.Early.Count, ids.Length, cache.Early.Length)
 
-    /// A copy of what the slab holds as hidden states of some positions: later passes write there.
-    let private exitStates (cache: Cache) (start: int) (rows: int) =
-        Scope.one (fun () -> cache.Slab.Exits.narrow(1L, int64 start, int64 rows).clone())
+    /// As a tensor that no later pass changes.
+    let private kept (hidden: Hidden) : Tensor =
+        match hidden with
+        | Hidden.Tensor tensor -> tensor
+        | Hidden.InSlab(slab, _, position, rows) ->
+            Scope.one (fun () -> slab.Exits.narrow(1L, int64 position, int64 rows).clone())
 
-    /// Reads `ids` with the early layers, and keeps what they make of them for the verification.
-    /// Returns the last row's hidden state after the exit layer, [1; 1; hidden].
-    let forwardEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+    /// `head` of what a pass has made, before the next one: no tensor where the kernels made it.
+    let internal logits (weights: Weights) (hidden: Hidden) : Logits =
+        match hidden with
+        | Hidden.Tensor tensor -> Logits.Tensor(head weights tensor)
+        | Hidden.InSlab(_, kernels, position, rows) -> kernels.Head(position, rows)
+
+    /// `forwardEarly`, its result still where the pass made it.
+    let internal passEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
         let cache = makeRoom cache ids.Length
         let start, rows = cache.Early.Length, ids.Length
 
@@ -197,19 +212,24 @@ module Model =
             match cache.Slab.Kernels with
             | Some kernels ->
                 readEarly kernels cache ids
-                exitStates cache (start + rows - 1) 1
+                Hidden.InSlab(cache.Slab, kernels, start + rows - 1, 1)
             | None ->
                 Scope.one (fun () ->
                     let hidden = rowOf ids |> embed weights |> runHalf weights cache cache.Early
                     cache.Slab.Exits.narrow(1L, int64 start, int64 rows).copy_ hidden |> ignore
                     (lastRows 1 hidden).clone())
+                |> Hidden.Tensor
 
         struct (last, { cache with Early = grow rows cache.Early })
 
-    /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
-    /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
-    /// Returns the hidden states of the last `rows` of them after the last layer, [1; rows; hidden].
-    let forwardRemainder weights rows (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+    /// Reads `ids` with the early layers, and keeps what they make of them for the verification.
+    /// Returns the last row's hidden state after the exit layer, [1; 1; hidden].
+    let forwardEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+        let struct (hidden, cache) = passEarly weights ids cache
+        struct (kept hidden, cache)
+
+    /// `forwardRemainder`, its result still where the pass made it.
+    let internal passRemainder weights rows (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
         let waiting = cache.Pending
         let fresh = ids[waiting..]
         let cache = makeRoom cache fresh.Length
@@ -221,7 +241,7 @@ module Model =
                 readEarly kernels cache fresh
                 let late = cache.Late
                 kernels.Run(late.First, late.Count, ids.Length, late.Length)
-                exitStates cache (late.Length + ids.Length - rows) rows
+                Hidden.InSlab(cache.Slab, kernels, late.Length + ids.Length - rows, rows)
             | None ->
                 Scope.one (fun () ->
                     let kept = cache.Slab.Exits.narrow (1L, int64 cache.Late.Length, int64 waiting)
@@ -237,10 +257,18 @@ module Model =
                                 torch.cat ([| kept; hidden |], 1L)
 
                     (runHalf weights cache cache.Late early |> lastRows rows).clone())
+                |> Hidden.Tensor
 
         let verified = { cache with Early = grow fresh.Length cache.Early; Late = grow ids.Length cache.Late }
 
         struct (hidden, verified)
+
+    /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
+    /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
+    /// Returns the hidden states of the last `rows` of them after the last layer, [1; rows; hidden].
+    let forwardRemainder weights rows (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
+        let struct (hidden, cache) = passRemainder weights rows ids cache
+        struct (kept hidden, cache)
 
     /// Reads `ids` with every layer: hidden states of the last `rows` of them, [1; rows; hidden].
     let forward weights rows (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =

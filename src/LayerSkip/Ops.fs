@@ -68,8 +68,14 @@ module Rope =
                     values[position * dims + i] <- firstHalf * v
                     values[position * dims + half + i] <- v
 
+            let shape = [| int64 positions; 1L; int64 dims |]
+
             Scope.one (fun () ->
-                (Tensors.ofFloats [| int64 positions; 1L; int64 dims |] values).``to``(dtype, device))
+                match dtype with
+                // The same rounding, without libtorch's threads, which would spin for milliseconds after it.
+                | torch.ScalarType.Float32 ->
+                    torch.tensor(Array.map float32 values).reshape(shape).``to``(device)
+                | _ -> (Tensors.ofFloats shape values).``to``(dtype, device))
 
         // The sine of the first half is negative, so that turning is x cos + swap(x) sin.
         { Cos = build cos 1.0; Sin = build sin -1.0 }

@@ -1,7 +1,6 @@
 namespace LayerSkip
 
 open System
-open TorchSharp
 
 /// How the next token is chosen from logits.
 [<RequireQualifiedAccess>]
@@ -123,12 +122,11 @@ module Sampling =
         else
             difference |> Array.map (fun d -> d / total)
 
-    /// Reads logits [1; rows; vocabulary] as verdicts, one a row.
-    let verdicts (sampling: Sampling) (logits: Tensor) : Verdicts =
+    /// Reads logits as verdicts, one a row.
+    let internal judge (sampling: Sampling) (logits: Logits) : Verdicts =
         match sampling with
-        | Sampling.Greedy when logits.dtype = torch.ScalarType.Float32 && logits.device_type = DeviceType.CPU ->
-            Verdicts.Tokens(CpuKernels.argmax logits)
-        | Sampling.Greedy -> Verdicts.Tokens(Tensors.toIds (logits.argmax -1L))
-        | Sampling.Filtered _ ->
-            let vocabulary = int logits.shape[2]
-            Verdicts.Laws(Tensors.toFloats logits |> Array.chunkBySize vocabulary |> Array.map (law sampling))
+        | Sampling.Greedy -> Verdicts.Tokens(Logits.argmax logits)
+        | Sampling.Filtered _ -> Verdicts.Laws(Logits.toFloats logits |> Array.map (law sampling))
+
+    /// Reads logits [1; rows; vocabulary] as verdicts, one a row.
+    let verdicts (sampling: Sampling) (logits: Tensor) : Verdicts = judge sampling (Logits.Tensor logits)
