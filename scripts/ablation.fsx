@@ -138,7 +138,8 @@ let train (name: string, recipe: Recipe) : float[] * float =
         match event with
         | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop $"step {fault.Step}: {fault.What}"
         | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop (LayerSkipError.summary faults)
-        | TrainingEvent.Validated(step, entropies) -> eprintfn "%s, step %d: %.3f" name step (Array.last entropies)
+        | TrainingEvent.Validated(step, entropies) ->
+            eprintfn "%s, step %d: %.3f" name step (Array.last entropies)
         | _ -> ()
 
     // From the log, so that a run that was finished before counts as well.
@@ -176,7 +177,10 @@ printfn "| seconds | %s |" (String.concat " | " seconds)
 
 Plots.lines "Cross entropy by exit (nats a token)" "exit layer" "validation cross entropy" [
     for name, (entropies, _) in results do
-        { Name = name; Points = entropies |> Array.mapi (fun i e -> float (i + 1), e) |> List.ofArray }
+        {
+            Name = name
+            Points = entropies |> Array.mapi (fun i e -> float (i + 1), e) |> List.ofArray
+        }
 ]
 |> Plots.save (Path.Combine(run, "ablation.svg")) 720 440
 |> orStop

@@ -137,6 +137,15 @@ let phases = [
             SequenceLength = 512
             Rate = { Peak = 4e-4; Warmup = 20; Floor = 0.05 }
     }
+    // The loss still fell, so: once more, with a rate that starts again (SGDR, arXiv 1608.03983).
+    "again",
+    {
+        common with
+            Steps = max 1 (steps / 2)
+            BatchSize = 4
+            SequenceLength = 512
+            Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.03 }
+    }
 ]
 
 let model (weights: Weights) = {

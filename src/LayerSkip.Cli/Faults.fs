@@ -39,7 +39,9 @@ module internal Faults =
     let private asTyped (error: LayerSkipError) : LayerSkipError =
         match error with
         // Words that are no option's name stay words.
-        | LayerSkipError.OutOfRange(option, value, allowed) when not (option.StartsWith '-' || option.Contains ' ') ->
+        | LayerSkipError.OutOfRange(option, value, allowed) when
+            not (option.StartsWith '-' || option.Contains ' ')
+            ->
             LayerSkipError.OutOfRange("--" + option, value, allowed)
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
             let allowed = $"1 to {layers - 1}: the model has {layers} layers"

@@ -14,7 +14,8 @@ module Plots =
     // Okabe and Ito's, told apart by most eyes and in print.
     let private colours = [ 0x0072B2u; 0xD55E00u; 0x009E73u; 0xCC79A7u; 0xE69F00u; 0x56B4E9u; 0x000000u ]
 
-    let private axis position title = LinearAxis(Position = position, Title = title, MajorGridlineStyle = LineStyle.Dot)
+    let private axis position title =
+        LinearAxis(Position = position, Title = title, MajorGridlineStyle = LineStyle.Dot)
 
     /// Lines over common axes, with a legend; marks stand at the points where there are few.
     let lines (title: string) (x: string) (y: string) (series: PlotLine list) : PlotModel =

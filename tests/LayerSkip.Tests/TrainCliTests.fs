@@ -27,7 +27,7 @@ let private quick = [
     "--steps=6"
     "--batch-size=2"
     "--sequence-length=8"
-        "--validate-every=3"
+    "--validate-every=3"
     "--validation-batches=1"
 ]
 
