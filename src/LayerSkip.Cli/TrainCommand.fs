@@ -8,167 +8,51 @@ open LayerSkip
 /// `layerskip train`.
 [<RequireQualifiedAccess>]
 module internal TrainCommand =
-    /// What a run came to, as it goes on.
-    [<NoEquality; NoComparison>]
-    type private Progress = {
-        Last: StepReport option
-        Tokens: int64
-        Validation: (int * float[]) option
-        Accepted: (int * float) list
-        Saved: string option
-        End: TrainingEnd option
-    }
+    /// How long a step may still take when a signal comes: mpirun sends SIGKILL a second after SIGTERM.
+    let private patience = TimeSpan.FromMilliseconds 400.0
 
-    let private perToken (report: StepReport) = report.Sums.Objective / float (max 1 report.Sums.Tokens)
+    /// Ends this rank; the first of those left here speaks for all. mpirun loses what a rank says as it ends.
+    let private endRank (ranks: Ranks) (say: unit -> unit) (code: int) =
+        if Ranks.isFirstLeft ranks then
+            say ()
 
-    let private listed (digits: int) (values: (int * float) seq) =
-        values
-        |> Seq.map (fun (exit, value) -> $"{exit}: {Output.fixedPoint digits value}")
-        |> String.concat ", "
+        Threading.Thread.Sleep Ranks.lastWords
+        Posix.exit code
 
-    let private entropies (report: StepReport) =
-        Seq.indexed report.Sums.CrossEntropy
-        |> Seq.filter (fun (_, sum) -> sum > 0.0)
-        |> Seq.map (fun (layer, sum) -> layer + 1, sum / float (max 1 report.Sums.Tokens))
+    /// A signal finds ranks at work, or waiting for one that is no more: then they cannot end by themselves.
+    let private onSignal (ranks: Ranks) (isOver: unit -> bool) (say: unit -> unit) (code: int) =
+        let wait () =
+            if ranks.Gone().IsEmpty then
+                Threading.Thread.Sleep patience
 
-    let private duration (seconds: float) =
-        let span = TimeSpan.FromSeconds seconds
-        if span.TotalHours >= 1.0 then
-            $"{int span.TotalHours} h {span.Minutes:D2} min"
-        elif span.TotalMinutes >= 1.0 then
-            $"{span.Minutes} min {span.Seconds:D2} s"
-        else
-            $"{span.Seconds} s"
+            if not (isOver ()) then
+                endRank ranks say code
 
-    /// "step 120 of 1000, loss 2.310, exits 2: 3.100, 12: 2.200, 1,312 tokens/s, 12 min 30 s left"
-    let private line (options: TrainingOptions) (rate: float) (report: StepReport) =
-        let left = float (options.Steps - report.Step) * float report.Tokens / rate
-
-        $"step {report.Step} of {options.Steps}, loss {Output.fixedPoint 3 (perToken report)}, "
-        + $"exits {listed 3 (entropies report)}, {Output.number (int64 rate)} tokens/s, {duration left} left"
-
-    let private json (session: TrainingSession) (seconds: float) (progress: Progress) =
-        let finish =
-            match progress.End with
-            | Some TrainingEnd.Finished -> "finished"
-            | _ -> "stopped"
-
-        let exits name (values: (int * float) seq) writer =
-            writer
-            |> Output.object name (fun () ->
-                for exit, value in values do
-                    writer.WriteNumber(string exit, value))
-
-        Output.json (fun writer ->
-            writer.WriteString("output", session.Output)
-            writer.WriteString("finish_reason", finish)
-            writer.WriteNumber(
-                "step",
-                progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
-            )
-            writer.WriteNumber("steps", session.Plan.Options.Steps)
-            writer.WriteNumber("ranks", session.Plan.Ranks.Count)
-            writer.WriteNumber("tokens", progress.Tokens)
-            writer.WriteNumber("seconds", Math.Round(seconds, 3))
-            writer.WriteNumber("tokens_per_second", Math.Round(float progress.Tokens / max 1e-9 seconds, 1))
-            writer.WriteNumber("peak_memory_bytes", Process.GetCurrentProcess().PeakWorkingSet64)
-
-            match progress.Last with
-            | Some report -> writer.WriteNumber("loss", perToken report)
-            | None -> writer.WriteNull "loss"
-
-            match progress.Validation with
-            | Some(_, entropies) ->
-                writer |> exits "validation" (entropies |> Seq.mapi (fun i e -> i + 1, e))
-            | None -> writer.WriteNull "validation"
-
-            writer |> exits "acceptance" progress.Accepted
-            writer |> Output.textOrNull "checkpoint" progress.Saved)
-
-    let private goOn (session: TrainingSession) =
-        let ranks = session.Plan.Ranks.Count
-        let prefix = if ranks > 1 then $"mpirun -n {ranks} " else ""
-        $"go on with `{prefix}layerskip train --resume {session.Output}`"
-
-    /// Shows an event, and adds it to what the run came to.
-    let private show
-        (terminal: Terminal)
-        (session: TrainingSession)
-        (watch: Stopwatch)
-        (shown: int64 ref)
-        (progress: Progress)
-        (event: TrainingEvent)
-        : Progress =
-        match event with
-        | TrainingEvent.Stepped report ->
-            let progress = { progress with Last = Some report; Tokens = progress.Tokens + report.Tokens }
-            let rate = float progress.Tokens / watch.Elapsed.TotalSeconds
-            let text () = line session.Plan.Options rate report
-
-            if session.Plan.Ranks.Rank <> 0 then
-                ()
-            elif terminal.Status.IsLive then
-                terminal.Status.Show(text ())
-            elif shown.Value = 0L || Stopwatch.GetElapsedTime(shown.Value).TotalSeconds >= 10.0 then
-                Terminal.remark terminal (text ())
-                shown.Value <- Stopwatch.GetTimestamp()
-
-            progress
-        | TrainingEvent.Validated(step, entropies) ->
-            Terminal.remark
-                terminal
-                $"step {step}, validation: {listed 3 (entropies |> Seq.mapi (fun i e -> i + 1, e))}"
-
-            { progress with Validation = Some(step, entropies) }
-        | TrainingEvent.Probed(step, accepted) ->
-            Terminal.remark
-                terminal
-                $"step {step}, accepted of {session.Plan.Options.ProbeDraft} drafted tokens, in %%: {listed 1 (accepted |> List.map (fun (exit, share) -> exit, 100.0 * share))}"
-
-            { progress with Accepted = accepted }
-        | TrainingEvent.Saved(_, folder) -> { progress with Saved = Some folder }
-        | TrainingEvent.Ended(_, reason) -> { progress with End = Some reason }
-
-    let private result (session: TrainingSession) (seconds: float) (progress: Progress) =
-        let step = progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
-
-        let quality =
-            match progress.Validation with
-            | Some(_, entropies) -> $", validation {Output.fixedPoint 3 (Array.last entropies)}"
-            | None -> ""
-
-        $"{session.Output}: {step} of {session.Plan.Options.Steps} steps, {Output.number progress.Tokens} tokens in {duration seconds}{quality}"
-
-    /// Ends ranks that a signal finds waiting for one that will not come.
-    let private endLater
-        (terminal: Terminal)
-        (session: TrainingSession)
-        (saved: string option ref)
-        (code: int)
-        =
-        let farewell _ =
-            let from =
-                match saved.Value with
-                | Some folder -> $"{folder} is whole; {goOn session}"
-                | None -> "no checkpoint had been saved yet"
-
-            Terminal.fault terminal $"another rank has ended, or all were told to; {from}"
-            Posix.exit code
-
-        new Timer(farewell, null, 2000, Timeout.Infinite)
+        if ranks.Count > 1 then
+            Thread(wait, IsBackground = true).Start()
 
     let private follow (terminal: Terminal) (common: Common) (session: TrainingSession) : int =
         let ranks = session.Plan.Ranks
-        let signal = Runtime.CompilerServices.StrongBox 0
+        let signal, isOver = Runtime.CompilerServices.StrongBox 0, Runtime.CompilerServices.StrongBox false
         let saved = ref (TrainingCheckpoint.all session.Output |> List.tryHead |> Option.map snd)
-        let mutable timer: IDisposable = null
+
+        let sayUnfinished () =
+            let from =
+                match saved.Value with
+                | Some folder -> $"{folder} is whole; {TrainProgress.goOn session}"
+                | None -> "no checkpoint had been saved yet"
+
+            let why =
+                if ranks.Gone().IsEmpty then
+                    "the ranks were told to end"
+                else
+                    "a rank has ended, and with it the run"
+            Terminal.fault terminal $"{why}; {from}"
 
         use _cooperating =
             terminal.OnInterrupt(fun code ->
                 Volatile.Write(&signal.Value, code)
-
-                if ranks.Count > 1 then
-                    timer <- endLater terminal session saved code)
+                onSignal ranks (fun () -> Volatile.Read &isOver.Value) sayUnfinished code)
 
         let watch, shown = Stopwatch.StartNew(), ref 0L
 
@@ -176,10 +60,10 @@ module internal TrainCommand =
             TrainingSession.run (fun () -> Volatile.Read &signal.Value <> 0) session
             |> Seq.fold
                 (fun progress event ->
-                    let progress = show terminal session watch shown progress event
+                    let progress = TrainProgress.show terminal session watch shown progress event
                     saved.Value <- progress.Saved |> Option.orElse saved.Value
                     progress)
-                { Last = None; Tokens = 0L; Validation = None; Accepted = []; Saved = None; End = None }
+                TrainProgress.none
 
         terminal.Status.Clear()
         let seconds = watch.Elapsed.TotalSeconds
@@ -189,22 +73,32 @@ module internal TrainCommand =
                 Terminal.result
                     terminal
                     (if common.Json then
-                         json session seconds progress
+                         TrainProgress.json session seconds progress
                      else
-                         result session seconds progress)
+                         TrainProgress.result session seconds progress)
 
         match progress.End with
         | Some TrainingEnd.Finished ->
             told ()
             ExitCode.done'
         | Some TrainingEnd.Stopped ->
+            Volatile.Write(&isOver.Value, true)
             told ()
             let step = progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
-            Terminal.fault terminal $"stopped after step {step}; {goOn session}"
+            let say () = Terminal.fault terminal $"stopped after step {step}; {TrainProgress.goOn session}"
 
-            match Volatile.Read &signal.Value with
-            | 0 -> ExitCode.interrupted
-            | code -> code
+            // Another rank may have been the one that heard the signal.
+            let code =
+                match Volatile.Read &signal.Value with
+                | 0 -> ExitCode.interrupted
+                | code -> code
+
+            // MPI would wait for mpirun, which is about to kill.
+            if ranks.Count > 1 then
+                endRank ranks say code
+
+            say ()
+            code
         | Some(TrainingEnd.Failed fault) ->
             let first, last = fault.Samples
 

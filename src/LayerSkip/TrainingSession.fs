@@ -95,7 +95,14 @@ module TrainingSession =
                 |> Seq.filter (fst >> isWanted)
                 |> Seq.map snd
                 |> TokenFile.write target
-                |> Result.map ignore
+                |> Result.bind (fun (struct (count, _)) ->
+                    let empty =
+                        LayerSkipError.BadFile(
+                            String.concat ", " sources,
+                            "leaves one part without a text; give more texts, files for --validation, or --valid-share 0"
+                        )
+
+                    Check.all (Check.that (count > 0L) empty) ())
             with
             | :? LayerSkipException as e -> Error e.Errors
             | :? Text.DecoderFallbackException ->

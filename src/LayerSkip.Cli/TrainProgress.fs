@@ -1,0 +1,148 @@
+namespace LayerSkip.Cli
+
+open System
+open System.Diagnostics
+open LayerSkip
+
+/// What `layerskip train` tells while it goes on, and at the end.
+[<RequireQualifiedAccess>]
+module internal TrainProgress =
+    /// What a run came to, as it goes on.
+    [<NoEquality; NoComparison>]
+    type Progress = {
+        Last: StepReport option
+        Tokens: int64
+        Validation: (int * float[]) option
+        Accepted: (int * float) list
+        Saved: string option
+        End: TrainingEnd option
+    }
+
+    let none: Progress = {
+        Last = None
+        Tokens = 0L
+        Validation = None
+        Accepted = []
+        Saved = None
+        End = None
+    }
+
+    let private perToken (report: StepReport) = report.Sums.Objective / float (max 1 report.Sums.Tokens)
+
+    let private listed (digits: int) (values: (int * float) seq) =
+        values
+        |> Seq.map (fun (exit, value) -> $"{exit}: {Output.fixedPoint digits value}")
+        |> String.concat ", "
+
+    let private entropies (report: StepReport) =
+        Seq.indexed report.Sums.CrossEntropy
+        |> Seq.filter (fun (_, sum) -> sum > 0.0)
+        |> Seq.map (fun (layer, sum) -> layer + 1, sum / float (max 1 report.Sums.Tokens))
+
+    let private duration (seconds: float) =
+        let span = TimeSpan.FromSeconds seconds
+        if span.TotalHours >= 1.0 then
+            $"{int span.TotalHours} h {span.Minutes:D2} min"
+        elif span.TotalMinutes >= 1.0 then
+            $"{span.Minutes} min {span.Seconds:D2} s"
+        else
+            $"{span.Seconds} s"
+
+    /// "step 120 of 1000, loss 2.310, exits 2: 3.100, 12: 2.200, 1,312 tokens/s, 12 min 30 s left"
+    let private line (options: TrainingOptions) (rate: float) (report: StepReport) =
+        let left = float (options.Steps - report.Step) * float report.Tokens / rate
+
+        $"step {report.Step} of {options.Steps}, loss {Output.fixedPoint 3 (perToken report)}, "
+        + $"exits {listed 3 (entropies report)}, {Output.number (int64 rate)} tokens/s, {duration left} left"
+
+    let json (session: TrainingSession) (seconds: float) (progress: Progress) =
+        let finish =
+            match progress.End with
+            | Some TrainingEnd.Finished -> "finished"
+            | _ -> "stopped"
+
+        let exits name (values: (int * float) seq) writer =
+            writer
+            |> Output.object name (fun () ->
+                for exit, value in values do
+                    writer.WriteNumber(string exit, value))
+
+        Output.json (fun writer ->
+            writer.WriteString("output", session.Output)
+            writer.WriteString("finish_reason", finish)
+            writer.WriteNumber(
+                "step",
+                progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
+            )
+            writer.WriteNumber("steps", session.Plan.Options.Steps)
+            writer.WriteNumber("ranks", session.Plan.Ranks.Count)
+            writer.WriteNumber("tokens", progress.Tokens)
+            writer.WriteNumber("seconds", Math.Round(seconds, 3))
+            writer.WriteNumber("tokens_per_second", Math.Round(float progress.Tokens / max 1e-9 seconds, 1))
+            writer.WriteNumber("peak_memory_bytes", Process.GetCurrentProcess().PeakWorkingSet64)
+
+            match progress.Last with
+            | Some report -> writer.WriteNumber("loss", perToken report)
+            | None -> writer.WriteNull "loss"
+
+            match progress.Validation with
+            | Some(_, entropies) ->
+                writer |> exits "validation" (entropies |> Seq.mapi (fun i e -> i + 1, e))
+            | None -> writer.WriteNull "validation"
+
+            writer |> exits "acceptance" progress.Accepted
+            writer |> Output.textOrNull "checkpoint" progress.Saved)
+
+    let goOn (session: TrainingSession) =
+        let ranks = session.Plan.Ranks.Count
+        let prefix = if ranks > 1 then $"mpirun -n {ranks} " else ""
+        $"go on with `{prefix}layerskip train --resume {session.Output}`"
+
+    /// Shows an event, and adds it to what the run came to.
+    let show
+        (terminal: Terminal)
+        (session: TrainingSession)
+        (watch: Stopwatch)
+        (shown: int64 ref)
+        (progress: Progress)
+        (event: TrainingEvent)
+        : Progress =
+        match event with
+        | TrainingEvent.Stepped report ->
+            let progress = { progress with Last = Some report; Tokens = progress.Tokens + report.Tokens }
+            let rate = float progress.Tokens / watch.Elapsed.TotalSeconds
+            let text () = line session.Plan.Options rate report
+
+            if session.Plan.Ranks.Rank <> 0 then
+                ()
+            elif terminal.Status.IsLive then
+                terminal.Status.Show(text ())
+            elif shown.Value = 0L || Stopwatch.GetElapsedTime(shown.Value).TotalSeconds >= 10.0 then
+                Terminal.remark terminal (text ())
+                shown.Value <- Stopwatch.GetTimestamp()
+
+            progress
+        | TrainingEvent.Validated(step, entropies) ->
+            Terminal.remark
+                terminal
+                $"step {step}, validation: {listed 3 (entropies |> Seq.mapi (fun i e -> i + 1, e))}"
+
+            { progress with Validation = Some(step, entropies) }
+        | TrainingEvent.Probed(step, accepted) ->
+            Terminal.remark
+                terminal
+                $"step {step}, accepted of {session.Plan.Options.ProbeDraft} drafted tokens, in %%: {listed 1 (accepted |> List.map (fun (exit, share) -> exit, 100.0 * share))}"
+
+            { progress with Accepted = accepted }
+        | TrainingEvent.Saved(_, folder) -> { progress with Saved = Some folder }
+        | TrainingEvent.Ended(_, reason) -> { progress with End = Some reason }
+
+    let result (session: TrainingSession) (seconds: float) (progress: Progress) =
+        let step = progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
+
+        let quality =
+            match progress.Validation with
+            | Some(_, entropies) -> $", validation {Output.fixedPoint 3 (Array.last entropies)}"
+            | None -> ""
+
+        $"{session.Output}: {step} of {session.Plan.Options.Steps} steps, {Output.number progress.Tokens} tokens in {duration seconds}{quality}"
