@@ -7,14 +7,11 @@ type LayerDropout = {
     /// p by step and layer: 0 never skips, 1 always.
     Rate: int -> Schedule
     Seed: int64
-    /// Samples whose numbers are equal modulo this share their draws; None: each has its own. With the samples of one
-    /// rank here, every rank of a data-parallel run drops as many of each layer, and waits for none (the paper's rule
-    /// of one seed for all).
-    SharedEvery: int option
 }
 
-/// Where a batch stands in a run. `First` is the number of its first sample among all of the step's, over every rank
-/// and micro-batch: rank r of ranks that read n samples a step starts at r n.
+/// Where a batch stands in a run. `First` is the number of its first sample among those of the step. Ranks of a
+/// data-parallel run that number their own samples alike drop as many of them in each layer, and none waits for
+/// another: the paper's rule of one seed for all.
 [<Struct>]
 type BatchPlace = { Step: int; First: int }
 
@@ -32,7 +29,6 @@ module LayerDropout =
         Check.all (Check.that inside (LayerSkipError.OutOfRange("dropout", string peak, "0 to 1"))) {
             Rate = fun step layer -> peak * depth layer * time step
             Seed = seed
-            SharedEvery = None
         }
 
     /// Apart from every other use of the same seed.
@@ -41,17 +37,12 @@ module LayerDropout =
     /// Whether a sample goes through a layer at a step. The answer depends on nothing else: it is the same when a
     /// layer is run again for its gradients, after a resume, and however the samples are split up.
     let keeps (dropout: LayerDropout) (step: int) (layer: int) (sample: int) : bool =
-        let drawer =
-            match dropout.SharedEvery with
-            | Some every -> sample % every
-            | None -> sample
-
         let key =
             List.fold (fun key part -> Key.within part key) (Key.ofSeed dropout.Seed) [
                 purpose
                 step
                 layer
-                drawer
+                sample
             ]
         let struct (draw, _) = Key.uniform key
         draw >= dropout.Rate step layer

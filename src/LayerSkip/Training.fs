@@ -143,7 +143,7 @@ module Training =
     /// The samples of one micro-batch: the first one's number, and where it stands among the step's on this rank. Ranks
     /// read samples of their own and share the numbers of their draws, so that each drops as many (the paper's one seed
     /// for all).
-    let private samplesOf (plan: TrainingPlan) (step: int) (micro: int) : struct (int64 * BatchPlace) =
+    let internal samplesOf (plan: TrainingPlan) (step: int) (micro: int) : struct (int64 * BatchPlace) =
         let options, ranks = plan.Options, plan.Ranks
         let each = options.BatchSize
         let ofStep = int64 each * int64 options.Accumulate * int64 ranks.Count

@@ -11,7 +11,6 @@ Backend.ensure ()
 let private rate p : LayerDropout = {
     Rate = fun _ _ -> p
     Seed = 5L
-    SharedEvery = None
 }
 
 let private start: BatchPlace = { Step = 0; First = 0 }
@@ -163,28 +162,6 @@ let tests =
                 |> Array.collect (fun i -> kept (i * size) size |> Array.map (fun row -> row + i * size))
 
             Expect.equal parts (kept 0 (5 * size)) "the same samples"
-
-        testCase "with shared draws every rank drops the same number of samples per layer" (fun () ->
-            let dropout = { rate 0.5 with SharedEvery = Some 6 }
-
-            for step in 0..20 do
-                for layer in 0..7 do
-                    let ofRank rank = LayerDropout.kept dropout { Step = step; First = 6 * rank } layer 6
-                    Expect.equal (ofRank 1) (ofRank 0) "rank 1"
-                    Expect.equal (ofRank 5) (ofRank 0) "rank 5"
-
-                    // Micro-batches of a rank are not the same.
-                    let micro first = LayerDropout.kept dropout { Step = step; First = 6 + first } layer 3
-                    Expect.equal
-                        (Array.append (micro 0) (micro 3 |> Array.map ((+) 3)))
-                        (ofRank 0)
-                        "two of three"
-
-            let rows rank = drops { dropout with SharedEvery = None } 8 8 (6 * (rank + 1))
-            Expect.notEqual
-                (rows 1 |> Array.take 6)
-                (rows 1 |> Array.skip 6 |> Array.take 6)
-                "own draws differ")
 
         testCase "no tensor is left behind" (fun () ->
             let model = { Config = Tiny.config 24 4 2 1 true; Seed = 3L }

@@ -21,7 +21,6 @@ let private batchOf (seed: int) (texts: int) : Batch =
 let private dropout p : LayerDropout = {
     Rate = fun _ layer -> if layer % 2 = 0 then p else p / 2.0
     Seed = 9L
-    SharedEvery = None
 }
 
 let private wrapAt first = LayerDropout.wrap (dropout 0.4) { Step = 2; First = first }

@@ -288,6 +288,36 @@ let private steps =
                 for a, b in List.zip one two do
                     Expect.floatClose Accuracy.veryHigh a b "a step's loss"))
 
+        testCase "ranks read samples of their own, and drop as many of them in each layer" (fun () ->
+            withData (fun folder data ->
+                use session = start { options with Accumulate = 3 } data (Path.Combine(folder, "run"))
+                let dropout = session.Plan.Parts.Dropout |> Option.get
+                let ofRank rank = { session.Plan with Ranks = { Ranks.alone with Rank = rank; Count = 4 } }
+
+                let places rank step =
+                    [ 0..2 ] |> List.map (fun micro -> Training.samplesOf (ofRank rank) step micro)
+
+                for step in 0..20 do
+                    let numbers = [
+                        for rank in 0..3 do
+                            for struct (first, _) in places rank step do
+                                yield! [ first .. first + 3L ]
+                    ]
+
+                    Expect.equal
+                        (List.sort numbers)
+                        [ int64 step * 48L .. int64 step * 48L + 47L ]
+                        "each once"
+
+                    for layer in 0..3 do
+                        let kept rank =
+                            places rank step
+                            |> List.map (fun (struct (_, place)) ->
+                                (LayerDropout.kept dropout place layer 4).Length)
+
+                        for rank in 1..3 do
+                            Expect.equal (kept rank) (kept 0) "as many"))
+
         testCase "a rhythm is learned" (fun () ->
             withData (fun folder data ->
                 let options = { options with Steps = 80; Recipe = { paper with Dropout = 0.0 } }
