@@ -198,6 +198,8 @@ module Benchmark =
     let private decode weights (options: BenchmarkOptions) strategy inspection =
         let gaps = ResizeArray<float>()
         let mutable last = 0L
+        // Tokens of one round come at once: only the wait for the first of them is one.
+        let mutable waited = false
         let mutable result = None
 
         for event in
@@ -209,16 +211,15 @@ module Benchmark =
                 options.Prompt
             |> Check.getOrRaise do
             match event with
-            | GenerationEvent.Token _ ->
+            | GenerationEvent.Token(_, origin, _) ->
                 let now = Stopwatch.GetTimestamp()
-                // Tokens of one round come at once: only the wait for the first of them is one.
-                let gap = Stopwatch.GetElapsedTime(last, now).TotalMilliseconds
 
-                if last <> 0L && gap > 0.01 then
-                    gaps.Add gap
+                if waited then
+                    gaps.Add(Stopwatch.GetElapsedTime(last, now).TotalMilliseconds)
 
                 last <- now
-            | GenerationEvent.Round _ -> ()
+                waited <- origin = Origin.Prefill || origin = Origin.Plain
+            | GenerationEvent.Round _ -> waited <- true
             | GenerationEvent.End(_, completion) -> result <- Some completion
 
         result.Value, gaps.ToArray()
