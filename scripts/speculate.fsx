@@ -52,58 +52,20 @@ let number name fallback =
         | true, value -> value
         | _ -> stop 2 $"{name} is {text}, it must be a whole number"
 
-/// A seeded random Llama, so that the script runs anywhere. It has no tokenizer, and nothing to say.
-let randomModel () : Checkpoint =
-    let config: LlamaConfig = {
-        Family = Family.Llama
-        Vocabulary = 512
-        Hidden = 192
-        Intermediate = 512
-        Layers = 12
-        Heads = 6
-        KvHeads = 3
-        HeadDim = 32
-        Context = 512
-        NormEps = 1e-5
-        RopeTheta = 10000.0
-        RopeScaling = RopeScaling.Default
-        Windows = Array.create 12 None
-        QkvBias = false
-        OutputBias = false
-        MlpBias = false
-        QkNorm = false
-        TiedHead = false
-        Bos = Some 1
-        StopIds = [||]
-        StoredDtype = None
-    }
+/// The default model, which scripts/train-default.fsx made.
+let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-7m"))
 
-    {
-        Path = "a random Llama"
-        Weights = Weights.random 1L 0.5 Dtype.F32 Device.Cpu config
-        Tokenizer = None
-        StopIds = [||]
-        Recommended = Some(3, 4)
-    }
-
-let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models"))
 Backend.load () |> orStop |> ignore
 
 let model =
-    match Map.tryFind "--model" given with
-    | Some path -> Checkpoint.load path None Device.Cpu |> orStop
-    | None when File.Exists(Path.Combine(shipped, "config.json")) ->
-        Checkpoint.load shipped None Device.Cpu |> orStop
-    | None ->
-        eprintfn "no trained model is shipped yet: this is a small random one, which writes ids and no sense;"
-        eprintfn "try --model with a Hugging Face folder or a .gguf file"
-        randomModel ()
+    Checkpoint.load (Map.tryFind "--model" given |> Option.defaultValue shipped) None Device.Cpu
+    |> orStop
 
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
 let exitLayer = number "--exit-layer" recommendedExit
 let draftLength = number "--draft-length" recommendedDraft
 let limit = number "--max-new-tokens" 128
-let runs = max 1 (number "--runs" 3)
+let runs = max 1 (number "--runs" 15)
 
 let prompt =
     match Map.tryFind "--prompt-ids" given, Map.tryFind "--prompt" given, model.Tokenizer with

@@ -8,11 +8,13 @@
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/OxyPlot.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
 
 open System
 open System.IO
 open System.Runtime.InteropServices
+open System.Text.Json
 open LayerSkip
 
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
@@ -224,4 +226,41 @@ for name, options in phases do
         follow session
 
     weights <- (Checkpoint.load output (Some Dtype.F32) Device.Cpu |> orStop).Weights
+
+/// The validation entropies of every phase, one after another: step over all phases, and each exit's.
+let curves =
+    let steps = phases |> List.map (fun (_, options) -> options.Steps) |> List.scan (+) 0
+
+    [
+        for (name, _), before in List.zip phases (List.take phases.Length steps) do
+            for line in File.ReadAllLines(Path.Combine(run, name, "log.jsonl")) do
+                use document = JsonDocument.Parse line
+
+                match document.RootElement.TryGetProperty "validation" with
+                | true, found ->
+                    before + (document.RootElement.GetProperty "step").GetInt32(),
+                    [ for exit in 1 .. config.Layers -> (found.GetProperty(string exit)).GetDouble() ]
+                | _ -> ()
+    ]
+
+let made = Path.Combine(run, "stories-7m")
+
+if not (Directory.Exists made) then
+    use last =
+        Checkpoint.load (Path.Combine(run, fst (List.last phases))) (Some Dtype.BF16) Device.Cpu
+        |> orStop
+
+    Export.write ExportFormat.HuggingFace config.Layers made last |> orStop |> ignore
+
+Plots.lines "Validation, TinyStories" "step" "cross entropy, nats a token" [
+    for exit in [ 1; 2; 4; 8; 16 ] do
+        {
+            Name = $"exit {exit}"
+            Points = curves |> List.map (fun (step, entropies) -> float step, entropies[exit - 1])
+        }
+]
+|> Plots.save (Path.Combine(made, "curves.svg")) 720 440
+|> orStop
+
+printfn "the model: %s" made
 #endif

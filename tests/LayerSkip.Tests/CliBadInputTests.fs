@@ -207,11 +207,6 @@ let models =
             line "/nowhere/model" ids |> refuses [ "/nowhere/model"; "not found"; ".gguf" ])
         testCase "a file that is no model" (fun () ->
             withBytes [| 1uy |] (fun path -> line path ids |> refuses [ path; ".gguf" ]))
-        testCase "no --model where the project has none" (fun () ->
-            if Directory.Exists(Path.Combine(root, "models")) then
-                skiptest "the project has a model"
-
-            "generate" :: ids |> refuses [ "no model"; "--model" ])
     ]
 
 [<Tests>]

@@ -1,0 +1,108 @@
+// What speculation pays on a model: for each exit layer E and draft length d the accepted share of drafted tokens and the
+// ratio to our own best autoregressive decoding, over a dozen openings of stories. Runs alternate; the ratio is of medians.
+//
+//     dotnet fsi scripts/acceptance.fsx
+//     dotnet fsi scripts/acceptance.fsx --model DIR --max-new-tokens N --runs N
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+
+open System.IO
+open LayerSkip
+
+let given =
+    fsi.CommandLineArgs[1..]
+    |> Array.filter (fun argument -> argument <> "--")
+    |> Array.chunkBySize 2
+    |> Array.map (fun pair -> pair[0], Array.last pair)
+    |> Map.ofArray
+
+let orStop result =
+    match result with
+    | Ok value -> value
+    | Error faults ->
+        eprintfn "acceptance: %s" (LayerSkipError.summary faults)
+        exit 2
+
+let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
+let shipped = Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-7m")
+let model = Checkpoint.load (option "--model" shipped) None Device.Cpu |> orStop
+let newTokens = option "--max-new-tokens" "128" |> int
+let runs = option "--runs" "5" |> int
+
+let openings = [
+    "Once upon a time"
+    "Once upon a time, there was a boy named Tim."
+    "One day, a little girl named Lucy"
+    "Lily wanted to"
+    "The old man looked at the sea and"
+    "In a big forest, there lived a"
+    "Tom and his mom went to the"
+    "One day, a dog named Max"
+    "The sun was hot. The cat"
+    "There was a small house on a hill."
+    "\"Can we go to the park?\" asked"
+    "It was a cold day and the bird"
+]
+
+let encode (text: string) =
+    match model.Tokenizer with
+    | Some tokenizer -> Tokenizer.encode tokenizer text
+    | None ->
+        eprintfn "acceptance: the model has no tokenizer"
+        exit 2
+
+let prompts = openings |> List.map encode
+
+/// Stop ids do not count, so that every text is as long.
+let decode strategy prompt =
+    Generation.complete model.Weights model.Tokenizer (GenerationOptions.greedy strategy newTokens) prompt
+    |> orStop
+
+let median (values: float list) = (List.sort values)[values.Length / 2]
+
+/// Tokens a second over all prompts.
+let rate (completions: Completion list) =
+    float (completions |> List.sumBy (fun made -> made.TokenIds.Length - 1))
+    / (completions |> List.sumBy _.Timings.DecodeMs)
+    * 1000.0
+
+let layers = model.Config.Layers
+let exits = [ 1; 2; 3; 4; 6; 8 ] |> List.filter (fun exit -> exit < layers)
+
+printfn "| E | d | accepted | tokens a round | ratio | 5 %% to 95 %% |\n|---|---|---|---|---|---|"
+
+for early in exits do
+    for draft in [ 1; 2; 3; 4; 6 ] do
+        let strategy = Strategy.SelfSpeculative(ExitLayer.TryCreate(layers, early) |> orStop, draft)
+
+        let pairs = [
+            for _ in 0..runs ->
+                prompts |> List.map (decode Strategy.Autoregressive), prompts |> List.map (decode strategy)
+        ]
+
+        for plain, fast in pairs do
+            if List.map _.TokenIds plain <> List.map _.TokenIds fast then
+                eprintfn "acceptance: the texts differ at E = %d, d = %d; this must not happen" early draft
+                exit 1
+
+        // The first warms up.
+        let timed = pairs.Tail |> List.map (fun (plain, fast) -> rate plain, rate fast)
+        let stats = snd pairs.Head |> List.map _.Stats
+        let drafted, accepted = List.sumBy _.NumDraftTokens stats, List.sumBy _.NumAcceptedDraftTokens stats
+        let rounds = List.sumBy _.NumSpecSteps stats
+        let ratios = timed |> List.map (fun (plain, fast) -> fast / plain) |> List.sort
+
+        printfn
+            "| %d | %d | %.1f %% | %.2f | %.2f | %.2f to %.2f |"
+            early
+            draft
+            (100.0 * float accepted / float drafted)
+            (1.0 + float accepted / float rounds)
+            (median (List.map snd timed) / median (List.map fst timed))
+            ratios.Head
+            (List.last ratios)
+#endif
