@@ -239,7 +239,9 @@ let curves =
                 match document.RootElement.TryGetProperty "validation" with
                 | true, found ->
                     before + (document.RootElement.GetProperty "step").GetInt32(),
-                    [ for exit in 1 .. config.Layers -> (found.GetProperty(string exit)).GetDouble() ]
+                    [
+                        for exit in 1 .. config.Layers -> (found.GetProperty(string exit)).GetDouble()
+                    ]
                 | _ -> ()
     ]
 

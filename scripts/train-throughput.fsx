@@ -77,11 +77,7 @@ let plan dropout exits targets =
         Targets = targets
     }
 
-    let options = {
-        TrainingOptions.standard recipe with
-            BatchSize = batch
-            SequenceLength = length
-    }
+    let options = { TrainingOptions.standard recipe with BatchSize = batch; SequenceLength = length }
 
     let parts = Recipe.tryBuild layers options.Steps 0L recipe |> Check.getOrRaise
     Training.plan options parts Ranks.alone weights read
@@ -108,7 +104,11 @@ let measure plan =
 for _, plan in plans do
     measure plan |> ignore
 
-let results = [ for _ in 1..rounds -> plans |> List.map (fun (name, plan) -> name, measure plan) ] |> List.concat
+let results =
+    [
+        for _ in 1..rounds -> plans |> List.map (fun (name, plan) -> name, measure plan)
+    ]
+    |> List.concat
 
 let quantile q (values: float list) =
     let sorted = List.sort values

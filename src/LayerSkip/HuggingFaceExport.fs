@@ -37,6 +37,11 @@ module internal HuggingFaceExport =
                 // No copy of the file's rights: a read-only source must not make a read-only folder.
                 File.WriteAllBytes(Path.Combine(target, name), File.ReadAllBytes file)
 
+    /// Copies a model's tokenizer files, where it has any, into a folder that is made for them.
+    let writeTokenizer (target: string) (checkpoint: Checkpoint) : unit =
+        Directory.CreateDirectory target |> ignore
+        tokenizerFolder checkpoint |> Option.iter (fun source -> copyTokenizer source target)
+
     let private generationConfig (checkpoint: Checkpoint) : byte[] =
         HuggingFaceConfig.json (fun json ->
             checkpoint.Config.Bos |> Option.iter (fun bos -> json.WriteNumber("bos_token_id", bos))

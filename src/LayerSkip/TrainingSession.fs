@@ -42,6 +42,9 @@ module TrainingSession =
     let private trainFile (output: string) = Path.Combine(output, "train.tokens")
     let private validFile (output: string) = Path.Combine(output, "valid.tokens")
 
+    // Each checkpoint copies its tokenizer from here: the one that a run went on from is removed some time.
+    let private tokenizerFolder (output: string) = Path.Combine(output, "tokenizer")
+
     /// Prompts of a probe: the first ids of some validation texts; the new tokens of each.
     let private prompts, promptLength, promptTokens = 8, 8, 64
 
@@ -199,7 +202,7 @@ module TrainingSession =
             let prepared =
                 if ranks.Rank = 0 then
                     try
-                        Directory.CreateDirectory output |> ignore
+                        HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
                         encode output options model data
                     with e when (MappedFile.fault e).IsSome ->
                         Error [ FileWriter.fault output e ]
@@ -213,7 +216,9 @@ module TrainingSession =
                 Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
             | prepared ->
                 prepared
-                |> Result.bind (fun () -> assemble output options ranks model (Training.start model.Weights))
+                |> Result.bind (fun () ->
+                    let model = { model with Path = tokenizerFolder output }
+                    assemble output options ranks model (Training.start model.Weights))
         | faults -> Error faults
 
     /// Goes on from a run's latest checkpoint.
@@ -242,7 +247,7 @@ module TrainingSession =
                         )
                     ]
                 else
-                    assemble output state.Options ranks model trainee)
+                    assemble output state.Options ranks { model with Path = tokenizerFolder output } trainee)
 
     let private promptsOf (validation: Dataset) : int[][] =
         let starts = validation.Tokens.Starts

@@ -58,7 +58,8 @@ let tests =
                 ]
 
                 let drafted = made |> List.sumBy (fun completion -> completion.Stats.NumDraftTokens)
-                let accepted = made |> List.sumBy (fun completion -> completion.Stats.NumAcceptedDraftTokens)
+                let accepted =
+                    made |> List.sumBy (fun completion -> completion.Stats.NumAcceptedDraftTokens)
                 Expect.isGreaterThan (float accepted / float drafted) 0.5 $"{accepted} of {drafted}"))
     ]
 

@@ -237,7 +237,7 @@ let private runs =
                         inside "run"
                         "--steps=4"
                         "--batch-size=3"
-                        "--save-every=4"
+                        "--save-every=1"
                     ]
 
                 Expect.equal ((made.GetProperty "step").GetInt32()) 4 "steps"
