@@ -119,7 +119,7 @@ printfn
     (parameters / 1e6)
     batch
     length
-    (CpuKernels.threads ())
+    (torch.get_num_threads ())
     rounds
     (results |> List.map (fun (_, (_, _, rate)) -> rate / 1e9) |> quantile 0.5)
 
