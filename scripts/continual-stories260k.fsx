@@ -35,7 +35,7 @@ let given =
 let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
 let text = option "--text" (Path.Combine(shared, "text"))
 let run = option "--run" (Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
-let steps = option "--steps" "1500" |> int
+let steps = option "--steps" "2000" |> int
 
 let model =
     Checkpoint.load (option "--model" (Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
@@ -102,7 +102,7 @@ table "before" model.Weights
 
 let recipe = {
     (List.find (fst >> (=) (option "--recipe" "self-distillation")) Recipe.presets |> snd) layers with
-        Exits = ExitRule.tryParse (option "--exits" "emphasis:3=1,4=0.5:1") |> orStop
+        Exits = ExitRule.tryParse (option "--exits" "emphasis:3=0.4,4=0.6:1") |> orStop
         Targets = {
             Labels = option "--exit-labels" "0.5" |> float
             LastLayer = option "--exit-last-layer" "0.5" |> float
@@ -114,18 +114,40 @@ let options = {
         Steps = steps
         BatchSize = 16
         SequenceLength = 256
-        Rate = { Peak = option "--learning-rate" "2e-3" |> float; Warmup = 50; Floor = 0.05 }
+        Rate = { Peak = option "--learning-rate" "1e-3" |> float; Warmup = 50; Floor = 0.05 }
         Adam = { AdamW.standard with WeightDecay = 0.01 }
         ValidateEvery = 250
         ValidationBatches = 8
         SaveEvery = 250
 }
 
+/// Stories that the model itself writes at temperature 1, unfiltered: on them its last layer is right already, so that
+/// learning them keeps it as it is while the early layers learn. There are not enough stories of people for that.
+let samples =
+    let path = Path.Combine(run, "samples.tokens")
+    let count = option "--samples" "12000" |> int
+
+    let story (number: int) =
+        let options = {
+            GenerationOptions.greedy Strategy.Autoregressive (model.Config.Context - 1) with
+                Sampling = Sampling.create 1.0 0 1.0 |> orStop
+                // llama2.c parts stories by BOS.
+                StopIds = Option.toArray (Tokenizer.bos tokenizer)
+                Seed = int64 number
+        }
+
+        let bos = Option.toArray (Tokenizer.bos tokenizer)
+        Array.append bos (Generation.complete model.Weights None options bos |> orStop).TokenIds
+
+    if not (File.Exists path) then
+        Directory.CreateDirectory run |> ignore
+        // A story a thread: the kernels of one so small have nothing to share.
+        Array.Parallel.init count story |> TokenFile.write path |> orStop |> ignore
+
+    path
+
 let data = {
-    Train = [
-        for name in [ "tinystories-train.txt"; "stories260K_samples.txt" ] do
-            Path.Combine(text, name)
-    ]
+    Train = [ Path.Combine(text, "tinystories-train.txt"); samples ]
     Validation = [ Path.Combine(text, "tinystories-valid.txt") ]
     ValidationShare = 0.0
     Bos = true
