@@ -35,7 +35,7 @@ let given =
 let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
 let text = option "--text" (Path.Combine(shared, "text"))
 let run = option "--run" (Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
-let steps = option "--steps" "2000" |> int
+let steps = option "--steps" "3000" |> int
 
 let model =
     Checkpoint.load (option "--model" (Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
@@ -102,7 +102,7 @@ table "before" model.Weights
 
 let recipe = {
     (List.find (fst >> (=) (option "--recipe" "self-distillation")) Recipe.presets |> snd) layers with
-        Exits = ExitRule.tryParse (option "--exits" "emphasis:3=0.4,4=0.6:1") |> orStop
+        Exits = ExitRule.tryParse (option "--exits" "emphasis:3=0.25,4=0.6:1") |> orStop
         Targets = {
             Labels = option "--exit-labels" "0.5" |> float
             LastLayer = option "--exit-last-layer" "0.5" |> float
@@ -112,12 +112,14 @@ let recipe = {
 let options = {
     TrainingOptions.standard recipe with
         Steps = steps
-        BatchSize = 16
-        SequenceLength = 256
+        BatchSize = 12
+        // A story a sample, from its first word and as long as the context: as it is measured, and as it is read.
+        SequenceLength = model.Config.Context
+        Layout = Layout.Each
         Rate = { Peak = option "--learning-rate" "1e-3" |> float; Warmup = 50; Floor = 0.05 }
         Adam = { AdamW.standard with WeightDecay = 0.01 }
         ValidateEvery = 250
-        ValidationBatches = 8
+        ValidationBatches = 9
         SaveEvery = 250
 }
 

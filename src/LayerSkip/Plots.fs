@@ -15,18 +15,38 @@ module Plots =
     let private colours = [ 0x0072B2u; 0xD55E00u; 0x009E73u; 0xCC79A7u; 0xE69F00u; 0x56B4E9u; 0x000000u ]
 
     let private axis position title =
-        LinearAxis(Position = position, Title = title, MajorGridlineStyle = LineStyle.Dot)
+        LinearAxis(
+            Position = position,
+            Title = title,
+            MajorGridlineStyle = LineStyle.Dot,
+            AxisTitleDistance = 14.0
+        )
 
     /// Lines over common axes, with a legend; marks stand at the points where there are few.
     let lines (title: string) (x: string) (y: string) (series: PlotLine list) : PlotModel =
-        let plot = PlotModel(Title = title, Background = OxyColors.White, TitleFontSize = 14.0)
+        let plot =
+            PlotModel(
+                Title = title,
+                Background = OxyColors.White,
+                TitleFontSize = 14.0,
+                DefaultFont = "Helvetica, Arial, sans-serif"
+            )
+
         plot.Axes.Add(axis AxisPosition.Bottom x)
         plot.Axes.Add(axis AxisPosition.Left y)
-        plot.Legends.Add(Legend(LegendPosition = LegendPosition.RightTop))
+        plot.Legends.Add(
+            Legend(
+                LegendPlacement = LegendPlacement.Outside,
+                LegendPosition = LegendPosition.RightTop,
+                LegendMargin = 12.0
+            )
+        )
 
         series
         |> List.iteri (fun i line ->
-            let drawn = LineSeries(Title = line.Name, StrokeThickness = 1.8)
+            // The legend is cut off at a width that was measured with a narrower font than most readers have.
+            let room = System.String('\u00A0', 2 + line.Name.Length / 2)
+            let drawn = LineSeries(Title = line.Name + room, StrokeThickness = 1.8)
             drawn.Color <- OxyColor.FromUInt32(0xFF000000u ||| colours[i % colours.Length])
 
             if line.Points.Length <= 32 then
