@@ -2,7 +2,7 @@
 // from the latest checkpoint when it is called again; that changes no bit of the result.
 //
 //     dotnet fsi scripts/train-default.fsx
-//     dotnet fsi scripts/train-default.fsx --text DIR --teller DIR --run DIR --steps N --recipe paper
+//     dotnet fsi scripts/train-default.fsx --text DIR --teller DIR --run DIR --steps N --recipe paper --phases N
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
@@ -16,6 +16,7 @@ open System.IO
 open System.Runtime.InteropServices
 open System.Text.Json
 open LayerSkip
+open TorchSharp
 
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 
@@ -39,6 +40,7 @@ let text = option "--text" (Path.Combine(root, "..", "shared", "data", "text"))
 let teller = option "--teller" (Path.Combine(root, "..", "shared", "data", "stories260K"))
 let run = option "--run" (Path.Combine(root, "runs", recipeName))
 let steps = option "--steps" "2600" |> int
+let phaseCount = option "--phases" "4" |> int
 
 /// Stories that people wrote, three times, and stories that stories260K wrote, once. `tinystories-valid.txt` validates.
 let sources = [
@@ -72,7 +74,7 @@ if not (File.Exists(Path.Combine(tokenizer, "tokenizer.json"))) then
     BpeTrainer.write tokenizer trained |> orStop
     printfn "tokenizer: %.2f bytes a token" (float trained.Bytes / float trained.Tokens)
 
-/// Deep and narrow, with a small head: two of sixteen layers draft.
+/// Deep and narrow, with a small head: two of sixteen layers draft, of twenty-four in the end.
 let config: LlamaConfig = {
     Family = Family.Llama
     Vocabulary = 1024
@@ -130,43 +132,65 @@ let common = {
 }
 
 /// Attention to long texts is what costs most here, so most steps read short ones.
-let phases = [
-    "short",
-    {
-        common with
-            Steps = steps
-            BatchSize = 8
-            SequenceLength = 256
-            Rate = { Peak = 2e-3; Warmup = 150; Floor = 0.1 }
-    }
-    "long",
-    {
-        common with
-            Steps = max 1 (steps / 8)
-            BatchSize = 4
-            SequenceLength = 512
-            Rate = { Peak = 4e-4; Warmup = 20; Floor = 0.05 }
-    }
-    // The loss still fell, so: once more, with a rate that starts again (SGDR, arXiv 1608.03983).
-    "again",
-    {
-        common with
-            Steps = max 1 (steps / 2)
-            BatchSize = 4
-            SequenceLength = 512
-            Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.03 }
-    }
-    // And once more on plainer stories, with a bias to the exit that drafts.
-    "more",
-    {
-        common with
-            Steps = steps * 5 / 4
-            BatchSize = 4
-            SequenceLength = 512
-            Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.02 }
-            Recipe = draftingRecipe
-    }
-]
+let phases =
+    [
+        "short",
+        {
+            common with
+                Steps = steps
+                BatchSize = 8
+                SequenceLength = 256
+                Rate = { Peak = 2e-3; Warmup = 150; Floor = 0.1 }
+        }
+        "long",
+        {
+            common with
+                Steps = max 1 (steps / 8)
+                BatchSize = 4
+                SequenceLength = 512
+                Rate = { Peak = 4e-4; Warmup = 20; Floor = 0.05 }
+        }
+        // The loss still fell, so: once more, with a rate that starts again (SGDR, arXiv 1608.03983).
+        "again",
+        {
+            common with
+                Steps = max 1 (steps / 2)
+                BatchSize = 4
+                SequenceLength = 512
+                Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.03 }
+        }
+        // Half as deep again: the exits stay where they are, and what drafts is a smaller part of the whole.
+        "deeper",
+        {
+            common with
+                Steps = steps
+                BatchSize = 4
+                SequenceLength = 512
+                Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.02 }
+                Recipe = draftingRecipe
+        }
+    ]
+    |> List.truncate phaseCount
+
+/// More layers that change nothing yet: two after every three, above those that draft, whose output projections are zero
+/// (LLaMA Pro's block expansion, arXiv 2401.02415).
+let deepened (weights: Weights) : Weights =
+    let added = [ 5; 6; 8; 9; 11; 12; 14; 15 ]
+    let layers = config.Layers + added.Length
+    let config = { config with Layers = layers; Windows = Array.create layers None }
+    let fresh = Weights.initial common.Seed Dtype.F32 Device.Cpu config
+
+    let layers = [|
+        for index, layer in Array.indexed weights.Layers do
+            layer
+
+            if List.contains (index + 1) added then
+                let made = fresh.Layers[index]
+
+                { made with Output = torch.zeros_like made.Output; Down = torch.zeros_like made.Down }
+    |]
+
+    { weights with Config = config; Layers = layers; Kernels = None }
 
 /// Stories that stories260K tells at temperature 0.7: plainer than those given, and those that go round in circles left out.
 let told () =
@@ -216,7 +240,7 @@ let model (weights: Weights) = {
 
 let data phase = {
     Train =
-        if phase = "more" then
+        if phase = "deeper" then
             [
                 for _ in 1..3 do
                     Path.Combine(text, "tinystories-train.txt")
@@ -283,6 +307,9 @@ for name, options in phases do
     if not (File.Exists(Path.Combine(output, "model.safetensors"))) then
         let session =
             if (TrainingCheckpoint.all output).IsEmpty then
+                if name = "deeper" then
+                    weights <- deepened weights
+
                 TrainingSession.start output options Ranks.alone (model weights) (data name) |> orStop
             else
                 TrainingSession.resume output Ranks.alone Device.Cpu |> orStop
@@ -303,9 +330,7 @@ let curves =
                 match document.RootElement.TryGetProperty "validation" with
                 | true, found ->
                     before + (document.RootElement.GetProperty "step").GetInt32(),
-                    [
-                        for exit in 1 .. config.Layers -> (found.GetProperty(string exit)).GetDouble()
-                    ]
+                    [ for entry in found.EnumerateObject() -> entry.Value.GetDouble() ]
                 | _ -> ()
     ]
 
@@ -316,14 +341,19 @@ if not (Directory.Exists made) then
         Checkpoint.load (Path.Combine(run, fst (List.last phases))) (Some Dtype.BF16) Device.Cpu
         |> orStop
 
-    Export.write ExportFormat.HuggingFace config.Layers made last |> orStop |> ignore
+    Export.write ExportFormat.HuggingFace last.Config.Layers made last |> orStop |> ignore
 
 Plots.lines "Validation, TinyStories" "step" "cross entropy, nats a token" [
-    for exit in [ 1; 2; 4; 8; 16 ] do
+    for exit in [ 1; 2; 4 ] do
         {
             Name = $"exit {exit}"
             Points = curves |> List.map (fun (step, entropies) -> float step, entropies[exit - 1])
         }
+
+    {
+        Name = "last layer"
+        Points = curves |> List.map (fun (step, entropies) -> float step, List.last entropies)
+    }
 ]
 |> Plots.save (Path.Combine(made, "curves.svg")) 720 440
 |> orStop

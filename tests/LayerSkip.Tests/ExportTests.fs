@@ -182,7 +182,7 @@ let properties =
                             |> ignore
 
                     run 0
-                    let before = torch.Tensor.TotalCount
+                    let before = Support.liveTensors ()
 
                     for round in 1..5 do
                         run round

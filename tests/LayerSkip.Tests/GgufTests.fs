@@ -274,7 +274,7 @@ let properties =
                 (gguf 3u (model "llama") (placed [ "blk.0.attn_q.weight", [ 64UL; 64UL ], 3u, bytes ]))
                 (fun path ->
                     let file = Gguf.openFile path |> ok
-                    let before = torch.Tensor.TotalCount
+                    let before = Support.liveTensors ()
 
                     for _ in 1..20 do
                         use _scope = torch.NewDisposeScope()

@@ -409,7 +409,7 @@ let tests =
 
                 step false 0
                 step true 0
-                let before = torch.Tensor.TotalCount
+                let before = Support.liveTensors ()
 
                 for first in 1..20 do
                     step (first % 2 = 0) first

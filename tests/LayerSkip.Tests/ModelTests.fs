@@ -360,7 +360,7 @@ let generation =
                             |> ignore
 
                 once 0L
-                let before = torch.Tensor.TotalCount
+                let before = Support.liveTensors ()
 
                 for seed in 1L .. 50L do
                     once seed

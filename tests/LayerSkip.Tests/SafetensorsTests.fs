@@ -75,7 +75,7 @@ let properties =
 
             withBytes (file small 10) (fun path ->
                 use opened = Safetensors.openFile path |> ok
-                let before = torch.Tensor.TotalCount
+                let before = Support.liveTensors ()
 
                 for _ in 1..20 do
                     use _scope = torch.NewDisposeScope()

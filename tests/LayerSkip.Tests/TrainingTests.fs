@@ -400,9 +400,7 @@ let private steps =
                     Training.acceptance trainee.Weights 1 2 5 [| [| 1; 2 |] |] |> ignore
 
                 step ()
-                GC.Collect()
-                GC.WaitForPendingFinalizers()
-                let before = torch.Tensor.TotalCount
+                let before = Support.liveTensors ()
 
                 for _ in 1..8 do
                     step ()
