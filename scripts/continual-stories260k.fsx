@@ -101,7 +101,7 @@ let table (title: string) (weights: Weights) =
 table "before" model.Weights
 
 let recipe = {
-    (List.find (fst >> (=) (option "--recipe" "self-distillation")) Recipe.presets |> snd) layers with
+    (Recipe.tryPreset (option "--recipe" "self-distillation") layers |> orStop) with
         Exits = ExitRule.tryParse (option "--exits" "emphasis:3=0.25,4=0.6:1") |> orStop
         Targets = {
             Labels = option "--exit-labels" "0.5" |> float

@@ -109,7 +109,7 @@ let recipe =
         Exits = ExitRule.Emphasis([ 2, 0.5; 1, 0.2; 3, 0.2; 4, 0.2 ], 2)
         Targets = { Labels = 0.0; LastLayer = 1.0 }
       }
-    | "paper" -> (List.find (fst >> (=) "scratch") Recipe.presets |> snd) config.Layers
+    | "paper" -> Recipe.tryPreset "scratch" config.Layers |> orStop
     | other ->
         eprintfn "train-default: --recipe is %s, it must be default or paper" other
         exit 2

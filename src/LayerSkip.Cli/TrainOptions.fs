@@ -147,11 +147,7 @@ module internal TrainOptions =
             given.Recipe
             |> Option.defaultValue (if isFromScratch given then "scratch" else "continual")
 
-        match List.tryFind (fst >> (=) name) Recipe.presets with
-        | Some(_, make) -> make layers
-        | None ->
-            let known = Recipe.presets |> List.map fst |> String.concat ", "
-            Inputs.usage $"--recipe is \"{name}\", it must be one of {known}"
+        Recipe.tryPreset name layers |> Check.getOrRaise
 
     /// The exit layer and draft length that the model will recommend.
     let recommended (given: GivenTraining) (model: (int * int) option) : (int * int) option =

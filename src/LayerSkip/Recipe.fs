@@ -134,6 +134,14 @@ module Recipe =
         })
     ]
 
+    /// The preset of that name, for a model of `layers` layers.
+    let tryPreset (name: string) (layers: int) : Result<Recipe, LayerSkipError list> =
+        match List.tryFind (fst >> (=) name) presets with
+        | Some(_, make) -> Ok(make layers)
+        | None ->
+            let known = presets |> List.map fst |> String.concat ", "
+            Error [ LayerSkipError.OutOfRange("recipe", name, $"one of {known}") ]
+
     let private shape (shape: DropoutShape) count : Schedule =
         match shape with
         | DropoutShape.Constant -> Schedule.constant 1.0

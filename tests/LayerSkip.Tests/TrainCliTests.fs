@@ -72,7 +72,7 @@ let private badInput =
                 "--exits=emphasis:4=1", "--exit-layer is 4"
                 "--exits=emphasis:1=1,1=2", "given twice for 1"
                 "--exit-labels=0 --exit-last-layer=0", "not both 0"
-                "--recipe=best", "--recipe is \"best\""
+                "--recipe=best", "recipe is best"
                 "--exit-layer=4", "--exit-layer is 4"
                 "--draft-length=0 --exit-layer=1", "--draft-length is 0"
                 "--draft-length=3", "--draft-length needs --exit-layer"

@@ -160,7 +160,7 @@ let private recipes =
             |> List.forall (fun (_, make) -> Result.isOk (Recipe.tryBuild layers steps 0L (make layers)))
 
         testCase "the paper's, in a model of 32 layers" (fun () ->
-            let recipe name = (List.find (fst >> (=) name) Recipe.presets |> snd) 32
+            let recipe name = Recipe.tryPreset name 32 |> ok
             Expect.equal (recipe "continual").Exits (ExitRule.Rotational(8, 0.2)) "table 9, Llama2 7B"
             Expect.equal (recipe "scratch").Exits (ExitRule.Rotational(31, 0.2)) "from scratch"
             Expect.equal (recipe "scratch").Time DropoutShape.Exponential "S(t)"
