@@ -67,12 +67,12 @@ type internal TrainArgument =
             | Output _ ->
                 "the folder of the run: checkpoints, log.jsonl, tensorboard, and at the end the model."
             | Resume _ ->
-                "goes on with the run in this folder, from its latest checkpoint and with its own options."
+                "goes on with the run in this folder, from its latest checkpoint and with its own options. For more steps or other options, start a new run from --model RUN/checkpoint-N."
             | Validation _ -> "what to validate on; may be given several times."
             | ValidShare _ ->
                 "without --validation: the share of the texts that are kept for it, below 1 (default 0.05)."
             | Layout _ ->
-                "packed: windows over all texts. each: every text or pair alone (default: each where a .jsonl file is given, else packed)."
+                "packed: windows over all texts. each: every text or pair alone, cut to --sequence-length (default: each where a .jsonl file is given, else packed)."
             | NoBos -> "puts no beginning-of-text token before a text."
             | NoEos -> "puts no end-of-text token after a text."
             | Shape _ ->
@@ -83,7 +83,7 @@ type internal TrainArgument =
             | Recipe _ ->
                 "plain, continual, scratch, code, fine-tune (the paper's), emphasis or self-distillation; the options below change single parts (default: continual, from scratch scratch)."
             | Exits _ ->
-                "which exits learn: last, all:SCALE, rotational:EVERY:SCALE, gradual:SCALE, or emphasis:E=WEIGHT,E=WEIGHT:GROUPS."
+                "which exits learn beside the last layer: last (none); the paper's weights, times SCALE (default 0.2), for all:SCALE, for every EVERY-th exit, one further each step, rotational:EVERY:SCALE, or from the last down, gradual:SCALE (default 1); or exits and weights of your own (default 1), dealt out to GROUPS (default 1) that take turns, emphasis:E=WEIGHT,E=WEIGHT:GROUPS. The paper's weights give exit 1 nothing."
             | ExitLabels _ -> "how much early exits learn from the labels, 0 or more."
             | ExitLastLayer _ ->
                 "how much they learn from the last layer (self-distillation by KL divergence), 0 or more."
@@ -96,7 +96,8 @@ type internal TrainArgument =
             | SequenceLength _ ->
                 "token ids of a sample (default 256, or the model's context if that is less)."
             | LearningRate _ -> "the highest learning rate (default: from scratch 1e-3, else 3e-4)."
-            | Warmup _ -> "steps until the highest rate (default 50)."
+            | Warmup _ ->
+                "steps until the highest rate (default 50, or a quarter of the steps if that is less)."
             | RateFloor _ ->
                 "the share of the highest rate that the cosine ends at, 0 to 1; 1 is a constant rate (default 0.1)."
             | WeightDecay _ -> "AdamW's, of matrices (default 0.1)."

@@ -52,18 +52,36 @@ module internal TrainCommand =
         use _cooperating =
             terminal.OnInterrupt(fun code ->
                 Volatile.Write(&signal.Value, code)
+
+                if ranks.Count = 1 then
+                    Terminal.remark
+                        terminal
+                        "stopping after this step; once more (Ctrl-C) ends at once and saves nothing"
+
                 onSignal ranks (fun () -> Volatile.Read &isOver.Value) sayUnfinished code)
 
         let watch, shown = Stopwatch.StartNew(), ref 0L
 
+        let unwritable (faults: LayerSkipError list) =
+            let latest =
+                match saved.Value with
+                | Some folder -> $"; make room, and {TrainProgress.goOn session}, from {folder}"
+                | None -> ""
+
+            LayerSkipError.summary faults + latest
+
         let progress =
-            TrainingSession.run (fun () -> Volatile.Read &signal.Value <> 0) session
-            |> Seq.fold
-                (fun progress event ->
-                    let progress = TrainProgress.show terminal session watch shown progress event
-                    saved.Value <- progress.Saved |> Option.orElse saved.Value
-                    progress)
-                TrainProgress.none
+            try
+                TrainingSession.run (fun () -> Volatile.Read &signal.Value <> 0) session
+                |> Seq.fold
+                    (fun progress event ->
+                        let progress = TrainProgress.show terminal session watch shown progress event
+                        saved.Value <- progress.Saved |> Option.orElse saved.Value
+                        progress)
+                    TrainProgress.none
+            with :? LayerSkipException as e ->
+                terminal.Status.Clear()
+                raise (FailureException(unwritable e.Errors))
 
         terminal.Status.Clear()
         let seconds = watch.Elapsed.TotalSeconds
@@ -104,15 +122,40 @@ module internal TrainCommand =
 
             let before =
                 match saved.Value with
-                | Some folder -> $"; the latest checkpoint is {folder}"
+                | Some folder -> $"; a new run may start from the latest checkpoint, --model {folder}"
                 | None -> ""
 
             raise (
                 FailureException
                     $"step {fault.Step}, samples {first} to {last}: {fault.What}; lower --learning-rate, or look at the data{before}"
             )
-        | Some(TrainingEnd.Unwritable faults) -> raise (FailureException(LayerSkipError.summary faults))
+        | Some(TrainingEnd.Unwritable faults) -> raise (FailureException(unwritable faults))
         | None -> raise (FailureException "the run ended without saying why")
+
+    /// What somebody may not have meant.
+    let private remarks (terminal: Terminal) (given: GivenTraining) (session: TrainingSession) =
+        let options = session.Plan.Options
+
+        match Dataset.coverage session.Data with
+        | Some coverage when coverage.Cut > 0 ->
+            let lost = 1.0 - float coverage.Learned / float coverage.Wanted
+
+            Terminal.remark
+                terminal
+                $"{Output.number coverage.Cut} of {Output.number coverage.Texts} texts are longer than --sequence-length {options.SequenceLength} and cut: {Output.percent lost} of what could be learned is left out (--layout packed reads all of it)"
+        | _ -> ()
+
+        let learns exit =
+            seq { 0 .. max 1 (options.Steps / 1000) .. options.Steps - 1 }
+            |> Seq.append (seq { 0 .. min 63 (options.Steps - 1) })
+            |> Seq.exists (fun step -> (session.Plan.Parts.Shares step)[exit - 1] > 0.0)
+
+        match given.ExitLayer with
+        | Some exit when not (learns exit) ->
+            Terminal.remark
+                terminal
+                $"exit {exit}, which the model will recommend, learns nothing by this recipe; see --exits"
+        | _ -> ()
 
     let private outputOf (given: GivenTraining) =
         match given.Output with
@@ -132,6 +175,9 @@ module internal TrainCommand =
                 Dtype.F64
             else
                 Dtype.F32
+
+        if TrainOptions.isFromScratch given && common.Model.IsSome then
+            Inputs.usage "--model and --shape or --config exclude each other; leave one out"
 
         let model =
             if TrainOptions.isFromScratch given then
@@ -172,6 +218,8 @@ module internal TrainCommand =
                 | None -> start common given ranks
 
             if ranks.Rank = 0 then
+                remarks terminal given session
+
                 Terminal.remark
                     terminal
                     $"""{Output.number (Weights.parameters session.Model.Config)} parameters, {Output.number session.Data.Tokens.Count} tokens of text, {Inputs.deviceName common.Device}, {Terminal.count (CpuKernels.threads ()) "thread"}"""

@@ -159,6 +159,9 @@ module internal TrainOptions =
 
     /// The run's options for a model of this configuration.
     let resolve (common: Common) (given: GivenTraining) (config: LlamaConfig) recommended : TrainingOptions =
+        given.ExitLayer
+        |> Option.iter (fun exit -> ExitLayer.TryCreate(config.Layers, exit) |> Check.getOrRaise |> ignore)
+
         let standard = TrainingOptions.standard (preset given config.Layers)
 
         let precision =
@@ -187,7 +190,15 @@ module internal TrainOptions =
                 ProbeDraft = recommended |> Option.map snd |> Option.defaultValue 4
         }
 
-        let options = given.Changes |> List.fold (fun options change -> change options) options
+        let changed (options: TrainingOptions) =
+            given.Changes |> List.fold (fun options change -> change options) options
+        // A short run reaches its highest rate too.
+        let warmup = min options.Rate.Warmup (max 0 ((changed options).Steps / 4))
+        let options = changed { options with Rate = { options.Rate with Warmup = warmup } }
+
+        if exits.IsEmpty && (given.ProbeEvery |> Option.exists (fun every -> every > 0)) then
+            Inputs.usage "--probe-every needs exits that draft; give --probe-exits or --exit-layer"
+
         let probing = if exits.IsEmpty then 0 else options.ValidateEvery
         { options with ProbeEvery = defaultArg given.ProbeEvery probing }
 
@@ -210,7 +221,17 @@ module internal TrainOptions =
             |> Option.map (fun folder ->
                 match Tokenizer.tryLoad folder |> Check.getOrRaise with
                 | Some tokenizer -> tokenizer
-                | None -> raise (LayerSkipException [ LayerSkipError.NoTokenizer folder ]))
+                | None when Directory.Exists folder ->
+                    let fault =
+                        "has no tokenizer.json or tokenizer.model; `layerskip tokenizer train` makes one"
+
+                    raise (LayerSkipException [ LayerSkipError.BadFile(folder, fault) ])
+                | None ->
+                    let hint = "name the folder of a tokenizer; `layerskip tokenizer train` makes one"
+                    raise (LayerSkipException [ LayerSkipError.NotFound(folder, hint) ]))
+
+        if tokenizer.IsNone && not (given.Data @ given.Validation |> List.forall TokenFile.isTokens) then
+            Inputs.usage "a model from scratch reads text by --tokenizer; give one, or files of token ids"
 
         let size = tokenizer |> Option.map Tokenizer.vocabularySize
 
@@ -228,7 +249,7 @@ module internal TrainOptions =
         match size with
         | Some size when size > config.Vocabulary ->
             Inputs.usage
-                $"the tokenizer has {size} tokens and the model a vocabulary of {config.Vocabulary}; give it as many"
+                $"the tokenizer has {size} tokens and the model a vocabulary of {config.Vocabulary}; give the model {size}, or leave its vocabulary out of --shape"
         | _ -> ()
 
         Backend.tryDevice common.Device |> Check.getOrRaise |> ignore

@@ -21,6 +21,16 @@ type Dataset = {
     Seed: int64 option
 }
 
+/// What samples of one length leave of texts that stand alone.
+type Coverage = {
+    Texts: int
+    /// Texts longer than a sample.
+    Cut: int
+    /// Ids that the file wants learned, and those that are.
+    Wanted: int64
+    Learned: int64
+}
+
 [<RequireQualifiedAccess>]
 module Dataset =
     /// Apart from every other use of the same seed.
@@ -112,6 +122,48 @@ module Dataset =
                 let struct (order, offset) = orderOf (int (number / perEpoch))
                 window dataset offset order[int (number % perEpoch)])
             |> batchOf
+
+    /// What is learned where each text stands alone: all but what lies beyond a sample's length. None where they are packed.
+    let coverage (dataset: Dataset) : Coverage option =
+        let tokens, starts, piece = dataset.Tokens, dataset.Tokens.Starts, 1L <<< 16
+
+        let learned first last =
+            let mutable count = 0L
+
+            for at in first..piece .. last - 1L do
+                for entry in tokens.Read(at, int (min piece (last - at))) do
+                    let struct (_, isLearned) = TokenFile.decode entry
+                    count <- count + (if isLearned then 1L else 0L)
+
+            count
+
+        let add (sum: Coverage) (number: int) =
+            let start = starts[number]
+            let last =
+                if number + 1 < starts.Length then
+                    starts[number + 1]
+                else
+                    tokens.Count
+            let cut = min last (start + int64 dataset.Rows)
+            // The first id has nothing before it that could predict it.
+            let inside = learned (start + 1L) cut
+
+            {
+                Texts = sum.Texts + 1
+                Cut = sum.Cut + (if cut < last then 1 else 0)
+                Wanted = sum.Wanted + inside + learned cut last
+                Learned = sum.Learned + inside
+            }
+
+        match dataset.Layout with
+        | Layout.Packed -> None
+        | Layout.Each ->
+            Some(
+                Seq.fold
+                    add
+                    { Texts = 0; Cut = 0; Wanted = 0L; Learned = 0L }
+                    (seq { 0 .. starts.Length - 1 })
+            )
 
     /// A file of ids as samples; an error where it has not one.
     let create

@@ -37,6 +37,19 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
             fallback
         | None -> fallback
 
+    /// A whole number that a float could not hold.
+    member this.Long(name: string, fallback: int64) : int64 =
+        match this.TryField name with
+        | Some value ->
+            let isNumber = value.ValueKind = JsonValueKind.Number
+
+            if isNumber && fst (value.TryGetInt64()) then
+                value.GetInt64()
+            else
+                fault $"\"{name}\" must be a whole number of 64 bits"
+                fallback
+        | None -> fallback
+
     member this.TryInt(name: string) : int option =
         match this.TryField name with
         | Some value ->

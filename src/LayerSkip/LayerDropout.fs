@@ -17,7 +17,7 @@ type BatchPlace = { Step: int; First: int }
 
 [<RequireQualifiedAccess>]
 module LayerDropout =
-    /// p(t, l) = `peak` D(l) S(t).
+    /// p(t, l) = `peak` D(l) S(t), at most 1.
     let tryCreate
         (seed: int64)
         (peak: float)
@@ -27,7 +27,7 @@ module LayerDropout =
         let inside = peak >= 0.0 && peak <= 1.0
 
         Check.all (Check.that inside (LayerSkipError.OutOfRange("dropout", string peak, "0 to 1"))) {
-            Rate = fun step layer -> peak * depth layer * time step
+            Rate = fun step layer -> min 1.0 (peak * depth layer * time step)
             Seed = seed
         }
 

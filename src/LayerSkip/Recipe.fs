@@ -10,11 +10,12 @@ type ExitRule =
     | LastOnly
     /// The paper's e(l), every layer at every step.
     | All of eScale: float
-    /// The paper's e(l), every `every`-th layer, one further each step (C_rot,R).
+    /// The paper's e(l), every `every`-th layer, one further each step (C_rot,R). e(l) gives the first layer no weight.
     | Rotational of every: int * eScale: float
     /// The paper's e(l), from the last layer down, all of them after half of the steps (C_grad).
     | Gradual of eScale: float
-    /// Beyond the paper: chosen exits, each with its own weight beside the last layer's 1, in groups that take turns.
+    /// Beyond the paper: chosen exits (1 is what the first layer makes), each with its own weight beside the last layer's
+    /// 1. Dealt out in turn to so many groups, which take turns: with 2 groups the first, third, ... exit learn at even steps.
     | Emphasis of exits: (int * float) list * groups: int
 
 /// How layer dropout grows with depth or with time.
@@ -159,6 +160,13 @@ module Recipe =
 
     let private scaleFaults (rule: ExitRule) =
         match rule with
+        | ExitRule.Rotational(every, _) when every < 1 -> [
+            LayerSkipError.OutOfRange(
+                "exits",
+                $"rotational:{every}",
+                "rotational:EVERY:SCALE with EVERY 1 or more"
+            )
+          ]
         | ExitRule.All scale
         | ExitRule.Rotational(_, scale)
         | ExitRule.Gradual scale when not (scale >= 0.0 && scale <= 1.0) -> [
@@ -189,9 +197,12 @@ module Recipe =
         let dropout =
             LayerDropout.tryCreate seed recipe.Dropout (shape recipe.Depth layers) (shape recipe.Time steps)
 
-        let faults = scaleFaults recipe.Exits @ targetFaults recipe.Targets
+        let shares =
+            match scaleFaults recipe.Exits with
+            | [] -> shares layers steps recipe.Exits
+            | faults -> Error faults
 
-        Check.both (Check.both (shares layers steps recipe.Exits) dropout) (Check.all faults ())
+        Check.both (Check.both shares dropout) (Check.all (targetFaults recipe.Targets) ())
         |> Result.map (fun ((shares, dropout), ()) -> {
             Shares = shares
             Dropout = if recipe.Dropout > 0.0 then Some dropout else None

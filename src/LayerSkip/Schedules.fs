@@ -163,6 +163,13 @@ module ExitShares =
                 let total = Array.sum weights
                 weights |> Array.map (fun weight -> weight / total))
 
+    /// The exits before the last layer, in words.
+    let internal allowed (layers: int) : string =
+        if layers < 2 then
+            "left out: a model of one layer has no earlier exit"
+        else
+            $"1 to {layers - 1}: the model has {layers} layers"
+
     /// Beyond the paper: a chosen set of exits, each with its own weight beside the last layer's 1, in `groups` that
     /// take turns. An exit of E is what the first E layers make.
     let emphasis
@@ -171,7 +178,33 @@ module ExitShares =
         (exits: (int * float) list)
         : Result<ExitShares, LayerSkipError list> =
         let outside =
-            exits |> List.collect (fun (exit, _) -> ExitLayer.TryCreate(layers, exit) |> Check.faults)
+            exits
+            |> List.collect (fun (exit, _) ->
+                Check.that
+                    (exit >= 1 && exit < layers)
+                    (LayerSkipError.OutOfRange(
+                        "exit emphasis",
+                        $"for exit {exit}",
+                        $"for exits {allowed layers}"
+                    )))
+
+        let grouped =
+            Check.that
+                (groups >= 1 && groups <= max 1 exits.Length)
+                (LayerSkipError.OutOfRange(
+                    "exit emphasis",
+                    $"in {groups} groups",
+                    $"in 1 to {max 1 exits.Length} groups, as there are exits"
+                ))
+
+        let weighed =
+            Check.that
+                (exits |> List.exists (fun (_, weight) -> weight > 0.0))
+                (LayerSkipError.OutOfRange(
+                    "exit emphasis",
+                    "without any weight",
+                    "above 0 for one exit; `last` is plain training"
+                ))
 
         let twice =
             exits
@@ -184,7 +217,7 @@ module ExitShares =
                     "given once for an exit"
                 ))
 
-        match outside @ twice with
+        match outside @ grouped @ weighed @ twice with
         | [] ->
             let weights =
                 Array.init layers (fun layer ->

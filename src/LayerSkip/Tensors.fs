@@ -190,5 +190,5 @@ module Tensors =
     let isFinite (tensor: Tensor) : bool =
         use _scope = torch.NewDisposeScope()
         // One pass; only a sum that is not finite (an overflow, or a real fault) costs the second.
-        let sum = tensor.sum(torch.ScalarType.Float32).data<float32>().[0L]
-        Single.IsFinite sum || tensor.isfinite().all().data<bool>().[0L]
+        let sum = tensor.sum(torch.ScalarType.Float32).cpu().data<float32>().[0L]
+        Single.IsFinite sum || tensor.isfinite().all().cpu().data<bool>().[0L]

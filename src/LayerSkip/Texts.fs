@@ -29,13 +29,21 @@ module Texts =
 
     let private openText (path: string) = new StreamReader(path, UTF8Encoding(false, true), false, 1 <<< 16)
 
+    /// Reads a piece of a file that must be UTF-8.
+    let private decoded (path: string) (read: unit -> 'T) : 'T =
+        try
+            read ()
+        with :? DecoderFallbackException ->
+            raiseBad path "is not UTF-8 text; convert it first"
+
     /// The texts between separators, without the white space around them.
     let private plain (path: string) : seq<Lesson> =
         seq {
             use reader = openText path
             let buffer = Array.zeroCreate<char>(1 <<< 16)
             let waiting = StringBuilder()
-            let mutable count = reader.Read(buffer, 0, buffer.Length)
+            let read () = decoded path (fun () -> reader.Read(buffer, 0, buffer.Length))
+            let mutable count = read ()
 
             while count > 0 do
                 waiting.Append(buffer, 0, count) |> ignore
@@ -50,7 +58,7 @@ module Texts =
                     yield! parts[.. parts.Length - 2] |> Seq.map Lesson.Text
                     waiting.Clear().Append(parts[parts.Length - 1]) |> ignore
 
-                count <- reader.Read(buffer, 0, buffer.Length)
+                count <- read ()
 
             Lesson.Text(waiting.ToString())
         }
@@ -78,7 +86,8 @@ module Texts =
         seq {
             use reader = openText path
             let mutable number = 1
-            let mutable line = reader.ReadLine()
+            let read () = decoded path reader.ReadLine
+            let mutable line = read ()
 
             while not (isNull line) do
                 if not (String.IsNullOrWhiteSpace line) then
@@ -96,7 +105,7 @@ module Texts =
                     ofObject path number document.RootElement
 
                 number <- number + 1
-                line <- reader.ReadLine()
+                line <- read ()
         }
 
     let isJsonLines (path: string) : bool =

@@ -57,6 +57,10 @@ module Training =
         let weights = Weights.withoutKernels weights
         { Weights = weights; Optimiser = AdamW.start (Weights.distinctTensors weights); Step = 0 }
 
+    /// Whether no weight is NaN or infinite.
+    let internal isFinite (weights: Weights) : bool =
+        Scope.run (fun () -> weights |> Weights.distinctTensors |> Array.forall Tensors.isFinite)
+
     /// The dtype in which the weights of a run are kept.
     let masterDtype (options: TrainingOptions) : Dtype =
         if options.Precision = Dtype.F64 then

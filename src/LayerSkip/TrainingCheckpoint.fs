@@ -85,6 +85,10 @@ module TrainingCheckpoint =
         let target = Path.Combine(output, $"{prefix}{state.Step}")
         let unfinished = FileWriter.beside target
 
+        let discard () =
+            if Directory.Exists unfinished then
+                Directory.Delete(unfinished, true)
+
         try
             use _scope = TorchSharp.torch.NewDisposeScope()
             Directory.CreateDirectory unfinished |> ignore
@@ -105,7 +109,11 @@ module TrainingCheckpoint =
                 Directory.Move(unfinished, target)
                 removeOld output state.Options.Keep
                 target)
+            |> Result.mapError (fun faults ->
+                discard ()
+                faults)
         with e when (MappedFile.fault e).IsSome ->
+            discard ()
             Error [ FileWriter.fault target e ]
 
     /// Writes the finished model into the run's folder, file after file.
@@ -192,6 +200,27 @@ module TrainingCheckpoint =
 
                 Error [ LayerSkipError.InWeights(path, faults) ]
 
+    /// What somebody may have changed by hand.
+    let private checkState (folder: string) (state: TrainingState) (model: Checkpoint) =
+        let path = Path.Combine(folder, stateFile)
+
+        let step =
+            Check.that
+                (state.Step >= 0 && state.Step <= state.Options.Steps)
+                (LayerSkipError.OutOfRange(
+                    "step",
+                    string state.Step,
+                    $"0 to {state.Options.Steps}, the steps"
+                ))
+
+        match TrainingOptions.faults model.Config state.Options @ step with
+        | [] -> Ok()
+        | faults ->
+            (model :> IDisposable).Dispose()
+            Error [
+                for fault in faults -> LayerSkipError.BadFile(path, LayerSkipError.message fault)
+            ]
+
     /// Loads a checkpoint to go on from.
     let load
         (folder: string)
@@ -201,6 +230,7 @@ module TrainingCheckpoint =
         | Error faults -> Error faults
         | Ok(struct (state, updates)) ->
             Checkpoint.load folder (Some(Training.masterDtype state.Options)) device
+            |> Result.bind (fun model -> checkState folder state model |> Result.map (fun () -> model))
             |> Result.bind (fun model ->
                 let weights = Weights.withoutKernels model.Weights
 

@@ -97,13 +97,18 @@ module TrainingOptions =
             atLeast 1 "steps" options.Steps
             atLeast 1 "batch-size" options.BatchSize
             atLeast 1 "accumulate" options.Accumulate
-            Check.that
-                (options.SequenceLength >= 2 && options.SequenceLength <= config.Context)
-                (LayerSkipError.OutOfRange(
-                    "sequence-length",
-                    string options.SequenceLength,
-                    $"2 to {config.Context}, the model's context"
-                ))
+            (if config.Context < 2 then
+                 [
+                     LayerSkipError.OutOfRange("the model's context", string config.Context, "2 or more")
+                 ]
+             else
+                 Check.that
+                     (options.SequenceLength >= 2 && options.SequenceLength <= config.Context)
+                     (LayerSkipError.OutOfRange(
+                         "sequence-length",
+                         string options.SequenceLength,
+                         $"2 to {config.Context}, the model's context"
+                     )))
             real (options.Rate.Peak > 0.0) "learning-rate" options.Rate.Peak "above 0"
             atLeast 0 "warmup" options.Rate.Warmup
             real
@@ -126,7 +131,10 @@ module TrainingOptions =
                 (options.Precision <> Dtype.F16)
                 (LayerSkipError.Unsupported("training in f16", "f32 and bf16 are"))
             options.ProbeExits
-            |> List.collect (fun exit -> ExitLayer.TryCreate(config.Layers, exit) |> Check.faults)
+            |> List.collect (fun exit ->
+                Check.that
+                    (exit >= 1 && exit < config.Layers)
+                    (LayerSkipError.OutOfRange("probe-exits", string exit, ExitShares.allowed config.Layers)))
             Recipe.tryBuild config.Layers options.Steps options.Seed options.Recipe |> Check.faults
         ]
 
@@ -221,7 +229,7 @@ module TrainingOptions =
             ClipNorm = json.Float("clip_norm", -1.0)
             Recompute = json.Bool("recompute", false)
             Precision = oneOf "precision" [ "f32", Dtype.F32; "bf16", Dtype.BF16; "f64", Dtype.F64 ]
-            Seed = json.Float("seed", 0.0) |> int64
+            Seed = json.Long("seed", 0L)
             ValidateEvery = json.Int("validate_every", 0)
             ValidationBatches = json.Int("validation_batches", 0)
             ProbeEvery = json.Int("probe_every", 0)

@@ -86,8 +86,18 @@ module TrainingRun =
 
         let ended step reason = TrainingEvent.Ended(step, reason)
 
+        let samplesOf step =
+            let count = int64 (options.BatchSize * options.Accumulate * ranks.Count)
+            int64 (step - 1) * count, int64 step * count - 1L
+
+        let failed step what =
+            ended step (TrainingEnd.Failed { Step = step; Samples = samplesOf step; What = what })
+
         let save (trainee: Trainee) (after: TrainingEvent list) : TrainingEvent list =
-            if isFirst then
+            if isFirst && not (Training.isFinite trainee.Weights) then
+                // The loss would say so a step later, and the checkpoint could not be gone on from.
+                [ failed trainee.Step "the weights hold NaN or infinity" ]
+            elif isFirst then
                 match watch.Save trainee with
                 | Ok folder -> TrainingEvent.Saved(trainee.Step, folder) :: after
                 | Error faults -> [ ended trainee.Step (TrainingEnd.Unwritable faults) ]
@@ -105,21 +115,7 @@ module TrainingRun =
                         TrainingEvent.Stepped report
 
                         match follow mean (made + 1) (perToken report) with
-                        | None ->
-                            let first =
-                                int64 trainee.Step
-                                * int64 (options.BatchSize * options.Accumulate * ranks.Count)
-
-                            ended
-                                next.Step
-                                (TrainingEnd.Failed {
-                                    Step = next.Step
-                                    Samples =
-                                        first,
-                                        first + int64 (options.BatchSize * options.Accumulate * ranks.Count)
-                                        - 1L
-                                    What = $"the loss jumped to {perToken report}, from about {mean}"
-                                })
+                        | None -> failed next.Step $"the loss jumped to {perToken report}, from about {mean}"
                         | Some mean ->
                             yield! looks next
                             let stops = isStopped ()

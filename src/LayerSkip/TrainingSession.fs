@@ -46,7 +46,8 @@ module TrainingSession =
     let private tokenizerFolder (output: string) = Path.Combine(output, "tokenizer")
 
     /// Prompts of a probe: the first ids of some validation texts; the new tokens of each.
-    let private prompts, promptLength, promptTokens = 8, 8, 64
+    let private prompts, promptTokens = 8, 64
+    let private promptLength (config: LlamaConfig) = config.Context / 2 |> min 8 |> max 1
 
     /// A file's texts as entries; those of a file of ids in pieces, where it does not part them.
     let private entriesOf (vocabulary: int) (encode: Lesson -> int[]) (path: string) : seq<int[]> =
@@ -102,7 +103,7 @@ module TrainingSession =
                     let empty =
                         LayerSkipError.BadFile(
                             String.concat ", " sources,
-                            "leaves one part without a text; give more texts, files for --validation, or --valid-share 0"
+                            $"has too few texts to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more texts, files for --validation, or --valid-share 0"
                         )
 
                     Check.all (Check.that (count > 0L) empty) ())
@@ -169,11 +170,27 @@ module TrainingSession =
             LayerSkipError.OutOfRange("valid-share", string data.ValidationShare, "0 or more, and below 1")
     ]
 
+    let private holdsModel (folder: string) =
+        Directory.Exists folder
+        && [
+            "config.json"
+            "tokenizer.json"
+            "tokenizer.model"
+            "*.safetensors"
+            "*.gguf"
+           ]
+           |> List.exists (fun pattern -> Directory.GetFiles(folder, pattern).Length > 0)
+
     let private outputFaults (output: string) = [
         if File.Exists output then
             LayerSkipError.BadFile(output, "is a file; name a folder for the run")
         elif not (TrainingCheckpoint.all output).IsEmpty then
             LayerSkipError.BadFile(output, "holds a run already; go on with --resume, or name another folder")
+        elif holdsModel output then
+            LayerSkipError.BadFile(
+                output,
+                "holds a model or a tokenizer already, which the run would write over; name another folder"
+            )
     ]
 
     /// What is wrong with a run before any work is done.
@@ -188,8 +205,17 @@ module TrainingSession =
         @ outputFaults output
         @ List.collect Texts.check (data.Train @ data.Validation)
 
-    /// Starts a run in a new folder. The model's weights are float32 (float64 where the run computes in it), and the run's
-    /// from now on. Only the first rank writes; the others wait for it.
+    /// Data of which a run could learn nothing: prompts that fill their samples.
+    let private silentFaults (session: TrainingSession) =
+        Check.that
+            (Dataset.coverage session.Data |> Option.forall (fun coverage -> coverage.Learned > 0L))
+            (LayerSkipError.BadFile(
+                session.Data.Tokens.Path,
+                $"has nothing to learn within {session.Plan.Options.SequenceLength} ids of a text: prompts take all of it; give a longer --sequence-length"
+            ))
+
+    /// Starts a run in a new folder. The model's weights are float32 (float64 where the run computes in it); they are the
+    /// run's from now on, change in place, and go when it is disposed. Only the first rank writes; the others wait for it.
     let start
         (output: string)
         (options: TrainingOptions)
@@ -219,6 +245,12 @@ module TrainingSession =
                 |> Result.bind (fun () ->
                     let model = { model with Path = tokenizerFolder output }
                     assemble output options ranks model (Training.start model.Weights))
+                |> Result.bind (fun session ->
+                    match silentFaults session with
+                    | [] -> Ok session
+                    | faults ->
+                        (session :> IDisposable).Dispose()
+                        Error faults)
         | faults -> Error faults
 
     /// Goes on from a run's latest checkpoint.
@@ -228,16 +260,36 @@ module TrainingSession =
         (device: Device)
         : Result<TrainingSession, LayerSkipError list> =
         match TrainingCheckpoint.all output with
-        | [] ->
+        | [] when TrainingCheckpoint.all(Path.GetDirectoryName(Path.GetFullPath output) |> string).IsEmpty ->
             Error [
                 LayerSkipError.NotFound(
                     Path.Combine(output, "checkpoint-*"),
                     "name the folder of a run that saved a checkpoint"
                 )
             ]
-        | (_, folder) :: _ ->
+        | [] ->
+            Error [
+                LayerSkipError.BadFile(
+                    output,
+                    "is one checkpoint; name the run's folder, in which it lies: the latest there is taken"
+                )
+            ]
+        | (_, folder) :: earlier ->
             TrainingCheckpoint.load folder device
+            |> Result.mapError (fun faults ->
+                match earlier with
+                | [] -> faults
+                | (_, next) :: _ -> [
+                    LayerSkipError.BadFile(
+                        folder,
+                        $"cannot be gone on from ({LayerSkipError.summary faults}); remove it, and --resume takes {Path.GetFileName next}"
+                    )
+                  ])
             |> Result.bind (fun (struct (state, model, trainee)) ->
+                // Somebody may have removed the run's own copy.
+                if ranks.Rank = 0 && not (Directory.Exists(tokenizerFolder output)) then
+                    HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
+
                 if state.Ranks <> ranks.Count then
                     Error [
                         LayerSkipError.OutOfRange(
@@ -249,22 +301,27 @@ module TrainingSession =
                 else
                     assemble output state.Options ranks { model with Path = tokenizerFolder output } trainee)
 
-    let private promptsOf (validation: Dataset) : int[][] =
+    let private promptsOf (length: int) (validation: Dataset) : int[][] =
         let starts = validation.Tokens.Starts
 
         [|
             for start in Array.truncate prompts starts do
                 let ids =
-                    validation.Tokens.Read(
-                        start,
-                        int (min (int64 promptLength) (validation.Tokens.Count - start))
-                    )
+                    validation.Tokens.Read(start, int (min (int64 length) (validation.Tokens.Count - start)))
                 ids |> Array.map (fun entry -> let struct (id, _) = TokenFile.decode entry in id)
         |]
 
     /// Makes the steps that are left; the finished model is in the run's folder before the last event.
     let run (isStopped: unit -> bool) (session: TrainingSession) : seq<TrainingEvent> =
         let options, ranks = session.Plan.Options, session.Plan.Ranks
+        let promptLength = promptLength session.Model.Config
+
+        // A full disk ends the run with a line that says so; it is thrown, as nothing can be told through the log.
+        let writing (write: unit -> 'T) : 'T =
+            try
+                write ()
+            with e when (MappedFile.fault e).IsSome ->
+                raise (LayerSkipException [ FileWriter.fault session.Output e ])
 
         let state (trainee: Trainee) = { Options = options; Step = trainee.Step; Ranks = ranks.Count }
 
@@ -284,7 +341,7 @@ module TrainingSession =
 
         let watch = {
             Validation = validation
-            Prompts = session.Validation |> Option.map promptsOf |> Option.defaultValue [||]
+            Prompts = session.Validation |> Option.map (promptsOf promptLength) |> Option.defaultValue [||]
             NewTokens = min promptTokens (session.Model.Config.Context - promptLength)
             Save = fun trainee -> TrainingCheckpoint.save session.Output (state trainee) session.Model trainee
             IsStopped = isStopped
@@ -293,13 +350,13 @@ module TrainingSession =
         seq {
             use log =
                 if ranks.Rank = 0 then
-                    TrainingLog.Open(session.Output, session.Trainee.Step)
+                    writing (fun () -> TrainingLog.Open(session.Output, session.Trainee.Step))
                 else
                     null
 
             for event in TrainingRun.run session.Plan watch session.Trainee do
                 if not (isNull log) then
-                    log.Write event
+                    writing (fun () -> log.Write event)
 
                 match event with
                 | TrainingEvent.Ended(step, TrainingEnd.Finished) when ranks.Rank = 0 ->

@@ -69,14 +69,19 @@ let private badInput =
                 "--dropout=1.5", "--dropout is 1.5"
                 "--exits=sometimes", "--exits is \"sometimes\""
                 "--exits=all:2", "0 to 1"
-                "--exits=emphasis:4=1", "--exit-layer is 4"
+                "--exits=emphasis:4=1", "for exit 4"
+                "--exits=emphasis:1=0.5:2", "1 to 1 groups"
+                "--exits=emphasis:1=0,2=0", "without any weight"
+                "--exits=rotational:0", "rotational:0"
+                "--probe-every=3", "--probe-every needs exits"
+                "--shape=hidden=8,layers=2,heads=2,kv-heads=1,intermediate=8,vocab=24", "exclude each other"
                 "--exits=emphasis:1=1,1=2", "given twice for 1"
                 "--exit-labels=0 --exit-last-layer=0", "not both 0"
                 "--recipe=best", "recipe is best"
                 "--exit-layer=4", "--exit-layer is 4"
                 "--draft-length=0 --exit-layer=1", "--draft-length is 0"
                 "--draft-length=3", "--draft-length needs --exit-layer"
-                "--probe-exits=0", "--exit-layer is 0"
+                "--probe-exits=0", "--probe-exits is 0"
                 "--probe-exits=x", "--probe-exits"
                 "--save-every=0", "--save-every is 0"
                 "--keep=0", "--keep is 0"
@@ -86,7 +91,6 @@ let private badInput =
                 "--data=nowhere.txt", "nowhere.txt: not found"
                 "--dtype=f16", "training in f16 is not supported"
                 "--tokenizer=.", "--tokenizer goes with --shape"
-                "--shape=hidden=8", "--shape lacks"
             ] do
             testCase option (fun () ->
                 withData (fun folder ->
@@ -100,6 +104,76 @@ let private badInput =
                 refuses (model @ [ "--data"; "x" ]) "no --output"
                 let file = Path.Combine(folder, "data.tokens")
                 refuses (model @ [ "--data"; file; "--output"; file ]) "is a file"))
+
+        testCase "a shape that lacks sizes, a tokenizer that is not there" (fun () ->
+            withData (fun folder ->
+                let scratch = command folder |> List.filter (fun word -> not (word.EndsWith "model"))
+                refuses (scratch @ [ "--shape=hidden=8" ]) "--shape lacks"
+
+                let shape = "--shape=hidden=8,layers=2,heads=2,kv-heads=1,intermediate=8,context=96"
+                refuses (scratch @ [ shape; "--tokenizer=nowhere" ]) "nowhere: not found"
+                let text = Path.Combine(folder, "x.txt")
+                File.WriteAllText(text, "some text")
+                refuses (scratch @ [ shape + ",vocab=24"; "--data"; text ]) "by --tokenizer"))
+
+        testCase "a model is not trained over itself, nor a tokenizer over" (fun () ->
+            withData (fun folder ->
+                let model = Path.Combine(folder, "model")
+                let before = File.ReadAllBytes(Path.Combine(model, "model.safetensors"))
+
+                for output in [ model; model + "/" ] do
+                    refuses
+                        [
+                            "train"
+                            "--model"
+                            model
+                            "--data"
+                            Path.Combine(folder, "data.tokens")
+                            "--output"
+                            output
+                        ]
+                        "holds a model or a tokenizer"
+
+                Expect.equal
+                    (File.ReadAllBytes(Path.Combine(model, "model.safetensors")))
+                    before
+                    "as it was"))
+
+        testCase "bytes that are no text are the file's fault" (fun () ->
+            withFolder (fun folder ->
+                let inside name = Path.Combine(folder, name)
+                File.WriteAllText(inside "text.txt", String.replicate 50 "The cat sat on the mat. ")
+                File.WriteAllBytes(inside "bytes.txt", [| 0xB1uy; 0xFFuy; 0x41uy |])
+                File.WriteAllText(
+                    inside "pairs.jsonl",
+                    $$"""{"prompt": "{{String.replicate 99 "cat "}}", "response": "mat"}"""
+                )
+
+                cli [
+                    "tokenizer"
+                    "train"
+                    "--text"
+                    inside "text.txt"
+                    "--vocab-size=270"
+                    "--output"
+                    inside "t"
+                ]
+                |> ignore
+
+                let train data = [
+                    "train"
+                    "--shape=hidden=8,layers=2,heads=2,kv-heads=1,intermediate=8,context=32"
+                    "--tokenizer"
+                    inside "t"
+                    "--data"
+                    inside data
+                    "--output"
+                    inside data + ".run"
+                    "--valid-share=0"
+                ]
+
+                refuses (train "bytes.txt") "bytes.txt: is not UTF-8 text"
+                refuses (train "pairs.jsonl") "nothing to learn within 32 ids"))
 
         testCase "ids outside the vocabulary, text without a tokenizer, an empty file" (fun () ->
             withData (fun folder ->
@@ -142,6 +216,7 @@ let private badInput =
                     [ "train"; "--resume"; run; "--steps=9" ]
                     "--resume goes on with the run's own options"
                 refuses [ "train"; "--resume"; folder ] "checkpoint-*"
+                refuses [ "train"; "--resume"; Path.Combine(run, "checkpoint-6") ] "is one checkpoint"
                 refuses [ "train"; "--resume"; "" ] "--resume is empty"))
 
         testCase "a damaged checkpoint is named" (fun () ->
@@ -152,13 +227,97 @@ let private badInput =
                 let state = File.ReadAllText(file "training_state.json")
                 File.WriteAllText(file "training_state.json", state.Replace("\"packed\"", "\"loose\""))
                 refuses [ "train"; "--resume"; run ] "\"layout\" is \"loose\""
+
+                for found, other, words in
+                    [
+                        "\"beta1\": 0.9", "\"beta1\": 7", "beta1 is 7"
+                        "\"save_every\": 200", "\"save_every\": 0", "save-every is 0"
+                        "\"step\": 6", "\"step\": 80", "step is 80"
+                        "\"sequence_length\": 8", "\"sequence_length\": 999", "sequence-length is 999"
+                    ] do
+                    Expect.stringContains state found "the test's own assumption"
+                    File.WriteAllText(file "training_state.json", state.Replace(found, other))
+                    refuses [ "train"; "--resume"; run ] words
+
                 File.WriteAllText(file "training_state.json", state)
                 File.Delete(file "optimizer.safetensors")
                 refuses [ "train"; "--resume"; run ] "optimizer.safetensors"))
+
+        testCase "of a damaged checkpoint, the one before is named" (fun () ->
+            withData (fun folder ->
+                Expect.equal (cli (command folder @ quick @ [ "--save-every=3" ])).Code 0 "the run"
+                let run = Path.Combine(folder, "run")
+                let damaged = Path.Combine(run, "checkpoint-6")
+                File.WriteAllText(Path.Combine(damaged, "model.safetensors"), "cut")
+                refuses [ "train"; "--resume"; run ] "--resume takes checkpoint-3"
+                Directory.Delete(damaged, true)
+                Expect.equal (cli [ "train"; "--resume"; run ]).Code 0 "and it does"))
     ]
 
 let private runs =
     testList "runs" [
+        testCase "what was perhaps not meant is said" (fun () ->
+            withData (fun folder ->
+                let said arguments =
+                    let outcome = cli arguments
+                    Expect.equal outcome.Code 0 outcome.Error
+                    outcome.Error
+
+                let cut = said (command folder @ quick @ [ "--layout=each"; "--valid-share=0" ])
+                Expect.stringContains cut "41 of 41 texts are longer than --sequence-length 8" "cut"
+                // 19 of a text's 20 ids have one before them, 7 of which are in the sample.
+                Expect.stringContains cut "63.2 % of what could be learned" "how much"
+                let run name options =
+                    (command folder
+                     |> List.map (fun word -> if word.EndsWith "run" then word + name else word))
+                    @ quick
+                    @ options
+
+                let dull = "learns nothing by this recipe"
+                Expect.stringContains (said (run "1" [ "--exit-layer=1" ])) dull "the paper's e(l)"
+                Expect.stringContains (said (run "2" [ "--exit-layer=2"; "--recipe=plain" ])) dull "none"
+                let emphasis = said (run "3" [ "--exit-layer=1"; "--recipe=emphasis" ])
+                Expect.isFalse (emphasis.Contains dull) "emphasis"))
+
+        testCase "a seed that no float holds" (fun () ->
+            withData (fun folder ->
+                let run = Path.Combine(folder, "run")
+                let options = quick @ [ "--seed=9007199254740993"; "--save-every=3"; "--dropout=0.5" ]
+                Expect.equal (cli (command folder @ options)).Code 0 "the run"
+                let whole = File.ReadAllBytes(Path.Combine(run, "model.safetensors"))
+                Directory.Delete(Path.Combine(run, "checkpoint-6"), true)
+                Expect.equal (cli [ "train"; "--resume"; run ]).Code 0 "again"
+                Expect.equal
+                    (File.ReadAllBytes(Path.Combine(run, "model.safetensors")))
+                    whole
+                    "the same bits"))
+
+        testCase "a model of eight ids is probed" (fun () ->
+            withData (fun folder ->
+                json [
+                    "train"
+                    "--shape=hidden=8,layers=2,heads=2,kv-heads=1,intermediate=8,vocab=24,context=8"
+                    "--data"
+                    Path.Combine(folder, "data.tokens")
+                    "--output"
+                    Path.Combine(folder, "run")
+                    "--steps=2"
+                    "--batch-size=2"
+                    "--exit-layer=1"
+                ]
+                |> fun made ->
+                    Expect.equal (fields (made.GetProperty "acceptance") |> List.map fst) [ "1" ] "probed"))
+
+        testCase "weights that are no numbers are not saved" (fun () ->
+            withData (fun folder ->
+                let options = [ "--learning-rate=1e38"; "--warmup=0"; "--save-every=1"; "--clip-norm=0" ]
+                let outcome = cli (command folder @ quick @ options)
+                Expect.equal outcome.Code 1 outcome.Error
+
+                for checkpoint in Directory.GetDirectories(Path.Combine(folder, "run"), "checkpoint-*") do
+                    use made = Checkpoint.load checkpoint None Device.Cpu |> Check.getOrRaise
+                    Expect.equal made.Config.Layers 4 "a checkpoint that can be read"))
+
         testCase "--json is the contract's object" (fun () ->
             withData (fun folder ->
                 let made = json (command folder @ quick @ [ "--exit-layer=2"; "--draft-length=3" ])
@@ -250,7 +409,16 @@ let private runs =
                         "Cat 3?"
                         "--max-new-tokens=5"
                     ]
-                Expect.equal ((text.GetProperty "text").ValueKind) S "it speaks"))
+                Expect.equal ((text.GetProperty "text").ValueKind) S "it speaks"
+
+                // The run's own copy of the tokenizer may be gone, and its latest checkpoint.
+                Directory.Delete(Path.Combine(inside "run", "tokenizer"), true)
+                Directory.Delete(Path.Combine(inside "run", "checkpoint-4"), true)
+                Expect.equal (cli [ "train"; "--resume"; inside "run" ]).Code 0 "it goes on"
+
+                Expect.isTrue
+                    (File.Exists(Path.Combine(inside "run", "checkpoint-4", "tokenizer.json")))
+                    "with its tokenizer"))
 
         testCase
             "a loss that is no number: exit code 1, a line with step and samples, and the latest checkpoint"
