@@ -199,7 +199,7 @@ module ExitShares =
 
         let weighed =
             Check.that
-                (exits |> List.exists (fun (_, weight) -> weight > 0.0))
+                (exits.IsEmpty || exits |> List.exists (fun (_, weight) -> weight <> 0.0))
                 (LayerSkipError.OutOfRange(
                     "exit emphasis",
                     "without any weight",

@@ -297,14 +297,21 @@ let tests =
 
             testCase "faults come all at once" (fun () ->
                 let found = ExitShares.emphasis 4 1 [ 4, 1.0; 0, 1.0; 2, 1.0; 2, 1.0 ] |> messages
-                Expect.stringContains found "exit layer is 4" "the last is no early exit"
-                Expect.stringContains found "exit layer is 0" "nor is the embedding"
+                Expect.stringContains found "for exit 4" "the last is no early exit"
+                Expect.stringContains found "for exit 0" "nor is the embedding"
                 Expect.stringContains found "twice for 2" "twice"
                 Expect.stringContains
                     (ExitShares.emphasis 4 1 [ 2, -1.0 ] |> messages)
                     "0 or more"
                     "negative"
-                Expect.stringContains (ExitShares.emphasis 4 0 [ 2, 1.0 ] |> messages) "1 or more" "no group")
+                Expect.stringContains
+                    (ExitShares.emphasis 4 0 [ 2, 1.0 ] |> messages)
+                    "1 to 1 groups"
+                    "no group"
+                Expect.stringContains
+                    (ExitShares.emphasis 4 1 [ 2, 0.0 ] |> messages)
+                    "without any weight"
+                    "none")
         ]
 
         testList "torchtune's configuration" [
