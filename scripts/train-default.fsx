@@ -163,7 +163,7 @@ let phases =
         "deeper",
         {
             common with
-                Steps = steps
+                Steps = steps * 10 / 13
                 BatchSize = 4
                 SequenceLength = 512
                 Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.02 }
@@ -242,7 +242,8 @@ let data phase = {
     Train =
         if phase = "deeper" then
             [
-                for _ in 1..3 do
+                // As many tokens of people's stories as of stories260K's.
+                for _ in 1..8 do
                     Path.Combine(text, "tinystories-train.txt")
                 told ()
             ]
