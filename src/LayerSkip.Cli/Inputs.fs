@@ -155,7 +155,8 @@ module internal Inputs =
         | Device.Cpu -> "cpu"
         | Device.Cuda -> "cuda"
 
-    let private modelOf (given: string option) =
+    /// The model that is meant: the default one where none is named.
+    let modelOf (given: string option) =
         match given with
         | Some "" -> usage "--model is empty; name a Hugging Face model folder or a .gguf file"
         | Some path -> path

@@ -220,9 +220,17 @@ module internal TrainCommand =
             if ranks.Rank = 0 then
                 remarks terminal given session
 
+                let learner =
+                    if given.Resume.IsSome then
+                        $"{session.Output} goes on after step {session.Trainee.Step}"
+                    elif TrainOptions.isFromScratch given then
+                        "a model from scratch"
+                    else
+                        Inputs.modelOf common.Model
+
                 Terminal.remark
                     terminal
-                    $"""{Output.number (Weights.parameters session.Model.Config)} parameters, {Output.number session.Data.Tokens.Count} tokens of text, {Inputs.deviceName common.Device}, {Terminal.count (CpuKernels.threads ()) "thread"}"""
+                    $"""{learner}: {Output.number (Weights.parameters session.Model.Config)} parameters, {Output.number session.Data.Tokens.Count} tokens of text, {Inputs.deviceName common.Device}, {Terminal.count (CpuKernels.threads ()) "thread"}"""
 
             follow terminal common session
 
