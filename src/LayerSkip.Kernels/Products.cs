@@ -14,6 +14,9 @@ internal static unsafe class Products<V, L, W>
     /// <summary>From so many rows on, 16-bit weights are widened once for all of them.</summary>
     private const int ManyRows = 17;
 
+    /// <summary>AVX-512 has 32 registers, room for tiles of four outputs whose sums are added up and stored together.</summary>
+    private static bool IsWide => L.Count == 16;
+
     /// <summary>Bytes of weights that stay near while several tiles pass over them.</summary>
     private const int NearBytes = 32 * 1024;
 
@@ -124,6 +127,13 @@ internal static unsafe class Products<V, L, W>
                 }
 
                 break;
+            case 4 when IsWide:
+                for (; o <= last - 4; o += 4, w += 4 * stride)
+                {
+                    Tiles<V, L, W>.Rows4Outs4(w, stride, x, xStride, y + o, yStride, steps);
+                }
+
+                break;
             case 4:
                 for (; o <= last - 3; o += 3, w += 3 * stride)
                 {
@@ -131,10 +141,24 @@ internal static unsafe class Products<V, L, W>
                 }
 
                 break;
+            case 5 when IsWide:
+                for (; o <= last - 4; o += 4, w += 4 * stride)
+                {
+                    Tiles<V, L, W>.Rows5Outs4(w, stride, x, xStride, y + o, yStride, steps);
+                }
+
+                break;
             case 5:
                 for (; o <= last - 2; o += 2, w += 2 * stride)
                 {
                     Tiles<V, L, W>.Rows5Outs2(w, stride, x, xStride, y + o, yStride, steps);
+                }
+
+                break;
+            case 6 when IsWide:
+                for (; o <= last - 4; o += 4, w += 4 * stride)
+                {
+                    Tiles<V, L, W>.Rows6Outs4(w, stride, x, xStride, y + o, yStride, steps);
                 }
 
                 break;
@@ -205,6 +229,11 @@ internal static unsafe class Products<V, L, W>
             float* ys = y + (r * (nint)yStride);
             byte* w = (byte*)weights;
             int o = 0;
+
+            for (; IsWide && o <= outs - 4; o += 4, w += 4 * stride)
+            {
+                Tiles<V, L, Float32<V, L>>.Rows4Outs4(w, stride, xs, xStride, ys + o, yStride, steps);
+            }
 
             for (; o <= outs - 3; o += 3, w += 3 * stride)
             {

@@ -225,6 +225,167 @@ internal static unsafe class Tiles<V, L, W>
         last.GetUpper().Store(y + (5 * yStride));
     }
 
+    // The next three need more than 16 registers.
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Rows4Outs4(byte* w, nint wStride, float* x, int xStride, float* y, int yStride, int steps)
+    {
+        V a0 = default, a1 = default, a2 = default, a3 = default;
+        V b0 = default, b1 = default, b2 = default, b3 = default;
+        V c0 = default, c1 = default, c2 = default, c3 = default;
+        V d0 = default, d1 = default, d2 = default, d3 = default;
+        float* x1 = x + xStride;
+        float* x2 = x1 + xStride;
+        float* x3 = x2 + xStride;
+        byte* next = Ahead.Of(w, wStride);
+
+        for (nint k = 0; k < steps; k += L.Count)
+        {
+            next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
+            V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
+            V u2 = W.Load(w + (2 * wStride), k), u3 = W.Load(w + (3 * wStride), k);
+            var v = L.Load(x + k);
+            a0 = L.MultiplyAdd(u0, v, a0);
+            a1 = L.MultiplyAdd(u1, v, a1);
+            a2 = L.MultiplyAdd(u2, v, a2);
+            a3 = L.MultiplyAdd(u3, v, a3);
+            v = L.Load(x1 + k);
+            b0 = L.MultiplyAdd(u0, v, b0);
+            b1 = L.MultiplyAdd(u1, v, b1);
+            b2 = L.MultiplyAdd(u2, v, b2);
+            b3 = L.MultiplyAdd(u3, v, b3);
+            v = L.Load(x2 + k);
+            c0 = L.MultiplyAdd(u0, v, c0);
+            c1 = L.MultiplyAdd(u1, v, c1);
+            c2 = L.MultiplyAdd(u2, v, c2);
+            c3 = L.MultiplyAdd(u3, v, c3);
+            v = L.Load(x3 + k);
+            d0 = L.MultiplyAdd(u0, v, d0);
+            d1 = L.MultiplyAdd(u1, v, d1);
+            d2 = L.MultiplyAdd(u2, v, d2);
+            d3 = L.MultiplyAdd(u3, v, d3);
+        }
+
+        Sum(a0, a1, a2, a3).Store(y);
+        Sum(b0, b1, b2, b3).Store(y + yStride);
+        Sum(c0, c1, c2, c3).Store(y + (2 * yStride));
+        Sum(d0, d1, d2, d3).Store(y + (3 * yStride));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Rows5Outs4(byte* w, nint wStride, float* x, int xStride, float* y, int yStride, int steps)
+    {
+        V a0 = default, a1 = default, a2 = default, a3 = default;
+        V b0 = default, b1 = default, b2 = default, b3 = default;
+        V c0 = default, c1 = default, c2 = default, c3 = default;
+        V d0 = default, d1 = default, d2 = default, d3 = default;
+        V e0 = default, e1 = default, e2 = default, e3 = default;
+        float* x1 = x + xStride;
+        float* x2 = x1 + xStride;
+        float* x3 = x2 + xStride;
+        float* x4 = x3 + xStride;
+        byte* next = Ahead.Of(w, wStride);
+
+        for (nint k = 0; k < steps; k += L.Count)
+        {
+            next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
+            V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
+            V u2 = W.Load(w + (2 * wStride), k), u3 = W.Load(w + (3 * wStride), k);
+            var v = L.Load(x + k);
+            a0 = L.MultiplyAdd(u0, v, a0);
+            a1 = L.MultiplyAdd(u1, v, a1);
+            a2 = L.MultiplyAdd(u2, v, a2);
+            a3 = L.MultiplyAdd(u3, v, a3);
+            v = L.Load(x1 + k);
+            b0 = L.MultiplyAdd(u0, v, b0);
+            b1 = L.MultiplyAdd(u1, v, b1);
+            b2 = L.MultiplyAdd(u2, v, b2);
+            b3 = L.MultiplyAdd(u3, v, b3);
+            v = L.Load(x2 + k);
+            c0 = L.MultiplyAdd(u0, v, c0);
+            c1 = L.MultiplyAdd(u1, v, c1);
+            c2 = L.MultiplyAdd(u2, v, c2);
+            c3 = L.MultiplyAdd(u3, v, c3);
+            v = L.Load(x3 + k);
+            d0 = L.MultiplyAdd(u0, v, d0);
+            d1 = L.MultiplyAdd(u1, v, d1);
+            d2 = L.MultiplyAdd(u2, v, d2);
+            d3 = L.MultiplyAdd(u3, v, d3);
+            v = L.Load(x4 + k);
+            e0 = L.MultiplyAdd(u0, v, e0);
+            e1 = L.MultiplyAdd(u1, v, e1);
+            e2 = L.MultiplyAdd(u2, v, e2);
+            e3 = L.MultiplyAdd(u3, v, e3);
+        }
+
+        Sum(a0, a1, a2, a3).Store(y);
+        Sum(b0, b1, b2, b3).Store(y + yStride);
+        Sum(c0, c1, c2, c3).Store(y + (2 * yStride));
+        Sum(d0, d1, d2, d3).Store(y + (3 * yStride));
+        Sum(e0, e1, e2, e3).Store(y + (4 * yStride));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Rows6Outs4(byte* w, nint wStride, float* x, int xStride, float* y, int yStride, int steps)
+    {
+        V a0 = default, a1 = default, a2 = default, a3 = default;
+        V b0 = default, b1 = default, b2 = default, b3 = default;
+        V c0 = default, c1 = default, c2 = default, c3 = default;
+        V d0 = default, d1 = default, d2 = default, d3 = default;
+        V e0 = default, e1 = default, e2 = default, e3 = default;
+        V f0 = default, f1 = default, f2 = default, f3 = default;
+        float* x1 = x + xStride;
+        float* x2 = x1 + xStride;
+        float* x3 = x2 + xStride;
+        float* x4 = x3 + xStride;
+        float* x5 = x4 + xStride;
+        byte* next = Ahead.Of(w, wStride);
+
+        for (nint k = 0; k < steps; k += L.Count)
+        {
+            next = Ahead.Fetch(next, 4 * L.Count * W.Bytes);
+            V u0 = W.Load(w, k), u1 = W.Load(w + wStride, k);
+            V u2 = W.Load(w + (2 * wStride), k), u3 = W.Load(w + (3 * wStride), k);
+            var v = L.Load(x + k);
+            a0 = L.MultiplyAdd(u0, v, a0);
+            a1 = L.MultiplyAdd(u1, v, a1);
+            a2 = L.MultiplyAdd(u2, v, a2);
+            a3 = L.MultiplyAdd(u3, v, a3);
+            v = L.Load(x1 + k);
+            b0 = L.MultiplyAdd(u0, v, b0);
+            b1 = L.MultiplyAdd(u1, v, b1);
+            b2 = L.MultiplyAdd(u2, v, b2);
+            b3 = L.MultiplyAdd(u3, v, b3);
+            v = L.Load(x2 + k);
+            c0 = L.MultiplyAdd(u0, v, c0);
+            c1 = L.MultiplyAdd(u1, v, c1);
+            c2 = L.MultiplyAdd(u2, v, c2);
+            c3 = L.MultiplyAdd(u3, v, c3);
+            v = L.Load(x3 + k);
+            d0 = L.MultiplyAdd(u0, v, d0);
+            d1 = L.MultiplyAdd(u1, v, d1);
+            d2 = L.MultiplyAdd(u2, v, d2);
+            d3 = L.MultiplyAdd(u3, v, d3);
+            v = L.Load(x4 + k);
+            e0 = L.MultiplyAdd(u0, v, e0);
+            e1 = L.MultiplyAdd(u1, v, e1);
+            e2 = L.MultiplyAdd(u2, v, e2);
+            e3 = L.MultiplyAdd(u3, v, e3);
+            v = L.Load(x5 + k);
+            f0 = L.MultiplyAdd(u0, v, f0);
+            f1 = L.MultiplyAdd(u1, v, f1);
+            f2 = L.MultiplyAdd(u2, v, f2);
+            f3 = L.MultiplyAdd(u3, v, f3);
+        }
+
+        Sum(a0, a1, a2, a3).Store(y);
+        Sum(b0, b1, b2, b3).Store(y + yStride);
+        Sum(c0, c1, c2, c3).Store(y + (2 * yStride));
+        Sum(d0, d1, d2, d3).Store(y + (3 * yStride));
+        Sum(e0, e1, e2, e3).Store(y + (4 * yStride));
+        Sum(f0, f1, f2, f3).Store(y + (5 * yStride));
+    }
+
     /// <summary>One weight row and one x row: what no larger tile covers.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static float One(byte* w, float* x, int steps)
