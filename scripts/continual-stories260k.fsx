@@ -2,7 +2,7 @@
 // before and after at each exit: cross entropy, agreement with the last layer, accepted share of drafted tokens.
 //
 //     dotnet fsi scripts/continual-stories260k.fsx
-//     dotnet fsi scripts/continual-stories260k.fsx --model DIR --text DIR --run DIR --steps N --recipe NAME --exits RULE
+//     dotnet fsi scripts/continual-stories260k.fsx --model DIR --text DIR --run DIR --share 0.01
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
@@ -35,7 +35,8 @@ let given =
 let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
 let text = option "--text" (Path.Combine(shared, "text"))
 let run = option "--run" (Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
-let steps = option "--steps" "3000" |> int
+/// A share of all the work, for a try.
+let scaled (count: int) = max 1 (int (float count * float (option "--share" "1")))
 
 let model =
     Checkpoint.load (option "--model" (Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
@@ -100,23 +101,41 @@ let table (title: string) (weights: Weights) =
 
 table "before" model.Weights
 
-let recipe = {
-    (Recipe.tryPreset (option "--recipe" "self-distillation") layers |> orStop) with
-        Exits = ExitRule.tryParse (option "--exits" "emphasis:3=0.25,4=0.6:1") |> orStop
-        Targets = {
-            Labels = option "--exit-labels" "0.5" |> float
-            LastLayer = option "--exit-last-layer" "0.5" |> float
-        }
+let recipe (exits: string) = {
+    (Recipe.tryPreset "self-distillation" layers |> orStop) with
+        Exits = ExitRule.tryParse exits |> orStop
+        Targets = { Labels = 0.5; LastLayer = 0.5 }
 }
 
-let options = {
-    TrainingOptions.standard recipe with
-        Steps = steps
+/// A part of the run: its folder's name, how far its cosine reaches, where it ends, the highest rate, and the exits.
+type Phase = { Name: string; Cosine: int; Steps: int; Rate: float; Exits: string }
+
+/// Exit 3, which drafts, learns first and fast; then it weighs less, and the last layer finds its way back.
+let phases = [
+    {
+        Name = "learn"
+        Cosine = 6000
+        Steps = 3250
+        Rate = 1.5e-3
+        Exits = "emphasis:3=0.25,4=0.6:1"
+    }
+    {
+        Name = "settle"
+        Cosine = 2800
+        Steps = 2800
+        Rate = 1e-3
+        Exits = "emphasis:3=0.12,4=0.6:1"
+    }
+]
+
+let options (phase: Phase) = {
+    TrainingOptions.standard (recipe phase.Exits) with
+        Steps = scaled phase.Cosine
         BatchSize = 12
         // A story a sample, from its first word and as long as the context: as it is measured, and as it is read.
         SequenceLength = model.Config.Context
         Layout = Layout.Each
-        Rate = { Peak = option "--learning-rate" "1e-3" |> float; Warmup = 50; Floor = 0.05 }
+        Rate = { Peak = phase.Rate; Warmup = 50; Floor = 0.05 }
         Adam = { AdamW.standard with WeightDecay = 0.01 }
         ValidateEvery = 250
         ValidationBatches = 9
@@ -127,7 +146,7 @@ let options = {
 /// learning them keeps it as it is while the early layers learn. There are not enough stories of people for that.
 let samples =
     let path = Path.Combine(run, "samples.tokens")
-    let count = option "--samples" "12000" |> int
+    let count = scaled 24000
 
     let story (number: int) =
         let options = {
@@ -157,24 +176,48 @@ let data = {
     Eos = false
 }
 
-let session =
-    if (TrainingCheckpoint.all run).IsEmpty then
-        TrainingSession.start run options Ranks.alone { model with Recommended = Some(3, 4) } data
-        |> orStop
-    else
-        TrainingSession.resume run Ranks.alone Device.Cpu |> orStop
+let follow (phase: Phase) (session: TrainingSession) =
+    let made = ref session.Trainee.Step
 
-for event in TrainingSession.run (fun () -> false) session do
-    match event with
-    | TrainingEvent.Validated(step, entropies) ->
-        let listed = entropies |> Array.mapi (fun i e -> $"{i + 1}: %.3f{e}") |> String.concat "  "
-        eprintfn "step %d  %s" step listed
-    | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop $"step {fault.Step}: {fault.What}"
-    | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop (LayerSkipError.summary faults)
-    | TrainingEvent.Ended _
-    | TrainingEvent.Stepped _
-    | TrainingEvent.Probed _
-    | TrainingEvent.Saved _ -> ()
+    for event in TrainingSession.run (fun () -> made.Value >= scaled phase.Steps) session do
+        match event with
+        | TrainingEvent.Stepped report -> made.Value <- report.Step
+        | TrainingEvent.Validated(step, entropies) ->
+            let listed = entropies |> Array.mapi (fun i e -> $"{i + 1}: %.3f{e}") |> String.concat "  "
+            eprintfn "%s, step %d  %s" phase.Name step listed
+        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop $"step {fault.Step}: {fault.What}"
+        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop (LayerSkipError.summary faults)
+        | TrainingEvent.Ended _
+        | TrainingEvent.Probed _
+        | TrainingEvent.Saved _ -> ()
 
-table "after" session.Trainee.Weights
+/// Makes a phase, or what is left of it; its weights.
+let trained (weights: Weights) (phase: Phase) : Weights =
+    let output = Path.Combine(run, phase.Name)
+    let checkpoints () = TrainingCheckpoint.all output
+
+    let isOver () =
+        match checkpoints () with
+        | (step, _) :: _ -> step >= scaled phase.Steps
+        | [] -> false
+
+    if not (isOver ()) then
+        use session =
+            if (checkpoints ()).IsEmpty then
+                let start = { model with Weights = weights; Recommended = Some(3, 4) }
+                TrainingSession.start output (options phase) Ranks.alone start data |> orStop
+            else
+                TrainingSession.resume output Ranks.alone Device.Cpu |> orStop
+
+        follow phase session
+
+    let _, latest = List.head (checkpoints ())
+    (Checkpoint.load latest (Some Dtype.F32) Device.Cpu |> orStop).Weights
+
+let finished = List.fold trained model.Weights phases
+
+table "after" finished
+printfn
+    "the model: %s"
+    (snd (List.head (TrainingCheckpoint.all (Path.Combine(run, (List.last phases).Name)))))
 #endif
