@@ -39,7 +39,7 @@ let run = option "--run" (Path.Combine(root, "runs", "ablation"))
 let steps = option "--steps" "600" |> int
 
 /// The default model's own, unless another is named.
-let tokenizerFolder = option "--tokenizer" (Path.Combine(root, "models", "stories-7m"))
+let tokenizerFolder = option "--tokenizer" (Path.Combine(root, "models", "stories-10m"))
 
 let tokenizer =
     match Tokenizer.tryLoad tokenizerFolder |> orStop with

@@ -28,7 +28,7 @@ let orStop result =
         exit 2
 
 let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
-let shipped = Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-7m")
+let shipped = Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-10m")
 let model = Checkpoint.load (option "--model" shipped) None Device.Cpu |> orStop
 let newTokens = option "--max-new-tokens" "128" |> int
 let runs = option "--runs" "5" |> int

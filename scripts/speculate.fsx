@@ -53,7 +53,7 @@ let number name fallback =
         | _ -> stop 2 $"{name} is {text}, it must be a whole number"
 
 /// The default model, which scripts/train-default.fsx made.
-let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-7m"))
+let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-10m"))
 
 Backend.load () |> orStop |> ignore
 
@@ -78,7 +78,7 @@ let prompt =
             | _ -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
     | None, Some text, Some tokenizer -> Tokenizer.encode tokenizer text
     | None, Some _, None -> stop 2 (LayerSkipError.message (LayerSkipError.NoTokenizer model.Path))
-    | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
+    | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time, there was a boy named Tim."
     | None, None, None -> [| 1 |]
 
 let decode strategy : Completion =

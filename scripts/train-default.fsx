@@ -40,7 +40,7 @@ let text = option "--text" (Path.Combine(root, "..", "shared", "data", "text"))
 let teller = option "--teller" (Path.Combine(root, "..", "shared", "data", "stories260K"))
 let run = option "--run" (Path.Combine(root, "runs", recipeName))
 let steps = option "--steps" "2600" |> int
-let phaseCount = option "--phases" "5" |> int
+let phaseCount = option "--phases" "4" |> int
 
 /// Stories that people wrote, three times, and stories that stories260K wrote, once. `tinystories-valid.txt` validates.
 let sources = [
@@ -121,12 +121,6 @@ let draftingRecipe =
     else
         recipe
 
-let ownRecipe =
-    if recipeName = "default" then
-        { recipe with Exits = ExitRule.Emphasis([ 2, 1.0 ], 1) }
-    else
-        recipe
-
 let common = {
     TrainingOptions.standard recipe with
         Seed = 1L
@@ -174,16 +168,6 @@ let phases =
                 SequenceLength = 512
                 Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.02 }
                 Recipe = draftingRecipe
-        }
-        // On what the model itself says, as it will when it drafts (DistillSpec, arXiv 2310.08461); the rate falls to its end.
-        "own",
-        {
-            common with
-                Steps = steps * 7 / 26
-                BatchSize = 4
-                SequenceLength = 512
-                Rate = { Peak = 6e-4; Warmup = 20; Floor = 0.02 }
-                Recipe = ownRecipe
         }
     ]
     |> List.truncate phaseCount
@@ -246,57 +230,17 @@ let told () =
 
     path
 
-/// Stories that go on, at temperature 0.6, from the first words of others: what the model says when it decodes.
-let own (weights: Weights) =
-    let path = Path.Combine(run, "own.txt")
-
-    if not (File.Exists path) then
-        let tokenizer = Tokenizer.tryLoad tokenizer |> orStop |> Option.get
-        let bos = Option.toArray (Tokenizer.bos tokenizer)
-
-        let openings =
-            [ Path.Combine(text, "tinystories-train.txt"); told () ]
-            |> Seq.collect (Texts.read >> Seq.truncate 2000)
-            |> Seq.choose (fun lesson ->
-                match lesson with
-                | Lesson.Text text -> Some(Tokenizer.encode tokenizer text)
-                | Lesson.Pair _ -> None)
-            |> Array.ofSeq
-
-        let story (number: int) =
-            let options = {
-                GenerationOptions.greedy Strategy.Autoregressive 256 with
-                    Sampling = Sampling.create 0.6 0 0.95 |> orStop
-                    StopIds = config.StopIds
-                    Seed = int64 number
-            }
-
-            let opening = openings[number % openings.Length] |> Array.truncate (4 + number % 9)
-            let made =
-                Generation.complete weights (Some tokenizer) options (Array.append bos opening) |> orStop
-            Tokenizer.decode false tokenizer (Array.append opening made.TokenIds)
-
-        // A story a thread: with several threads each, they would wait for each other.
-        let stories = Array.Parallel.init 4000 story
-        File.WriteAllText(path + ".part", String.Join("\n<|endoftext|>\n", stories))
-        File.Move(path + ".part", path)
-        printfn "own: %d stories" stories.Length
-
-    path
-
 let model (weights: Weights) = {
     Path = tokenizer
     Weights = weights
     Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
     StopIds = config.StopIds
-    Recommended = Some(2, 4)
+    Recommended = Some(2, 3)
 }
 
-let data (weights: Weights) phase = {
+let data phase = {
     Train =
-        if phase = "own" then
-            [ Path.Combine(text, "tinystories-train.txt"); own weights ]
-        elif phase = "deeper" then
+        if phase = "deeper" then
             [
                 // As many tokens of people's stories as of stories260K's.
                 for _ in 1..8 do
@@ -325,40 +269,27 @@ let listed (values: (int * float) seq) digits =
     |> Seq.map (fun (exit, value) -> $"""{exit}: {value.ToString("F" + string digits)}""")
     |> String.concat "  "
 
-/// "deeper" ends before its rate does: from there on the early exits no longer follow.
-let endOf (name: string) (options: TrainingOptions) =
-    if name = "deeper" then
-        options.Steps * 3 / 4
-    else
-        options.Steps
-
-let follow (until: int) (session: TrainingSession) =
-    let made = ref session.Trainee.Step
-
-    for event in TrainingSession.run (fun () -> stopped || made.Value >= until) session do
+let follow (session: TrainingSession) =
+    for event in TrainingSession.run (fun () -> stopped) session do
         match event with
-        | TrainingEvent.Stepped report ->
-            made.Value <- report.Step
+        | TrainingEvent.Stepped report when report.Step % 25 = 0 ->
+            let exits =
+                Seq.indexed report.Sums.CrossEntropy
+                |> Seq.filter (fun (_, sum) -> sum > 0.0)
+                |> Seq.map (fun (layer, sum) -> layer + 1, sum / float report.Sums.Tokens)
 
-            if report.Step % 25 = 0 then
-                let exits =
-                    Seq.indexed report.Sums.CrossEntropy
-                    |> Seq.filter (fun (_, sum) -> sum > 0.0)
-                    |> Seq.map (fun (layer, sum) -> layer + 1, sum / float report.Sums.Tokens)
-
-                printfn
-                    "step %d  loss %.3f  %s  %.0f tokens/s"
-                    report.Step
-                    (report.Sums.Objective / float report.Sums.Tokens)
-                    (listed exits 3)
-                    (float report.Tokens / report.Seconds)
+            printfn
+                "step %d  loss %.3f  %s  %.0f tokens/s"
+                report.Step
+                (report.Sums.Objective / float report.Sums.Tokens)
+                (listed exits 3)
+                (float report.Tokens / report.Seconds)
+        | TrainingEvent.Stepped _ -> ()
         | TrainingEvent.Validated(step, entropies) ->
             printfn "step %d  validation  %s" step (listed (entropies |> Seq.mapi (fun i e -> i + 1, e)) 3)
         | TrainingEvent.Probed(step, accepted) -> printfn "step %d  accepted  %s" step (listed accepted 3)
         | TrainingEvent.Saved(_, folder) -> eprintfn "saved %s" folder
         | TrainingEvent.Ended(_, TrainingEnd.Finished) -> printfn "finished: %s" session.Output
-        | TrainingEvent.Ended(step, TrainingEnd.Stopped) when step >= until ->
-            printfn "finished: %s" session.Output
         | TrainingEvent.Ended(step, TrainingEnd.Stopped) ->
             printfn "stopped after step %d; the same command goes on" step
             exit 130
@@ -371,37 +302,26 @@ let follow (until: int) (session: TrainingSession) =
 
 let mutable weights = Weights.initial common.Seed Dtype.F32 Device.Cpu config
 
-/// Where a phase's weights are, once they are.
-let tryMade (name: string) (options: TrainingOptions) =
-    let output = Path.Combine(run, name)
-
-    match TrainingCheckpoint.all output with
-    | (step, folder) :: _ when step >= endOf name options -> Some folder
-    | _ when File.Exists(Path.Combine(output, "model.safetensors")) -> Some output
-    | _ -> None
-
 for name, options in phases do
     let output = Path.Combine(run, name)
 
-    if (tryMade name options).IsNone then
+    if not (File.Exists(Path.Combine(output, "model.safetensors"))) then
         let session =
             if (TrainingCheckpoint.all output).IsEmpty then
                 if name = "deeper" then
                     weights <- deepened weights
 
-                TrainingSession.start output options Ranks.alone (model weights) (data weights name)
-                |> orStop
+                TrainingSession.start output options Ranks.alone (model weights) (data name) |> orStop
             else
                 TrainingSession.resume output Ranks.alone Device.Cpu |> orStop
 
-        follow (endOf name options) session
+        follow session
 
-    let made = tryMade name options |> Option.get
-    weights <- (Checkpoint.load made (Some Dtype.F32) Device.Cpu |> orStop).Weights
+    weights <- (Checkpoint.load output (Some Dtype.F32) Device.Cpu |> orStop).Weights
 
 /// The validation entropies of every phase, one after another: step over all phases, and each exit's.
 let curves =
-    let steps = phases |> List.map (fun (name, options) -> endOf name options) |> List.scan (+) 0
+    let steps = phases |> List.map (fun (_, options) -> options.Steps) |> List.scan (+) 0
 
     [
         for (name, _), before in List.zip phases (List.take phases.Length steps) do
@@ -415,11 +335,11 @@ let curves =
                 | _ -> ()
     ]
 
-let made = Path.Combine(run, "stories-7m")
+let made = Path.Combine(run, "stories-10m")
 
 if not (Directory.Exists made) then
     use last =
-        Checkpoint.load (tryMade <|| List.last phases |> Option.get) (Some Dtype.BF16) Device.Cpu
+        Checkpoint.load (Path.Combine(run, fst (List.last phases))) (Some Dtype.BF16) Device.Cpu
         |> orStop
 
     Export.write ExportFormat.HuggingFace last.Config.Layers made last |> orStop |> ignore

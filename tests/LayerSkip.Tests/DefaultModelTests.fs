@@ -8,7 +8,7 @@ open LayerSkip.Tests.Support
 
 Backend.ensure ()
 
-let private folder = Path.Combine(root, "models", "stories-7m")
+let private folder = Path.Combine(root, "models", "stories-10m")
 
 let private prompts = [
     "Once upon a time"
