@@ -136,7 +136,7 @@ module internal TrainCommand =
     let private remarks (terminal: Terminal) (given: GivenTraining) (session: TrainingSession) =
         let options = session.Plan.Options
 
-        match Dataset.coverage session.Data with
+        match session.Coverage with
         | Some coverage when coverage.Cut > 0 ->
             let lost = 1.0 - float coverage.Learned / float coverage.Wanted
 

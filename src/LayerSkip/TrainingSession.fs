@@ -22,6 +22,8 @@ type TrainingSession = {
     Trainee: Trainee
     Plan: TrainingPlan
     Data: Dataset
+    /// What of the data is learned; None where texts are packed, which loses nothing.
+    Coverage: Coverage option
     /// None where nothing validates.
     Validation: Dataset option
 } with
@@ -159,6 +161,7 @@ module TrainingSession =
             Trainee = trainee
             Plan = Training.plan options parts ranks trainee.Weights (Dataset.reader data)
             Data = data
+            Coverage = Dataset.coverage data
             Validation = validation
         })
 
@@ -208,7 +211,7 @@ module TrainingSession =
     /// Data of which a run could learn nothing: prompts that fill their samples.
     let private silentFaults (session: TrainingSession) =
         Check.that
-            (Dataset.coverage session.Data |> Option.forall (fun coverage -> coverage.Learned > 0L))
+            (session.Coverage |> Option.forall (fun coverage -> coverage.Learned > 0L))
             (LayerSkipError.BadFile(
                 session.Data.Tokens.Path,
                 $"has nothing to learn within {session.Plan.Options.SequenceLength} ids of a text: prompts take all of it; give a longer --sequence-length"
