@@ -1,8 +1,11 @@
-// Makes the default model in models/: its tokenizer, its training, its card. Stopped (Ctrl-C) or killed, it goes on
-// from the latest checkpoint when it is called again; that changes no bit of the result.
+// Makes the default model in models/: the teller that writes its lessons, its tokenizer, its training, its curves. Stopped
+// (Ctrl-C) or killed, it goes on from what is done when it is called again.
 //
-//     dotnet fsi scripts/train-default.fsx
-//     dotnet fsi scripts/train-default.fsx --text DIR --teller DIR --run DIR --steps N --recipe paper --phases N
+//     dotnet fsi scripts/train-default.fsx --device cuda
+//     dotnet fsi scripts/train-default.fsx --text DIR --teller MODEL --told FILE --run DIR --stories N --steps N --recipe paper
+//
+// On one H200 it takes a quarter of an hour. On two CPU cores the lessons alone take a day: ask for fewer `--stories`, or
+// give them with `--told`.
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
@@ -35,225 +38,26 @@ let given =
     |> Map.ofArray
 
 let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
+let shared (path: string) = Path.Combine(root, "..", "shared", "data", path)
 let recipeName = option "--recipe" "default"
-let text = option "--text" (Path.Combine(root, "..", "shared", "data", "text"))
-let teller = option "--teller" (Path.Combine(root, "..", "shared", "data", "stories260K"))
+let text = option "--text" (shared "text")
 let run = option "--run" (Path.Combine(root, "runs", recipeName))
-let steps = option "--steps" "2600" |> int
-let phaseCount = option "--phases" "4" |> int
+let steps = option "--steps" "4000" |> int
+let storyCount = option "--stories" "80000" |> int
+let temperature = option "--temperature" "0.85" |> float
 
-/// Stories that people wrote, three times, and stories that stories260K wrote, once. `tinystories-valid.txt` validates.
-let sources = [
-    for _ in 1..3 do
-        Path.Combine(text, "tinystories-train.txt")
-    Path.Combine(text, "stories260K_samples.txt")
-]
-
-let validation = Path.Combine(text, "tinystories-valid.txt")
-
-let tokenizer = Path.Combine(run, "tokenizer")
-
-if not (File.Exists(Path.Combine(tokenizer, "tokenizer.json"))) then
-    orStop (
-        match List.collect Texts.check (validation :: sources) with
-        | [] -> Ok()
-        | faults -> Error faults
-    )
-
-    let lessons =
-        sources
-        |> List.distinct
-        |> Seq.collect Texts.read
-        |> Seq.map (fun lesson ->
-            match lesson with
-            | Lesson.Text text -> text
-            | Lesson.Pair(prompt, response) -> prompt + response)
-
-    Directory.CreateDirectory run |> ignore
-    let trained = BpeTrainer.train (BpeOptions.ofVocabulary 1024) lessons |> orStop
-    BpeTrainer.write tokenizer trained |> orStop
-    printfn "tokenizer: %.2f bytes a token" (float trained.Bytes / float trained.Tokens)
-
-/// Deep and narrow, with a small head: two of sixteen layers draft, of twenty-four in the end.
-let config: LlamaConfig = {
-    Family = Family.Llama
-    Vocabulary = 1024
-    Hidden = 192
-    Intermediate = 512
-    Layers = 16
-    Heads = 3
-    KvHeads = 1
-    HeadDim = 64
-    Context = 512
-    NormEps = 1e-5
-    RopeTheta = 10000.0
-    RopeScaling = RopeScaling.Default
-    Windows = Array.create 16 None
-    QkvBias = false
-    OutputBias = false
-    MlpBias = false
-    QkNorm = false
-    TiedHead = true
-    Bos = Some 0
-    StopIds = [| 0 |]
-    StoredDtype = None
-}
-
-/// Self-distillation of the exits that draft; or the paper's recipe for a training from scratch.
-let recipe =
-    match recipeName with
-    | "default" -> {
-        Dropout = 0.0
-        Depth = DropoutShape.Exponential
-        Time = DropoutShape.Constant
-        Exits = ExitRule.Emphasis([ 2, 0.5; 1, 0.2; 3, 0.2; 4, 0.2 ], 2)
-        Targets = { Labels = 0.0; LastLayer = 1.0 }
-      }
-    | "paper" -> Recipe.tryPreset "scratch" config.Layers |> orStop
+let device =
+    match option "--device" "cpu" with
+    | "cpu" -> Device.Cpu
+    | "cuda" -> Device.Cuda
     | other ->
-        eprintfn "train-default: --recipe is %s, it must be default or paper" other
+        eprintfn "train-default: --device is %s, it must be cpu or cuda" other
         exit 2
 
-/// Exit 2, which drafts, at every step.
-let draftingRecipe =
-    if recipeName = "default" then
-        { recipe with Exits = ExitRule.Emphasis([ 2, 0.7; 4, 0.2 ], 1) }
-    else
-        recipe
-
-let common = {
-    TrainingOptions.standard recipe with
-        Seed = 1L
-        ValidateEvery = 200
-        ValidationBatches = 12
-        ProbeEvery = 200
-        ProbeExits = [ 1; 2; 3; 4 ]
-        SaveEvery = 100
-}
-
-/// Attention to long texts is what costs most here, so most steps read short ones.
-let phases =
-    [
-        "short",
-        {
-            common with
-                Steps = steps
-                BatchSize = 8
-                SequenceLength = 256
-                Rate = { Peak = 2e-3; Warmup = 150; Floor = 0.1 }
-        }
-        "long",
-        {
-            common with
-                Steps = max 1 (steps / 8)
-                BatchSize = 4
-                SequenceLength = 512
-                Rate = { Peak = 4e-4; Warmup = 20; Floor = 0.05 }
-        }
-        // The loss still fell, so: once more, with a rate that starts again (SGDR, arXiv 1608.03983).
-        "again",
-        {
-            common with
-                Steps = max 1 (steps / 2)
-                BatchSize = 4
-                SequenceLength = 512
-                Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.03 }
-        }
-        // Half as deep again: the exits stay where they are, and what drafts is a smaller part of the whole.
-        "deeper",
-        {
-            common with
-                Steps = steps * 10 / 13
-                BatchSize = 4
-                SequenceLength = 512
-                Rate = { Peak = 1.2e-3; Warmup = 50; Floor = 0.02 }
-                Recipe = draftingRecipe
-        }
-    ]
-    |> List.truncate phaseCount
-
-/// More layers that change nothing yet: two after every three, above those that draft, whose output projections are zero
-/// (LLaMA Pro's block expansion, arXiv 2401.02415).
-let deepened (weights: Weights) : Weights =
-    let added = [ 5; 6; 8; 9; 11; 12; 14; 15 ]
-    let layers = config.Layers + added.Length
-    let config = { config with Layers = layers; Windows = Array.create layers None }
-    let fresh = Weights.initial common.Seed Dtype.F32 Device.Cpu config
-
-    let layers = [|
-        for index, layer in Array.indexed weights.Layers do
-            layer
-
-            if List.contains (index + 1) added then
-                let made = fresh.Layers[index]
-
-                { made with Output = torch.zeros_like made.Output; Down = torch.zeros_like made.Down }
-    |]
-
-    { weights with Config = config; Layers = layers; Kernels = None }
-
-/// Stories that stories260K tells at temperature 0.7: plainer than those given, and those that go round in circles left out.
-let told () =
-    let path = Path.Combine(run, "told.txt")
-
-    if not (File.Exists path) then
-        use teller = Checkpoint.load teller (Some Dtype.F32) Device.Cpu |> orStop
-        let tokenizer = Option.get teller.Tokenizer
-        // llama2.c parts stories by BOS.
-        let bos = Option.toArray (Tokenizer.bos tokenizer)
-
-        let story (number: int) =
-            let options = {
-                GenerationOptions.greedy Strategy.Autoregressive (teller.Config.Context - 1) with
-                    Sampling = Sampling.create 0.7 0 0.95 |> orStop
-                    StopIds = bos
-                    Seed = int64 number
-            }
-
-            Generation.complete teller.Weights (Some tokenizer) options bos |> orStop
-
-        /// Of the runs of four tokens, the share that are not said again.
-        let variety (story: Completion) =
-            let runs = Array.windowed 4 story.TokenIds
-            float (Array.distinct runs).Length / float (max 1 runs.Length)
-
-        // A story a thread: the kernels of one so small have nothing to share.
-        let stories =
-            Array.Parallel.init 16000 story
-            |> Array.filter (fun story -> story.Finish = FinishReason.Stop && variety story >= 0.91)
-            |> Array.choose _.Text
-            |> Array.map _.Trim()
-
-        File.WriteAllText(path + ".part", String.Join("\n<|endoftext|>\n", stories))
-        File.Move(path + ".part", path)
-        printfn "told: %d stories" stories.Length
-
-    path
-
-let model (weights: Weights) = {
-    Path = tokenizer
-    Weights = weights
-    Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
-    StopIds = config.StopIds
-    Recommended = Some(2, 3)
-}
-
-let data phase = {
-    Train =
-        if phase = "deeper" then
-            [
-                // As many tokens of people's stories as of stories260K's.
-                for _ in 1..8 do
-                    Path.Combine(text, "tinystories-train.txt")
-                told ()
-            ]
-        else
-            sources
-    Validation = [ validation ]
-    ValidationShare = 0.0
-    Bos = true
-    Eos = true
-}
+let isGpu = device = Device.Cuda
+let passes = if isGpu then Dtype.BF16 else Dtype.F32
+let people = Path.Combine(text, "tinystories-train.txt")
+let validation = Path.Combine(text, "tinystories-valid.txt")
 
 let mutable stopped = false
 
@@ -300,48 +104,271 @@ let follow (session: TrainingSession) =
             eprintfn "train-default: %s" (LayerSkipError.summary faults)
             exit 1
 
-let mutable weights = Weights.initial common.Seed Dtype.F32 Device.Cpu config
-
-for name, options in phases do
-    let output = Path.Combine(run, name)
-
+/// Trains in a folder unless that is done: from the start, or from its latest checkpoint.
+let train
+    (output: string)
+    (options: TrainingOptions)
+    (model: unit -> Checkpoint)
+    (lessons: string list)
+    : unit =
     if not (File.Exists(Path.Combine(output, "model.safetensors"))) then
-        let session =
-            if (TrainingCheckpoint.all output).IsEmpty then
-                if name = "deeper" then
-                    weights <- deepened weights
+        let data = {
+            Train = lessons
+            Validation = [ validation ]
+            ValidationShare = 0.0
+            Bos = true
+            Eos = true
+        }
 
-                TrainingSession.start output options Ranks.alone (model weights) (data name) |> orStop
+        use session =
+            if (TrainingCheckpoint.all output).IsEmpty then
+                TrainingSession.start output options Ranks.alone (model ()) data |> orStop
             else
-                TrainingSession.resume output Ranks.alone Device.Cpu |> orStop
+                TrainingSession.resume output Ranks.alone device |> orStop
 
         follow session
 
-    weights <- (Checkpoint.load output (Some Dtype.F32) Device.Cpu |> orStop).Weights
+let common recipe = { TrainingOptions.standard recipe with Precision = passes; Seed = 1L }
 
-/// The validation entropies of every phase, one after another: step over all phases, and each exit's.
-let curves =
-    let steps = phases |> List.map (fun (_, options) -> options.Steps) |> List.scan (+) 0
+// Not after every part of the run: each checkpoint of the teller takes 1.6 GB.
+let tellerOptions = {
+    common (Recipe.tryPreset "plain" 30 |> orStop) with
+        Steps = 300
+        BatchSize = 8
+        // Packed, most samples would begin inside a story, and so would what it tells.
+        Layout = Layout.Each
+        SequenceLength = 384
+        Rate = { Peak = 2e-4; Warmup = 15; Floor = 0.1 }
+        ValidateEvery = 50
+        SaveEvery = 150
+        Keep = 1
+}
 
-    [
-        for (name, _), before in List.zip phases (List.take phases.Length steps) do
-            for line in File.ReadAllLines(Path.Combine(run, name, "log.jsonl")) do
-                use document = JsonDocument.Parse line
+/// SmolLM2-135M-Instruct after two readings and a half of the thousand stories by people: it writes more of their kind.
+let teller () =
+    let folder = Path.Combine(run, "teller")
 
-                match document.RootElement.TryGetProperty "validation" with
-                | true, found ->
-                    before + (document.RootElement.GetProperty "step").GetInt32(),
-                    [ for entry in found.EnumerateObject() -> entry.Value.GetDouble() ]
-                | _ -> ()
-    ]
+    train
+        folder
+        tellerOptions
+        (fun () ->
+            let path = option "--teller" (shared "smollm2-135m-instruct/model.gguf")
+            Checkpoint.load path (Some Dtype.F32) device |> orStop)
+        [ people ]
+
+    Checkpoint.load folder (Some passes) device |> orStop
+
+/// Stories that a model tells, so many at once: sampled at a temperature, from tokens that are at least `least` times as
+/// likely as the likeliest. Those without an end within `length` tokens are not told.
+let tell (model: Checkpoint) (seed: int64) (count: int) (length: int) temperature (least: float) : string[] =
+    use _noGrad = torch.no_grad ()
+    use _scope = torch.NewDisposeScope()
+    let weights, config = Weights.withoutKernels model.Weights, model.Config
+    let tokenizer = Option.get model.Tokenizer
+    let bos, eos = Option.get (Tokenizer.bos tokenizer), Option.get (Tokenizer.eos tokenizer)
+    let place = weights.Embedding.device
+    let dtype = Dtype.activations weights.Device weights.Dtype
+    use generator = new torch.Generator(uint64 seed, place)
+    let rope = Rope.table config length dtype place
+
+    let slabs () = [|
+        for _ in 1 .. config.Layers ->
+            torch.empty (
+                [| int64 count; int64 config.KvHeads; int64 length; int64 config.HeadDim |],
+                Nullable dtype,
+                place
+            )
+    |]
+
+    let keys, values = slabs (), slabs ()
+
+    let store (position: int) : KvStore =
+        fun layer k v ->
+            let append (slab: Tensor) (fresh: Tensor) =
+                slab.narrow(2L, int64 position, 1L).copy_ fresh |> ignore
+                slab.narrow (2L, 0L, int64 position + 1L)
+
+            struct (append keys[layer] k, append values[layer] v)
+
+    let ids =
+        Scalars.plus
+            (torch.zeros ([| int64 count; int64 length + 1L |], torch.ScalarType.Int64, place))
+            ((Tensors.ofIds [||] [| bos |]).``to`` place)
+
+    for position in 0 .. length - 1 do
+        use _step = torch.NewDisposeScope()
+
+        let hidden =
+            Model.embed weights (ids.narrow (1L, int64 position, 1L))
+            |> Model.runLayers Model.plain (store position) rope weights 0 config.Layers position
+
+        let logits =
+            (Model.head weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
+            |> Scalars.timesInPlace (1.0 / temperature)
+
+        let behind = Scalars.plus logits (logits.amax([| 1L |], true).neg())
+        let unlikely = behind.lt (Scalars.ofFloat (log least))
+
+        let law = behind.masked_fill(unlikely, Scalars.ofFloat Double.NegativeInfinity).softmax 1L
+
+        ids.narrow(1L, int64 position + 1L, 1L).copy_(law.multinomial (1L, false, generator))
+        |> ignore
+
+    let flat = Tensors.toIds ids
+
+    [|
+        for story in 0 .. count - 1 do
+            let told = flat[story * (length + 1) + 1 .. (story + 1) * (length + 1) - 1]
+
+            match Array.tryFindIndex ((=) eos) told with
+            | Some last -> (Tokenizer.decode false tokenizer told[.. last - 1]).Trim()
+            | None -> ()
+    |]
+
+/// Of the runs of four words, the share that are not said again.
+let variety (story: string) =
+    let runs = story.Split(Array.empty<char>, StringSplitOptions.RemoveEmptyEntries) |> Array.windowed 4
+    float (Array.distinct runs).Length / float (max 1 runs.Length)
+
+/// The stories of the teller, in a file; without those that go round in circles or hardly begin.
+let told () =
+    match Map.tryFind "--told" given with
+    | Some path -> path
+    | None ->
+        let path = Path.Combine(run, "told.txt")
+
+        if not (File.Exists path) then
+            use teller = teller ()
+            let atOnce = if isGpu then 4096 else 64
+            let clock = Diagnostics.Stopwatch.StartNew()
+            use file = new StreamWriter(path + ".part")
+            let mutable written, batch = 0, 0
+
+            while written < storyCount && not stopped do
+                for story in tell teller (int64 batch) atOnce 320 temperature 0.04 do
+                    if story.Length > 200 && variety story >= 0.9 then
+                        file.Write story
+                        file.Write "\n<|endoftext|>\n"
+                        written <- written + 1
+
+                if written = 0 then
+                    eprintfn "train-default: the teller ends no story; give another --teller"
+                    exit 1
+
+                batch <- batch + 1
+                printfn "told %d stories, %.0f a minute" written (float written / clock.Elapsed.TotalMinutes)
+
+            if stopped then
+                printfn "stopped; the same command tells again from the start"
+                exit 130
+
+            file.Close()
+            File.Move(path + ".part", path)
+
+        path
+
+let lessons = told ()
+let tokenizer = Path.Combine(run, "tokenizer")
+
+if not (File.Exists(Path.Combine(tokenizer, "tokenizer.json"))) then
+    let texts =
+        [ people; lessons ]
+        |> Seq.collect (Texts.read >> Seq.truncate 20000)
+        |> Seq.map (fun lesson ->
+            match lesson with
+            | Lesson.Text text -> text
+            | Lesson.Pair(prompt, response) -> prompt + response)
+
+    let trained = BpeTrainer.train (BpeOptions.ofVocabulary 1024) texts |> orStop
+    BpeTrainer.write tokenizer trained |> orStop
+    printfn "tokenizer: %.2f bytes a token" (float trained.Bytes / float trained.Tokens)
+
+/// Deep and narrow, with a small head: two of twenty-four layers draft.
+let config: LlamaConfig = {
+    Family = Family.Llama
+    Vocabulary = 1024
+    Hidden = 192
+    Intermediate = 512
+    Layers = 24
+    Heads = 3
+    KvHeads = 1
+    HeadDim = 64
+    Context = 512
+    NormEps = 1e-5
+    RopeTheta = 10000.0
+    RopeScaling = RopeScaling.Default
+    Windows = Array.create 24 None
+    QkvBias = false
+    OutputBias = false
+    MlpBias = false
+    QkNorm = false
+    TiedHead = true
+    Bos = Some 0
+    StopIds = [| 0 |]
+    StoredDtype = None
+}
+
+/// Self-distillation of the exits that draft; or the paper's recipe for a training from scratch.
+let recipe =
+    match recipeName with
+    | "default" -> {
+        Dropout = 0.0
+        Depth = DropoutShape.Exponential
+        Time = DropoutShape.Constant
+        Exits = ExitRule.Emphasis([ 2, 0.7; 1, 0.1; 3, 0.1; 4, 0.1 ], 1)
+        Targets = { Labels = 0.0; LastLayer = 1.0 }
+      }
+    | "paper" -> Recipe.tryPreset "scratch" config.Layers |> orStop
+    | other ->
+        eprintfn "train-default: --recipe is %s, it must be default or paper" other
+        exit 2
+
+/// 32,768 tokens a step.
+let options = {
+    common recipe with
+        Steps = steps
+        BatchSize = (if isGpu then 64 else 8)
+        Accumulate = (if isGpu then 1 else 8)
+        SequenceLength = 512
+        Rate = { Peak = option "--rate" "2.5e-3" |> float; Warmup = min 200 (steps / 4); Floor = 0.02 }
+        ValidateEvery = 200
+        ValidationBatches = (if isGpu then 4 else 12)
+        ProbeEvery = steps
+        ProbeExits = [ 1; 2; 3; 4 ]
+        ProbeDraft = 3
+        SaveEvery = 500
+        Keep = 1
+}
+
+let model () = {
+    Path = tokenizer
+    Weights = Weights.initial 1L Dtype.F32 device config
+    Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
+    StopIds = config.StopIds
+    Recommended = Some(2, 3)
+}
+
+let trained = Path.Combine(run, "trained")
+
+// What people wrote twice: it is a hundredth of what the teller wrote.
+train trained options model [ people; people; lessons ]
+
+/// The validation entropies: step, and each exit's.
+let curves = [
+    for line in File.ReadAllLines(Path.Combine(trained, "log.jsonl")) do
+        use document = JsonDocument.Parse line
+
+        match document.RootElement.TryGetProperty "validation" with
+        | true, found ->
+            (document.RootElement.GetProperty "step").GetInt32(),
+            [ for entry in found.EnumerateObject() -> entry.Value.GetDouble() ]
+        | _ -> ()
+]
 
 let made = Path.Combine(run, "stories-10m")
 
 if not (Directory.Exists made) then
-    use last =
-        Checkpoint.load (Path.Combine(run, fst (List.last phases))) (Some Dtype.BF16) Device.Cpu
-        |> orStop
-
+    use last = Checkpoint.load trained (Some Dtype.BF16) Device.Cpu |> orStop
     Export.write ExportFormat.HuggingFace last.Config.Layers made last |> orStop |> ignore
 
 Plots.lines "Validation, TinyStories" "step" "cross entropy, nats a token" [

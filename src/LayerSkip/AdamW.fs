@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Collections.Generic
 open TorchSharp
 
 /// Adam with decoupled weight decay (arXiv 1711.05101, algorithm 2), and what it is set to.
@@ -32,20 +33,41 @@ module AdamW =
         let zeros () = parameters |> Array.map (fun p -> torch.zeros_like(p).DetachFromDisposeScope())
         { First = zeros (); Second = zeros (); Updates = Array.zeroCreate parameters.Length }
 
-    // A number of its own for each step: a tensor, for a Scalar would have to live as long as the process.
-    let private number (like: Tensor) (value: float) =
-        (Tensors.ofFloats [||] [| value |]).``to``(like.dtype, like.device)
+    // A step's numbers: tensors, for a Scalar would have to live as long as the process. Parameters share them, as each is
+    // a copy to the device. They belong to the scope around the one that asks.
+    let private numbers () : Tensor -> float -> Tensor =
+        let made = Dictionary()
+
+        fun like value ->
+            let key = struct (value, like.dtype)
+
+            match made.TryGetValue key with
+            | true, number -> number
+            | _ ->
+                let number =
+                    Scope.one (fun () ->
+                        (Tensors.ofFloats [||] [| value |]).``to`` (like.dtype, like.device))
+
+                made.Add(key, number.MoveToOuterDisposeScope())
+                number
 
     /// The square root of the sum of all squares.
     let norm (gradients: Tensor option[]) : float =
         Scope.run (fun () ->
-            gradients
-            |> Array.choose id
-            |> Array.sumBy (fun g -> (Tensors.toFloats ((g * g).sum torch.ScalarType.Float64))[0])
-            |> sqrt)
+            match gradients |> Array.choose id with
+            | [||] -> 0.0
+            | gradients ->
+                // One read of the device for all.
+                gradients
+                |> Array.map (fun g -> (g * g).sum torch.ScalarType.Float64)
+                |> torch.stack
+                |> Tensors.toFloats
+                |> Array.sum
+                |> sqrt)
 
     let private update
         (options: AdamWOptions)
+        (number: Tensor -> float -> Tensor)
         rate
         (gradientScale: float)
         (p: Tensor)
@@ -87,6 +109,8 @@ module AdamW =
         (state: AdamWState)
         : AdamWState =
         use _noGrad = torch.no_grad ()
+        use _scope = torch.NewDisposeScope()
+        let number = numbers ()
 
         let updates =
             state.Updates
@@ -95,7 +119,7 @@ module AdamW =
         for i in 0 .. parameters.Length - 1 do
             match gradients[i] with
             | Some g ->
-                update options rate gradientScale parameters[i] g state.First[i] state.Second[i] updates[i]
+                update options number rate gradientScale parameters[i] g state.First[i] state.Second[i] updates[i]
             | None -> ()
 
         { state with Updates = updates }

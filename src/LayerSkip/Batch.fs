@@ -22,7 +22,17 @@ module Batch =
         |> Array.concat
 
     /// How many positions learn.
-    let tokens (batch: Batch) : int = (lessons batch).Length
+    let tokens (batch: Batch) : int =
+        let learn (labels: int[]) =
+            let mutable count = 0
+
+            for t in 1 .. labels.Length - 1 do
+                if labels[t] <> ignored then
+                    count <- count + 1
+
+            count
+
+        batch.Labels |> Array.sumBy learn
 
 /// What a loss comes to, as sums over the positions that learn: those of micro-batches and ranks add up.
 type LossSums = {

@@ -28,6 +28,12 @@ module LossOptions =
         Recompute = false
     }
 
+    /// A CPU's caches want few rows, a GPU many: as many as make logits of half a gigabyte in float32.
+    let internal rowsAtOnce (device: Device) (vocabulary: int) : int =
+        match device with
+        | Device.Cpu -> standard.RowsAtOnce
+        | Device.Cuda -> max standard.RowsAtOnce ((1 <<< 27) / vocabulary)
+
 /// J = sum over layers l of e~(t, l) CE(g(x_{l+1}), Y), with one norm and head g for every exit (LayerSkip, equation 5).
 ///
 /// Exits are computed one after another. Each runs back at once, through the head into the gradient of its own hidden
@@ -71,16 +77,23 @@ module EarlyExitLoss =
         (batch: Batch)
         : LossSums =
         let last = shares.Length - 1
-        let entropies, divergences = Array.zeroCreate shares.Length, Array.zeroCreate shares.Length
         let device = weights.Embedding.device
+
+        // Each layer's cross entropy and divergence, [2; layers]: they stay on the device, which a read would stop for.
+        use _scope = torch.NewDisposeScope()
+        let totals = torch.zeros (2L, int64 shares.Length, torch.ScalarType.Float64, device)
+        let entropy, divergence = 0L, 1L
 
         // Adds one exit's sums over some rows, learns from them, and returns its log-probabilities.
         let learn rows labels (teacher: Tensor option) layer =
             Scope.one (fun () ->
                 let law = logProbabilities weights rows hidden[layer].Value
 
-                let take (sums: float[]) weight (sum: Tensor) =
-                    sums[layer] <- sums[layer] + (Tensors.toFloats (sum.detach ()))[0]
+                let take row weight (sum: Tensor) =
+                    totals.select(0L, row).select (0L, int64 layer)
+                    |> Scalars.addInPlace (sum.detach().``to`` torch.ScalarType.Float64)
+                    |> ignore
+
                     sum, scale * shares[layer] * weight
 
                 let targets = targetsOf options last layer
@@ -88,12 +101,12 @@ module EarlyExitLoss =
 
                 [
                     torch.nn.functional.nll_loss (law, labels, reduction = sum)
-                    |> take entropies targets.Labels
+                    |> take entropy targets.Labels
 
                     match teacher with
                     | Some teacher ->
                         torch.nn.functional.kl_div (law, teacher, true, sum)
-                        |> take divergences targets.LastLayer
+                        |> take divergence targets.LastLayer
                     | None -> ()
                 ]
                 |> List.filter (fun (_, weight) -> weight <> 0.0)
@@ -128,6 +141,8 @@ module EarlyExitLoss =
 
             for layer in early do
                 (learn rows labels teacher layer).Dispose()
+
+        let entropies, divergences = Tensors.toFloats totals |> Array.splitAt shares.Length
 
         let objective =
             Seq.sum (

@@ -154,10 +154,10 @@ module Training =
         let first = int64 step * ofStep + int64 ((micro * ranks.Count + ranks.Rank) * each)
         struct (first, { Step = step; First = micro * each })
 
-    let private lossOptions (plan: TrainingPlan) : LossOptions = {
-        LossOptions.standard with
-            Targets = plan.Parts.Targets
-            Recompute = plan.Options.Recompute
+    let private lossOptions (plan: TrainingPlan) (weights: Weights) : LossOptions = {
+        Targets = plan.Parts.Targets
+        RowsAtOnce = LossOptions.rowsAtOnce weights.Device weights.Config.Vocabulary
+        Recompute = plan.Options.Recompute
     }
 
     let private wrapper (plan: TrainingPlan) place : LayerWrapper =
@@ -188,7 +188,7 @@ module Training =
                     LossSums.zero shares.Length
                 else
                     EarlyExitLoss.backward
-                        (lossOptions plan)
+                        (lossOptions plan leaves)
                         plan.Rope
                         leaves
                         shares
@@ -248,12 +248,13 @@ module Training =
         let shares = Array.create layers (1.0 / float layers)
         use _scope = torch.NewDisposeScope()
         let weights = leaves plan.Options.Precision weights |> Weights.mapTensors _.detach()
+        let options = { lossOptions plan weights with Targets = LossOptions.standard.Targets }
 
         let sums =
             batches
             |> Seq.fold
                 (fun sums batch ->
-                    EarlyExitLoss.measure LossOptions.standard plan.Rope weights shares Model.plain batch
+                    EarlyExitLoss.measure options plan.Rope weights shares Model.plain batch
                     |> LossSums.plus sums)
                 (LossSums.zero layers)
 
