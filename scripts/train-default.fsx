@@ -44,7 +44,7 @@ let text = option "--text" (shared "text")
 let run = option "--run" (Path.Combine(root, "runs", recipeName))
 let steps = option "--steps" "4000" |> int
 let storyCount = option "--stories" "80000" |> int
-let temperature = option "--temperature" "0.85" |> float
+let temperature = option "--temperature" "1.0" |> float
 
 let device =
     match option "--device" "cpu" with
@@ -168,7 +168,7 @@ let tell (model: Checkpoint) (seed: int64) (count: int) (length: int) temperatur
     let bos, eos = Option.get (Tokenizer.bos tokenizer), Option.get (Tokenizer.eos tokenizer)
     let place = weights.Embedding.device
     let dtype = Dtype.activations weights.Device weights.Dtype
-    use generator = new torch.Generator(uint64 seed, place)
+    torch.random.manual_seed seed |> ignore
     let rope = Rope.table config length dtype place
 
     let slabs () = [|
@@ -211,8 +211,7 @@ let tell (model: Checkpoint) (seed: int64) (count: int) (length: int) temperatur
 
         let law = behind.masked_fill(unlikely, Scalars.ofFloat Double.NegativeInfinity).softmax 1L
 
-        ids.narrow(1L, int64 position + 1L, 1L).copy_(law.multinomial (1L, false, generator))
-        |> ignore
+        ids.narrow(1L, int64 position + 1L, 1L).copy_(law.multinomial 1L) |> ignore
 
     let flat = Tensors.toIds ids
 
@@ -245,8 +244,8 @@ let told () =
             let mutable written, batch = 0, 0
 
             while written < storyCount && not stopped do
-                for story in tell teller (int64 batch) atOnce 320 temperature 0.04 do
-                    if story.Length > 200 && variety story >= 0.9 then
+                for story in tell teller (int64 batch) atOnce 320 temperature 0.05 do
+                    if story.Length > 200 && variety story >= 0.95 then
                         file.Write story
                         file.Write "\n<|endoftext|>\n"
                         written <- written + 1

@@ -45,8 +45,7 @@ module AdamW =
             | true, number -> number
             | _ ->
                 let number =
-                    Scope.one (fun () ->
-                        (Tensors.ofFloats [||] [| value |]).``to`` (like.dtype, like.device))
+                    Scope.one (fun () -> (Tensors.ofFloats [||] [| value |]).``to``(like.dtype, like.device))
 
                 made.Add(key, number.MoveToOuterDisposeScope())
                 number
@@ -119,7 +118,16 @@ module AdamW =
         for i in 0 .. parameters.Length - 1 do
             match gradients[i] with
             | Some g ->
-                update options number rate gradientScale parameters[i] g state.First[i] state.Second[i] updates[i]
+                update
+                    options
+                    number
+                    rate
+                    gradientScale
+                    parameters[i]
+                    g
+                    state.First[i]
+                    state.Second[i]
+                    updates[i]
             | None -> ()
 
         { state with Updates = updates }

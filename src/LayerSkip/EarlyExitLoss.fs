@@ -90,7 +90,7 @@ module EarlyExitLoss =
                 let law = logProbabilities weights rows hidden[layer].Value
 
                 let take row weight (sum: Tensor) =
-                    totals.select(0L, row).select (0L, int64 layer)
+                    totals.select(0L, row).select(0L, int64 layer)
                     |> Scalars.addInPlace (sum.detach().``to`` torch.ScalarType.Float64)
                     |> ignore
 

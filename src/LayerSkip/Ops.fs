@@ -152,4 +152,5 @@ module Ops =
                 mask.repeat [| group; 1L |]
 
         let mixed = torch.nn.functional.scaled_dot_product_attention (grouped, k, v, mask, 0.0, false)
-        mixed.view(batch, heads, rows, dim).transpose(1L, 2L).reshape(batch, rows, heads * dim)
+        // CUDA's kernels may leave the heads behind the rows in memory.
+        mixed.reshape(batch, heads, rows, dim).transpose(1L, 2L).reshape(batch, rows, heads * dim)
