@@ -6,12 +6,12 @@ open System.Collections.Generic
 [<RequireQualifiedAccess>]
 module internal GgufTokenizerExport =
     // Its words tell llama.cpp's pre-tokenizers apart: contractions, digits, runs of space and of signs, scripts.
-    let private probe =
+    let probe =
         "Hello  World, it's WE'LL I'm 'tis\n\n \n\t x1 22 333 4444 55555 3.14 $9 a+b=c  \r\n ~ ^^|| <<>> ...!? (normal)"
         + " caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \u4f60\u597d\u4e16\u754c 1\u5e74 \u1780\u17b6\u1793 \u2705 \U0001F999\U0001F999 =====\n   end \n"
 
     /// llama.cpp's names of pre-tokenizers that we know, the most particular first.
-    let private preTokenizers = [ "llama-bpe"; "qwen2"; "smollm"; "gpt-2"; "default" ]
+    let preTokenizers = [ "llama-bpe"; "qwen2"; "smollm"; "gpt-2"; "default" ]
 
     let private key name = "tokenizer.ggml." + name
 
@@ -40,14 +40,15 @@ module internal GgufTokenizerExport =
             piece.Replace('\u2581', ' ')
         | piece -> piece
 
-    let private merges (tokenizer: Tokenizer) : string[] =
+    /// Two pieces and a space between them, by rank; without those of a character that is no piece.
+    let merges (tokenizer: Tokenizer) : string[] =
         tokenizer.Bpe.Merges
         |> Seq.sortBy (fun entry ->
             let struct (rank, _) = entry.Value
             rank)
-        |> Seq.map (fun entry ->
-            let struct (left, right) = Pair.halves entry.Key
-            $"{tokenizer.Pieces[left]} {tokenizer.Pieces[right]}")
+        |> Seq.map (fun entry -> Pair.halves entry.Key)
+        |> Seq.filter (fun (struct (left, right)) -> left >= 0 && right >= 0)
+        |> Seq.map (fun (struct (left, right)) -> $"{tokenizer.Pieces[left]} {tokenizer.Pieces[right]}")
         |> Array.ofSeq
 
     /// The rank of the merges that make a piece, as SentencePiece scores it: 0, -1, -2; what no merge makes comes last.

@@ -37,10 +37,20 @@ module internal HuggingFaceExport =
                 // No copy of the file's rights: a read-only source must not make a read-only folder.
                 File.WriteAllBytes(Path.Combine(target, name), File.ReadAllBytes file)
 
-    /// Copies a model's tokenizer files, where it has any, into a folder that is made for them.
-    let writeTokenizer (target: string) (checkpoint: Checkpoint) : unit =
+    /// Puts a model's tokenizer into a folder: its files, where it has any, else files made from it. False where it has a
+    /// tokenizer that no such file describes.
+    let private putTokenizer (target: string) (checkpoint: Checkpoint) : bool =
+        match tokenizerFolder checkpoint, checkpoint.Tokenizer with
+        | Some source, _ ->
+            copyTokenizer source target
+            true
+        | None, Some tokenizer -> TokenizerJsonExport.tryWrite target tokenizer
+        | None, None -> true
+
+    /// The same, into a folder that is made for it.
+    let writeTokenizer (target: string) (checkpoint: Checkpoint) : bool =
         Directory.CreateDirectory target |> ignore
-        tokenizerFolder checkpoint |> Option.iter (fun source -> copyTokenizer source target)
+        putTokenizer target checkpoint
 
     let private generationConfig (checkpoint: Checkpoint) : byte[] =
         HuggingFaceConfig.json (fun json ->
@@ -62,17 +72,20 @@ module internal HuggingFaceExport =
         let inside name = Path.Combine(folder, name)
         File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
         File.WriteAllBytes(inside "generation_config.json", generationConfig checkpoint)
-        tokenizerFolder checkpoint |> Option.iter (fun source -> copyTokenizer source folder)
+        putTokenizer folder checkpoint |> ignore
         let tensors = Weights.named checkpoint.Weights
 
         // transformers refuses a file that does not say whose it is.
         SafetensorsWriter.write (inside "model.safetensors") (Map [ "format", "pt" ]) tensors
         |> Result.map (fun () -> tensors.Length)
 
-    let private remarks (checkpoint: Checkpoint) = [
-        if checkpoint.Tokenizer.IsSome && (tokenizerFolder checkpoint).IsNone then
-            "the folder has no tokenizer: a GGUF file's own is not written as tokenizer.json; copy the files of the model that it was made from"
-    ]
+    /// What to say of a model whose tokenizer is not in its folder.
+    let tokenizerRemark (folder: string) (checkpoint: Checkpoint) : string option =
+        match checkpoint.Tokenizer, Tokenizer.tryLoad folder with
+        | Some _, Ok None ->
+            Some
+                "the folder has no tokenizer: no tokenizer.json encodes as this GGUF file's own does; copy the files of the model that it was made from"
+        | _ -> None
 
     /// Fills a folder beside `path`, and moves it into place; the number of tensors, and what to tell the user.
     let write
@@ -93,7 +106,7 @@ module internal HuggingFaceExport =
                             Directory.Delete path
 
                         Directory.Move(unfinished, path)
-                        struct (tensors, remarks checkpoint))
+                        struct (tensors, Option.toList (tokenizerRemark path checkpoint)))
                 finally
                     if Directory.Exists unfinished then
                         Directory.Delete(unfinished, true)

@@ -16,7 +16,7 @@ module internal TokenizerGguf =
         contractions
         + @"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
-    let private patterns path (pre: string) : Result<string list, LayerSkipError list> =
+    let patterns path (pre: string) : Result<string list, LayerSkipError list> =
         match pre with
         | "gpt-2" -> Ok [ PreTokenizer.gpt2 ]
         | "llama-bpe"

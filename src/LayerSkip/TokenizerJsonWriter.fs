@@ -7,7 +7,7 @@ open System.Text.Json
 /// A byte-level BPE tokenizer as the files that Hugging Face's libraries read.
 [<RequireQualifiedAccess>]
 module internal TokenizerJsonWriter =
-    let private json (write: Utf8JsonWriter -> unit) : byte[] =
+    let json (write: Utf8JsonWriter -> unit) : byte[] =
         use memory = new MemoryStream()
         // No web page: pieces of any script stay readable.
         let options =
@@ -21,17 +21,17 @@ module internal TokenizerJsonWriter =
         memory.WriteByte(byte '\n')
         memory.ToArray()
 
-    let private object (json: Utf8JsonWriter) (name: string) (write: unit -> unit) =
+    let object (json: Utf8JsonWriter) (name: string) (write: unit -> unit) =
         json.WriteStartObject name
         write ()
         json.WriteEndObject()
 
-    let private array (json: Utf8JsonWriter) (name: string) (write: unit -> unit) =
+    let array (json: Utf8JsonWriter) (name: string) (write: unit -> unit) =
         json.WriteStartArray name
         write ()
         json.WriteEndArray()
 
-    let private item (json: Utf8JsonWriter) (write: unit -> unit) =
+    let item (json: Utf8JsonWriter) (write: unit -> unit) =
         json.WriteStartObject()
         write ()
         json.WriteEndObject()
@@ -49,14 +49,14 @@ module internal TokenizerJsonWriter =
 
                     json.WriteBoolean("special", true))))
 
-    let private byteLevel (json: Utf8JsonWriter) (trimsOffsets: bool) =
+    let byteLevel (json: Utf8JsonWriter) (trimsOffsets: bool) (splitsWords: bool) =
         json.WriteString("type", "ByteLevel")
         json.WriteBoolean("add_prefix_space", false)
         json.WriteBoolean("trim_offsets", trimsOffsets)
-        json.WriteBoolean("use_regex", true)
+        json.WriteBoolean("use_regex", splitsWords)
 
-    /// `bos` before a text, and before each of a pair.
-    let private template (json: Utf8JsonWriter) (bos: string) =
+    /// Some special tokens before a text, and before each of a pair.
+    let template (json: Utf8JsonWriter) (prefix: (int * string) list) =
         let part (kind: string) (id: string) (typeId: int) =
             item json (fun () ->
                 object json kind (fun () ->
@@ -64,7 +64,9 @@ module internal TokenizerJsonWriter =
                     json.WriteNumber("type_id", typeId)))
 
         let sequence id typeId =
-            part "SpecialToken" bos typeId
+            for _, token in prefix do
+                part "SpecialToken" token typeId
+
             part "Sequence" id typeId
 
         json.WriteString("type", "TemplateProcessing")
@@ -75,21 +77,22 @@ module internal TokenizerJsonWriter =
             sequence "B" 1)
 
         object json "special_tokens" (fun () ->
-            object json bos (fun () ->
-                json.WriteString("id", bos)
-                array json "ids" (fun () -> json.WriteNumberValue 0)
-                array json "tokens" (fun () -> json.WriteStringValue bos)))
+            for id, token in prefix do
+                object json token (fun () ->
+                    json.WriteString("id", token)
+                    array json "ids" (fun () -> json.WriteNumberValue id)
+                    array json "tokens" (fun () -> json.WriteStringValue token)))
 
     let private postProcessor (json: Utf8JsonWriter) (bos: string option) =
         object json "post_processor" (fun () ->
             match bos with
-            | None -> byteLevel json true
+            | None -> byteLevel json true true
             | Some bos ->
                 json.WriteString("type", "Sequence")
 
                 array json "processors" (fun () ->
-                    item json (fun () -> byteLevel json true)
-                    item json (fun () -> template json bos)))
+                    item json (fun () -> byteLevel json true true)
+                    item json (fun () -> template json [ 0, bos ])))
 
     let private model (json: Utf8JsonWriter) (pieces: string[]) (merges: struct (int * int)[]) =
         json.WriteString("type", "BPE")
@@ -120,9 +123,9 @@ module internal TokenizerJsonWriter =
             json.WriteNull "padding"
             added json specials
             json.WriteNull "normalizer"
-            object json "pre_tokenizer" (fun () -> byteLevel json true)
+            object json "pre_tokenizer" (fun () -> byteLevel json true true)
             postProcessor json bos
-            object json "decoder" (fun () -> byteLevel json true)
+            object json "decoder" (fun () -> byteLevel json true true)
             object json "model" (fun () -> model json pieces merges))
 
     /// tokenizer_config.json; `first`, the first special token, begins and ends a text.

@@ -231,7 +231,7 @@ module TrainingSession =
             let prepared =
                 if ranks.Rank = 0 then
                     try
-                        HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
+                        HuggingFaceExport.writeTokenizer (tokenizerFolder output) model |> ignore
                         encode output options model data
                     with e when (MappedFile.fault e).IsSome ->
                         Error [ FileWriter.fault output e ]
@@ -291,7 +291,7 @@ module TrainingSession =
             |> Result.bind (fun (struct (state, model, trainee)) ->
                 // Somebody may have removed the run's own copy.
                 if ranks.Rank = 0 && not (Directory.Exists(tokenizerFolder output)) then
-                    HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
+                    HuggingFaceExport.writeTokenizer (tokenizerFolder output) model |> ignore
 
                 if state.Ranks <> ranks.Count then
                     Error [

@@ -114,18 +114,17 @@ let tests =
                                 if key.StartsWith "tokenizer." then
                                     Expect.equal metadata[key] value key))
 
-        sharedTest
-            "a GGUF file alone becomes a folder without a tokenizer, and says so"
-            [ "stories260K" ]
-            (fun folder ->
-                use source = load None folder
+        sharedTest "a GGUF file alone becomes a folder with a tokenizer" [ "stories260K" ] (fun folder ->
+            use source = load None folder
 
-                exported ExportFormat.Gguf 1 source (fun _ alone ->
-                    exported ExportFormat.HuggingFace 1 alone (fun report made ->
-                        expectSameWeights alone.Weights made.Weights
-                        Expect.isNone made.Tokenizer "no tokenizer"
-                        Expect.exists
-                            report.Remarks
-                            (fun remark -> remark.Contains "no tokenizer")
-                            "remark")))
+            exported ExportFormat.Gguf 1 source (fun _ alone ->
+                exported ExportFormat.HuggingFace 1 alone (fun report made ->
+                    expectSameWeights alone.Weights made.Weights
+                    Expect.isEmpty report.Remarks "nothing is missing"
+                    let text = "Once upon a time, there was"
+
+                    Expect.equal
+                        (Tokenizer.encode made.Tokenizer.Value text)
+                        (Tokenizer.encode source.Tokenizer.Value text)
+                        "its tokenizer")))
     ]

@@ -16,6 +16,12 @@ let private through (tokenizer: Tokenizer) : Tokenizer =
     |> Check.getOrRaise
     |> Option.get
 
+/// The tokenizer that the files of another one make.
+let private throughFiles (tokenizer: Tokenizer) : Tokenizer =
+    FileSupport.withFolder (fun folder ->
+        Expect.isTrue (TokenizerJsonExport.tryWrite folder tokenizer) "written"
+        Tokenizer.tryLoad folder |> Check.getOrRaise |> Option.get)
+
 let private pre (tokenizer: Tokenizer) =
     match export (Tokenizer.vocabularySize tokenizer) tokenizer |> Check.getOrRaise |> Map with
     | metadata when metadata.ContainsKey "tokenizer.ggml.pre" -> metadata["tokenizer.ggml.pre"]
@@ -33,7 +39,7 @@ let private describe (tokenizer: Tokenizer) =
     Tokenizer.kind tokenizer
 
 /// Encodes and decodes as its source does.
-let private agrees (source: Tokenizer) (texts: string list) =
+let private agrees (through: Tokenizer -> Tokenizer) (source: Tokenizer) (texts: string list) =
     let made = through source
     Expect.equal (describe made) (describe source) "special tokens, template and size"
 
@@ -49,7 +55,19 @@ let private whole name path expected tokenizer =
     sharedTest $"{name}: encodes and decodes prose alike" path (fun _ ->
         let source = tokenizer ()
         Expect.equal (pre source) (GgufValue.Text expected) "llama.cpp's name of the pre-tokenizer"
-        agrees source [ sample "wikitext2_test.txt"; sample "tinyshakespeare.txt"; "  a\n\n b  "; "" ])
+        let texts = [ sample "wikitext2_test.txt"; sample "tinyshakespeare.txt"; "  a\n\n b  "; "" ]
+        agrees through source texts
+        agrees throughFiles (through source) texts)
+
+/// A GGUF file's own tokenizer as files.
+let private alone name path =
+    sharedTest $"{name}: its own tokenizer as Hugging Face's files" path (fun file ->
+        let source =
+            Gguf.readMetadata file
+            |> Result.bind (Tokenizer.ofGguf "x")
+            |> Check.getOrRaise
+            |> Option.get
+        agrees throughFiles source [ sample "wikitext2_test.txt"; " 12345 it's\n\n  x"; "" ])
 
 let private tiny name =
     let file = sharedPath [ "tiny-llama"; name ]
@@ -70,6 +88,22 @@ let tests =
             sharedPath [ "tokenizers"; "tok4096"; "tok4096.model" ]
             |> Tokenizer.ofSentencePiece
             |> Check.getOrRaise)
+
+        alone "SmolLM2" [ "smollm2-135m-instruct"; "model.gguf" ]
+
+        for name in [ "gpt-2"; "llama-spm"; "phi-3"; "starcoder" ] do
+            alone name [ "tokenizers"; "llama.cpp"; $"ggml-vocab-{name}.gguf" ]
+
+        testCase "a tokenizer that no file describes is not written" (fun () ->
+            FileSupport.withFolder (fun folder ->
+                let path = Path.Combine(root, "models", "stories-10m")
+                let source = Tokenizer.tryLoad path |> Check.getOrRaise |> Option.get
+                let odd = {
+                    source with
+                        Words = source.Words >> Array.collect (fun word -> [| word; word |])
+                }
+                Expect.isFalse (TokenizerJsonExport.tryWrite folder odd) "not written"
+                Expect.isEmpty (Directory.GetFiles folder) "nothing left"))
 
         whole "a small byte-level one" [ "tiny-llama" ] "gpt-2" (fun () ->
             tiny "tiny_bpe_bytelevel_tokenizer.json")

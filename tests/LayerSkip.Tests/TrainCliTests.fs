@@ -292,6 +292,42 @@ let private runs =
                     whole
                     "the same bits"))
 
+        testCase "a .gguf file's own tokenizer goes with the model" (fun () ->
+            withFolder (fun folder ->
+                let inside name = Path.Combine(folder, name)
+                let shipped = Path.Combine(Support.root, "models", "stories-10m")
+                let layers = "--layers=3"
+                let made = cli [ "export"; "--model"; shipped; "--output"; inside "m.gguf"; layers ]
+                Expect.equal made.Code 0 made.Error
+                File.WriteAllText(
+                    inside "text.txt",
+                    "Once upon a time, there was a boy. He had a dog and a cat."
+                )
+
+                let options = [ "--steps=1"; "--batch-size=1"; "--sequence-length=8"; "--valid-share=0" ]
+
+                let trained =
+                    cli (
+                        [
+                            "train"
+                            "--model"
+                            inside "m.gguf"
+                            "--data"
+                            inside "text.txt"
+                            "--output"
+                            inside "run"
+                        ]
+                        @ options
+                    )
+
+                Expect.equal trained.Code 0 trained.Error
+
+                let encode folder =
+                    let tokenizer = Tokenizer.tryLoad folder |> Check.getOrRaise |> Option.get
+                    Tokenizer.encode tokenizer "Once upon a time, there was", Tokenizer.eos tokenizer
+
+                Expect.equal (encode (inside "run")) (encode shipped) "the same ids"))
+
         testCase "a model of eight ids is probed" (fun () ->
             withData (fun folder ->
                 json [

@@ -1,0 +1,189 @@
+namespace LayerSkip
+
+open System.IO
+open System.Text.Json
+
+/// A tokenizer that came without files of its own, a GGUF's, as those that Hugging Face's libraries read.
+[<RequireQualifiedAccess>]
+module internal TokenizerJsonExport =
+    let private kind (json: Utf8JsonWriter) (name: string) = json.WriteString("type", name)
+    let private object, array, item =
+        TokenizerJsonWriter.object, TokenizerJsonWriter.array, TokenizerJsonWriter.item
+
+    let private added json (tokenizer: Tokenizer) =
+        array json "added_tokens" (fun () ->
+            for token in tokenizer.Added.Values do
+                item json (fun () ->
+                    json.WriteNumber("id", token.Id)
+                    json.WriteString("content", token.Content)
+                    json.WriteBoolean("single_word", token.SingleWord)
+                    json.WriteBoolean("lstrip", token.TakesLeft)
+                    json.WriteBoolean("rstrip", token.TakesRight)
+                    json.WriteBoolean("normalized", token.Normalized)
+                    json.WriteBoolean("special", token.Special)))
+
+    let private byteLevel json (name: string) =
+        object json name (fun () -> TokenizerJsonWriter.byteLevel json true false)
+
+    /// Words by these patterns, one after the other, in bytes.
+    let private inBytes json (patterns: string list) (isNormalized: bool) =
+        if isNormalized then
+            object json "normalizer" (fun () -> kind json "NFC")
+        else
+            json.WriteNull "normalizer"
+
+        object json "pre_tokenizer" (fun () ->
+            kind json "Sequence"
+
+            array json "pretokenizers" (fun () ->
+                for pattern in patterns do
+                    item json (fun () ->
+                        kind json "Split"
+                        object json "pattern" (fun () -> json.WriteString("Regex", pattern))
+                        json.WriteString("behavior", "Isolated")
+                        json.WriteBoolean("invert", false))
+
+                item json (fun () -> TokenizerJsonWriter.byteLevel json true false)))
+
+        byteLevel json "decoder"
+
+    /// SentencePiece's way: no words, U+2581 for a space.
+    let private inPieces json (startsWithSpace: bool) =
+        let replace (from: string) (into: string) =
+            item json (fun () ->
+                kind json "Replace"
+                object json "pattern" (fun () -> json.WriteString("String", from))
+                json.WriteString("content", into))
+
+        object json "normalizer" (fun () ->
+            kind json "Sequence"
+
+            array json "normalizers" (fun () ->
+                if startsWithSpace then
+                    item json (fun () ->
+                        kind json "Prepend"
+                        json.WriteString("prepend", "\u2581"))
+
+                replace " " "\u2581"))
+
+        json.WriteNull "pre_tokenizer"
+
+        object json "decoder" (fun () ->
+            kind json "Sequence"
+
+            array json "decoders" (fun () ->
+                replace "\u2581" " "
+                item json (fun () -> kind json "ByteFallback")
+                item json (fun () -> kind json "Fuse")
+
+                if startsWithSpace then
+                    item json (fun () ->
+                        kind json "Strip"
+                        json.WriteString("content", " ")
+                        json.WriteNumber("start", 1)
+                        json.WriteNumber("stop", 0))))
+
+    let private model json (tokenizer: Tokenizer) =
+        let bpe = tokenizer.Bpe
+
+        object json "model" (fun () ->
+            kind json "BPE"
+            json.WriteNull "dropout"
+
+            match bpe.Unknown with
+            | Some id -> json.WriteString("unk_token", tokenizer.Pieces[id])
+            | None -> json.WriteNull "unk_token"
+
+            json.WriteBoolean("fuse_unk", bpe.Unknown.IsSome && bpe.FuseUnknown)
+            json.WriteBoolean("byte_fallback", bpe.ByteFallback.IsSome)
+            json.WriteBoolean("ignore_merges", bpe.Words.IsSome)
+
+            object json "vocab" (fun () ->
+                // A piece that stands twice means its first id.
+                tokenizer.Pieces
+                |> Seq.indexed
+                |> Seq.filter (fun (_, piece) -> piece <> "")
+                |> Seq.distinctBy snd
+                |> Seq.iter (fun (id, piece) -> json.WriteNumber(piece, id)))
+
+            array json "merges" (fun () ->
+                for merge in GgufTokenizerExport.merges tokenizer do
+                    json.WriteStringValue merge))
+
+    let private file (patterns: string list) (isNormalized: bool) (tokenizer: Tokenizer) : byte[] =
+        TokenizerJsonWriter.json (fun json ->
+            json.WriteString("version", "1.0")
+            json.WriteNull "truncation"
+            json.WriteNull "padding"
+            added json tokenizer
+
+            match tokenizer.Spelling with
+            | Spelling.ByteLevel -> inBytes json patterns isNormalized
+            | Spelling.SentencePiece _ -> inPieces json tokenizer.DropsFirstSpace
+
+            if tokenizer.AddsBos then
+                object json "post_processor" (fun () ->
+                    TokenizerJsonWriter.template json [
+                        for id in tokenizer.Prefix -> id, tokenizer.Pieces[id]
+                    ])
+            else
+                json.WriteNull "post_processor"
+
+            model json tokenizer)
+
+    let private config (tokenizer: Tokenizer) : byte[] =
+        TokenizerJsonWriter.json (fun json ->
+            let token (name: string) (id: int option) =
+                id |> Option.iter (fun id -> json.WriteString(name, tokenizer.Pieces[id]))
+
+            json.WriteBoolean("add_bos_token", tokenizer.AddsBos)
+            token "bos_token" tokenizer.BosId
+            token "eos_token" tokenizer.EosId
+            tokenizer.Template
+            |> Option.iter (fun template -> json.WriteString("chat_template", template))
+            json.WriteBoolean("clean_up_tokenization_spaces", false)
+            json.WriteString("tokenizer_class", "PreTrainedTokenizerFast"))
+
+    /// Whether a folder's tokenizer cuts, encodes and decodes as the source does.
+    let private agrees (source: Tokenizer) (folder: string) =
+        let probe = GgufTokenizerExport.probe
+        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; First = true }
+        let ids = Tokenizer.encode source probe
+
+        match Tokenizer.tryLoad folder with
+        | Ok(Some made) ->
+            words made = words source
+            && Tokenizer.encode made probe = ids
+            && Tokenizer.decode false made ids = Tokenizer.decode false source ids
+            && (made.BosId, made.EosId, made.AddsBos) = (source.BosId, source.EosId, source.AddsBos)
+        | Ok None
+        | Error _ -> false
+
+    /// Writes tokenizer.json and tokenizer_config.json into a folder; false, and nothing, where no form of them encodes alike.
+    let tryWrite (folder: string) (tokenizer: Tokenizer) : bool =
+        let json = Path.Combine(folder, "tokenizer.json")
+        let beside = Path.Combine(folder, "tokenizer_config.json")
+
+        let candidates =
+            match tokenizer.Spelling with
+            | Spelling.ByteLevel -> [
+                for pre in GgufTokenizerExport.preTokenizers do
+                    match TokenizerGguf.patterns "" pre with
+                    | Ok patterns -> patterns, pre = "qwen2"
+                    | Error _ -> ()
+              ]
+            | Spelling.SentencePiece _ -> [ [], false ]
+
+        File.WriteAllBytes(beside, config tokenizer)
+
+        let found =
+            candidates
+            |> List.exists (fun (patterns, isNormalized) ->
+                File.WriteAllBytes(json, file patterns isNormalized tokenizer)
+                agrees tokenizer folder)
+
+        if not found then
+            File.Delete json
+            File.Delete beside
+
+        found
