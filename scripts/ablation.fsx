@@ -10,41 +10,27 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/OxyPlot.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System
 open System.IO
 open LayerSkip
+open Options
 
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 
-let stop (message: string) =
-    eprintfn "ablation: %s" message
-    exit 2
-
-let orStop result =
-    match result with
-    | Ok value -> value
-    | Error faults -> stop (LayerSkipError.summary faults)
-
-let given =
-    fsi.CommandLineArgs[1..]
-    |> Array.filter (fun argument -> argument <> "--")
-    |> Array.chunkBySize 2
-    |> Array.map (fun pair -> pair[0], Array.last pair)
-    |> Map.ofArray
-
-let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
-let text = option "--text" (Path.Combine(root, "..", "shared", "data", "text"))
-let run = option "--run" (Path.Combine(root, "runs", "ablation"))
-let steps = option "--steps" "600" |> int
+let given = Given "--text DIR --tokenizer DIR --run DIR --steps N"
+let text = given.Text("--text", Path.Combine(root, "..", "shared", "data", "text"))
+let run = given.Text("--run", Path.Combine(root, "runs", "ablation"))
+let steps = given.Whole("--steps", 1, 600)
 
 /// The default model's own, unless another is named.
-let tokenizerFolder = option "--tokenizer" (Path.Combine(root, "models", "stories-10m"))
+let tokenizerFolder = given.Text("--tokenizer", Path.Combine(root, "models", "stories-10m"))
 
 let tokenizer =
     match Tokenizer.tryLoad tokenizerFolder |> orStop with
     | Some tokenizer -> tokenizer
-    | None -> stop $"{tokenizerFolder} has no tokenizer"
+    | None -> stop 2 $"{tokenizerFolder} has no tokenizer"
 
 let layers = 8
 
@@ -136,8 +122,8 @@ let train (name: string, recipe: Recipe) : float[] * float =
 
     for event in TrainingSession.run (fun () -> false) session do
         match event with
-        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop $"step {fault.Step}: {fault.What}"
-        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop (LayerSkipError.summary faults)
+        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop 1 $"step {fault.Step}: {fault.What}"
+        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop 1 (LayerSkipError.summary faults)
         | TrainingEvent.Validated(step, entropies) ->
             eprintfn "%s, step %d: %.3f" name step (Array.last entropies)
         | _ -> ()

@@ -9,29 +9,17 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System.IO
 open LayerSkip
+open Options
 
-let given =
-    fsi.CommandLineArgs[1..]
-    |> Array.filter (fun argument -> argument <> "--")
-    |> Array.chunkBySize 2
-    |> Array.map (fun pair -> pair[0], Array.last pair)
-    |> Map.ofArray
-
-let orStop result =
-    match result with
-    | Ok value -> value
-    | Error faults ->
-        eprintfn "acceptance: %s" (LayerSkipError.summary faults)
-        exit 2
-
-let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
+let given = Given "--model DIR --max-new-tokens N --runs N"
 let shipped = Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-10m")
-let model = Checkpoint.load (option "--model" shipped) None Device.Cpu |> orStop
-let newTokens = option "--max-new-tokens" "128" |> int
-let runs = option "--runs" "5" |> int
+let model = Checkpoint.load (given.Text("--model", shipped)) None Device.Cpu |> orStop
+let newTokens = given.Whole("--max-new-tokens", 1, 128)
+let runs = given.Whole("--runs", 1, 5)
 
 let openings = [
     "Once upon a time"
@@ -51,9 +39,7 @@ let openings = [
 let encode (text: string) =
     match model.Tokenizer with
     | Some tokenizer -> Tokenizer.encode tokenizer text
-    | None ->
-        eprintfn "acceptance: the model has no tokenizer"
-        exit 2
+    | None -> stop 2 "the model has no tokenizer"
 
 let prompts = openings |> List.map encode
 

@@ -9,43 +9,30 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System
 open System.IO
 open LayerSkip
+open Options
 
 let shared = Path.Combine(__SOURCE_DIRECTORY__, "..", "..", "shared", "data")
 
-let stop (message: string) =
-    eprintfn "continual-stories260k: %s" message
-    exit 2
-
-let orStop result =
-    match result with
-    | Ok value -> value
-    | Error faults -> stop (LayerSkipError.summary faults)
-
-let given =
-    fsi.CommandLineArgs[1..]
-    |> Array.filter (fun argument -> argument <> "--")
-    |> Array.chunkBySize 2
-    |> Array.map (fun pair -> pair[0], Array.last pair)
-    |> Map.ofArray
-
-let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
-let text = option "--text" (Path.Combine(shared, "text"))
-let run = option "--run" (Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
+let given = Given "--model DIR --text DIR --run DIR --share S"
+let text = given.Text("--text", Path.Combine(shared, "text"))
+let run = given.Text("--run", Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
 /// A share of all the work, for a try.
-let scaled (count: int) = max 1 (int (float count * float (option "--share" "1")))
+let share = given.Real("--share", 1.0)
+let scaled (count: int) = max 1 (int (float count * share))
 
 let model =
-    Checkpoint.load (option "--model" (Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
+    Checkpoint.load (given.Text("--model", Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
     |> orStop
 
 let tokenizer =
     match model.Tokenizer with
     | Some tokenizer -> tokenizer
-    | None -> stop "the model has no tokenizer"
+    | None -> stop 2 "the model has no tokenizer"
 
 let layers = model.Config.Layers
 
@@ -185,8 +172,8 @@ let follow (phase: Phase) (session: TrainingSession) =
         | TrainingEvent.Validated(step, entropies) ->
             let listed = entropies |> Array.mapi (fun i e -> $"{i + 1}: %.3f{e}") |> String.concat "  "
             eprintfn "%s, step %d  %s" phase.Name step listed
-        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop $"step {fault.Step}: {fault.What}"
-        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop (LayerSkipError.summary faults)
+        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop 1 $"step {fault.Step}: {fault.What}"
+        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop 1 (LayerSkipError.summary faults)
         | TrainingEvent.Ended _
         | TrainingEvent.Probed _
         | TrainingEvent.Saved _ -> ()

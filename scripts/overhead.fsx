@@ -8,33 +8,21 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System
 open System.Diagnostics
 open LayerSkip
+open Options
 
-let given =
-    fsi.CommandLineArgs[1..]
-    |> Array.filter (fun argument -> argument <> "--")
-    |> Array.chunkBySize 2
-    |> Array.map (fun pair -> pair[0], Array.last pair)
-    |> Map.ofArray
-
-let orStop result =
-    match result with
-    | Ok value -> value
-    | Error faults ->
-        eprintfn "overhead: %s" (LayerSkipError.summary faults)
-        exit 2
+let given = Given "--model DIR --exit-layer E --draft-length D --max-new-tokens N"
 
 let model =
-    match Map.tryFind "--model" given with
+    match given.TryText "--model" with
     | Some path -> Checkpoint.load path None Device.Cpu |> orStop
-    | None ->
-        eprintfn "overhead: --model is missing; give a Hugging Face folder or a .gguf file"
-        exit 2
+    | None -> stop 2 "--model is missing; give a Hugging Face folder or a .gguf file"
 
-let number name fallback = given |> Map.tryFind name |> Option.map int |> Option.defaultValue fallback
+let number name fallback = given.Whole(name, 1, fallback)
 
 let weights = model.Weights
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model

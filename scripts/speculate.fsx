@@ -9,57 +9,26 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System
 open System.IO
 open LayerSkip
-
-let stop (code: int) (message: string) : 'T =
-    eprintfn "speculate: %s" message
-    exit code
-
-let orStop result =
-    match result with
-    | Ok value -> value
-    | Error faults -> stop 2 (LayerSkipError.summary faults)
-
-let usage =
-    "--model DIR --prompt TEXT --prompt-ids 1,2,3 --exit-layer E --draft-length D --max-new-tokens N --runs N"
-let known = usage.Split ' ' |> Array.filter (fun word -> word.StartsWith "--")
+open Options
 
 let given =
-    let rec pairs (arguments: string list) =
-        match arguments with
-        | ("--help" | "-h") :: _ ->
-            printfn "dotnet fsi scripts/speculate.fsx %s" usage
-            exit 0
-        | name :: value :: rest when Array.contains name known -> (name, value) :: pairs rest
-        | [ name ] when Array.contains name known -> stop 2 $"{name} needs a value; the options are {usage}"
-        | name :: _ -> stop 2 $"unknown option {name}; the options are {usage}"
-        | [] -> []
+    Given
+        "--model DIR --prompt TEXT --prompt-ids 1,2,3 --exit-layer E --draft-length D --max-new-tokens N --runs N"
 
-    fsi.CommandLineArgs[1..]
-    |> Array.filter (fun a -> a <> "--")
-    |> List.ofArray
-    |> pairs
-    |> Map.ofList
-
-let number name fallback =
-    match Map.tryFind name given with
-    | None -> fallback
-    | Some text ->
-        match Int32.TryParse text with
-        | true, value -> value
-        | _ -> stop 2 $"{name} is {text}, it must be a whole number"
+/// What is out of range is the library's to say.
+let number name fallback = given.Whole(name, Int32.MinValue, fallback)
 
 /// The default model, which scripts/train-default.fsx made.
 let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-10m"))
 
 Backend.load () |> orStop |> ignore
 
-let model =
-    Checkpoint.load (Map.tryFind "--model" given |> Option.defaultValue shipped) None Device.Cpu
-    |> orStop
+let model = Checkpoint.load (given.Text("--model", shipped)) None Device.Cpu |> orStop
 
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
 let exitLayer = number "--exit-layer" recommendedExit
@@ -68,7 +37,7 @@ let limit = number "--max-new-tokens" 128
 let runs = max 1 (number "--runs" 15)
 
 let prompt =
-    match Map.tryFind "--prompt-ids" given, Map.tryFind "--prompt" given, model.Tokenizer with
+    match given.TryText "--prompt-ids", given.TryText "--prompt", model.Tokenizer with
     | Some _, Some _, _ -> stop 2 "give --prompt or --prompt-ids, not both"
     | Some ids, None, _ ->
         ids.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)

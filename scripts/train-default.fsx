@@ -2,10 +2,10 @@
 // (Ctrl-C) or killed, it goes on from what is done when it is called again.
 //
 //     dotnet fsi scripts/train-default.fsx --device cuda
-//     dotnet fsi scripts/train-default.fsx --text DIR --teller MODEL --told FILE --run DIR --stories N --steps N --recipe paper
+//     dotnet fsi scripts/train-default.fsx --text DIR --teller MODEL --told FILE --run DIR --stories N --steps N --settle N --recipe paper
 //
-// On one H200 it takes a quarter of an hour. On two CPU cores the lessons alone take a day: ask for fewer `--stories`, or
-// give them with `--told`.
+// On one H200 all but the last phase takes ten minutes; the last takes three quarters of an hour on two cores. There the
+// lessons alone take a day: ask for fewer `--stories`, or give them with `--told FILE`, and for fewer `--steps`.
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
@@ -13,46 +13,40 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/OxyPlot.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System
 open System.IO
 open System.Runtime.InteropServices
 open System.Text.Json
 open LayerSkip
+open Options
 open TorchSharp
 
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 
-let orStop result =
-    match result with
-    | Ok value -> value
-    | Error faults ->
-        eprintfn "train-default: %s" (LayerSkipError.summary faults)
-        exit 2
-
 let given =
-    fsi.CommandLineArgs[1..]
-    |> Array.filter (fun argument -> argument <> "--")
-    |> Array.chunkBySize 2
-    |> Array.map (fun pair -> pair[0], Array.last pair)
-    |> Map.ofArray
+    Given
+        "--device cpu|cuda --text DIR --teller MODEL --told FILE --run DIR --recipe default|paper --stories N --temperature T --steps N --rate R --settle N"
 
-let option name fallback = Map.tryFind name given |> Option.defaultValue fallback
 let shared (path: string) = Path.Combine(root, "..", "shared", "data", path)
-let recipeName = option "--recipe" "default"
-let text = option "--text" (shared "text")
-let run = option "--run" (Path.Combine(root, "runs", recipeName))
-let steps = option "--steps" "4000" |> int
-let storyCount = option "--stories" "80000" |> int
-let temperature = option "--temperature" "1.0" |> float
+let recipeName = given.Text("--recipe", "default")
+let text = given.Text("--text", shared "text")
+let run = given.Text("--run", Path.Combine(root, "runs", recipeName))
+let steps = given.Whole("--steps", 1, 1550)
+let storyCount = given.Whole("--stories", 1, 80000)
+let temperature = given.Real("--temperature", 1.0)
 
 let device =
-    match option "--device" "cpu" with
+    match given.Text("--device", "cpu") with
     | "cpu" -> Device.Cpu
     | "cuda" -> Device.Cuda
-    | other ->
-        eprintfn "train-default: --device is %s, it must be cpu or cuda" other
-        exit 2
+    | other -> stop 2 $"--device is {other}, it must be cpu or cuda"
+
+Backend.tryDevice device |> orStop |> ignore
+
+if recipeName <> "default" && recipeName <> "paper" then
+    stop 2 $"--recipe is {recipeName}, it must be default or paper"
 
 let isGpu = device = Device.Cuda
 let passes = if isGpu then Dtype.BF16 else Dtype.F32
@@ -97,12 +91,8 @@ let follow (session: TrainingSession) =
         | TrainingEvent.Ended(step, TrainingEnd.Stopped) ->
             printfn "stopped after step %d; the same command goes on" step
             exit 130
-        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) ->
-            eprintfn "train-default: step %d: %s" fault.Step fault.What
-            exit 1
-        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) ->
-            eprintfn "train-default: %s" (LayerSkipError.summary faults)
-            exit 1
+        | TrainingEvent.Ended(_, TrainingEnd.Failed fault) -> stop 1 $"step {fault.Step}: {fault.What}"
+        | TrainingEvent.Ended(_, TrainingEnd.Unwritable faults) -> stop 1 (LayerSkipError.summary faults)
 
 /// Trains in a folder unless that is done: from the start, or from its latest checkpoint.
 let train
@@ -152,7 +142,7 @@ let teller () =
         folder
         tellerOptions
         (fun () ->
-            let path = option "--teller" (shared "smollm2-135m-instruct/model.gguf")
+            let path = given.Text("--teller", shared "smollm2-135m-instruct/model.gguf")
             Checkpoint.load path (Some Dtype.F32) device |> orStop)
         [ people ]
 
@@ -231,8 +221,8 @@ let variety (story: string) =
 
 /// The stories of the teller, in a file; without those that go round in circles or hardly begin.
 let told () =
-    match Map.tryFind "--told" given with
-    | Some path -> path
+    match given.TryText "--told" with
+    | Some path -> Check.all (Texts.check path) path |> orStop
     | None ->
         let path = Path.Combine(run, "told.txt")
 
@@ -251,8 +241,7 @@ let told () =
                         written <- written + 1
 
                 if written = 0 then
-                    eprintfn "train-default: the teller ends no story; give another --teller"
-                    exit 1
+                    stop 1 "the teller ends no story; give another --teller"
 
                 batch <- batch + 1
                 printfn "told %d stories, %.0f a minute" written (float written / clock.Elapsed.TotalMinutes)
@@ -317,10 +306,7 @@ let recipe =
         Exits = ExitRule.Emphasis([ 2, 0.7; 1, 0.1; 3, 0.1; 4, 0.1 ], 1)
         Targets = { Labels = 0.0; LastLayer = 1.0 }
       }
-    | "paper" -> Recipe.tryPreset "scratch" config.Layers |> orStop
-    | other ->
-        eprintfn "train-default: --recipe is %s, it must be default or paper" other
-        exit 2
+    | _ -> Recipe.tryPreset "scratch" config.Layers |> orStop
 
 /// 32,768 tokens a step.
 let options = {
@@ -329,7 +315,7 @@ let options = {
         BatchSize = (if isGpu then 64 else 8)
         Accumulate = (if isGpu then 1 else 8)
         SequenceLength = 512
-        Rate = { Peak = option "--rate" "2.5e-3" |> float; Warmup = min 200 (steps / 4); Floor = 0.02 }
+        Rate = { Peak = given.Real("--rate", 3e-3); Warmup = min 200 (steps / 4); Floor = 0.02 }
         ValidateEvery = 200
         ValidationBatches = (if isGpu then 4 else 12)
         ProbeEvery = steps
@@ -352,34 +338,74 @@ let trained = Path.Combine(run, "trained")
 // What people wrote twice: it is a hundredth of what the teller wrote.
 train trained options model [ people; people; lessons ]
 
-/// The validation entropies: step, and each exit's.
-let curves = [
-    for line in File.ReadAllLines(Path.Combine(trained, "log.jsonl")) do
-        use document = JsonDocument.Parse line
+/// The told stories that say no four words twice.
+let plain =
+    let path = Path.Combine(run, "plain.txt")
 
-        match document.RootElement.TryGetProperty "validation" with
-        | true, found ->
-            (document.RootElement.GetProperty "step").GetInt32(),
-            [ for entry in found.EnumerateObject() -> entry.Value.GetDouble() ]
-        | _ -> ()
+    if not (File.Exists path) then
+        let stories =
+            Texts.read lessons
+            |> Seq.choose (fun lesson ->
+                match lesson with
+                | Lesson.Text story when variety story = 1.0 -> Some(story.Trim())
+                | _ -> None)
+
+        File.WriteAllText(path, String.Join("\n<|endoftext|>\n", stories))
+
+    path
+
+/// 2,048 tokens a step, for two cores.
+let settling = {
+    options with
+        Seed = 2L
+        Steps = given.Whole("--settle", 1, 2400)
+        BatchSize = 4
+        Accumulate = 1
+        Rate = { Peak = 8e-4; Warmup = 50; Floor = 0.02 }
+        ValidateEvery = 300
+        ValidationBatches = 12
+        ProbeEvery = 300
+        SaveEvery = 300
+}
+
+let settled = Path.Combine(run, "settled")
+
+// Greedy texts of a small model come back to what they said. Here the model sees only stories that do not.
+train settled settling (fun () -> Checkpoint.load trained (Some Dtype.F32) device |> orStop) [ plain; people ]
+
+/// The validation entropies of both phases: tokens read, in millions, and each exit's.
+let curves = [
+    for folder, options, before in [ trained, options, 0; settled, settling, options.Steps * 32768 ] do
+        let tokens = options.BatchSize * options.Accumulate * options.SequenceLength
+
+        for line in File.ReadAllLines(Path.Combine(folder, "log.jsonl")) do
+            use document = JsonDocument.Parse line
+
+            match document.RootElement.TryGetProperty "validation" with
+            | true, found ->
+                let step = (document.RootElement.GetProperty "step").GetInt32()
+
+                float (before + step * tokens) / 1e6,
+                [ for entry in found.EnumerateObject() -> entry.Value.GetDouble() ]
+            | _ -> ()
 ]
 
 let made = Path.Combine(run, "stories-10m")
 
 if not (Directory.Exists made) then
-    use last = Checkpoint.load trained (Some Dtype.BF16) Device.Cpu |> orStop
+    use last = Checkpoint.load settled (Some Dtype.BF16) Device.Cpu |> orStop
     Export.write ExportFormat.HuggingFace last.Config.Layers made last |> orStop |> ignore
 
-Plots.lines "Validation, TinyStories" "step" "cross entropy, nats a token" [
+Plots.lines "Validation, TinyStories" "tokens read, millions" "cross entropy, nats a token" [
     for exit in [ 1; 2; 4 ] do
         {
             Name = $"exit {exit}"
-            Points = curves |> List.map (fun (step, entropies) -> float step, entropies[exit - 1])
+            Points = curves |> List.map (fun (tokens, entropies) -> tokens, entropies[exit - 1])
         }
 
     {
         Name = "last layer"
-        Points = curves |> List.map (fun (step, entropies) -> float step, List.last entropies)
+        Points = curves |> List.map (fun (tokens, entropies) -> tokens, List.last entropies)
     }
 ]
 |> Plots.save (Path.Combine(made, "curves.svg")) 720 440

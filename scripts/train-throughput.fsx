@@ -9,16 +9,15 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#load "options.fsx"
 
 open System
 open System.Diagnostics
 open TorchSharp
 open LayerSkip
+open Options
 
-let rounds =
-    match fsi.CommandLineArgs |> Array.tryFindIndex ((=) "--rounds") with
-    | Some at -> int fsi.CommandLineArgs[at + 1]
-    | None -> 7
+let rounds = Given("--rounds N").Whole("--rounds", 1, 7)
 
 Backend.ensure ()
 let layers, vocabulary, batch, length = 12, 4096, 16, 256
