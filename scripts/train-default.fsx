@@ -19,6 +19,7 @@ open System
 open System.IO
 open System.Runtime.InteropServices
 open System.Text.Json
+open System.Text.RegularExpressions
 open LayerSkip
 open Options
 open TorchSharp
@@ -340,17 +341,48 @@ train trained options model [ people; people; lessons ]
 
 /// The told stories that say no four words twice.
 let plain =
-    let path = Path.Combine(run, "plain.txt")
+    lazy
+        (Texts.read lessons
+         |> Seq.choose (fun lesson ->
+             match lesson with
+             | Lesson.Text story when variety story = 1.0 -> Some(story.Trim())
+             | _ -> None)
+         |> Array.ofSeq)
+
+let sentence = Regex @"[^.!?]+[.!?]+[""']*"
+
+/// A story in which somebody says one or two sentences once or twice more, up to there; and how it goes on all the same.
+let stuttered (number: int) (story: string) : (string * string) option =
+    let sentences = sentence.Matches story |> Array.ofSeq
+
+    if sentences.Length < 6 then
+        None
+    else
+        let last = sentences[2 + number % (sentences.Length - 4)]
+        let first = sentences[Array.IndexOf(sentences, last) - (if number % 3 = 0 then 1 else 0)]
+        let upTo = last.Index + last.Length
+        let block = " " + story[first.Index .. upTo - 1].Trim()
+        Some(story[.. upTo - 1] + String.replicate (1 + number % 2) block, story[upTo..])
+
+/// `plain` as it is, and every second story stuttered; only how that goes on is learned.
+let escapes =
+    let path = Path.Combine(run, "plain.jsonl")
 
     if not (File.Exists path) then
-        let stories =
-            Texts.read lessons
-            |> Seq.choose (fun lesson ->
-                match lesson with
-                | Lesson.Text story when variety story = 1.0 -> Some(story.Trim())
-                | _ -> None)
+        let line (value: obj) = JsonSerializer.Serialize value
 
-        File.WriteAllText(path, String.Join("\n<|endoftext|>\n", stories))
+        let lines = [|
+            for number, story in Array.indexed plain.Value do
+                line {| text = story |}
+
+                if number % 2 = 0 then
+                    match stuttered (number / 2) story with
+                    | Some(prompt, response) -> line {| prompt = prompt; response = response |}
+                    | None -> ()
+        |]
+
+        File.WriteAllLines(path + ".part", lines)
+        File.Move(path + ".part", path)
 
     path
 
@@ -358,10 +390,10 @@ let plain =
 let settling = {
     options with
         Seed = 2L
-        Steps = given.Whole("--settle", 1, 2400)
+        Steps = given.Whole("--settle", 1, 1800)
         BatchSize = 4
         Accumulate = 1
-        Rate = { Peak = 8e-4; Warmup = 50; Floor = 0.02 }
+        Rate = { Peak = 6e-4; Warmup = 50; Floor = 0.02 }
         ValidateEvery = 300
         ValidationBatches = 12
         ProbeEvery = 300
@@ -370,8 +402,12 @@ let settling = {
 
 let settled = Path.Combine(run, "settled")
 
-// Greedy texts of a small model come back to what they said. Here the model sees only stories that do not.
-train settled settling (fun () -> Checkpoint.load trained (Some Dtype.F32) device |> orStop) [ plain; people ]
+// Greedy texts of a small model come back to what they said, over and over. Here the model sees only stories that do not,
+// and learns to go on where somebody did.
+train settled settling (fun () -> Checkpoint.load trained (Some Dtype.F32) device |> orStop) [
+    escapes
+    people
+]
 
 /// The validation entropies of both phases: tokens read, in millions, and each exit's.
 let curves = [
