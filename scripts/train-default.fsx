@@ -2,7 +2,7 @@
 // (Ctrl-C) or killed, it goes on from what is done when it is called again.
 //
 //     dotnet fsi scripts/train-default.fsx --device cuda
-//     dotnet fsi scripts/train-default.fsx --text DIR --teller MODEL --told FILE --run DIR --stories N --steps N --settle N --recipe paper
+//     dotnet fsi scripts/train-default.fsx --text DIR --teller MODEL --told FILE --run DIR --stories N --steps N --settle N --own N --finish N --recipe paper
 //
 // On one H200 all but the last phase takes ten minutes; the last takes three quarters of an hour on two cores. There the
 // lessons alone take a day: ask for fewer `--stories`, or give them with `--told FILE`, and for fewer `--steps`.
@@ -28,7 +28,7 @@ let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 
 let given =
     Given
-        "--device cpu|cuda --text DIR --teller MODEL --told FILE --run DIR --recipe default|paper --stories N --temperature T --steps N --rate R --settle N"
+        "--device cpu|cuda --text DIR --teller MODEL --told FILE --run DIR --recipe default|paper --stories N --temperature T --steps N --rate R --settle N --own N --finish N"
 
 let shared (path: string) = Path.Combine(root, "..", "shared", "data", path)
 let recipeName = given.Text("--recipe", "default")
@@ -149,14 +149,22 @@ let teller () =
 
     Checkpoint.load folder (Some passes) device |> orStop
 
-/// Stories that a model tells, so many at once: sampled at a temperature, from tokens that are at least `least` times as
-/// likely as the likeliest. Those without an end within `length` tokens are not told.
-let tell (model: Checkpoint) (seed: int64) (count: int) (length: int) temperature (least: float) : string[] =
+/// Stories that a model tells, all at once, from openings of one length: sampled at a temperature, from tokens that are at
+/// least `least` times as likely as the likeliest. Those without an end within `length` tokens are not told.
+let tell
+    (model: Checkpoint)
+    (seed: int64)
+    (openings: int[][])
+    (length: int)
+    temperature
+    (least: float)
+    : string[] =
     use _noGrad = torch.no_grad ()
     use _scope = torch.NewDisposeScope()
     let weights, config = Weights.withoutKernels model.Weights, model.Config
     let tokenizer = Option.get model.Tokenizer
-    let bos, eos = Option.get (Tokenizer.bos tokenizer), Option.get (Tokenizer.eos tokenizer)
+    let eos = Option.get (Tokenizer.eos tokenizer)
+    let count, opened = openings.Length, openings[0].Length
     let place = weights.Embedding.device
     let dtype = Dtype.activations weights.Device weights.Dtype
     torch.random.manual_seed seed |> ignore
@@ -181,10 +189,12 @@ let tell (model: Checkpoint) (seed: int64) (count: int) (length: int) temperatur
 
             struct (append keys[layer] k, append values[layer] v)
 
-    let ids =
-        Scalars.plus
-            (torch.zeros ([| int64 count; int64 length + 1L |], torch.ScalarType.Int64, place))
-            ((Tensors.ofIds [||] [| bos |]).``to`` place)
+    let ids = torch.zeros ([| int64 count; int64 length + 1L |], torch.ScalarType.Int64, place)
+
+    ids
+        .narrow(1L, 0L, int64 opened)
+        .copy_(Tensors.ofIds [| int64 count; int64 opened |] (Array.concat openings))
+    |> ignore
 
     for position in 0 .. length - 1 do
         use _step = torch.NewDisposeScope()
@@ -193,16 +203,18 @@ let tell (model: Checkpoint) (seed: int64) (count: int) (length: int) temperatur
             Model.embed weights (ids.narrow (1L, int64 position, 1L))
             |> Model.runLayers Model.plain (store position) rope weights 0 config.Layers position
 
-        let logits =
-            (Model.head weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
-            |> Scalars.timesInPlace (1.0 / temperature)
+        // The rest of the opening is there already.
+        if position >= opened - 1 then
+            let logits =
+                (Model.head weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
+                |> Scalars.timesInPlace (1.0 / temperature)
 
-        let behind = Scalars.plus logits (logits.amax([| 1L |], true).neg())
-        let unlikely = behind.lt (Scalars.ofFloat (log least))
+            let behind = Scalars.plus logits (logits.amax([| 1L |], true).neg())
+            let unlikely = behind.lt (Scalars.ofFloat (log least))
 
-        let law = behind.masked_fill(unlikely, Scalars.ofFloat Double.NegativeInfinity).softmax 1L
+            let law = behind.masked_fill(unlikely, Scalars.ofFloat Double.NegativeInfinity).softmax 1L
 
-        ids.narrow(1L, int64 position + 1L, 1L).copy_(law.multinomial 1L) |> ignore
+            ids.narrow(1L, int64 position + 1L, 1L).copy_(law.multinomial 1L) |> ignore
 
     let flat = Tensors.toIds ids
 
@@ -233,9 +245,11 @@ let told () =
             let clock = Diagnostics.Stopwatch.StartNew()
             use file = new StreamWriter(path + ".part")
             let mutable written, batch = 0, 0
+            let bos = Tokenizer.bos (Option.get teller.Tokenizer) |> Option.get
+            let openings = Array.create atOnce [| bos |]
 
             while written < storyCount && not stopped do
-                for story in tell teller (int64 batch) atOnce 320 temperature 0.05 do
+                for story in tell teller (int64 batch) openings 320 temperature 0.05 do
                     if story.Length > 200 && variety story >= 0.95 then
                         file.Write story
                         file.Write "\n<|endoftext|>\n"
@@ -409,11 +423,63 @@ train settled settling (fun () -> Checkpoint.load trained (Some Dtype.F32) devic
     people
 ]
 
-/// The validation entropies of both phases: tokens read, in millions, and each exit's.
-let curves = [
-    for folder, options, before in [ trained, options, 0; settled, settling, options.Steps * 32768 ] do
-        let tokens = options.BatchSize * options.Accumulate * options.SequenceLength
+/// What the model itself tells at a low temperature, nearly its greedy texts, from the openings of told stories; kept
+/// where it says hardly any four words twice (expert iteration).
+let own =
+    let path = Path.Combine(run, "own.txt")
 
+    if not (File.Exists path) then
+        use teller = Checkpoint.load settled (Some passes) device |> orStop
+        let tokenizer = Option.get teller.Tokenizer
+
+        let openings =
+            plain.Value
+            |> Seq.map (Tokenizer.encode tokenizer >> Array.truncate 20)
+            |> Seq.filter (fun ids -> ids.Length = 20)
+            |> Seq.distinct
+            |> Seq.truncate (given.Whole("--own", 1, 6000))
+            |> Array.ofSeq
+
+        let kept =
+            Array.chunkBySize 256 openings
+            |> Array.indexed
+            |> Array.collect (fun (batch, openings) ->
+                let stories = tell teller (int64 batch) openings 320 0.5 0.02
+                let kept = stories |> Array.filter (fun story -> variety story >= 0.97)
+                printfn "told %d stories of its own, kept %d" openings.Length kept.Length
+
+                if stopped then
+                    exit 130
+
+                kept)
+
+        File.WriteAllText(path, String.Join("\n<|endoftext|>\n", kept))
+
+    path
+
+let finishing = {
+    settling with
+        Seed = 3L
+        Steps = given.Whole("--finish", 1, 350)
+        Rate = { Peak = 2e-4; Warmup = 20; Floor = 0.02 }
+        ValidateEvery = 175
+        ProbeEvery = 175
+        SaveEvery = 175
+}
+
+let finished = Path.Combine(run, "finished")
+
+train finished finishing (fun () -> Checkpoint.load settled (Some Dtype.F32) device |> orStop) [ own; people ]
+
+/// The validation entropies of all phases: tokens read, in millions, and each exit's.
+let curves = [
+    let phases = [ trained, options; settled, settling; finished, finishing ]
+
+    let tokensOf (options: TrainingOptions) = options.BatchSize * options.Accumulate * options.SequenceLength
+
+    let starts = phases |> List.scan (fun sum (_, options) -> sum + options.Steps * tokensOf options) 0
+
+    for (folder, options), before in List.zip phases (List.take phases.Length starts) do
         for line in File.ReadAllLines(Path.Combine(folder, "log.jsonl")) do
             use document = JsonDocument.Parse line
 
@@ -421,7 +487,7 @@ let curves = [
             | true, found ->
                 let step = (document.RootElement.GetProperty "step").GetInt32()
 
-                float (before + step * tokens) / 1e6,
+                float (before + step * tokensOf options) / 1e6,
                 [ for entry in found.EnumerateObject() -> entry.Value.GetDouble() ]
             | _ -> ()
 ]
@@ -429,7 +495,7 @@ let curves = [
 let made = Path.Combine(run, "stories-10m")
 
 if not (Directory.Exists made) then
-    use last = Checkpoint.load settled (Some Dtype.BF16) Device.Cpu |> orStop
+    use last = Checkpoint.load finished (Some Dtype.BF16) Device.Cpu |> orStop
     Export.write ExportFormat.HuggingFace last.Config.Layers made last |> orStop |> ignore
 
 Plots.lines "Validation, TinyStories" "tokens read, millions" "cross entropy, nats a token" [
