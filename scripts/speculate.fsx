@@ -47,7 +47,7 @@ let prompt =
             | _ -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
     | None, Some text, Some tokenizer -> Tokenizer.encode tokenizer text
     | None, Some _, None -> stop 2 (LayerSkipError.message (LayerSkipError.NoTokenizer model.Path))
-    | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
+    | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time, there was a boy named Tim."
     | None, None, None -> [| 1 |]
 
 let decode strategy : Completion =
