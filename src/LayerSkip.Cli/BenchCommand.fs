@@ -114,7 +114,7 @@ module internal BenchCommand =
                 writer.WriteNumber("exit_layer", options.Exit.Layers)
                 writer.WriteNumber("draft_length", options.DraftLength)
                 rounded "draft_acceptance_rate" report.SelfSpeculative.Acceptance
-                rounded "predicted_ms_per_token" report.PredictedMsPerToken
+                writer |> Output.milliseconds "predicted_ms_per_token" report.PredictedMsPerToken
                 times report.SelfSpeculative writer)
 
             writer.WriteBoolean("same_text", report.SameText)

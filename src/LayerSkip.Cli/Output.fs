@@ -47,9 +47,9 @@ module internal Output =
         | Some value -> writer.WriteString(name, value)
         | None -> writer.WriteNull name
 
-    /// Milliseconds to the microsecond.
+    /// Milliseconds to the nanosecond: a token of the smallest models takes a few microseconds, and readers divide.
     let milliseconds (name: string) (value: float) (writer: Utf8JsonWriter) : unit =
-        writer.WriteNumber(name, Math.Round(value, 3))
+        writer.WriteNumber(name, Math.Round(value, 6))
 
     let stats (stats: SpeculationStats) (writer: Utf8JsonWriter) : unit =
         writer
