@@ -4,8 +4,8 @@
 //     dotnet fsi scripts/train-default.fsx --device cuda
 //     dotnet fsi scripts/train-default.fsx --text DIR --teller MODEL --told FILE --run DIR --stories N --steps N --settle N --own N --finish N --recipe paper
 //
-// On one H200 all but the last phase takes ten minutes; the last takes three quarters of an hour on two cores. There the
-// lessons alone take a day: ask for fewer `--stories`, or give them with `--told FILE`, and for fewer `--steps`.
+// On one H200 the first training takes minutes, with the teller and what it tells; what comes after it takes an hour on two
+// cores. There the lessons alone take a day: ask for fewer `--stories`, or give them with `--told FILE`, and for fewer `--steps`.
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
