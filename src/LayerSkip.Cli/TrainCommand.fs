@@ -145,12 +145,7 @@ module internal TrainCommand =
                 $"{Output.number coverage.Cut} of {Output.number coverage.Texts} texts are longer than --sequence-length {options.SequenceLength} and cut: {Output.percent lost} of what could be learned is left out (--layout packed reads all of it)"
         | _ -> ()
 
-        match session.Model.Tokenizer, Tokenizer.tryLoad session.Model.Path with
-        | Some _, Ok None ->
-            Terminal.remark
-                terminal
-                "the trained model will have no tokenizer: no tokenizer.json encodes as this GGUF file's own does; copy the files of the model that it was made from into it"
-        | _ -> ()
+        TrainingSession.tokenizerRemark session |> Option.iter (Terminal.remark terminal)
 
         let learns exit =
             seq { 0 .. max 1 (options.Steps / 1000) .. options.Steps - 1 }

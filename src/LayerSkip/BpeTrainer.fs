@@ -182,7 +182,9 @@ module BpeTrainer =
         try
             Directory.CreateDirectory folder |> ignore
 
-            put (configOf folder) (TokenizerJsonWriter.config first bos.IsSome options.ModelMaxLength)
+            put
+                (configOf folder)
+                (TokenizerJsonWriter.config bos.IsSome first first None options.ModelMaxLength)
             |> Result.bind (fun () ->
                 TokenizerJsonWriter.tokenizer options.SpecialTokens bos trained.Pieces trained.Merges
                 |> put (fileOf folder))

@@ -37,18 +37,15 @@ module internal HuggingFaceExport =
                 // No copy of the file's rights: a read-only source must not make a read-only folder.
                 File.WriteAllBytes(Path.Combine(target, name), File.ReadAllBytes file)
 
-    /// Puts a model's tokenizer into a folder: its files, where it has any, else files made from it. False where it has a
-    /// tokenizer that no such file describes.
-    let private putTokenizer (target: string) (checkpoint: Checkpoint) : bool =
+    /// Puts a model's tokenizer into a folder: its files, where it has any, else files made from it, where they describe it.
+    let private putTokenizer (target: string) (checkpoint: Checkpoint) : unit =
         match tokenizerFolder checkpoint, checkpoint.Tokenizer with
-        | Some source, _ ->
-            copyTokenizer source target
-            true
-        | None, Some tokenizer -> TokenizerJsonExport.tryWrite target tokenizer
-        | None, None -> true
+        | Some source, _ -> copyTokenizer source target
+        | None, Some tokenizer -> TokenizerJsonExport.tryWrite target tokenizer |> ignore
+        | None, None -> ()
 
     /// The same, into a folder that is made for it.
-    let writeTokenizer (target: string) (checkpoint: Checkpoint) : bool =
+    let writeTokenizer (target: string) (checkpoint: Checkpoint) : unit =
         Directory.CreateDirectory target |> ignore
         putTokenizer target checkpoint
 
@@ -72,7 +69,7 @@ module internal HuggingFaceExport =
         let inside name = Path.Combine(folder, name)
         File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
         File.WriteAllBytes(inside "generation_config.json", generationConfig checkpoint)
-        putTokenizer folder checkpoint |> ignore
+        putTokenizer folder checkpoint
         let tensors = Weights.named checkpoint.Weights
 
         // transformers refuses a file that does not say whose it is.
@@ -84,7 +81,7 @@ module internal HuggingFaceExport =
         match checkpoint.Tokenizer, Tokenizer.tryLoad folder with
         | Some _, Ok None ->
             Some
-                "the folder has no tokenizer: no tokenizer.json encodes as this GGUF file's own does; copy the files of the model that it was made from"
+                "the model's folder has no tokenizer: no tokenizer.json encodes as this GGUF file's own does; copy the files of the model that it was made from"
         | _ -> None
 
     /// Fills a folder beside `path`, and moves it into place; the number of tensors, and what to tell the user.

@@ -10,18 +10,6 @@ module internal TokenizerJsonExport =
     let private object, array, item =
         TokenizerJsonWriter.object, TokenizerJsonWriter.array, TokenizerJsonWriter.item
 
-    let private added json (tokenizer: Tokenizer) =
-        array json "added_tokens" (fun () ->
-            for token in tokenizer.Added.Values do
-                item json (fun () ->
-                    json.WriteNumber("id", token.Id)
-                    json.WriteString("content", token.Content)
-                    json.WriteBoolean("single_word", token.SingleWord)
-                    json.WriteBoolean("lstrip", token.TakesLeft)
-                    json.WriteBoolean("rstrip", token.TakesRight)
-                    json.WriteBoolean("normalized", token.Normalized)
-                    json.WriteBoolean("special", token.Special)))
-
     let private byteLevel json (name: string) =
         object json name (fun () -> TokenizerJsonWriter.byteLevel json true false)
 
@@ -115,7 +103,7 @@ module internal TokenizerJsonExport =
             json.WriteString("version", "1.0")
             json.WriteNull "truncation"
             json.WriteNull "padding"
-            added json tokenizer
+            TokenizerJsonWriter.added json tokenizer.Added.Values
 
             match tokenizer.Spelling with
             | Spelling.ByteLevel -> inBytes json patterns isNormalized
@@ -132,17 +120,13 @@ module internal TokenizerJsonExport =
             model json tokenizer)
 
     let private config (tokenizer: Tokenizer) : byte[] =
-        TokenizerJsonWriter.json (fun json ->
-            let token (name: string) (id: int option) =
-                id |> Option.iter (fun id -> json.WriteString(name, tokenizer.Pieces[id]))
-
-            json.WriteBoolean("add_bos_token", tokenizer.AddsBos)
-            token "bos_token" tokenizer.BosId
-            token "eos_token" tokenizer.EosId
+        let piece = Option.map (fun id -> tokenizer.Pieces[id])
+        TokenizerJsonWriter.config
+            tokenizer.AddsBos
+            (piece tokenizer.BosId)
+            (piece tokenizer.EosId)
             tokenizer.Template
-            |> Option.iter (fun template -> json.WriteString("chat_template", template))
-            json.WriteBoolean("clean_up_tokenization_spaces", false)
-            json.WriteString("tokenizer_class", "PreTrainedTokenizerFast"))
+            None
 
     /// Whether a folder's tokenizer cuts, encodes and decodes as the source does.
     let private agrees (source: Tokenizer) (folder: string) =

@@ -36,18 +36,17 @@ module internal TokenizerJsonWriter =
         write ()
         json.WriteEndObject()
 
-    let private added (json: Utf8JsonWriter) (specials: string list) =
+    let added (json: Utf8JsonWriter) (tokens: seq<AddedToken>) =
         array json "added_tokens" (fun () ->
-            specials
-            |> List.iteri (fun id content ->
+            for token in tokens do
                 item json (fun () ->
-                    json.WriteNumber("id", id)
-                    json.WriteString("content", content)
-
-                    for name in [ "single_word"; "lstrip"; "rstrip"; "normalized" ] do
-                        json.WriteBoolean(name, false)
-
-                    json.WriteBoolean("special", true))))
+                    json.WriteNumber("id", token.Id)
+                    json.WriteString("content", token.Content)
+                    json.WriteBoolean("single_word", token.SingleWord)
+                    json.WriteBoolean("lstrip", token.TakesLeft)
+                    json.WriteBoolean("rstrip", token.TakesRight)
+                    json.WriteBoolean("normalized", token.Normalized)
+                    json.WriteBoolean("special", token.Special)))
 
     let byteLevel (json: Utf8JsonWriter) (trimsOffsets: bool) (splitsWords: bool) =
         json.WriteString("type", "ByteLevel")
@@ -121,24 +120,29 @@ module internal TokenizerJsonWriter =
             json.WriteString("version", "1.0")
             json.WriteNull "truncation"
             json.WriteNull "padding"
-            added json specials
+            added json (specials |> List.mapi (fun id content -> AddedToken.plain id content true))
             json.WriteNull "normalizer"
             object json "pre_tokenizer" (fun () -> byteLevel json true true)
             postProcessor json bos
             object json "decoder" (fun () -> byteLevel json true true)
             object json "model" (fun () -> model json pieces merges))
 
-    /// tokenizer_config.json; `first`, the first special token, begins and ends a text.
-    let config (first: string option) (addsBos: bool) (modelMaxLength: int option) : byte[] =
+    /// tokenizer_config.json.
+    let config
+        (addsBos: bool)
+        (bos: string option)
+        (eos: string option)
+        (template: string option)
+        (modelMaxLength: int option)
+        : byte[] =
         json (fun json ->
+            let text (name: string) (value: string option) =
+                value |> Option.iter (fun value -> json.WriteString(name, value))
+
             json.WriteBoolean("add_bos_token", addsBos)
-
-            match first with
-            | Some token ->
-                json.WriteString("bos_token", token)
-                json.WriteString("eos_token", token)
-            | None -> ()
-
+            text "bos_token" bos
+            text "eos_token" eos
+            text "chat_template" template
             json.WriteBoolean("clean_up_tokenization_spaces", false)
 
             match modelMaxLength with

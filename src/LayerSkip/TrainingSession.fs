@@ -231,7 +231,7 @@ module TrainingSession =
             let prepared =
                 if ranks.Rank = 0 then
                     try
-                        HuggingFaceExport.writeTokenizer (tokenizerFolder output) model |> ignore
+                        HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
                         encode output options model data
                     with e when (MappedFile.fault e).IsSome ->
                         Error [ FileWriter.fault output e ]
@@ -291,7 +291,7 @@ module TrainingSession =
             |> Result.bind (fun (struct (state, model, trainee)) ->
                 // Somebody may have removed the run's own copy.
                 if ranks.Rank = 0 && not (Directory.Exists(tokenizerFolder output)) then
-                    HuggingFaceExport.writeTokenizer (tokenizerFolder output) model |> ignore
+                    HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
 
                 if state.Ranks <> ranks.Count then
                     Error [
@@ -303,6 +303,10 @@ module TrainingSession =
                     ]
                 else
                     assemble output state.Options ranks { model with Path = tokenizerFolder output } trainee)
+
+    /// What to say of a run whose model will have no tokenizer, though the one that it began with has.
+    let tokenizerRemark (session: TrainingSession) : string option =
+        HuggingFaceExport.tokenizerRemark session.Model.Path session.Model
 
     let private promptsOf (length: int) (validation: Dataset) : int[][] =
         let starts = validation.Tokens.Starts

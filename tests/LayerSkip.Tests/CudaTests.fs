@@ -103,13 +103,7 @@ let private learn device dtype (options: LossOptions) (model: Model) : float[] *
     let shares = Array.create layers (1.0 / float layers)
     let sums = EarlyExitLoss.backward options rope weights shares wrap 1.0 batch
 
-    Array.append [| sums.Objective |] sums.CrossEntropy,
-    parameters
-    |> Array.map (fun tensor ->
-        if isNull tensor.grad then
-            Array.zeroCreate (int (tensor.numel ()))
-        else
-            Tensors.toFloats tensor.grad)
+    Array.append [| sums.Objective |] sums.CrossEntropy, Array.map gradientOf parameters
 
 let private training =
     let recipe: Recipe = {
@@ -135,9 +129,7 @@ let private training =
         withFolder (fun folder ->
             let file = Path.Combine(folder, "data.tokens")
 
-            TokenFile.write file [| for i in 0..60 -> [| for j in 0..11 -> (i + 3 * j) % 24 |] |]
-            |> ok
-            |> ignore
+            TokenFile.write file rhythm |> ok |> ignore
 
             let data = {
                 Train = [ file ]

@@ -44,13 +44,7 @@ let private learning (model: Model) (body: Rope -> Weights -> 'T) : 'T =
 
     body (Rope.table model.Config rows torch.ScalarType.Float64 torch.CPU) weights
 
-let private gradients (weights: Weights) : float[][] =
-    parameters weights
-    |> Array.map (fun tensor ->
-        if isNull tensor.grad then
-            Array.zeroCreate (int (tensor.numel ()))
-        else
-            Tensors.toFloats tensor.grad)
+let private gradients (weights: Weights) : float[][] = parameters weights |> Array.map gradientOf
 
 /// A loss's sums and gradients, with a model of its own.
 let private run options (model: Model) shares wrap scale batch =

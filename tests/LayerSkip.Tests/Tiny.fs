@@ -86,3 +86,13 @@ let settings count = {
 let options strategy maxNewTokens = { GenerationOptions.greedy strategy maxNewTokens with Seed = 1L }
 
 let exit layers layer = ExitLayer.TryCreate(layers, layer) |> Check.getOrRaise
+
+/// Texts with a rhythm, so that there is something to learn.
+let rhythm = [| for i in 0..60 -> [| for j in 0..11 -> (i + 3 * j) % 24 |] |]
+
+/// A parameter's gradient; zeros where nothing reached it.
+let gradientOf (tensor: TorchSharp.torch.Tensor) : float[] =
+    if isNull tensor.grad then
+        Array.zeroCreate (int (tensor.numel ()))
+    else
+        Tensors.toFloats tensor.grad

@@ -31,13 +31,10 @@ let private options: TrainingOptions = {
         SaveEvery = 100
 }
 
-/// Texts with a rhythm, so that there is something to learn.
-let private texts = [| for i in 0..60 -> [| for j in 0..11 -> (i + 3 * j) % 24 |] |]
-
 let private withData (body: string -> string -> 'T) : 'T =
     withFolder (fun folder ->
         let data = Path.Combine(folder, "data.tokens")
-        TokenFile.write data texts |> ok |> ignore
+        TokenFile.write data Tiny.rhythm |> ok |> ignore
         body folder data)
 
 let private model () : Checkpoint = {
