@@ -32,10 +32,6 @@ module internal Faults =
         else
             first
 
-    // Where a parser of .NET adds its own place in the text.
-    let private parserPlace =
-        Regex @"[^.:;]*isFinalBlock[^.]*\.|\s*LineNumber: [0-9]+ \| BytePositionInLine: [0-9]+\.?"
-
     let private asTyped (error: LayerSkipError) : LayerSkipError =
         match error with
         // Words that are no option's name stay words.
@@ -46,7 +42,6 @@ module internal Faults =
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
             let allowed = $"1 to {layers - 1}: the model has {layers} layers"
             LayerSkipError.OutOfRange("--exit-layer", string exit, allowed)
-        | LayerSkipError.BadFile(path, fault) -> LayerSkipError.BadFile(path, parserPlace.Replace(fault, ""))
         | error -> error
 
     /// The library's faults, with options as they are typed.

@@ -77,21 +77,28 @@ module LayerSkipError =
         else
             ""
 
-    /// One line: what is wrong, where, what to do.
-    let rec message (error: LayerSkipError) : string =
+    /// A piece that a file or a caller gave is cut to a length that a line can hold, whatever was in it.
+    let private piece = Printable.cut 400
+
+    /// A path is shown as long as file systems have them in practice: it may be needed whole.
+    let private place = Printable.cut 1024
+
+    let rec private told (error: LayerSkipError) : string =
         match error with
-        | LayerSkipError.NotFound(path, hint) -> $"{path}: not found; {hint}"
-        | LayerSkipError.BadFile(path, fault) -> $"{path}: {fault}"
-        | LayerSkipError.MissingTensor name -> $"tensor {name} is missing"
-        | LayerSkipError.UnknownTensor name -> $"tensor {name} is not part of this model"
+        | LayerSkipError.NotFound(path, hint) -> $"{place path}: not found; {piece hint}"
+        | LayerSkipError.BadFile(path, fault) -> $"{place path}: {piece fault}"
+        | LayerSkipError.MissingTensor name -> $"tensor {piece name} is missing"
+        | LayerSkipError.UnknownTensor name -> $"tensor {piece name} is not part of this model"
         | LayerSkipError.WrongShape(name, expected, found) ->
-            $"tensor {name} has shape {shape found}, the configuration needs {shape expected}"
-        | LayerSkipError.WrongDtype(name, found, hint) -> $"tensor {name} has dtype {found}; {hint}"
-        | LayerSkipError.NotFinite name -> $"tensor {name} holds NaN or infinity; the file is damaged"
+            $"tensor {piece name} has shape {piece (shape found)}, the configuration needs {shape expected}"
+        | LayerSkipError.WrongDtype(name, found, hint) ->
+            $"tensor {piece name} has dtype {piece found}; {piece hint}"
+        | LayerSkipError.NotFinite name -> $"tensor {piece name} holds NaN or infinity; the file is damaged"
         | LayerSkipError.InWeights(path, faults) ->
-            listed (faults |> List.map (fun fault -> path, message fault)) + advice faults
-        | LayerSkipError.Unsupported(what, hint) -> $"{what} is not supported; {hint}"
-        | LayerSkipError.OutOfRange(option, value, allowed) -> $"{option} is {value}, it must be {allowed}"
+            listed (faults |> List.map (fun fault -> place path, told fault)) + advice faults
+        | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"
+        | LayerSkipError.OutOfRange(option, value, allowed) ->
+            $"{piece option} is {piece value}, it must be {piece allowed}"
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers < 2 ->
             $"exit layer is {exit}, but a model of one layer has no earlier exit; decode it autoregressively"
         | LayerSkipError.ExitOutsideModel(exit, layers) ->
@@ -106,10 +113,13 @@ module LayerSkipError =
             "the prompt is empty and the tokenizer has no beginning-of-text token; give some text or ids"
         | LayerSkipError.NoText -> "there is no text to train on; give a text that is not empty"
         | LayerSkipError.NoTokenizer path ->
-            $"{path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
-        | LayerSkipError.NoDevice(device, why) -> $"device {device} is not available: {why}"
+            $"{place path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
+        | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
         | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"
+
+    /// One line: what is wrong, where, what to do. What a file or a path put into it is short and steers no terminal.
+    let message (error: LayerSkipError) : string = Printable.line (told error)
 
     /// All of them on one line, which stays short: of many the first and how many follow.
     let summary (errors: LayerSkipError list) : string =
@@ -119,9 +129,10 @@ module LayerSkipError =
             errors
             |> List.map (fun error ->
                 match error with
-                | LayerSkipError.BadFile(path, fault) -> path, fault
-                | error -> "", message error)
+                | LayerSkipError.BadFile(path, fault) -> place path, piece fault
+                | error -> "", told error)
             |> listed
+            |> Printable.line
 
 /// Thrown where no Result can go: at the C# edge, and inside a sequence that is being pulled.
 type LayerSkipException(errors: LayerSkipError list) =

@@ -129,8 +129,8 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
 
 [<RequireQualifiedAccess>]
 module internal Json =
-    // Without the parser's own words, which speak of its code.
-    let private place (e: JsonException) =
+    /// Where a text stops being JSON, without the parser's own words, which speak of its code.
+    let place (e: JsonException) : string =
         match e.LineNumber.HasValue, e.BytePositionInLine.HasValue with
         | true, true ->
             $"not valid JSON: fault at line {e.LineNumber.Value + 1L}, byte {e.BytePositionInLine.Value + 1L}"

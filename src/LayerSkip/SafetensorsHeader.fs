@@ -247,7 +247,6 @@ module internal SafetensorsHeader =
                     else
                         bad "the header is not a JSON object"
                 with
-                | :? JsonException as e ->
-                    bad $"the header is not valid JSON: {e.Message.ReplaceLineEndings(String.Empty)}"
+                | :? JsonException as e -> bad $"the header is {Json.place e}"
                 // GetString of bytes that are no UTF-8, or of half a surrogate pair.
                 | :? InvalidOperationException -> bad "the header holds text that is not valid Unicode"
