@@ -3,17 +3,6 @@ namespace LayerSkip
 open System
 open System.IO
 
-/// Text, .jsonl and token files to learn from.
-type TrainingData = {
-    Train: string list
-    /// None: a share of the training texts, which are then not trained on.
-    Validation: string list
-    ValidationShare: float
-    /// Whether the tokenizer's BOS and EOS go around each text.
-    Bos: bool
-    Eos: bool
-}
-
 /// A run in its folder.
 [<NoEquality; NoComparison>]
 type TrainingSession = {
@@ -41,9 +30,6 @@ type TrainingSession = {
 
 [<RequireQualifiedAccess>]
 module TrainingSession =
-    let private trainFile (output: string) = Path.Combine(output, "train.tokens")
-    let private validFile (output: string) = Path.Combine(output, "valid.tokens")
-
     // Each checkpoint copies its tokenizer from here: the one that a run went on from is removed some time.
     let private tokenizerFolder (output: string) = Path.Combine(output, "tokenizer")
 
@@ -51,109 +37,9 @@ module TrainingSession =
     let private prompts, promptTokens = 8, 64
     let private promptLength (config: LlamaConfig) = config.Context / 2 |> min 8 |> max 1
 
-    /// A file's texts as entries; those of a file of ids in pieces, where it does not part them.
-    let private entriesOf (vocabulary: int) (encode: Lesson -> int[]) (path: string) : seq<int[]> =
-        if TokenFile.isTokens path then
-            seq {
-                use tokens = TokenFile.openRead vocabulary path |> Check.getOrRaise
-                let piece = 1L <<< 20
-
-                for number in 0 .. tokens.Starts.Length - 1 do
-                    let last =
-                        if number + 1 < tokens.Starts.Length then
-                            tokens.Starts[number + 1]
-                        else
-                            tokens.Count
-
-                    for start in tokens.Starts[number] .. piece .. last - 1L do
-                        tokens.Read(start, int (min piece (last - start)))
-            }
-        else
-            Texts.read path |> Seq.map encode
-
-    let private encoder
-        (model: Checkpoint)
-        (options: TrainingOptions)
-        (data: TrainingData)
-        : Lesson -> int[] =
-        match model.Tokenizer with
-        | None -> fun _ -> raise (LayerSkipException [ LayerSkipError.NoTokenizer model.Path ])
-        | Some tokenizer ->
-            let bos = if data.Bos then Tokenizer.bos tokenizer else None
-
-            let eos = if data.Eos then Tokenizer.eos tokenizer else None
-
-            // Where one token is both, one of it parts two packed texts.
-            let eos =
-                if options.Layout = Layout.Packed && eos = bos then
-                    None
-                else
-                    eos
-            Texts.entries tokenizer { Bos = bos; Eos = eos }
-
-    let private write (vocabulary: int) encode isWanted sources target =
-        match sources |> List.collect Texts.check with
-        | [] ->
-            try
-                sources
-                |> Seq.collect (entriesOf vocabulary encode)
-                |> Seq.indexed
-                |> Seq.filter (fst >> isWanted)
-                |> Seq.map snd
-                |> TokenFile.write target
-                |> Result.bind (fun (struct (count, _)) ->
-                    let empty =
-                        LayerSkipError.BadFile(
-                            String.concat ", " sources,
-                            $"has too few texts to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more texts, files for --validation, or --valid-share 0"
-                        )
-
-                    Check.all (Check.that (count > 0L) empty) ())
-            with
-            | :? LayerSkipException as e -> Error e.Errors
-            | :? Text.DecoderFallbackException ->
-                Error [
-                    LayerSkipError.BadFile(String.concat ", " sources, "is not UTF-8 text; convert it first")
-                ]
-        | faults -> Error faults
-
-    /// Encodes the data into the run's folder.
-    let private encode
-        (output: string)
-        options
-        (model: Checkpoint)
-        (data: TrainingData)
-        : Result<unit, LayerSkipError list> =
-        let write = write model.Config.Vocabulary (encoder model options data)
-        let isHeldOut = Dataset.isHeldOut options.Seed data.ValidationShare
-
-        match data.Validation with
-        | [] when data.ValidationShare > 0.0 ->
-            write (isHeldOut >> not) data.Train (trainFile output)
-            |> Result.bind (fun () -> write isHeldOut data.Train (validFile output))
-        | [] -> write (fun _ -> true) data.Train (trainFile output)
-        | files ->
-            Check.both
-                (write (fun _ -> true) data.Train (trainFile output))
-                (write (fun _ -> true) files (validFile output))
-            |> Result.map ignore
-
-    let private openData (output: string) (config: LlamaConfig) (options: TrainingOptions) =
-        let dataset seed path =
-            TokenFile.openRead config.Vocabulary path
-            |> Result.bind (Dataset.create options.Layout options.SequenceLength seed)
-
-        let validation =
-            if File.Exists(validFile output) then
-                dataset None (validFile output) |> Result.map Some
-            else
-                Ok None
-
-        Check.both (dataset (Some options.Seed) (trainFile output)) validation
-
     let private assemble output (options: TrainingOptions) ranks (model: Checkpoint) (trainee: Trainee) =
         Check.both
-            (openData output model.Config options)
+            (RunData.openData output model.Config options)
             (Recipe.tryBuild model.Config.Layers options.Steps options.Seed options.Recipe)
         |> Result.map (fun ((data, validation), parts) -> {
             Output = output
@@ -164,14 +50,6 @@ module TrainingSession =
             Coverage = Dataset.coverage data
             Validation = validation
         })
-
-    let private dataFaults (data: TrainingData) = [
-        if data.Train.IsEmpty then
-            LayerSkipError.OutOfRange("data", "missing", "one or more text, .jsonl or token files")
-
-        if not (data.ValidationShare >= 0.0 && data.ValidationShare < 1.0) then
-            LayerSkipError.OutOfRange("valid-share", string data.ValidationShare, "0 or more, and below 1")
-    ]
 
     let private holdsModel (folder: string) =
         Directory.Exists folder
@@ -203,10 +81,7 @@ module TrainingSession =
         (config: LlamaConfig)
         (data: TrainingData)
         : LayerSkipError list =
-        TrainingOptions.faults config options
-        @ dataFaults data
-        @ outputFaults output
-        @ List.collect Texts.check (data.Train @ data.Validation)
+        TrainingOptions.faults config options @ RunData.faults data @ outputFaults output
 
     /// Data of which a run could learn nothing: prompts that fill their samples.
     let private silentFaults (session: TrainingSession) =
@@ -232,7 +107,7 @@ module TrainingSession =
                 if ranks.Rank = 0 then
                     try
                         HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
-                        encode output options model data
+                        RunData.encode output options model data
                     with e when (MappedFile.fault e).IsSome ->
                         Error [ FileWriter.fault output e ]
                 else
