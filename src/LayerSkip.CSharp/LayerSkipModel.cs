@@ -55,11 +55,17 @@ public sealed class LayerSkipModel : IDisposable
     }
 
     /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>
+    /// <param name="text">The text.</param>
+    /// <param name="parseSpecial">
+    /// Whether special tokens such as <c>&lt;|im_end|&gt;</c> in the text are the tokens that they name, as in a prompt;
+    /// false for text of unknown origin, in which they are characters.
+    /// </param>
     /// <exception cref="LayerSkipException">The model has no tokenizer.</exception>
-    public int[] Encode(string text)
+    public int[] Encode(string text, bool parseSpecial = true)
     {
         ArgumentNullException.ThrowIfNull(text);
-        return TokenizerModule.encode(Tokenizer(), text);
+        var tokenizer = Tokenizer();
+        return TokenizerModule.encodeWith(TokenizerModule.addsBos(tokenizer), parseSpecial, tokenizer, text);
     }
 
     /// <summary>The text of tokens.</summary>

@@ -122,6 +122,27 @@ type internal Merger(merges: Dictionary<int64, struct (int * int)>) =
 
 [<RequireQualifiedAccess>]
 module internal Bpe =
+    /// The encoding in which no text makes these ids: neither merges, nor words, nor single characters do.
+    let without (ids: Set<int>) (bpe: Bpe) : Bpe =
+        let isKept id = not (ids.Contains id)
+
+        let kept (entries: Dictionary<'K, 'V>) (idOf: 'V -> int) =
+            if entries.Values |> Seq.forall (idOf >> isKept) then
+                entries
+            else
+                Dictionary(entries |> Seq.filter (fun entry -> isKept (idOf entry.Value)))
+
+        {
+            bpe with
+                Alphabet =
+                    match bpe.Alphabet with
+                    // Each of them spells a byte, whatever else a file says of it.
+                    | Alphabet.Bytes ids -> Alphabet.Bytes ids
+                    | Alphabet.CodePoints ids -> Alphabet.CodePoints(kept ids id)
+                Merges = kept bpe.Merges (fun (struct (_, id)) -> id)
+                Words = bpe.Words |> Option.map (fun words -> kept words id)
+        }
+
     let private spell (bpe: Bpe) (word: string) (symbols: List<int>) =
         match bpe.Alphabet with
         | Alphabet.Bytes ids ->

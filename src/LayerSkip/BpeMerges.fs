@@ -129,7 +129,7 @@ module internal BpeMerges =
                 match segment with
                 | Segment.Token _ -> ()
                 | Segment.Text text ->
-                    for word in words.Value { Text = text; First = true } do
+                    for word in words.Value { Text = text; Place = Place.First } do
                         counts[word.Text] <- 1L + counts.GetValueOrDefault word.Text
 
         counts

@@ -92,7 +92,7 @@ module internal GgufTokenizerExport =
         let types = Array.init vocabulary (pieceType tokenizer)
 
         let startsWithSpace =
-            let words = tokenizer.Words { Text = tokenizer.Normalize "a"; First = true }
+            let words = tokenizer.Words { Text = tokenizer.Normalize Place.First "a"; Place = Place.First }
             words.Length > 0 && words[0].Text.StartsWith '\u2581'
 
         let bos =
@@ -132,7 +132,7 @@ module internal GgufTokenizerExport =
 
     /// Whether the metadata make a tokenizer that cuts and encodes as the source does.
     let private agrees (tokenizer: Tokenizer) (metadata: (string * GgufValue) list) =
-        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; First = true }
+        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; Place = Place.First }
 
         match TokenizerGguf.load "" (Map.ofList metadata) with
         | Ok(Some made) ->

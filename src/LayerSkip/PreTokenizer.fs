@@ -15,9 +15,19 @@ type internal SplitBehavior =
     | MergedWithNext
     | Contiguous
 
-/// A part of the text on its way to words. `First` is true of the one that the text begins with.
+/// Where a part of a text stands, which says whether a space is put in front of it.
+[<RequireQualifiedAccess>]
+type internal Place =
+    /// The text begins with it.
+    | First
+    /// Anywhere else in the text.
+    | Later
+    /// The text begins with it, but goes on from another: no space comes between them.
+    | Continuing
+
+/// A part of the text on its way to words.
 [<Struct>]
-type internal Piece = { Text: string; First: bool }
+type internal Piece = { Text: string; Place: Place }
 
 [<RequireQualifiedAccess>]
 module internal PreTokenizer =
@@ -131,7 +141,10 @@ module internal PreTokenizer =
 
         Array.init kept.Count (fun i ->
             let struct (start, stop, _) = kept[i]
-            { Text = piece.Text.Substring(start, stop - start); First = piece.First && start = 0 })
+            {
+                Text = piece.Text.Substring(start, stop - start)
+                Place = if start = 0 then piece.Place else Place.Later
+            })
 
     /// The regular expression of a pattern written for Rust's or C++'s tokenizers, where .NET can read it.
     let tryRegex (pattern: string) : Regex option =
@@ -146,7 +159,7 @@ module internal PreTokenizer =
 
     /// Every piece begins with a space.
     let prefixSpace (piece: Piece) : Piece[] =
-        if piece.Text.StartsWith ' ' then
+        if piece.Text.StartsWith ' ' || piece.Place = Place.Continuing then
             [| piece |]
         else
             [| { piece with Text = " " + piece.Text } |]

@@ -68,8 +68,8 @@ module internal SentencePieceBpe =
         }
 
     /// Spaces as U+2581, and one more in front where the model adds a dummy prefix.
-    let normalize (prefix: bool) (text: string) : string =
-        if prefix && text <> "" then
+    let normalize (prefix: bool) (place: Place) (text: string) : string =
+        if prefix && text <> "" && place <> Place.Continuing then
             "\u2581" + text.Replace(' ', '\u2581')
         else
             text.Replace(' ', '\u2581')

@@ -32,9 +32,9 @@ module Tokenizer =
             Ok None
 
     /// Ids of a text; `addBos` puts the beginning in front where there is one, `parseSpecial` reads "<s>" in the text as
-    /// the special token, not as three characters.
+    /// the special token, not as three characters: without it no text, whoever wrote it, gives a special token.
     let encodeWith (addBos: bool) (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
-        let ids = TokenizerCore.encode parseSpecial tokenizer text
+        let ids = TokenizerCore.encode Place.First parseSpecial tokenizer text
 
         if addBos then
             ids.InsertRange(0, tokenizer.Prefix)
@@ -44,6 +44,10 @@ module Tokenizer =
     /// Ids of a text as the model is prompted: with BOS where the tokenizer adds one, special tokens parsed.
     let encode (tokenizer: Tokenizer) (text: string) : int[] =
         encodeWith tokenizer.AddsBos true tokenizer text
+
+    /// Ids of a text that goes on from another: without BOS, and without the space that some tokenizers put before a text.
+    let encodeContinuing (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
+        (TokenizerCore.encode Place.Continuing parseSpecial tokenizer text).ToArray()
 
     let private text showSpecial tokenizer (ids: seq<int>) : string =
         let bytes = ids |> Seq.map (TokenizerCore.bytes showSpecial tokenizer) |> Array.concat
@@ -60,6 +64,9 @@ module Tokenizer =
             text[1..]
         else
             text
+
+    /// Whether `encode` puts the beginning before a text.
+    let addsBos (tokenizer: Tokenizer) : bool = tokenizer.AddsBos
 
     /// The id that begins a text, where the tokenizer names one.
     let bos (tokenizer: Tokenizer) : int option = tokenizer.BosId

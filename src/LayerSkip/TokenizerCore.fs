@@ -23,7 +23,7 @@ type Tokenizer = internal {
     /// Decoding drops the space that encoding put at the start.
     DropsFirstSpace: bool
     Added: Map<int, AddedToken>
-    Normalize: string -> string
+    Normalize: Place -> string -> string
     Words: Piece -> Piece[]
     Bpe: Bpe
     /// What encoding puts before a text when it adds the beginning: the template's special tokens.
@@ -43,7 +43,7 @@ type internal TokenizerParts = {
     Kind: string
     Spelling: Spelling
     DropsFirstSpace: bool
-    Normalize: string -> string
+    Normalize: Place -> string -> string
     Words: Piece -> Piece[]
     Bpe: Bpe
     /// Empty: BOS, where there is one.
@@ -98,7 +98,15 @@ module internal TokenizerCore =
                 Added = added |> Seq.map (fun token -> token.Id, token) |> Map.ofSeq
                 Normalize = parts.Normalize
                 Words = parts.Words
-                Bpe = parts.Bpe
+                Bpe =
+                    parts.Bpe
+                    |> Bpe.without (
+                        set [
+                            for token in added do
+                                if token.Special then
+                                    token.Id
+                        ]
+                    )
                 Prefix =
                     if parts.Prefix.IsEmpty then
                         Option.toList parts.Bos
@@ -112,7 +120,8 @@ module internal TokenizerCore =
                 CutPlain = cutting false added
             }
 
-    let encode (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : List<int> =
+    /// Ids of a text whose beginning stands at `start`.
+    let encode (start: Place) (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : List<int> =
         let ids = List<int>()
         let encodeWord = Bpe.encoder tokenizer.Bpe
 
@@ -122,26 +131,26 @@ module internal TokenizerCore =
             else
                 tokenizer.CutPlain
 
-        let encodeText first text =
-            for word in tokenizer.Words { Text = text; First = first } do
+        let encodeText place text =
+            for word in tokenizer.Words { Text = text; Place = place } do
                 encodeWord word.Text ids
 
-        let mutable first = true
+        let mutable place = start
 
         for typed in cutTyped text do
             match typed with
             | Segment.Token id -> ids.Add id
             | Segment.Text "" -> ()
             | Segment.Text text ->
-                for segment in cutNormalized (tokenizer.Normalize text) do
+                for segment in cutNormalized (tokenizer.Normalize place text) do
                     match segment with
                     | Segment.Token id -> ids.Add id
                     | Segment.Text "" -> ()
-                    | Segment.Text text -> encodeText first text
+                    | Segment.Text text -> encodeText place text
 
-                    first <- false
+                    place <- Place.Later
 
-            first <- false
+            place <- Place.Later
 
         ids
 

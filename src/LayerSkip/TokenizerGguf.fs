@@ -117,7 +117,7 @@ module internal TokenizerGguf =
                 Spelling = Spelling.ByteLevel
                 DropsFirstSpace = false
                 // llama.cpp leaves form C out; the model was trained with it.
-                Normalize = if pre = "qwen2" then Nfc.normalize else id
+                Normalize = fun _ -> if pre = "qwen2" then Nfc.normalize else id
                 Words = PreTokenizer.sequence stages
                 Bpe = {
                     Alphabet = TokenizerCore.byteLevel ids

@@ -217,7 +217,7 @@ module internal TokenizerJson =
                 added
                 |> List.map (fun token ->
                     if token.Normalized then
-                        { token with Content = normalize token.Content }
+                        { token with Content = normalize Place.First token.Content }
                     else
                         token)
 

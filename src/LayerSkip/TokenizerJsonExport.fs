@@ -131,7 +131,7 @@ module internal TokenizerJsonExport =
     /// Whether a folder's tokenizer cuts, encodes and decodes as the source does.
     let private agrees (source: Tokenizer) (folder: string) =
         let probe = GgufTokenizerExport.probe
-        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; First = true }
+        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; Place = Place.First }
         let ids = Tokenizer.encode source probe
 
         match Tokenizer.tryLoad folder with

@@ -43,9 +43,9 @@ module internal TokenizerStages =
     let rec normalizer
         (path: string)
         (element: JsonElement option)
-        : Result<string -> string, LayerSkipError list> =
+        : Result<Place -> string -> string, LayerSkipError list> =
         match element with
-        | None -> Ok id
+        | None -> Ok(fun _ -> id)
         | Some element ->
             match kindOf element with
             | "Sequence" ->
@@ -54,16 +54,21 @@ module internal TokenizerStages =
                         normalizer path (Some inner)
                 ]
                 |> all
-                |> Result.map (List.fold (>>) id)
-            | "NFC" -> Ok Nfc.normalize
+                |> Result.map (fun steps place text ->
+                    List.fold (fun text step -> step place text) text steps)
+            | "NFC" -> Ok(fun _ -> Nfc.normalize)
             | "Prepend" ->
                 let prefix = element.GetProperty("prepend").GetString()
-                Ok(fun text -> if text = "" then text else prefix + text)
+                Ok(fun place text ->
+                    if text = "" || place = Place.Continuing then
+                        text
+                    else
+                        prefix + text)
             | "Replace" ->
                 let content = element.GetProperty("content").GetString()
 
                 pattern path element
-                |> Result.map (fun regex text -> regex.Replace(text, MatchEvaluator(fun _ -> content)))
+                |> Result.map (fun regex _ text -> regex.Replace(text, MatchEvaluator(fun _ -> content)))
             | kind -> unsupported path $"normalizer {kind}" "NFC, Prepend, Replace and Sequence"
 
     let private behavior path (element: JsonElement) =
@@ -90,7 +95,11 @@ module internal TokenizerStages =
 
         fun (piece: Piece) ->
             let text = piece.Text.Replace(" ", replacement)
-            let wanted = scheme = "always" || (scheme = "first" && piece.First)
+            let wanted =
+                match piece.Place with
+                | Place.First -> scheme <> "never"
+                | Place.Later -> scheme = "always"
+                | Place.Continuing -> false
             let missing = not (text.StartsWith(replacement, System.StringComparison.Ordinal))
             let piece = { piece with Text = (if wanted && missing then replacement + text else text) }
 

@@ -27,6 +27,13 @@ internal static class LoadTests
             Equal(model.Decode([256, 104, 105]), "hi", "special tokens are left out");
             Equal(model.Decode([256, 104, 105], showSpecial: true), "<s>hi", "or shown");
         }),
+        Case("reads special tokens in a text, or its characters, as asked", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            int id(char character) => model.Encode($"{character}").Single();
+            Same(model.Encode("a</s>"), [id('a'), 257], "as in a prompt");
+            Same(model.Encode("a</s>", parseSpecial: false), "a</s>".Select(id), "of unknown origin");
+        }),
         Case("refuses what is not there or not a model", () =>
         {
             Refused(() => LayerSkipModel.Load("nowhere"), "nowhere", "not found");

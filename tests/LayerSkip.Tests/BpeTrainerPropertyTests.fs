@@ -8,7 +8,7 @@ open Expecto
 open FsCheck
 open FsCheck.FSharp
 open LayerSkip
-open LayerSkip.Tests.TokenizerTests
+open LayerSkip.Tests.TokenizerSupport
 open LayerSkip.Tests.BpeTrainerTests
 
 /// What training is, in the plainest form: count all pairs anew before each merge. For texts in ASCII.
