@@ -46,12 +46,13 @@ public sealed class LayerSkipModel : IDisposable
     {
         ArgumentNullException.ThrowIfNull(path);
         options ??= new();
+        var (dtype, device) = (Translate.Dtype(options.Dtype), Translate.Device(options.Device));
         if (options.Threads is { } threads)
         {
             SetThreads(threads);
         }
 
-        return new(CheckpointModule.load(path, Translate.Dtype(options.Dtype), Translate.Device(options.Device)).OrThrow());
+        return new(CheckpointModule.load(path, dtype, device).OrThrow());
     }
 
     /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>
@@ -143,13 +144,12 @@ public sealed class LayerSkipModel : IDisposable
 
     private static void SetThreads(int threads)
     {
-        if (threads < 1)
-        {
-            throw Translate.Exception(LayerSkipError.NewOutOfRange("threads", $"{threads}", "1 or more"));
-        }
-
         Backend.load().OrThrow();
-        CpuKernels.setThreads(threads);
+        Translate.Throwing(() =>
+        {
+            CpuKernels.setThreads(threads);
+            return threads;
+        });
     }
 
     private Tokenizer Tokenizer() =>

@@ -57,7 +57,7 @@ public sealed record LoadOptions
     /// <summary>The number format of the weights in memory.</summary>
     public Dtype Dtype { get; init; }
 
-    /// <summary>Threads for the products of the whole process; null leaves them as they are.</summary>
+    /// <summary>Threads for the products of the whole process, 1 to 1024; null leaves them as they are.</summary>
     public int? Threads { get; init; }
 }
 

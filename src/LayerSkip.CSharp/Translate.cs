@@ -13,8 +13,26 @@ internal static class Translate
     public static LayerSkipException Exception(params IEnumerable<LayerSkipError> errors) =>
         new(new LayerSkip.LayerSkipException(ListModule.OfSeq(errors)));
 
+    /// <summary>What the library throws where it has no result to give, as this assembly's own.</summary>
+    public static T Throwing<T>(Func<T> body)
+    {
+        try
+        {
+            return body();
+        }
+        catch (LayerSkip.LayerSkipException fault)
+        {
+            throw new LayerSkipException(fault);
+        }
+    }
+
     public static LayerSkip.Device Device(Device device) =>
-        device == CSharp.Device.Cuda ? LayerSkip.Device.Cuda : LayerSkip.Device.Cpu;
+        device switch
+        {
+            CSharp.Device.Cpu => LayerSkip.Device.Cpu,
+            CSharp.Device.Cuda => LayerSkip.Device.Cuda,
+            _ => throw new ArgumentOutOfRangeException(nameof(device), device, "not a device"),
+        };
 
     public static Device Device(LayerSkip.Device device) =>
         device.IsCuda ? CSharp.Device.Cuda : CSharp.Device.Cpu;

@@ -15,7 +15,7 @@ module internal Faults =
     let private allowed option =
         match option with
         | "--seed" -> $"{Int64.MinValue} to {Int64.MaxValue}"
-        | "--threads" -> "1 to 1024"
+        | "--threads" -> $"1 to {Backend.mostThreads}"
         | "--top-k" -> $"0 (all) to {Int32.MaxValue}"
         | _ -> $"1 to {Int32.MaxValue}"
 

@@ -187,12 +187,7 @@ module internal Inputs =
 
         let none: Common = { Model = None; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
         let model, threads, common = List.fold add (None, None, none) arguments
-        match threads with
-        | Some threads when threads < 1 || threads > 1024 ->
-            raise (LayerSkipException [ LayerSkipError.OutOfRange("threads", string threads, "1 to 1024") ])
-        | Some threads -> CpuKernels.setThreads threads
-        | None -> ()
-
+        threads |> Option.iter CpuKernels.setThreads
         { common with Model = model }
 
     /// What computes, and in what: "cpu, 2 threads, f32".

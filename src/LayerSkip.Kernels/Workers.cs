@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 
 namespace LayerSkip.Kernels;
 
@@ -9,16 +10,23 @@ namespace LayerSkip.Kernels;
 /// <remarks>
 /// The caller works too, and goes on when all parts are done, whether or not every worker woke up for them. When
 /// others hold the cores it soon blocks instead of spinning, so that a worker that was pushed off may run in its place.
+/// Nothing that a part throws ends a worker, and nothing lets the caller go while a part still runs.
 /// </remarks>
 public sealed class Workers
 {
+    /// <summary>The most threads that can be asked for.</summary>
+    public const int Most = 1024;
+
     private const int PartBits = 16;
     private const long PartMask = (1L << PartBits) - 1;
 
     private static readonly long IdleSpin = Stopwatch.Frequency / 5_000;
     private static readonly long WaitSpin = Stopwatch.Frequency / 20_000;
 
-    private static Workers shared = new(Environment.ProcessorCount);
+    private static Workers shared = new(Math.Min(Environment.ProcessorCount, Most));
+
+    [ThreadStatic]
+    private static bool withinPart;
 
     private readonly object gate = new();
     private readonly object owner = new();
@@ -29,6 +37,9 @@ public sealed class Workers
     private Action<int>? work;
     private int done;
     private int sleeping;
+
+    // What a part of the job threw first.
+    private volatile ExceptionDispatchInfo? fault;
     private volatile bool callerWaits;
     private volatile bool stopped;
 
@@ -36,9 +47,18 @@ public sealed class Workers
     {
         Threads = threads;
 
-        for (int i = 1; i < threads; i++)
+        try
         {
-            new Thread(Serve) { IsBackground = true, Name = $"LayerSkip kernel {i}" }.Start();
+            for (int i = 1; i < threads; i++)
+            {
+                new Thread(Serve) { IsBackground = true, Name = $"LayerSkip kernel {i}" }.Start();
+            }
+        }
+        catch
+        {
+            // The system has no more threads: those that it gave go.
+            Stop();
+            throw;
         }
     }
 
@@ -47,10 +67,12 @@ public sealed class Workers
 
     public int Threads { get; }
 
-    /// <summary>Makes the kernels use so many threads from now on, the caller included.</summary>
+    /// <summary>Makes the kernels use so many threads from now on, 1 to <see cref="Most"/>, the caller included.</summary>
     public static void Use(int threads)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(threads, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(threads, Most);
+        RefuseWithinPart();
 
         if (Shared.Threads != threads)
         {
@@ -63,44 +85,114 @@ public sealed class Workers
     /// Calls <paramref name="body"/> with 0 .. parts - 1, each once, in any order, on any of the threads; returns
     /// when all have returned. A second caller at the same time does its parts alone.
     /// </summary>
+    /// <remarks>What a part throws is thrown here, once no part runs any more; those not begun by then never are.</remarks>
+    /// <exception cref="InvalidOperationException">A part of a job called this.</exception>
     public void Run(int parts, Action<int> body)
     {
+        RefuseWithinPart();
+
         if (parts <= 1 || Threads == 1 || stopped || parts > PartMask || !Monitor.TryEnter(owner))
+        {
+            RunAlone(parts, body);
+            return;
+        }
+
+        ExceptionDispatchInfo? thrown;
+        bool interrupted;
+
+        try
+        {
+            fault = null;
+            Volatile.Write(ref done, 0);
+            work = body;
+            long job = (Volatile.Read(ref state) >> (2 * PartBits)) + 1;
+            Interlocked.Exchange(ref state, (job << (2 * PartBits)) | ((long)parts << PartBits));
+            interrupted = Volatile.Read(ref sleeping) > 0 && !TryWake();
+
+            while (TryTake(out int part))
+            {
+                Do(body, part);
+            }
+
+            interrupted |= !Await(parts);
+            thrown = fault;
+        }
+        finally
+        {
+            Monitor.Exit(owner);
+        }
+
+        if (interrupted)
+        {
+            // Whoever interrupted this thread meets it at its next wait: here it had to stay.
+            Thread.CurrentThread.Interrupt();
+        }
+
+        thrown?.Throw();
+    }
+
+    private static void RefuseWithinPart()
+    {
+        if (withinPart)
+        {
+            throw new InvalidOperationException(
+                "a job within a part of another is not supported; share the outer one's parts, or do the inner work in a loop");
+        }
+    }
+
+    private static void RunAlone(int parts, Action<int> body)
+    {
+        withinPart = true;
+
+        try
         {
             for (int part = 0; part < parts; part++)
             {
                 body(part);
             }
-
-            return;
-        }
-
-        try
-        {
-            Volatile.Write(ref done, 0);
-            work = body;
-            long job = (Volatile.Read(ref state) >> (2 * PartBits)) + 1;
-            Interlocked.Exchange(ref state, (job << (2 * PartBits)) | ((long)parts << PartBits));
-
-            if (Volatile.Read(ref sleeping) > 0)
-            {
-                lock (gate)
-                {
-                    Monitor.PulseAll(gate);
-                }
-            }
-
-            while (TryTake(out int part))
-            {
-                body(part);
-                Interlocked.Increment(ref done);
-            }
-
-            Await(parts);
         }
         finally
         {
-            Monitor.Exit(owner);
+            withinPart = false;
+        }
+    }
+
+    private void Do(Action<int> body, int part)
+    {
+        if (fault is null)
+        {
+            withinPart = true;
+
+            try
+            {
+                body(part);
+            }
+            catch (Exception e)
+            {
+                Interlocked.CompareExchange(ref fault, ExceptionDispatchInfo.Capture(e), null);
+            }
+
+            withinPart = false;
+        }
+
+        Interlocked.Increment(ref done);
+    }
+
+    /// <summary>Wakes those that sleep; false where this thread was interrupted instead, and does all parts itself.</summary>
+    private bool TryWake()
+    {
+        try
+        {
+            lock (gate)
+            {
+                Monitor.PulseAll(gate);
+            }
+
+            return true;
+        }
+        catch (ThreadInterruptedException)
+        {
+            return false;
         }
     }
 
@@ -125,7 +217,8 @@ public sealed class Workers
         }
     }
 
-    private void Await(int parts)
+    /// <summary>Until all parts are done; false where this thread was interrupted meanwhile.</summary>
+    private bool Await(int parts)
     {
         long started = 0;
 
@@ -144,26 +237,40 @@ public sealed class Workers
             }
             else if (Stopwatch.GetTimestamp() - started > WaitSpin)
             {
-                Block(parts);
-                return;
+                return Block(parts);
             }
         }
+
+        return true;
     }
 
-    private void Block(int parts)
+    private bool Block(int parts)
     {
-        lock (gate)
+        bool interrupted = false;
+
+        while (Volatile.Read(ref done) < parts)
         {
-            callerWaits = true;
-
-            while (Volatile.Read(ref done) < parts)
+            try
             {
-                // Bounded, so that no order of events can leave it waiting for good.
-                Monitor.Wait(gate, 1);
-            }
+                lock (gate)
+                {
+                    callerWaits = true;
 
-            callerWaits = false;
+                    while (Volatile.Read(ref done) < parts)
+                    {
+                        // Bounded, so that no order of events can leave it waiting for good.
+                        Monitor.Wait(gate, 1);
+                    }
+                }
+            }
+            catch (ThreadInterruptedException)
+            {
+                interrupted = true;
+            }
         }
+
+        callerWaits = false;
+        return !interrupted;
     }
 
     private void Serve()
@@ -175,8 +282,7 @@ public sealed class Workers
             if (TryTake(out int part))
             {
                 // The job cannot end before this part does, so its work stays in place.
-                work!(part);
-                Interlocked.Increment(ref done);
+                Do(work!, part);
 
                 if (callerWaits)
                 {

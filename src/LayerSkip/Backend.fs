@@ -4,6 +4,7 @@ open System
 open System.IO
 open System.Reflection
 open System.Runtime.InteropServices
+open LayerSkip.Kernels
 open TorchSharp
 
 /// What computes: a processor, or a GPU through CUDA.
@@ -232,8 +233,20 @@ module Backend =
                     with e ->
                         missing $"{reason e}; use --device cpu")
 
-    /// Threads that libtorch's own products use.
+    /// The most threads that can be asked for, by whatever way.
+    let mostThreads = Workers.Most
+
+    let internal checkThreads (threads: int) : unit =
+        if threads < 1 || threads > mostThreads then
+            raise (
+                LayerSkipException [
+                    LayerSkipError.OutOfRange("threads", string threads, $"1 to {mostThreads}")
+                ]
+            )
+
+    /// Threads that libtorch's own products use, 1 to `mostThreads`; a LayerSkipException else.
     let setThreads (threads: int) : unit =
+        checkThreads threads
         ensure ()
         torch.set_num_threads threads
 

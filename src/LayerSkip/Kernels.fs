@@ -134,9 +134,19 @@ module CpuKernels =
     /// Threads that the kernels run on.
     let threads () : int = Workers.Shared.Threads
 
-    /// Threads of the kernels, and of libtorch's own products.
+    /// Threads of the kernels, and of libtorch's own products, 1 to `Backend.mostThreads`; a LayerSkipException else.
     let setThreads (threads: int) : unit =
-        Workers.Use threads
+        Backend.checkThreads threads
+
+        try
+            Workers.Use threads
+        with :? OutOfMemoryException ->
+            raise (
+                LayerSkipException [
+                    LayerSkipError.OutOfRange("threads", string threads, "fewer: the system gives no more")
+                ]
+            )
+
         Backend.setThreads threads
 
     /// Final norm and head: hidden states [..; hidden], contiguous, -> logits [..; vocabulary].

@@ -204,3 +204,4 @@ module Ranks =
         let all = ranks |> gather marks
         share Environment.ProcessorCount own (fun processor ->
             ranks.Local |> List.sumBy (fun rank -> all[rank][processor]))
+        |> min Backend.mostThreads

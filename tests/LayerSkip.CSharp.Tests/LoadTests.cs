@@ -39,8 +39,21 @@ internal static class LoadTests
             Refused(() => LayerSkipModel.Load("nowhere"), "nowhere", "not found");
             Refused(() => LayerSkipModel.Load(Path.Combine(tiny.Path, "config.json")), "config.json", ".gguf");
             Refused(() => LayerSkipModel.Load(Path.GetDirectoryName(tiny.Path)!), "config.json");
-            Refused(() => LayerSkipModel.Load(tiny.Path, new() { Threads = 0 }), "threads", "1 or more");
+            foreach (int threads in new[] { int.MinValue, -1, 0, 1025, 30_000, int.MaxValue })
+            {
+                Refused(() => LayerSkipModel.Load(tiny.Path, new() { Threads = threads }), "threads", "1 to 1024");
+            }
+
             Throws<ArgumentNullException>(() => LayerSkipModel.Load(null!));
+        }),
+        Case("refuses values that its enumerations do not define", () =>
+        {
+            Throws<ArgumentOutOfRangeException>(() => LayerSkipModel.Load(tiny.Path, new() { Device = (Device)5 }));
+            Throws<ArgumentOutOfRangeException>(() => LayerSkipModel.Load(tiny.Path, new() { Device = (Device)(-1) }));
+            Throws<ArgumentOutOfRangeException>(() => LayerSkipModel.Load(tiny.Path, new() { Dtype = (Dtype)5 }));
+            using var model = LayerSkipModel.Load(tiny.Path);
+            Throws<ArgumentOutOfRangeException>(() => model.Generate([1], new() { Strategy = (Strategy)4 }));
+            Throws<ArgumentOutOfRangeException>(() => model.StreamAsync([1], new() { Strategy = (Strategy)(-1) }));
         }),
         Case("lists every fault of the files", () =>
         {
