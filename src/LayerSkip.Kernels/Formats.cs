@@ -27,7 +27,7 @@ internal unsafe interface IFormat<V>
     /// <summary>The vector that starts at element <paramref name="at"/>, over both scales.</summary>
     static abstract V Load(byte* weights, nint at);
 
-    /// <summary>One element, as it is.</summary>
+    /// <summary>One element, as it is: of every pattern of bits the number that <see cref="Load"/> reads.</summary>
     static abstract float One(byte* weights, int at);
 }
 
@@ -60,7 +60,7 @@ internal readonly unsafe struct Float16<V, L> : IFormat<V>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load(byte* weights, nint at) => L.LoadF16((ushort*)weights + at);
 
-    public static float One(byte* weights, int at) => (float)((Half*)weights)[at];
+    public static float One(byte* weights, int at) => Half16.Widen(((ushort*)weights)[at]);
 }
 
 internal readonly unsafe struct Float16ByIntegers<V, L> : IFormat<V>
@@ -76,7 +76,7 @@ internal readonly unsafe struct Float16ByIntegers<V, L> : IFormat<V>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load(byte* weights, nint at) => L.LoadF16ByIntegers((ushort*)weights + at);
 
-    public static float One(byte* weights, int at) => (float)((Half*)weights)[at];
+    public static float One(byte* weights, int at) => Half16.Widen(((ushort*)weights)[at]);
 }
 
 internal readonly unsafe struct BFloat16<V, L> : IFormat<V>

@@ -19,7 +19,7 @@ internal unsafe interface ILanes<V>
     /// <summary>Widens bfloat16, whose bits are the upper half of a float32. (The sign-extended upper half is shifted out.)</summary>
     static abstract V LoadBF16(ushort* from);
 
-    /// <summary>Widens float16, too small by 2^112; infinities and NaN are not expected.</summary>
+    /// <summary>Widens float16, too small by 2^112; infinity and NaN as <see cref="Half16.Widen"/> has them.</summary>
     static abstract V LoadF16(ushort* from);
 
     /// <summary>Widens float16 by more integer operations, to its own size.</summary>
@@ -48,6 +48,8 @@ internal unsafe interface ILanes<V>
 /// How float16 becomes float32 without the processor's own instruction, which .NET gives no access to. The bits are
 /// moved into place, which leaves the exponent 112 too small, for subnormal numbers too: whoever reads mends that by
 /// exact products. Intel's processors take some 150 cycles for a subnormal factor, so there integers do the work.
+/// The largest exponent is one like the others here: infinity reads as 65536, and NaN as up to 131008. No weight that
+/// was loaded holds either.
 /// </summary>
 internal static class Half16
 {
@@ -60,6 +62,12 @@ internal static class Half16
     internal const int Bias = 112 << 23;
     internal const int Sign = unchecked((int)0x80000000);
     internal const int SmallestNormal = 1 << 23;
+
+    /// <summary>2^112.</summary>
+    private const float Scale = HalfScale * HalfScale;
+
+    /// <summary>One number, as vectors of them read it.</summary>
+    internal static float Widen(ushort bits) => BitConverter.Int32BitsToSingle(((short)bits << 13) & InPlace) * Scale;
 
     /// <summary>2^-14: with the bias a subnormal m reads 2^-15 (1 + m / 1024), and twice that less this is its value.</summary>
     internal const float Subnormal = 6.103515625e-05f;

@@ -16,6 +16,8 @@ type LayerSkipError =
     | WrongDtype of name: string * found: string * hint: string
     /// NaN or infinity among the weights.
     | NotFinite of name: string
+    /// Finite values of a tensor that are infinite in the dtype asked for; `wider` has room for more.
+    | BeyondDtype of name: string * dtype: string * wider: string
     /// Faults of the tensors in a model folder or file.
     | InWeights of path: string * faults: LayerSkipError list
     /// A model, option or format outside what the library does; `hint` says what it does.
@@ -94,6 +96,8 @@ module LayerSkipError =
         | LayerSkipError.WrongDtype(name, found, hint) ->
             $"tensor {piece name} has dtype {piece found}; {piece hint}"
         | LayerSkipError.NotFinite name -> $"tensor {piece name} holds NaN or infinity; the file is damaged"
+        | LayerSkipError.BeyondDtype(name, dtype, wider) ->
+            $"tensor {piece name} holds values beyond the largest of {dtype}; use dtype {wider}"
         | LayerSkipError.InWeights(path, faults) ->
             listed (faults |> List.map (fun fault -> place path, told fault)) + advice faults
         | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"

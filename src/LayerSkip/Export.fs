@@ -97,10 +97,7 @@ module Export =
     let private overflows (weights: Weights) = [
         for name, tensor in Weights.named weights do
             if not (Tensors.isFinite tensor) then
-                LayerSkipError.Unsupported(
-                    $"tensor {name} in {Dtype.name weights.Dtype}",
-                    "it holds values beyond that dtype: use --dtype bf16 or f32"
-                )
+                Dtype.beyond name tensor.dtype
     ]
 
     let private bytesOf (path: string) =

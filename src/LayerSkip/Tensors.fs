@@ -38,6 +38,13 @@ module Dtype =
         | Dtype.F16 -> torch.ScalarType.Float16
         | Dtype.BF16 -> torch.ScalarType.BFloat16
 
+    /// A tensor's values are beyond `kept`, the dtype that it is kept in: a fault that names dtypes which reach further.
+    let internal beyond (name: string) (kept: torch.ScalarType) : LayerSkipError =
+        match kept with
+        | torch.ScalarType.Float16 -> LayerSkipError.BeyondDtype(name, "f16", "bf16 or f32")
+        | torch.ScalarType.BFloat16 -> LayerSkipError.BeyondDtype(name, "bf16", "f32 or f64")
+        | _ -> LayerSkipError.BeyondDtype(name, "f32", "f64")
+
     let bytes (dtype: Dtype) =
         match dtype with
         | Dtype.F64 -> 8

@@ -348,26 +348,31 @@ module Weights =
         | [] ->
             use _noGrad = torch.no_grad ()
             use _scope = torch.NewDisposeScope()
-            let notFinite = ResizeArray()
+            let unfit = ResizeArray()
 
             let read name (destination: Tensor) =
                 let stored = byName[name]
 
-                let isFinite =
-                    if device = Device.Cpu && destination.dtype = Dtype.scalarType stored.Dtype then
-                        stored.Fill destination
-                        Tensors.isFinite destination
-                    else
-                        use source = stored.Read()
-                        destination.copy_ source |> ignore
-                        Tensors.isFinite source
+                if device = Device.Cpu && destination.dtype = Dtype.scalarType stored.Dtype then
+                    stored.Fill destination
 
-                if not isFinite then
-                    notFinite.Add(LayerSkipError.NotFinite name)
+                    if not (Tensors.isFinite destination) then
+                        unfit.Add(LayerSkipError.NotFinite name)
+                else
+                    use source = stored.Read()
+                    destination.copy_ source |> ignore
+
+                    if not (Tensors.isFinite destination) then
+                        unfit.Add(
+                            if Tensors.isFinite source then
+                                Dtype.beyond name destination.dtype
+                            else
+                                LayerSkipError.NotFinite name
+                        )
 
             let weights = assemble config dtype device (fill dtype device read)
 
-            match List.ofSeq notFinite with
+            match List.ofSeq unfit with
             | [] ->
                 Scope.own (Weights.TensorsOf weights)
                 Ok(withKernels weights)

@@ -19,6 +19,7 @@ let private errorsWith (text: string) : LayerSkipError list = [
     LayerSkipError.WrongShape("a", [ 1L ], [ for i in 1 .. text.Length -> int64 i ])
     LayerSkipError.WrongDtype(text, text, text)
     LayerSkipError.NotFinite text
+    LayerSkipError.BeyondDtype(text, "f16", "bf16")
     LayerSkipError.InWeights(text, [ LayerSkipError.MissingTensor text ])
     LayerSkipError.Unsupported(text, text)
     LayerSkipError.OutOfRange(text, text, text)
