@@ -15,6 +15,7 @@ module internal InfoCommand =
     let private rope (config: LlamaConfig) =
         match config.RopeScaling with
         | RopeScaling.Default -> "default"
+        | RopeScaling.Dynamic(factor, _) -> $"dynamic, factor {Output.fixedPoint 2 factor} beyond the context"
         | RopeScaling.Linear factor -> $"linear, factor {Output.fixedPoint 2 factor}"
         | RopeScaling.Llama3(factor, _, _, original) ->
             $"llama3, factor {Output.fixedPoint 2 factor} from {original}"

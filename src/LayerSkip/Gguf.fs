@@ -35,22 +35,17 @@ module Gguf =
     let private withRopeTable (file: MappedFile) (config: LlamaConfig) (tensors: GgufTensor list) =
         match tensors |> List.tryFind (fun tensor -> GgufName.isRopeTable tensor.Name) with
         | None -> Ok config
+        | Some table when table.Shape <> [| int64 (config.HeadDim / 2) |] ->
+            Error [
+                LayerSkipError.BadFile(
+                    file.Path,
+                    $"rope_freqs.weight must hold {config.HeadDim / 2} positive divisors, one a pair of dimensions"
+                )
+            ]
         | Some table ->
             use values = (GgufTensors.stored file config table).Read()
-            let divisors = Tensors.toFloats values
-
-            if
-                divisors.Length <> config.HeadDim / 2
-                || divisors |> Array.exists (fun divisor -> not (divisor > 0.0))
-            then
-                Error [
-                    LayerSkipError.BadFile(
-                        file.Path,
-                        $"rope_freqs.weight must hold {config.HeadDim / 2} positive divisors, one a pair of dimensions"
-                    )
-                ]
-            else
-                Ok { config with RopeScaling = RopeScaling.Divided divisors }
+            let scaled = { config with RopeScaling = RopeScaling.Divided(Tensors.toFloats values) }
+            Check.all (ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled) scaled
 
     let private ofHeader (file: MappedFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
         let tensors = GgufTensors.ofHeader file header

@@ -37,8 +37,8 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
             this.Fault $"\"{key}\" must be a whole number"
             None
 
-    /// A count of at least 1; without a fallback it must be there.
-    member this.Size(name: string, fallback: int option) : int =
+    /// A count of 1 to `most`; without a fallback it must be there.
+    member this.Size(name: string, fallback: int option, most: int) : int =
         let key = this.Key name
 
         match this.Find key, this.TryInt key, fallback with
@@ -46,11 +46,16 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
         | None, _, None ->
             this.Fault $"\"{key}\" is missing"
             1
+        | Some _, Some size, _ when size > most ->
+            this.Fault $"\"{key}\" is {size}, which is too big; it must be at most {most}"
+            1
         | Some _, Some size, _ when size >= 1 -> size
         | Some _, Some size, _ ->
             this.Fault $"\"{key}\" is {size}, it must be at least 1"
             1
         | Some _, None, _ -> 1
+
+    member this.Size(name: string, fallback: int option) : int = this.Size(name, fallback, Int32.MaxValue)
 
     /// A float32 is read as the decimal that it was written for: 1e-5, not 9.99999974738e-06.
     member this.TryFloat(name: string) : float option =
@@ -67,14 +72,8 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
             this.Fault $"\"{key}\" must be a number"
             None
 
-    /// A finite number above 0, `fallback` where there is none.
-    member this.Positive(name: string, fallback: float) : float =
-        match this.TryFloat name with
-        | None -> fallback
-        | Some value when value > 0.0 && Double.IsFinite value -> value
-        | Some value ->
-            this.Fault $"\"{this.Key name}\" is {value}, it must be above 0"
-            fallback
+    member this.Float(name: string, fallback: float) : float =
+        this.TryFloat name |> Option.defaultValue fallback
 
     member this.TryText(key: string) : string option =
         match this.Find key with
@@ -90,12 +89,7 @@ module internal GgufConfig =
     let architectureKey = "general.architecture"
 
     let private scaling (reader: GgufReader) (context: int) : RopeScaling =
-        let factor () =
-            match reader.Positive("rope.scaling.factor", 1.0) with
-            | factor when factor < 1.0 ->
-                reader.Fault $"rope.scaling.factor is {factor}, it must be at least 1"
-                1.0
-            | factor -> factor
+        let factor () = reader.Float("rope.scaling.factor", 1.0)
 
         match reader.TryText(reader.Key "rope.scaling.type") with
         | None
@@ -107,11 +101,11 @@ module internal GgufConfig =
             RopeScaling.Yarn {
                 Factor = factor
                 Original = reader.Size("rope.scaling.original_context_length", Some context)
-                BetaFast = reader.Positive("rope.scaling.yarn_beta_fast", 32.0)
-                BetaSlow = reader.Positive("rope.scaling.yarn_beta_slow", 1.0)
+                BetaFast = reader.Float("rope.scaling.yarn_beta_fast", 32.0)
+                BetaSlow = reader.Float("rope.scaling.yarn_beta_slow", 1.0)
                 // llama.cpp multiplies the file's factor by YaRN's own.
                 AttentionFactor =
-                    reader.Positive("rope.scaling.attn_factor", 1.0)
+                    reader.Float("rope.scaling.attn_factor", 1.0)
                     * (if factor <= 1.0 then 1.0 else 0.1 * log factor + 1.0)
                 Truncate = true
             }
@@ -129,9 +123,6 @@ module internal GgufConfig =
             if other <> dim then
                 reader.Fault
                     $"\"{reader.Key name}\" is {other}, only the head's own size, {dim}, is supported"
-
-        if dim < 1 || dim % 2 <> 0 then
-            reader.Fault $"a head of {dim} values is not supported, it must be even"
 
         dim
 
@@ -156,7 +147,6 @@ module internal GgufConfig =
     /// One window, for the layers that the pattern marks, or for all. llama.cpp has the keys for other architectures and
     /// ignores them in these; our own export writes them.
     let private windows (reader: GgufReader) layers =
-        let layers = min layers 100_000
         let pattern = reader.Key "attention.sliding_window_pattern"
 
         match reader.TryInt(reader.Key "attention.sliding_window"), reader.Find pattern with
@@ -184,15 +174,37 @@ module internal GgufConfig =
             reader.Fault $"neither \"{key}\" nor \"tokenizer.ggml.tokens\" says how many tokens there are"
             1
 
+    let private keys =
+        Map [
+            "hidden_size", "embedding_length"
+            "intermediate_size", "feed_forward_length"
+            "num_hidden_layers", "block_count"
+            "num_attention_heads", "attention.head_count"
+            "num_key_value_heads", "attention.head_count_kv"
+            "head_dim", "attention.key_length"
+            "max_position_embeddings", "context_length"
+            "rms_norm_eps", "attention.layer_norm_rms_epsilon"
+            "rope_theta", "rope.freq_base"
+            "factor", "rope.scaling.factor"
+            "original_max_position_embeddings", "rope.scaling.original_context_length"
+            "beta_fast", "rope.scaling.yarn_beta_fast"
+            "beta_slow", "rope.scaling.yarn_beta_slow"
+            "attention_factor", "rope.scaling.attn_factor"
+        ]
+
+    /// The key of what config.json calls so.
+    let named (family: Family) (field: string) : string =
+        match field with
+        | "divisor" -> "rope_freqs.weight"
+        | field -> $"{Family.name family}.{keys |> Map.tryFind field |> Option.defaultValue field}"
+
     let private ofFamily path metadata (tensors: Map<string, int64[] * string>) family =
         let reader = GgufReader(path, Family.name family, metadata)
-        let hidden, layers = reader.Size("embedding_length", None), reader.Size("block_count", None)
+        let hidden = reader.Size("embedding_length", None)
+        let layers = reader.Size("block_count", None, ConfigCheck.mostLayers)
         let heads = reader.Size("attention.head_count", None)
         let kvHeads = reader.Size("attention.head_count_kv", Some heads)
         let context = reader.Size("context_length", None)
-
-        if heads % kvHeads <> 0 then
-            reader.Fault $"head_count_kv is {kvHeads}, it must divide head_count, {heads}"
 
         let epsilon = reader.Key "attention.layer_norm_rms_epsilon"
 
@@ -207,8 +219,16 @@ module internal GgufConfig =
         if (reader.TryInt "split.count" |> Option.defaultValue 1) > 1 then
             reader.Fault "one of several split files, which are not supported; merge them into one"
 
+        let vocabulary = vocabulary reader tensors
+
         let tokenId name =
-            match reader.TryInt $"tokenizer.ggml.{name}_token_id" with
+            let key = $"tokenizer.ggml.{name}_token_id"
+
+            match reader.TryInt key with
+            | Some id when id >= vocabulary ->
+                reader.Fault
+                    $"\"{key}\" is {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
+                None
             | Some id when id >= 0 -> Some id
             | _ -> None
 
@@ -216,7 +236,7 @@ module internal GgufConfig =
 
         let config = {
             Family = family
-            Vocabulary = vocabulary reader tensors
+            Vocabulary = vocabulary
             Hidden = hidden
             Intermediate = reader.Size("feed_forward_length", None)
             Layers = layers
@@ -224,8 +244,8 @@ module internal GgufConfig =
             KvHeads = kvHeads
             HeadDim = headDim reader hidden heads
             Context = context
-            NormEps = reader.Positive("attention.layer_norm_rms_epsilon", 1e-5)
-            RopeTheta = reader.Positive("rope.freq_base", 10000.0)
+            NormEps = reader.Float("attention.layer_norm_rms_epsilon", 1e-5)
+            RopeTheta = reader.Float("rope.freq_base", 10000.0)
             RopeScaling = scaling reader context
             Windows = windows reader layers
             QkvBias = has "self_attn.q_proj.bias"
@@ -238,11 +258,7 @@ module internal GgufConfig =
             StoredDtype = storedDtype reader (tensors.TryFind "model.embed_tokens.weight" |> Option.map snd)
         }
 
-        // More layers than a file can name is a damaged count; nothing may be allocated by it.
-        if layers > 100_000 then
-            reader.Fault $"block_count is {layers}, no model has so many layers"
-
-        Check.all reader.Faults config
+        Check.all (reader.Faults @ ConfigCheck.faults (named family) path config) config
 
     /// `tensors`: shape and format of each, by Hugging Face's name.
     let ofMetadata

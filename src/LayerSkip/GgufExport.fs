@@ -44,6 +44,7 @@ module internal GgufExport =
         | RopeScaling.Divided _ -> yield! lacks (not isLlama) "divided rotary angles"
         | RopeScaling.Yarn yarn -> yield! lacks (not yarn.Truncate) "a YaRN range that is not rounded"
         | RopeScaling.Default
+        | RopeScaling.Dynamic _
         | RopeScaling.Linear _ -> ()
     ]
 
@@ -51,7 +52,9 @@ module internal GgufExport =
         let number name value = key ("rope.scaling." + name), GgufValue.Float value
 
         match scaling with
+        // llama.cpp has no word for what begins where the context ends.
         | RopeScaling.Default
+        | RopeScaling.Dynamic _
         // A tensor holds these.
         | RopeScaling.Llama3 _
         | RopeScaling.Divided _ -> []
@@ -137,6 +140,7 @@ module internal GgufExport =
     let private ropeTable (config: LlamaConfig) : GgufItem list =
         match config.RopeScaling with
         | RopeScaling.Default
+        | RopeScaling.Dynamic _
         | RopeScaling.Linear _
         | RopeScaling.Yarn _ -> []
         | RopeScaling.Llama3 _

@@ -63,13 +63,15 @@ type internal GgufTensor = {
 
 [<RequireQualifiedAccess>]
 module internal GgufTensors =
+    /// None where the dimensions, but for those of 0, multiply to more than 63 bits hold.
     let private product (dims: uint64[]) : uint64 option =
         let grow total dim =
             match total with
-            | Some total when dim = 0UL || total <= uint64 Int64.MaxValue / dim -> Some(total * dim)
+            | Some total when total <= uint64 Int64.MaxValue / max 1UL dim -> Some(total * max 1UL dim)
             | _ -> None
 
         Array.fold grow (Some 1UL) dims
+        |> Option.map (fun all -> if Array.contains 0UL dims then 0UL else all)
 
     /// The multiple at which tensors start; 32 where the file names none.
     let private alignment path metadata =

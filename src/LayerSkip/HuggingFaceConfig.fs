@@ -119,6 +119,13 @@ module internal HuggingFaceConfig =
         match scaling with
         | RopeScaling.Default
         | RopeScaling.Divided _ -> json.WriteNull "rope_scaling"
+        | RopeScaling.Dynamic(factor, original) ->
+            object "dynamic" (fun () ->
+                float json "factor" factor
+
+                original
+                |> Option.iter (fun original ->
+                    json.WriteNumber("original_max_position_embeddings", original)))
         | RopeScaling.Linear factor -> object "linear" (fun () -> float json "factor" factor)
         | RopeScaling.Llama3(factor, low, high, original) ->
             object "llama3" (fun () ->

@@ -31,9 +31,11 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
 
     member this.Float(name: string, fallback: float) : float =
         match this.TryField name with
-        | Some value when value.ValueKind = JsonValueKind.Number -> value.GetDouble()
+        // GetDouble reads 1e999 as infinity.
+        | Some value when value.ValueKind = JsonValueKind.Number && Double.IsFinite(value.GetDouble()) ->
+            value.GetDouble()
         | Some _ ->
-            fault $"\"{name}\" must be a number"
+            fault $"\"{name}\" must be a finite number"
             fallback
         | None -> fallback
 

@@ -21,7 +21,8 @@ module Rope =
         let plain = Array.init half (fun i -> config.RopeTheta ** (-2.0 * float i / float config.HeadDim))
 
         match config.RopeScaling with
-        | RopeScaling.Default -> struct (plain, 1.0)
+        | RopeScaling.Default
+        | RopeScaling.Dynamic _ -> struct (plain, 1.0)
         | RopeScaling.Linear factor -> struct (plain |> Array.map (fun f -> f / factor), 1.0)
         | RopeScaling.Divided divisors -> struct (Array.map2 (/) plain divisors, 1.0)
         | RopeScaling.Llama3(factor, low, high, original) ->

@@ -86,13 +86,15 @@ module internal SafetensorsHeader =
             else
                 None
 
+    /// In bytes; None where the dimensions, but for those of 0, multiply to more than 63 bits hold.
     let private size (shape: int64[]) (width: int64) : int64 option =
         let grow total dim =
             match total with
-            | Some total when dim = 0L || total <= Int64.MaxValue / dim -> Some(total * dim)
+            | Some total when total <= Int64.MaxValue / max 1L dim -> Some(total * max 1L dim)
             | _ -> None
 
         Array.fold grow (Some width) shape
+        |> Option.map (fun all -> if Array.contains 0L shape then 0L else all)
 
     let private field (json: JsonElement) (name: string) =
         match json.TryGetProperty name with

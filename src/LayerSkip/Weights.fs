@@ -90,8 +90,8 @@ module Weights =
     /// The parts that make one tensor in memory, stacked by rows.
     let private layout (config: LlamaConfig) =
         let h, i, v = int64 config.Hidden, int64 config.Intermediate, int64 config.Vocabulary
-        let q, kv = int64 (config.Heads * config.HeadDim), int64 (config.KvHeads * config.HeadDim)
         let dim = int64 config.HeadDim
+        let q, kv = int64 config.Heads * dim, int64 config.KvHeads * dim
 
         let layer index =
             let name part = $"model.layers.{index}.{part}"

@@ -170,10 +170,11 @@ let configFaults =
         ]
         fault "no vocabulary" (gguf 3u (without "llama.vocab_size") []) [ "how many tokens" ]
         fault "kv heads that do not divide the heads" (replaced "llama.attention.head_count_kv" 3) [
-            "head_count_kv is 3"
+            "head_count_kv\" is 3"
         ]
         fault "an odd head" (gguf 3u (entryInt "llama.attention.key_length" 5 :: model "llama") []) [
-            "head of 5"
+            "key_length\" is 5"
+            "even"
         ]
         fault "half a head rotated" (gguf 3u (entryInt "llama.rope.dimension_count" 16 :: model "llama") []) [
             "rope.dimension_count"

@@ -1,0 +1,174 @@
+namespace LayerSkip
+
+open System
+open System.Text.Json
+
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module LlamaConfig =
+    let families = "model types llama, mistral, qwen2 and qwen3 are"
+
+    /// transformers 5 puts angle base and scaling into `rope_parameters`, 4 into `rope_theta` and `rope_scaling`.
+    let private rope (json: JsonReader) context =
+        let inner =
+            match json.Object "rope_parameters" with
+            | Some parameters -> Some parameters
+            | None -> json.Object "rope_scaling"
+
+        let theta =
+            match inner with
+            | Some fields when (fields.TryField "rope_theta").IsSome -> fields.Float("rope_theta", 10000.0)
+            | _ -> json.Float("rope_theta", 10000.0)
+
+        let scaling =
+            match inner with
+            | None -> RopeScaling.Default
+            | Some fields ->
+                let kind = fields.TryString "rope_type" |> Option.orElse (fields.TryString "type")
+                let factor = fields.Float("factor", 1.0)
+                let original = fields.Int("original_max_position_embeddings", context)
+
+                match defaultArg kind "default" with
+                | "default" -> RopeScaling.Default
+                | "dynamic" -> RopeScaling.Dynamic(factor, fields.TryInt "original_max_position_embeddings")
+                | "linear" -> RopeScaling.Linear factor
+                | "llama3" ->
+                    let low, high =
+                        fields.Float("low_freq_factor", 1.0), fields.Float("high_freq_factor", 4.0)
+
+                    RopeScaling.Llama3(factor, low, high, original)
+                | "yarn" ->
+                    let mscale scale =
+                        if factor <= 1.0 then
+                            1.0
+                        else
+                            0.1 * scale * log factor + 1.0
+                    let given = fields.Float("mscale", 0.0), fields.Float("mscale_all_dim", 0.0)
+
+                    let attention =
+                        match given with
+                        | m, all when m <> 0.0 && all <> 0.0 -> mscale m / mscale all
+                        | _ -> mscale 1.0
+
+                    RopeScaling.Yarn {
+                        Factor = factor
+                        Original = original
+                        BetaFast = fields.Float("beta_fast", 32.0)
+                        BetaSlow = fields.Float("beta_slow", 1.0)
+                        AttentionFactor = fields.Float("attention_factor", attention)
+                        Truncate = fields.Bool("truncate", true)
+                    }
+                | other ->
+                    json.Fault
+                        $"rope type \"{other}\" is not supported; default, linear, dynamic, llama3 and yarn are"
+                    RopeScaling.Default
+
+        theta, scaling
+
+    /// Which layers look through a sliding window: Mistral all, Qwen2 and Qwen3 as `layer_types` or `max_window_layers` say.
+    let private windows (json: JsonReader) family layers =
+        let window = json.TryInt "sliding_window"
+
+        match family, window with
+        | _, Some size when size < 1 ->
+            json.Fault $"\"sliding_window\" is {size}, it must be at least 1"
+            Array.create layers None
+        | Family.Mistral, Some _ -> Array.create layers window
+        | (Family.Qwen2 | Family.Qwen3), Some _ when json.Bool("use_sliding_window", false) ->
+            match json.TryField "layer_types" with
+            | Some types when types.ValueKind = JsonValueKind.Array && types.GetArrayLength() = layers -> [|
+                for kind in types.EnumerateArray() ->
+                    if kind.ToString() = "sliding_attention" then
+                        window
+                    else
+                        None
+              |]
+            | Some _ ->
+                json.Fault $"\"layer_types\" must list {layers} layers"
+                Array.create layers None
+            | None ->
+                let first = json.Int("max_window_layers", 28)
+                Array.init layers (fun layer -> if layer >= first then window else None)
+        | _ -> Array.create layers None
+
+    /// Reads the text of a config.json, in the spelling of transformers 4 or 5; `path` is for messages.
+    let ofJson (path: string) (root: JsonElement) : Result<LlamaConfig, LayerSkipError list> =
+        let json = JsonReader(path, root)
+        let kind = json.TryString "model_type" |> Option.defaultValue ""
+
+        match Family.tryParse kind with
+        | None ->
+            let what =
+                if kind = "" then
+                    "a model without a model_type"
+                else
+                    $"model_type \"{kind}\""
+            Error [ LayerSkipError.Unsupported($"{path}: {what}", families) ]
+        | Some family ->
+            let hidden, layers, heads =
+                json.Size "hidden_size",
+                json.Size("num_hidden_layers", ConfigCheck.mostLayers),
+                json.Size "num_attention_heads"
+            let intermediate, vocabulary = json.Size "intermediate_size", json.Size "vocab_size"
+            let sized = json.Faults.IsEmpty
+            let kvHeads =
+                json.Int("num_key_value_heads", (if family = Family.Mistral then min 8 heads else heads))
+            let headDim = json.Int("head_dim", (if family = Family.Qwen3 then 128 else hidden / heads))
+            let context = json.Int("max_position_embeddings", 2048)
+            let theta, scaling = rope json context
+            let activation = json.TryString "hidden_act" |> Option.defaultValue "silu"
+
+            if activation <> "silu" && activation <> "swish" then
+                json.Fault $"hidden_act \"{activation}\" is not supported; silu is"
+
+            let attentionBias = json.Bool("attention_bias", false)
+
+            // A vocabulary that may itself be at fault says nothing of ids.
+            let ids name = if sized then json.TokenIds(name, vocabulary) else None
+
+            let config = {
+                Family = family
+                Vocabulary = vocabulary
+                Hidden = hidden
+                Intermediate = intermediate
+                Layers = layers
+                Heads = heads
+                KvHeads = kvHeads
+                HeadDim = headDim
+                Context = context
+                NormEps = json.Float("rms_norm_eps", 1e-6)
+                RopeTheta = theta
+                RopeScaling = scaling
+                Windows = windows json family layers
+                QkvBias =
+                    match family with
+                    | Family.Qwen2 -> true
+                    | Family.Mistral -> false
+                    | Family.Llama
+                    | Family.Qwen3 -> attentionBias
+                OutputBias =
+                    match family with
+                    | Family.Llama
+                    | Family.Qwen3 -> attentionBias
+                    | Family.Mistral
+                    | Family.Qwen2 -> false
+                MlpBias = family = Family.Llama && json.Bool("mlp_bias", false)
+                QkNorm = (family = Family.Qwen3)
+                TiedHead = json.Bool("tie_word_embeddings", false)
+                Bos = ids "bos_token_id" |> Option.bind Array.tryHead
+                StopIds = ids "eos_token_id" |> Option.defaultValue [||]
+                StoredDtype = json.TryString "dtype" |> Option.orElse (json.TryString "torch_dtype")
+            }
+
+            Check.all (json.Faults @ ConfigCheck.faults id path config) config
+
+    /// Reads a folder's config.json.
+    let load (path: string) : Result<LlamaConfig, LayerSkipError list> =
+        match Json.read path "a Hugging Face model folder has one" with
+        | Error faults -> Error faults
+        | Ok document ->
+            use document = document
+            ofJson path document.RootElement
+
+    /// The recommended exit where a model card names none: round(L/3), at least 1.
+    let defaultExit (config: LlamaConfig) : int =
+        max 1 (int (Math.Round(float config.Layers / 3.0, MidpointRounding.AwayFromZero)))
