@@ -98,7 +98,7 @@ let options recipe = {
         Rate = { Peak = 2e-3; Warmup = 50; Floor = 0.05 }
         Seed = 1L
         ValidateEvery = steps
-        ValidationBatches = 24
+        ValidationTokens = 48768
         SaveEvery = 100
 }
 

@@ -125,7 +125,7 @@ let options (phase: Phase) = {
         Rate = { Peak = phase.Rate; Warmup = 50; Floor = 0.05 }
         Adam = { AdamW.standard with WeightDecay = 0.01 }
         ValidateEvery = 250
-        ValidationBatches = 9
+        ValidationTokens = 36000
         SaveEvery = 250
 }
 

@@ -332,7 +332,7 @@ let options = {
         SequenceLength = 512
         Rate = { Peak = given.Real("--rate", 3e-3); Warmup = min 200 (steps / 4); Floor = 0.02 }
         ValidateEvery = 200
-        ValidationBatches = (if isGpu then 4 else 12)
+        ValidationTokens = (if isGpu then 130816 else 49056)
         ProbeEvery = steps
         ProbeExits = [ 1; 2; 3; 4 ]
         ProbeDraft = 3
@@ -409,7 +409,7 @@ let settling = {
         Accumulate = 1
         Rate = { Peak = 6e-4; Warmup = 50; Floor = 0.02 }
         ValidateEvery = 300
-        ValidationBatches = 12
+        ValidationTokens = 24528
         ProbeEvery = 300
         SaveEvery = 300
 }

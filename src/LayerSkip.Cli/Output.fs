@@ -73,6 +73,9 @@ module internal Output =
     let fixedPoint (digits: int) (value: float) =
         value.ToString("F" + string digits, CultureInfo.InvariantCulture)
 
+    /// As an option takes it.
+    let plainNumber (value: float) = value.ToString("G6", CultureInfo.InvariantCulture)
+
     let percent (value: float) = fixedPoint 1 (100.0 * value) + " %"
 
     /// Bytes in the largest unit that leaves at least 1.

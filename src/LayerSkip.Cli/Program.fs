@@ -43,8 +43,7 @@ module Program =
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Train own) ->
-            let isThreadsGiven = results.GetAllResults() |> List.exists _.IsThreads
-            TrainCommand.run terminal (common ()) isThreadsGiven (own.GetAllResults())
+            TrainCommand.run terminal (common ()) (results.GetAllResults()) (own.GetAllResults())
         | Some(Argument.Tokenizer own) ->
             match own.TryGetSubCommand() with
             | Some(TokenizerArgument.Train own) ->

@@ -14,11 +14,19 @@ type internal DropoutShapeName =
     | Constant
     | Exponential
 
+/// What `--on-spike` names.
+[<RequireQualifiedAccess>]
+type internal SpikeRuleName =
+    | Stop
+    | Skip
+    | Warn
+
 [<RequireQualifiedAccess>]
 type internal TrainArgument =
     | [<EqualsAssignmentOrSpaced>] Data of file: string
     | [<Unique; EqualsAssignmentOrSpaced>] Output of folder: string
     | [<Unique; EqualsAssignmentOrSpaced>] Resume of folder: string
+    | [<Unique>] Extend
     | [<EqualsAssignmentOrSpaced>] Validation of file: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--valid-share")>] ValidShare of s: string
     | [<Unique; EqualsAssignmentOrSpaced>] Layout of LayoutName
@@ -48,11 +56,12 @@ type internal TrainArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Beta2 of b: string
     | [<Unique; EqualsAssignmentOrSpaced>] Epsilon of e: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--clip-norm")>] ClipNorm of n: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--on-spike")>] OnSpike of SpikeRuleName
     | [<Unique>] Recompute
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--validate-every")>] ValidateEvery of n: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--validation-batches")>] ValidationBatches of
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--validation-tokens")>] ValidationTokens of
         n: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--probe-every")>] ProbeEvery of n: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--probe-exits")>] ProbeExits of layers: string
@@ -67,7 +76,9 @@ type internal TrainArgument =
             | Output _ ->
                 "the folder of the run: checkpoints, log.jsonl, tensorboard, and at the end the model."
             | Resume _ ->
-                "goes on with the run in this folder, from its latest checkpoint and with its own options. For more steps or other options, start a new run from --model RUN/checkpoint-N."
+                "goes on with the run in this folder, from its latest checkpoint and with its own options, to the same bits as if nothing had stopped it."
+            | Extend ->
+                "with --resume: the run goes on with other --steps, --learning-rate, --warmup, --rate-floor, --weight-decay, --clip-norm, --on-spike, --validate-every, --validation-tokens, --probe-every, --save-every or --keep, from here to its end."
             | Validation _ -> "what to validate on; may be given several times."
             | ValidShare _ ->
                 "without --validation: the share of the texts that are kept for it, below 1 (default 0.05)."
@@ -105,11 +116,14 @@ type internal TrainArgument =
             | Beta2 _ -> "AdamW's (default 0.95)."
             | Epsilon _ -> "AdamW's (default 1e-8)."
             | ClipNorm _ -> "the longest gradient; 0 is any (default 1)."
+            | OnSpike _ ->
+                "where the loss jumps: stop ends the run after several such steps in a row, and at once where loss or gradient is no number; skip leaves the step's update out, while data and rate go on; warn says so and goes on (default stop)."
             | Recompute -> "runs each layer twice and keeps less in memory (activation checkpointing)."
             | ExitLayer _ -> "the exit layer that the model will recommend, and that probes draft with."
             | DraftLength _ -> "the draft length that it will recommend, and of probes (default 4)."
             | ValidateEvery _ -> "steps between validations, of every exit; 0 is never (default 100)."
-            | ValidationBatches _ -> "batches of a validation (default 8)."
+            | ValidationTokens _ ->
+                "token ids that a validation grades, the same ones whatever the batch size (default 32768)."
             | ProbeEvery _ ->
                 "steps between probes of acceptance, by real self-speculative decoding; 0 is never (default: as --validate-every)."
             | ProbeExits _ -> "the exit layers of probes, as 1,2 (default: the recommended one)."

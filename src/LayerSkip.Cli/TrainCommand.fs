@@ -120,15 +120,12 @@ module internal TrainCommand =
         | Some(TrainingEnd.Failed fault) ->
             let first, last = fault.Samples
 
-            let before =
+            let advice =
                 match saved.Value with
-                | Some folder -> $"; a new run may start from the latest checkpoint, --model {folder}"
-                | None -> ""
+                | Some folder -> TrainProgress.wayOut session folder
+                | None -> "lower --learning-rate, or look at the data; no checkpoint had been saved yet"
 
-            raise (
-                FailureException
-                    $"step {fault.Step}, samples {first} to {last}: {fault.What}; lower --learning-rate, or look at the data{before}"
-            )
+            raise (FailureException $"step {fault.Step}, samples {first} to {last}: {fault.What}; {advice}")
         | Some(TrainingEnd.Unwritable faults) -> raise (FailureException(unwritable faults))
         | None -> raise (FailureException "the run ended without saying why")
 
@@ -145,7 +142,14 @@ module internal TrainCommand =
                 $"{Output.number coverage.Cut} of {Output.number coverage.Texts} texts are longer than --sequence-length {options.SequenceLength} and cut: {Output.percent lost} of what could be learned is left out (--layout packed reads all of it)"
         | _ -> ()
 
-        TrainingSession.tokenizerRemark session |> Option.iter (Terminal.remark terminal)
+        match session.Coverage with
+        | Some coverage when coverage.Silent > 0 ->
+            Terminal.remark
+                terminal
+                $"{Output.number coverage.Silent} of {Output.number coverage.Texts} texts have nothing to learn within --sequence-length {options.SequenceLength}: their prompts fill it"
+        | _ -> ()
+
+        TrainingSession.remarks session |> List.iter (Terminal.remark terminal)
 
         let learns exit =
             seq { 0 .. max 1 (options.Steps / 1000) .. options.Steps - 1 }
@@ -197,13 +201,13 @@ module internal TrainCommand =
     let run
         (terminal: Terminal)
         (common: Common)
-        (isThreadsGiven: bool)
+        (commonGiven: Argument list)
         (arguments: TrainArgument list)
         : int =
-        let given = TrainOptions.read arguments
+        let given = TrainOptions.read commonGiven arguments
         let ranks = Ranks.tryJoin () |> Check.getOrRaise
 
-        if ranks.Count > 1 && not isThreadsGiven then
+        if ranks.Count > 1 && not (commonGiven |> List.exists _.IsThreads) then
             CpuKernels.setThreads (Ranks.threads ranks)
 
         // One rank speaks for all, as long as nothing goes wrong with another alone.
@@ -216,6 +220,9 @@ module internal TrainCommand =
         let work () =
             use session =
                 match given.Resume with
+                | Some folder when given.Extend ->
+                    TrainingSession.extend (TrainOptions.extension given) folder ranks common.Device
+                    |> Check.getOrRaise
                 | Some folder -> TrainingSession.resume folder ranks common.Device |> Check.getOrRaise
                 | None -> start common given ranks
 

@@ -14,6 +14,7 @@ type internal GivenTraining = {
     Eos: bool
     Output: string option
     Resume: string option
+    Extend: bool
     Shape: string option
     Config: string option
     Tokenizer: string option
@@ -40,6 +41,7 @@ module internal TrainOptions =
         Eos = true
         Output = None
         Resume = None
+        Extend = false
         Shape = None
         Config = None
         Tokenizer = None
@@ -69,6 +71,7 @@ module internal TrainOptions =
         | TrainArgument.Data file -> { given with Data = given.Data @ [ file ] }
         | TrainArgument.Output folder -> { given with Output = Some folder }
         | TrainArgument.Resume folder -> { given with Resume = Some folder }
+        | TrainArgument.Extend -> { given with Extend = true }
         | TrainArgument.Validation file -> { given with Validation = given.Validation @ [ file ] }
         | TrainArgument.ValidShare share -> { given with ValidShare = Some(real "valid-share" share) }
         | TrainArgument.Layout LayoutName.Packed -> { given with Layout = Some Layout.Packed }
@@ -117,12 +120,20 @@ module internal TrainOptions =
         | TrainArgument.ClipNorm norm ->
             let norm = real "clip-norm" norm
             change (fun options -> { options with ClipNorm = norm })
+        | TrainArgument.OnSpike name ->
+            let rule =
+                match name with
+                | SpikeRuleName.Stop -> SpikeRule.Stop
+                | SpikeRuleName.Skip -> SpikeRule.Skip
+                | SpikeRuleName.Warn -> SpikeRule.Warn
+
+            change (fun options -> { options with OnSpike = rule })
         | TrainArgument.Recompute -> change (fun options -> { options with Recompute = true })
         | TrainArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
         | TrainArgument.DraftLength length -> { given with DraftLength = Some length }
         | TrainArgument.ValidateEvery count -> change (fun options -> { options with ValidateEvery = count })
-        | TrainArgument.ValidationBatches count ->
-            change (fun options -> { options with ValidationBatches = count })
+        | TrainArgument.ValidationTokens count ->
+            change (fun options -> { options with ValidationTokens = count })
         | TrainArgument.ProbeEvery count -> { given with ProbeEvery = Some count }
         | TrainArgument.ProbeExits layers -> {
             given with
@@ -131,14 +142,57 @@ module internal TrainOptions =
         | TrainArgument.SaveEvery count -> change (fun options -> { options with SaveEvery = count })
         | TrainArgument.Keep count -> change (fun options -> { options with Keep = count })
 
-    let read (arguments: TrainArgument list) : GivenTraining =
-        let given = arguments |> List.fold add none
+    /// What a run that goes on may change on purpose, with --extend.
+    let private isExtension (argument: TrainArgument) =
+        match argument with
+        | TrainArgument.Steps _
+        | TrainArgument.LearningRate _
+        | TrainArgument.Warmup _
+        | TrainArgument.RateFloor _
+        | TrainArgument.WeightDecay _
+        | TrainArgument.ClipNorm _
+        | TrainArgument.OnSpike _
+        | TrainArgument.ValidateEvery _
+        | TrainArgument.ValidationTokens _
+        | TrainArgument.ProbeEvery _
+        | TrainArgument.SaveEvery _
+        | TrainArgument.Keep _ -> true
+        | _ -> false
 
+    /// Options of the command that have a place beside --resume.
+    let private resumes (extend: bool) (argument: TrainArgument) =
+        argument.IsResume || (extend && (argument.IsExtend || isExtension argument))
+
+    let private checkResume (common: Argument list) (given: GivenTraining) (arguments: TrainArgument list) =
         match given.Resume with
         | Some "" -> Inputs.usage "--resume is empty; name the folder of a run"
-        | Some _ when arguments.Length > 1 ->
-            Inputs.usage "--resume goes on with the run's own options; give no others of `train` with it"
-        | _ -> given
+        | Some _ when common |> List.exists (fun option -> option.IsModel || option.IsDtype || option.IsSeed) ->
+            Inputs.usage
+                "--resume goes on with the run's own model, dtype and seed; leave --model, --dtype and --seed out"
+        | Some _ when arguments |> List.exists (resumes given.Extend >> not) ->
+            Inputs.usage
+                "--resume goes on with the run's own options; leave the others of `train` out, or change some of them on purpose with --extend (see `layerskip train --help`)"
+        | Some _ when given.Extend && not (List.exists isExtension arguments) ->
+            Inputs.usage
+                "--extend changes nothing; give what to change with it, as --steps (see `layerskip train --help`)"
+        | None when given.Extend ->
+            Inputs.usage "--extend changes a run that goes on; name its folder with --resume"
+        | _ -> ()
+
+    /// Reads what `train` was given, with the common options beside it.
+    let read (common: Argument list) (arguments: TrainArgument list) : GivenTraining =
+        let given = arguments |> List.fold add none
+        checkResume common given arguments
+        given
+
+    /// What --extend changes.
+    let extension (given: GivenTraining) (options: TrainingOptions) : TrainingOptions =
+        let options = given.Changes |> List.fold (fun options change -> change options) options
+        {
+            options with
+                Rate = { options.Rate with Peak = defaultArg given.LearningRate options.Rate.Peak }
+                ProbeEvery = defaultArg given.ProbeEvery options.ProbeEvery
+        }
 
     let isFromScratch (given: GivenTraining) : bool = given.Shape.IsSome || given.Config.IsSome
 

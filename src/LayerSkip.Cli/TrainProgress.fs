@@ -12,6 +12,13 @@ module internal TrainProgress =
     type Progress = {
         Last: StepReport option
         Tokens: int64
+        /// Of those, the ones that were learned.
+        Learned: int64
+        /// Steps that had nothing to learn.
+        Idle: int
+        Spikes: int
+        /// Steps whose update was left out.
+        Skipped: int
         Validation: (int * float[]) option
         Accepted: (int * float) list
         Saved: string option
@@ -21,23 +28,20 @@ module internal TrainProgress =
     let none: Progress = {
         Last = None
         Tokens = 0L
+        Learned = 0L
+        Idle = 0
+        Spikes = 0
+        Skipped = 0
         Validation = None
         Accepted = []
         Saved = None
         End = None
     }
 
-    let private perToken (report: StepReport) = report.Sums.Objective / float (max 1 report.Sums.Tokens)
-
     let private listed (digits: int) (values: (int * float) seq) =
         values
         |> Seq.map (fun (exit, value) -> $"{exit}: {Output.fixedPoint digits value}")
         |> String.concat ", "
-
-    let private entropies (report: StepReport) =
-        Seq.indexed report.Sums.CrossEntropy
-        |> Seq.filter (fun (_, sum) -> sum > 0.0)
-        |> Seq.map (fun (layer, sum) -> layer + 1, sum / float (max 1 report.Sums.Tokens))
 
     let private duration (seconds: float) =
         let span = TimeSpan.FromSeconds seconds
@@ -52,8 +56,13 @@ module internal TrainProgress =
     let private line (options: TrainingOptions) (rate: float) (report: StepReport) =
         let left = float (options.Steps - report.Step) * float report.Tokens / rate
 
-        $"step {report.Step} of {options.Steps}, loss {Output.fixedPoint 3 (perToken report)}, "
-        + $"exits {listed 3 (entropies report)}, {Output.number (int64 rate)} tokens/s, {duration left} left"
+        let learned =
+            match LossSums.perToken report.Sums with
+            | Some loss ->
+                $"loss {Output.fixedPoint 3 loss}, exits {listed 3 (LossSums.entropies report.Sums)}"
+            | None -> "nothing to learn"
+
+        $"step {report.Step} of {options.Steps}, {learned}, {Output.number (int64 rate)} tokens/s, {duration left} left"
 
     let json (session: TrainingSession) (seconds: float) (progress: Progress) =
         let finish =
@@ -81,9 +90,9 @@ module internal TrainProgress =
             writer.WriteNumber("tokens_per_second", Math.Round(float progress.Tokens / max 1e-9 seconds, 1))
             writer.WriteNumber("peak_memory_bytes", Process.GetCurrentProcess().PeakWorkingSet64)
 
-            match progress.Last with
-            | Some report -> writer.WriteNumber("loss", perToken report)
-            | None -> writer.WriteNull "loss"
+            match progress.Last |> Option.bind (fun report -> LossSums.perToken report.Sums) with
+            | Some loss when Double.IsFinite loss -> writer.WriteNumber("loss", loss)
+            | _ -> writer.WriteNull "loss"
 
             match progress.Validation with
             | Some(_, entropies) ->
@@ -91,12 +100,39 @@ module internal TrainProgress =
             | None -> writer.WriteNull "validation"
 
             writer |> exits "acceptance" progress.Accepted
-            writer |> Output.textOrNull "checkpoint" progress.Saved)
+            writer |> Output.textOrNull "checkpoint" progress.Saved
+            writer.WriteNumber("learned_tokens", progress.Learned)
+            writer.WriteNumber("idle_steps", progress.Idle)
+            writer.WriteNumber("spikes", progress.Spikes)
+            writer.WriteNumber("skipped_steps", progress.Skipped))
 
-    let goOn (session: TrainingSession) =
+    let private resuming (session: TrainingSession) =
         let ranks = session.Plan.Ranks.Count
         let prefix = if ranks > 1 then $"mpirun -n {ranks} " else ""
-        $"go on with `{prefix}layerskip train --resume {session.Output}`"
+        $"{prefix}layerskip train --resume {session.Output}"
+
+    let goOn (session: TrainingSession) = $"go on with `{resuming session}`"
+
+    /// How to go on from a checkpoint after a step that ended the run, with optimiser and schedule kept.
+    let wayOut (session: TrainingSession) (checkpoint: string) =
+        let options = session.Plan.Options
+        let lower =
+            $"`{resuming session} --extend --learning-rate {Output.plainNumber (options.Rate.Peak / 2.0)}`"
+
+        let without =
+            if options.OnSpike = SpikeRule.Skip then
+                ""
+            else
+                $", or without the updates of such steps, `{resuming session} --extend --on-spike skip`"
+
+        $"go on from {checkpoint} at a lower rate, {lower}{without}, or look at the data; unchanged, it ends the same way"
+
+    let private spiked (terminal: Terminal) (step: int) (spike: Spike) =
+        let outcome = if spike.IsSkipped then "; its update was left out" else ""
+
+        Terminal.remark
+            terminal
+            $"step {step}: the loss jumped to {Output.fixedPoint 3 spike.Loss}, beyond {Output.fixedPoint 3 spike.Limit}{outcome}"
 
     /// Shows an event, and adds it to what the run came to.
     let show
@@ -109,9 +145,23 @@ module internal TrainProgress =
         : Progress =
         match event with
         | TrainingEvent.Stepped report ->
-            let progress = { progress with Last = Some report; Tokens = progress.Tokens + report.Tokens }
+            let count holds = if holds then 1 else 0
+
+            let progress = {
+                progress with
+                    Last = Some report
+                    Tokens = progress.Tokens + report.Tokens
+                    Learned = progress.Learned + int64 report.Sums.Tokens
+                    Idle = progress.Idle + count (report.Sums.Tokens = 0)
+                    Spikes = progress.Spikes + count report.Spike.IsSome
+                    Skipped = progress.Skipped + count (report.Spike |> Option.exists _.IsSkipped)
+            }
+
             let rate = float progress.Tokens / watch.Elapsed.TotalSeconds
             let text () = line session.Plan.Options rate report
+
+            if session.Plan.Ranks.Rank = 0 then
+                report.Spike |> Option.iter (spiked terminal report.Step)
 
             if session.Plan.Ranks.Rank <> 0 then
                 ()
@@ -145,4 +195,10 @@ module internal TrainProgress =
             | Some(_, entropies) -> $", validation {Output.fixedPoint 3 (Array.last entropies)}"
             | None -> ""
 
-        $"{session.Output}: {step} of {session.Plan.Options.Steps} steps, {Output.number progress.Tokens} tokens in {duration seconds}{quality}"
+        let idle =
+            if progress.Idle > 0 then
+                $"; {Output.number progress.Idle} steps had nothing to learn"
+            else
+                ""
+
+        $"{session.Output}: {step} of {session.Plan.Options.Steps} steps, {Output.number progress.Tokens} tokens in {duration seconds}{quality}{idle}"

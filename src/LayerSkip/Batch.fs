@@ -1,7 +1,12 @@
 namespace LayerSkip
 
 /// Texts of one length: position t of a text learns label t + 1, unless that is `Batch.ignored`.
-type Batch = { Ids: int[][]; Labels: int[][] }
+type Batch = {
+    Ids: int[][]
+    Labels: int[][]
+    /// Places of `Ids` that are no text's, and only fill the rectangle up.
+    Padding: int
+}
 
 [<RequireQualifiedAccess>]
 module Batch =
@@ -9,7 +14,7 @@ module Batch =
     let ignored = -100
 
     /// Texts that learn all of themselves.
-    let ofIds (ids: int[][]) : Batch = { Ids = ids; Labels = ids }
+    let ofIds (ids: int[][]) : Batch = { Ids = ids; Labels = ids; Padding = 0 }
 
     /// The positions that learn, as rows of [batch * rows; hidden], each with its label.
     let internal lessons (batch: Batch) : (int * int)[] =
@@ -47,6 +52,21 @@ type LossSums = {
 
 [<RequireQualifiedAccess>]
 module LossSums =
+    /// In nats a token; None where there was nothing to learn.
+    let perToken (sums: LossSums) : float option =
+        if sums.Tokens = 0 then
+            None
+        else
+            Some(sums.Objective / float sums.Tokens)
+
+    /// Mean cross entropy of the layers that have one, by layer from 1; none where there was nothing to learn.
+    let entropies (sums: LossSums) : (int * float) list = [
+        if sums.Tokens > 0 then
+            for layer, sum in Seq.indexed sums.CrossEntropy do
+                if sum > 0.0 then
+                    layer + 1, sum / float sums.Tokens
+    ]
+
     let zero (layers: int) : LossSums = {
         Tokens = 0
         Objective = 0.0

@@ -26,6 +26,8 @@ type Coverage = {
     Texts: int
     /// Texts longer than a sample.
     Cut: int
+    /// Texts of which a sample has nothing to learn.
+    Silent: int
     /// Ids that the file wants learned, and those that are.
     Wanted: int64
     Learned: int64
@@ -99,6 +101,7 @@ module Dataset =
             Ids = filled (fun (struct (id, _)) -> id) 0
             Labels =
                 filled (fun (struct (id, isLearned)) -> if isLearned then id else Batch.ignored) Batch.ignored
+            Padding = samples |> Array.sumBy (fun entries -> length - entries.Length)
         }
 
     /// Reads samples by their numbers over all epochs: `reader dataset first count` is samples `first` to
@@ -151,6 +154,7 @@ module Dataset =
             {
                 Texts = sum.Texts + 1
                 Cut = sum.Cut + (if cut < last then 1 else 0)
+                Silent = sum.Silent + (if inside = 0L then 1 else 0)
                 Wanted = sum.Wanted + inside + learned cut last
                 Learned = sum.Learned + inside
             }
@@ -161,7 +165,7 @@ module Dataset =
             Some(
                 Seq.fold
                     add
-                    { Texts = 0; Cut = 0; Wanted = 0L; Learned = 0L }
+                    { Texts = 0; Cut = 0; Silent = 0; Wanted = 0L; Learned = 0L }
                     (seq { 0 .. starts.Length - 1 })
             )
 
@@ -185,6 +189,24 @@ module Dataset =
             ]
         else
             Ok dataset
+
+    /// The first samples, as many as it takes for so many ids to learn, in batches of `size`; all of them where they are
+    /// too few, and none where they have nothing to learn.
+    let graded (tokens: int) (size: int) (dataset: Dataset) : Batch list =
+        let read = reader dataset
+        let all = samples dataset
+
+        let rec count taken learned =
+            if taken < all && learned < tokens then
+                count (taken + 1) (learned + Batch.tokens (read (int64 taken) 1))
+            else
+                struct (taken, learned)
+
+        match count 0 0 with
+        | struct (_, 0) -> []
+        | struct (taken, _) -> [
+            for first in 0..size .. taken - 1 -> read (int64 first) (min size (taken - first))
+          ]
 
     /// Whether a text belongs to the validation part, by its number among all.
     let isHeldOut (seed: int64) (share: float) (number: int) : bool =

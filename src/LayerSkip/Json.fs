@@ -117,6 +117,19 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
             None
         | None -> None
 
+    /// A list of numbers, of any length.
+    member this.Floats(name: string) : float list =
+        match this.TryField name with
+        | Some value when
+            value.ValueKind = JsonValueKind.Array
+            && value.EnumerateArray() |> Seq.forall (fun item -> item.ValueKind = JsonValueKind.Number)
+              ->
+              [ for item in value.EnumerateArray() -> item.GetDouble() ]
+        | Some _ ->
+            fault $"\"{name}\" must be a list of numbers"
+            []
+        | None -> []
+
     /// `Ids` of tokens in a vocabulary of this size.
     member this.TokenIds(name: string, vocabulary: int) : int[] option =
         let ids = this.Ids name

@@ -17,9 +17,6 @@ type TrainingData = {
 /// The data of a run in its folder: what it learns, and what it validates on.
 [<RequireQualifiedAccess>]
 module internal RunData =
-    let private trainFile (output: string) = Path.Combine(output, "train.tokens")
-    let private validFile (output: string) = Path.Combine(output, "valid.tokens")
-
     /// A file's texts as entries; those of a file of ids in pieces, where it does not part them.
     let private entriesOf (vocabulary: int) (encode: Lesson -> int[]) (path: string) : seq<int[]> =
         if TokenFile.isTokens path then
@@ -98,13 +95,16 @@ module internal RunData =
 
         match data.Validation with
         | [] when data.ValidationShare > 0.0 ->
-            write (isHeldOut >> not) data.Train (trainFile output)
-            |> Result.bind (fun () -> write isHeldOut data.Train (validFile output))
-        | [] -> write (fun _ -> true) data.Train (trainFile output)
+            write (isHeldOut >> not) data.Train (RunFolder.trainFile output)
+            |> Result.bind (fun () -> write isHeldOut data.Train (RunFolder.validFile output))
+        | [] ->
+            write (fun _ -> true) data.Train (RunFolder.trainFile output)
+            // An earlier run's is none of this one's.
+            |> Result.map (fun () -> File.Delete(RunFolder.validFile output))
         | files ->
             Check.both
-                (write (fun _ -> true) data.Train (trainFile output))
-                (write (fun _ -> true) files (validFile output))
+                (write (fun _ -> true) data.Train (RunFolder.trainFile output))
+                (write (fun _ -> true) files (RunFolder.validFile output))
             |> Result.map ignore
 
     /// What is learned, and what validates, of a run's folder.
@@ -114,12 +114,12 @@ module internal RunData =
             |> Result.bind (Dataset.create options.Layout options.SequenceLength seed)
 
         let validation =
-            if File.Exists(validFile output) then
-                dataset None (validFile output) |> Result.map Some
+            if File.Exists(RunFolder.validFile output) then
+                dataset None (RunFolder.validFile output) |> Result.map Some
             else
                 Ok None
 
-        Check.both (dataset (Some options.Seed) (trainFile output)) validation
+        Check.both (dataset (Some options.Seed) (RunFolder.trainFile output)) validation
 
     /// What is wrong with the data before they are read.
     let faults (data: TrainingData) : LayerSkipError list = [

@@ -10,6 +10,7 @@ type Trainee = {
     /// float32 (float64 where the passes compute in it), without kernels.
     Weights: Weights
     Optimiser: AdamWState
+    Guard: LossGuard
     /// Steps made so far.
     Step: int
 } with
@@ -42,12 +43,17 @@ type StepReport = {
     LearningRate: float
     /// Before clipping.
     GradientNorm: float
-    /// Ids that were read.
+    /// Ids of texts that were read; those that were learned are `Sums.Tokens`.
     Tokens: int64
+    /// Places that only filled batches up.
+    Padding: int64
+    /// By layer, the share of samples that dropout let through; none where the recipe drops nothing.
+    Kept: float[]
+    Spike: Spike option
     Seconds: float
 }
 
-/// A loss or gradient that is not a number: nothing has moved.
+/// A step that ends the run: it has moved nothing.
 type TrainingFault = { Step: int; Samples: int64 * int64; What: string }
 
 [<RequireQualifiedAccess>]
@@ -55,11 +61,18 @@ module Training =
     /// A trainee from weights, which it takes over.
     let start (weights: Weights) : Trainee =
         let weights = Weights.withoutKernels weights
-        { Weights = weights; Optimiser = AdamW.start (Weights.distinctTensors weights); Step = 0 }
+        {
+            Weights = weights
+            Optimiser = AdamW.start (Weights.distinctTensors weights)
+            Guard = LossGuard.start
+            Step = 0
+        }
 
-    /// Whether no weight is NaN or infinite.
-    let internal isFinite (weights: Weights) : bool =
-        Scope.run (fun () -> weights |> Weights.distinctTensors |> Array.forall Tensors.isFinite)
+    /// Whether no weight and no moment is NaN or infinite.
+    let internal isFinite (trainee: Trainee) : bool =
+        Scope.run (fun () ->
+            Seq.append (Weights.distinctTensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser)
+            |> Seq.forall Tensors.isFinite)
 
     /// The dtype in which the weights of a run are kept.
     let masterDtype (options: TrainingOptions) : Dtype =
@@ -165,6 +178,23 @@ module Training =
         | Some dropout -> LayerDropout.wrap dropout place
         | None -> Model.plain
 
+    // The same on every rank.
+    let private kept (plan: TrainingPlan) (layers: int) (step: int) : float[] =
+        let samples = plan.Options.BatchSize * plan.Options.Accumulate
+
+        match plan.Parts.Dropout with
+        | None -> [||]
+        | Some dropout ->
+            Array.init layers (fun layer ->
+                let rows = LayerDropout.kept dropout { Step = step; First = 0 } layer samples
+                float rows.Length / float samples)
+
+    /// The samples of a step, of all ranks: the first one's number and the last one's.
+    let internal samplesOfStep (plan: TrainingPlan) (step: int) : int64 * int64 =
+        let count = int64 plan.Options.BatchSize * int64 plan.Options.Accumulate * int64 plan.Ranks.Count
+
+        int64 step * count, int64 (step + 1) * count - 1L
+
     /// One step of the optimiser over all micro-batches and ranks; the gradient is that of the mean over the step's tokens.
     let step (plan: TrainingPlan) (trainee: Trainee) : Result<struct (StepReport * Trainee), TrainingFault> =
         let started = Stopwatch.GetTimestamp()
@@ -178,8 +208,13 @@ module Training =
                 let struct (first, place) = samplesOf plan step micro
                 struct (first, place, plan.Read first options.BatchSize))
 
-        let tokens = batches |> Array.sumBy (fun (struct (_, _, batch)) -> float (Batch.tokens batch))
-        let total = (ranks.Sum [| tokens |])[0]
+        let count (of': Batch -> int) =
+            batches |> Array.sumBy (fun (struct (_, _, batch)) -> float (of' batch))
+
+        let places (batch: Batch) = batch.Ids.Length * batch.Ids[0].Length
+        let counts = ranks.Sum [| count Batch.tokens; count places; count _.Padding |]
+        let total, padding = counts[0], counts[2]
+        let read = counts[1] - padding
 
         let sums =
             batches
@@ -201,20 +236,25 @@ module Training =
         let norm = AdamW.norm gradients
         let whole = sums |> Array.reduce LossSums.plus |> sumOver ranks
 
-        if Double.IsFinite whole.Objective && Double.IsFinite norm then
-            let rate = RateOptions.at options.Steps options.Rate step
+        let judgement, guard =
+            match LossSums.perToken whole with
+            | None -> Judgement.Calm, trainee.Guard
+            | Some loss ->
+                let struct (judgement, guard) = LossGuard.judge options.OnSpike trainee.Guard loss norm
+                judgement, guard
 
+        let rate = RateOptions.at options.Steps options.Rate step
+
+        let move () =
             let scale =
                 if options.ClipNorm > 0.0 then
                     min 1.0 (options.ClipNorm / (norm + 1e-6))
                 else
                     1.0
 
-            let optimiser = AdamW.step options.Adam rate scale masters gradients trainee.Optimiser
-            let read =
-                batches
-                |> Array.sumBy (fun (struct (_, _, batch)) -> batch.Ids |> Array.sumBy Array.length)
+            AdamW.step options.Adam rate scale masters gradients trainee.Optimiser
 
+        let moved (spike: Spike option) (optimiser: AdamWState) =
             Ok(
                 struct ({
                             Step = step + 1
@@ -222,27 +262,34 @@ module Training =
                             Shares = shares
                             LearningRate = rate
                             GradientNorm = norm
-                            Tokens = int64 read * int64 ranks.Count
+                            Tokens = int64 read
+                            Padding = int64 padding
+                            Kept = kept plan shares.Length step
+                            Spike = spike
                             Seconds = Stopwatch.GetElapsedTime(started).TotalSeconds
                         },
-                        { trainee with Optimiser = optimiser; Step = step + 1 })
+                        { trainee with Optimiser = optimiser; Guard = guard; Step = step + 1 })
             )
-        else
-            let isBad (sums: LossSums) = not (Double.IsFinite sums.Objective)
-            let culprit = sums |> Array.tryFindIndex isBad |> Option.defaultValue 0
-            let struct (first, _, _) = batches[culprit]
 
-            Error {
-                Step = step + 1
-                Samples = first, first + int64 options.BatchSize - 1L
-                What =
-                    if Double.IsFinite whole.Objective then
-                        $"the gradient is {norm}"
-                    else
-                        $"the loss is {whole.Objective}"
-            }
+        match judgement with
+        | Judgement.Calm -> move () |> moved None
+        | Judgement.Spiked spike when spike.IsSkipped -> trainee.Optimiser |> moved (Some spike)
+        | Judgement.Spiked spike -> move () |> moved (Some spike)
+        | Judgement.Ends why ->
+            // Of its own samples a rank knows which were no number.
+            let culprit = sums |> Array.tryFindIndex (fun sums -> not (Double.IsFinite sums.Objective))
 
-    /// Mean cross entropy of each exit, in nats, over batches. Every exit is graded, whatever the recipe.
+            let samples =
+                match culprit with
+                | Some micro ->
+                    let struct (first, _, _) = batches[micro]
+                    first, first + int64 options.BatchSize - 1L
+                | None -> samplesOfStep plan step
+
+            Error { Step = step + 1; Samples = samples; What = why }
+
+    /// Mean cross entropy of each exit, in nats, over batches; none where they have nothing to learn. Every exit is graded,
+    /// whatever the recipe.
     let validate (plan: TrainingPlan) (weights: Weights) (batches: seq<Batch>) : float[] =
         let layers = weights.Config.Layers
         let shares = Array.create layers (1.0 / float layers)
@@ -258,7 +305,10 @@ module Training =
                     |> LossSums.plus sums)
                 (LossSums.zero layers)
 
-        sums.CrossEntropy |> Array.map (fun sum -> sum / float (max 1 sums.Tokens))
+        if sums.Tokens = 0 then
+            [||]
+        else
+            sums.CrossEntropy |> Array.map (fun sum -> sum / float sums.Tokens)
 
     /// The share of drafted tokens that the real decoder accepts from an exit, greedily, over prompts: no stop token ends a text.
     let acceptance

@@ -5,23 +5,11 @@ open System.Globalization
 open System.IO
 open System.Text.Json
 
-/// What a run needs to go on, beside the weights.
-[<NoEquality; NoComparison>]
-type TrainingState = {
-    Options: TrainingOptions
-    /// Steps made.
-    Step: int
-    /// Processes that shared the run; the order of samples depends on it.
-    Ranks: int
-}
-
 /// A run's folder: `checkpoint-N` for the latest steps, each a Hugging Face folder with `optimizer.safetensors` and
 /// `training_state.json` beside the model, and the finished model in the folder itself.
 [<RequireQualifiedAccess>]
 module TrainingCheckpoint =
-    let private version = 1
-    let private stateFile, optimiserFile = "training_state.json", "optimizer.safetensors"
-    let private prefix = "checkpoint-"
+    let private optimiserFile, prefix = "optimizer.safetensors", "checkpoint-"
 
     /// A run's checkpoints, the latest first.
     let all (output: string) : (int * string) list =
@@ -54,25 +42,17 @@ module TrainingCheckpoint =
     let private moments (weights: Weights) (state: AdamWState) =
         named weights "exp_avg" state.First @ named weights "exp_avg_sq" state.Second
 
-    let private stateJson (state: TrainingState) (optimiser: AdamWState) : byte[] =
-        HuggingFaceConfig.json (fun json ->
-            json.WriteNumber("version", version)
-            json.WriteNumber("step", state.Step)
-            json.WriteNumber("ranks", state.Ranks)
-            json.WriteStartArray "updates"
-            Array.iter (fun (count: int) -> json.WriteNumberValue count) optimiser.Updates
-            json.WriteEndArray()
-            json.WriteStartObject "options"
-            TrainingOptions.write json state.Options
-            json.WriteEndObject())
+    // A checkpoint of which a kill left half must not look like one.
+    let private remove (folder: string) =
+        let going = FileWriter.beside folder
+        Directory.Move(folder, going)
+        Directory.Delete(going, true)
 
     let private removeOld (output: string) keep =
-        for _, folder in all output |> List.skip (min keep (all output).Length) do
-            Directory.Delete(folder, true)
+        let checkpoints = all output
 
-        // What a killed run left unfinished.
-        for folder in Directory.GetDirectories(output, prefix + "*.tmp") do
-            Directory.Delete(folder, true)
+        for _, folder in checkpoints |> List.skip (min keep checkpoints.Length) do
+            remove folder
 
     /// Writes a checkpoint beside its place, moves it there, and then removes the oldest; the folder.
     /// `model` says what belongs to the weights: tokenizer, stop ids, recommended exit.
@@ -100,11 +80,18 @@ module TrainingCheckpoint =
                 moments trainee.Weights trainee.Optimiser
                 |> SafetensorsWriter.write (Path.Combine(unfinished, optimiserFile)) (Map [ "format", "pt" ]))
             |> Result.bind (fun () ->
-                FileWriter.replace (Path.Combine(unfinished, stateFile)) (fun file ->
-                    file.Write(ReadOnlySpan(stateJson state trainee.Optimiser))))
+                let stored = {
+                    State = state
+                    Updates = trainee.Optimiser.Updates
+                    Guard = trainee.Guard
+                    Checksums = Some(TrainingState.checksums unfinished)
+                }
+
+                FileWriter.replace (Path.Combine(unfinished, TrainingState.file)) (fun file ->
+                    file.Write(ReadOnlySpan(TrainingState.bytes stored))))
             |> Result.map (fun () ->
                 if Directory.Exists target then
-                    Directory.Delete(target, true)
+                    remove target
 
                 Directory.Move(unfinished, target)
                 removeOld output state.Options.Keep
@@ -127,32 +114,6 @@ module TrainingCheckpoint =
             |> Result.map ignore
         with e when (MappedFile.fault e).IsSome ->
             Error [ FileWriter.fault output e ]
-
-    /// Reads a checkpoint's options and step alone.
-    let private readState (folder: string) : Result<struct (TrainingState * int[]), LayerSkipError list> =
-        let path = Path.Combine(folder, stateFile)
-
-        match Json.read path "a checkpoint of `layerskip train` has one" with
-        | Error faults -> Error faults
-        | Ok document ->
-            use document = document
-            let json = JsonReader(path, document.RootElement)
-
-            match json.Int("version", 0), json.Object "options" with
-            | found, _ when found <> version ->
-                Error [
-                    LayerSkipError.BadFile(path, $"has version {found}; this program reads {version}")
-                ]
-            | _, None -> Error [ LayerSkipError.BadFile(path, "has no \"options\"; take another checkpoint") ]
-            | _, Some options ->
-                let state = {
-                    Options = TrainingOptions.ofJson options
-                    Step = json.Int("step", 0)
-                    Ranks = json.Int("ranks", 1)
-                }
-
-                let updates = json.Ids "updates" |> Option.defaultValue [||]
-                Check.all json.Faults (struct (state, updates))
 
     let private readMoments
         (folder: string)
@@ -201,8 +162,8 @@ module TrainingCheckpoint =
                 Error [ LayerSkipError.InWeights(path, faults) ]
 
     /// What somebody may have changed by hand.
-    let private checkState (folder: string) (state: TrainingState) (model: Checkpoint) =
-        let path = Path.Combine(folder, stateFile)
+    let private stateFaults (folder: string) (state: TrainingState) (config: LlamaConfig) =
+        let path = Path.Combine(folder, TrainingState.file)
 
         let step =
             Check.that
@@ -213,29 +174,66 @@ module TrainingCheckpoint =
                     $"0 to {state.Options.Steps}, the steps"
                 ))
 
-        match TrainingOptions.faults model.Config state.Options @ step with
-        | [] -> Ok()
-        | faults ->
-            (model :> IDisposable).Dispose()
-            Error [
-                for fault in faults -> LayerSkipError.BadFile(path, LayerSkipError.message fault)
-            ]
+        [
+            for fault in TrainingOptions.faults config state.Options @ step ->
+                LayerSkipError.BadFile(path, LayerSkipError.message fault)
+        ]
 
-    /// Loads a checkpoint to go on from.
+    let private loadTrainee (folder: string) (stored: StoredState) (model: Checkpoint) =
+        let weights = Weights.withoutKernels model.Weights
+
+        match stateFaults folder stored.State model.Config with
+        | [] -> readMoments folder stored.Updates weights
+        | faults -> Error faults
+        |> Result.map (fun optimiser -> {
+            Weights = weights
+            Optimiser = optimiser
+            Guard = stored.Guard
+            Step = stored.State.Step
+        })
+        |> Result.bind (fun trainee ->
+            // Checksums would tell, where there are any.
+            if Training.isFinite trainee then
+                Ok(struct (stored.State, { model with Weights = weights }, trainee))
+            else
+                for moment in AdamWState.TensorsOf trainee.Optimiser do
+                    moment.Dispose()
+
+                Error [
+                    LayerSkipError.BadFile(folder, "holds NaN or infinity among weights or moments")
+                ])
+        |> Result.mapError (fun faults ->
+            (model :> IDisposable).Dispose()
+            faults)
+
+    /// Loads a checkpoint to go on from: the weights and moments that were written with its state, and no others.
     let load
         (folder: string)
         (device: Device)
         : Result<struct (TrainingState * Checkpoint * Trainee), LayerSkipError list> =
-        match readState folder with
-        | Error faults -> Error faults
-        | Ok(struct (state, updates)) ->
-            Checkpoint.load folder (Some(Training.masterDtype state.Options)) device
-            |> Result.bind (fun model -> checkState folder state model |> Result.map (fun () -> model))
-            |> Result.bind (fun model ->
-                let weights = Weights.withoutKernels model.Weights
+        TrainingState.read folder
+        |> Result.bind (fun stored -> Check.all (TrainingState.sealFaults folder stored) stored)
+        |> Result.bind (fun stored ->
+            Checkpoint.load folder (Some(Training.masterDtype stored.State.Options)) device
+            |> Result.bind (loadTrainee folder stored))
 
-                readMoments folder updates weights
-                |> Result.map (fun optimiser ->
-                    struct (state,
-                            { model with Weights = weights },
-                            { Weights = weights; Optimiser = optimiser; Step = state.Step })))
+    /// Whether a checkpoint is as it was written; of an earlier version's only whether its state can be read.
+    let internal isWhole (folder: string) : bool =
+        match TrainingState.read folder with
+        | Ok stored -> (TrainingState.sealFaults folder stored).IsEmpty
+        | Error _ -> false
+
+    /// Gives a checkpoint other options, for good.
+    let internal extend (folder: string) (options: TrainingOptions) : Result<unit, LayerSkipError list> =
+        TrainingState.read folder
+        |> Result.bind (fun stored ->
+            let checksums = stored.Checksums |> Option.defaultWith (fun () -> TrainingState.checksums folder)
+
+            let stored = {
+                stored with
+                    State = { stored.State with Options = options }
+                    Checksums = Some checksums
+            }
+
+            let path = Path.Combine(folder, TrainingState.file)
+            FileWriter.replace path (fun file -> file.Write(ReadOnlySpan(TrainingState.bytes stored))))

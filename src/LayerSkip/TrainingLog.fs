@@ -30,24 +30,24 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
             json.WriteEndObject())
         file.WriteLine(Encoding.UTF8.GetString(memory.GetBuffer(), 0, int memory.Length))
 
+    /// What JSON has no number for is null.
+    let number (json: Utf8JsonWriter) (name: string) (value: float) =
+        if Double.IsFinite value then
+            json.WriteNumber(name, value)
+        else
+            json.WriteNull name
+
     let exits (json: Utf8JsonWriter) (name: string) (values: (int * float) seq) =
         json.WriteStartObject name
 
         for exit, value in values do
-            json.WriteNumber(string exit, value)
+            number json (string exit) value
 
         json.WriteEndObject()
 
-    /// Mean cross entropy of the exits that learned.
-    let entropies (report: StepReport) = [
-        for exit in 1 .. report.Shares.Length do
-            if report.Sums.CrossEntropy[exit - 1] > 0.0 then
-                exit, report.Sums.CrossEntropy[exit - 1] / float report.Sums.Tokens
-    ]
-
     /// Goes on with the log in a folder: what it says of steps after `step` is forgotten.
     static member Open(folder: string, step: int) : TrainingLog =
-        let path = Path.Combine(folder, "log.jsonl")
+        let path = RunFolder.logFile folder
 
         if File.Exists path then
             let kept =
@@ -59,33 +59,52 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
                     file.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(line + "\n"))))
             |> Check.getOrRaise
 
-        new TrainingLog(
-            path,
-            torch.utils.tensorboard.SummaryWriter(Path.Combine(folder, "tensorboard"), "", false)
-        )
+        new TrainingLog(path, torch.utils.tensorboard.SummaryWriter(RunFolder.boardFolder folder, "", false))
+
+    /// The options from a step on.
+    member _.Options(step: int, options: TrainingOptions) : unit =
+        line (fun json ->
+            json.WriteNumber("step", step)
+            json.WriteStartObject "options"
+            TrainingOptions.write json options
+            json.WriteEndObject())
 
     member _.Write(event: TrainingEvent) : unit =
         match event with
         | TrainingEvent.Stepped report ->
-            let tokens = float (max 1 report.Sums.Tokens)
-            let loss = report.Sums.Objective / tokens
+            let loss, entropies = LossSums.perToken report.Sums, LossSums.entropies report.Sums
             let rate = float report.Tokens / report.Seconds
 
             line (fun json ->
                 json.WriteNumber("step", report.Step)
-                json.WriteNumber("loss", loss)
-                exits json "cross_entropy" (entropies report)
+                number json "loss" (defaultArg loss nan)
+                exits json "cross_entropy" entropies
                 json.WriteNumber("learning_rate", report.LearningRate)
-                json.WriteNumber("gradient_norm", report.GradientNorm)
+                number json "gradient_norm" report.GradientNorm
                 json.WriteNumber("tokens", report.Tokens)
+                json.WriteNumber("learned_tokens", report.Sums.Tokens)
+                json.WriteNumber("padding", report.Padding)
+
+                if report.Kept.Length > 0 then
+                    exits json "kept" (report.Kept |> Seq.mapi (fun layer share -> layer + 1, share))
+
+                report.Spike
+                |> Option.iter (fun spike ->
+                    json.WriteStartObject "spike"
+                    json.WriteNumber("limit", spike.Limit)
+                    json.WriteNumber("in_a_row", spike.InARow)
+                    json.WriteBoolean("skipped", spike.IsSkipped)
+                    json.WriteEndObject())
+
                 json.WriteNumber("tokens_per_second", Math.Round(rate, 1)))
 
-            scalar "train/loss" loss report.Step
+            loss |> Option.iter (fun loss -> scalar "train/loss" loss report.Step)
             scalar "train/learning_rate" report.LearningRate report.Step
             scalar "train/gradient_norm" report.GradientNorm report.Step
             scalar "train/tokens_per_second" rate report.Step
+            scalar "train/learned_tokens" (float report.Sums.Tokens) report.Step
 
-            for exit, entropy in entropies report do
+            for exit, entropy in entropies do
                 scalar $"train/cross_entropy/exit_{exit}" entropy report.Step
         | TrainingEvent.Validated(step, entropies) ->
             let entropies = entropies |> Array.mapi (fun i entropy -> i + 1, entropy)

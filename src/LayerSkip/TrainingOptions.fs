@@ -41,11 +41,12 @@ type TrainingOptions = {
     Recompute: bool
     /// What forward and backward passes compute in; the weights that learn are float32, or float64 here.
     Precision: Dtype
+    OnSpike: SpikeRule
     Seed: int64
     /// Every so many steps, and after the last; 0: never.
     ValidateEvery: int
-    /// Batches of a validation.
-    ValidationBatches: int
+    /// Ids that a validation grades, of as many samples as it takes: the same ones whatever the batch size.
+    ValidationTokens: int
     /// Every so many steps, and after the last, the decoder drafts with each of `ProbeExits`; 0: never.
     ProbeEvery: int
     ProbeExits: int list
@@ -70,9 +71,10 @@ module TrainingOptions =
         ClipNorm = 1.0
         Recompute = false
         Precision = Dtype.F32
+        OnSpike = SpikeRule.Stop
         Seed = 0L
         ValidateEvery = 100
-        ValidationBatches = 8
+        ValidationTokens = 32768
         ProbeEvery = 0
         ProbeExits = []
         ProbeDraft = 4
@@ -122,7 +124,7 @@ module TrainingOptions =
             real (options.Adam.WeightDecay >= 0.0) "weight-decay" options.Adam.WeightDecay "0 or more"
             real (options.ClipNorm >= 0.0) "clip-norm" options.ClipNorm "0 (off) or more"
             atLeast 0 "validate-every" options.ValidateEvery
-            atLeast 1 "validation-batches" options.ValidationBatches
+            atLeast 1 "validation-tokens" options.ValidationTokens
             atLeast 0 "probe-every" options.ProbeEvery
             atLeast 1 "draft-length" options.ProbeDraft
             atLeast 1 "save-every" options.SaveEvery
@@ -137,6 +139,32 @@ module TrainingOptions =
                     (LayerSkipError.OutOfRange("probe-exits", string exit, ExitShares.allowed config.Layers)))
             Recipe.tryBuild config.Layers options.Steps options.Seed options.Recipe |> Check.faults
         ]
+
+    /// What is wrong with going on under other options: steps, rate, what is watched and how often may change, samples and
+    /// passes may not.
+    let extensionFaults (before: TrainingOptions) (after: TrainingOptions) : LayerSkipError list =
+        let unchanged = {
+            after with
+                Steps = before.Steps
+                Rate = before.Rate
+                Adam = { after.Adam with WeightDecay = before.Adam.WeightDecay }
+                ClipNorm = before.ClipNorm
+                OnSpike = before.OnSpike
+                ValidateEvery = before.ValidateEvery
+                ValidationTokens = before.ValidationTokens
+                ProbeEvery = before.ProbeEvery
+                ProbeExits = before.ProbeExits
+                ProbeDraft = before.ProbeDraft
+                SaveEvery = before.SaveEvery
+                Keep = before.Keep
+        }
+
+        Check.that
+            (unchanged = before)
+            (LayerSkipError.Unsupported(
+                "going on with other samples, passes or lessons",
+                "steps, rate, weight decay, clipping, spikes, validation, probes and checkpoints may change; for the rest start a new run from a checkpoint"
+            ))
 
     let private shapeName (shape: DropoutShape) =
         match shape with
@@ -167,9 +195,10 @@ module TrainingOptions =
         json.WriteNumber("clip_norm", options.ClipNorm)
         json.WriteBoolean("recompute", options.Recompute)
         json.WriteString("precision", Dtype.name options.Precision)
+        json.WriteString("on_spike", SpikeRule.name options.OnSpike)
         json.WriteNumber("seed", options.Seed)
         json.WriteNumber("validate_every", options.ValidateEvery)
-        json.WriteNumber("validation_batches", options.ValidationBatches)
+        json.WriteNumber("validation_tokens", options.ValidationTokens)
         json.WriteNumber("probe_every", options.ProbeEvery)
         json.WriteStartArray "probe_exits"
         List.iter (fun (exit: int) -> json.WriteNumberValue exit) options.ProbeExits
@@ -229,9 +258,20 @@ module TrainingOptions =
             ClipNorm = json.Float("clip_norm", -1.0)
             Recompute = json.Bool("recompute", false)
             Precision = oneOf "precision" [ "f32", Dtype.F32; "bf16", Dtype.BF16; "f64", Dtype.F64 ]
+            OnSpike =
+                if (json.TryString "on_spike").IsNone then
+                    SpikeRule.Stop
+                else
+                    oneOf "on_spike" SpikeRule.all
             Seed = json.Long("seed", 0L)
             ValidateEvery = json.Int("validate_every", 0)
-            ValidationBatches = json.Int("validation_batches", 0)
+            ValidationTokens =
+                // Earlier checkpoints count batches.
+                json.TryInt "validation_tokens"
+                |> Option.defaultWith (fun () ->
+                    json.Int("validation_batches", 0)
+                    * json.Int("batch_size", 0)
+                    * json.Int("sequence_length", 0))
             ProbeEvery = json.Int("probe_every", 0)
             ProbeExits = json.Ids "probe_exits" |> Option.map List.ofArray |> Option.defaultValue []
             ProbeDraft = json.Int("probe_draft", 0)

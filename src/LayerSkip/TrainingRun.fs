@@ -17,7 +17,7 @@ type TrainingEnd =
 [<RequireQualifiedAccess; NoEquality; NoComparison>]
 type TrainingEvent =
     | Stepped of StepReport
-    /// Mean cross entropy of each exit on the validation text, in nats.
+    /// Mean cross entropy of each exit on the validation text, in nats; at step 0, of the model as it was.
     | Validated of step: int * entropies: float[]
     /// Share of drafted tokens that the decoder accepted, by exit layer.
     | Probed of step: int * accepted: (int * float) list
@@ -27,7 +27,7 @@ type TrainingEvent =
 /// What a run looks at while it goes on.
 [<NoEquality; NoComparison>]
 type TrainingWatch = {
-    /// Validation text; none: no validation.
+    /// Validation text, with something to learn; none: no validation.
     Validation: Batch list
     /// Prompts of acceptance probes; none: no probes.
     Prompts: int[][]
@@ -41,18 +41,7 @@ type TrainingWatch = {
 
 [<RequireQualifiedAccess>]
 module TrainingRun =
-    /// Beyond so many times its running mean, and a nat, a loss explodes; in the first steps it may do anything.
-    let private tooMuch, settling = 3.0, 20
-
     let private due every steps step = every > 0 && (step % every = 0 || step = steps)
-
-    let private perToken (report: StepReport) = report.Sums.Objective / float (max 1 report.Sums.Tokens)
-
-    /// The running mean of the loss after a step, None where it explodes.
-    let private follow (mean: float) (made: int) (loss: float) : float option =
-        if made > settling && loss > tooMuch * mean + 1.0 then None
-        elif made = 1 then Some loss
-        else Some(0.95 * mean + 0.05 * loss)
 
     /// Makes the steps that are left, as they are asked for; the last event is `Ended`. The trainee's tensors change in
     /// place. Of several ranks the first alone validates, probes and saves.
@@ -60,11 +49,18 @@ module TrainingRun =
         let options, ranks = plan.Options, plan.Ranks
         let isFirst = ranks.Rank = 0
 
+        let validated (trainee: Trainee) : TrainingEvent list = [
+            if
+                isFirst
+                && not watch.Validation.IsEmpty
+                && due options.ValidateEvery options.Steps trainee.Step
+            then
+                TrainingEvent.Validated(trainee.Step, Training.validate plan trainee.Weights watch.Validation)
+        ]
+
         let looks (trainee: Trainee) : TrainingEvent list = [
             let step = trainee.Step
-
-            if isFirst && not watch.Validation.IsEmpty && due options.ValidateEvery options.Steps step then
-                TrainingEvent.Validated(step, Training.validate plan trainee.Weights watch.Validation)
+            yield! validated trainee
 
             if isFirst && watch.Prompts.Length > 0 && due options.ProbeEvery options.Steps step then
                 let accepted =
@@ -86,17 +82,14 @@ module TrainingRun =
 
         let ended step reason = TrainingEvent.Ended(step, reason)
 
-        let samplesOf step =
-            let count = int64 (options.BatchSize * options.Accumulate * ranks.Count)
-            int64 (step - 1) * count, int64 step * count - 1L
-
         let failed step what =
-            ended step (TrainingEnd.Failed { Step = step; Samples = samplesOf step; What = what })
+            let samples = Training.samplesOfStep plan (step - 1)
+            ended step (TrainingEnd.Failed { Step = step; Samples = samples; What = what })
 
         let save (trainee: Trainee) (after: TrainingEvent list) : TrainingEvent list =
-            if isFirst && not (Training.isFinite trainee.Weights) then
+            if isFirst && not (Training.isFinite trainee) then
                 // The loss would say so a step later, and the checkpoint could not be gone on from.
-                [ failed trainee.Step "the weights hold NaN or infinity" ]
+                [ failed trainee.Step "the weights or the optimiser hold NaN or infinity" ]
             elif isFirst then
                 match watch.Save trainee with
                 | Ok folder -> TrainingEvent.Saved(trainee.Step, folder) :: after
@@ -104,7 +97,10 @@ module TrainingRun =
             else
                 after
 
-        let rec go (trainee: Trainee) mean made : seq<TrainingEvent> =
+        // A run that stops at spikes saves none of their weights while it waits for what they were.
+        let isCalm (trainee: Trainee) = options.OnSpike <> SpikeRule.Stop || trainee.Guard.InARow = 0
+
+        let rec go (trainee: Trainee) (isOwed: bool) : seq<TrainingEvent> =
             seq {
                 if trainee.Step >= options.Steps then
                     ended trainee.Step TrainingEnd.Finished
@@ -114,33 +110,36 @@ module TrainingRun =
                     | Ok(struct (report, next)) ->
                         TrainingEvent.Stepped report
 
-                        match follow mean (made + 1) (perToken report) with
-                        | None -> failed next.Step $"the loss jumped to {perToken report}, from about {mean}"
-                        | Some mean ->
-                            yield! looks next
-                            let stops = isStopped ()
+                        yield! looks next
+                        let stops = isStopped ()
+                        let isDue = isOwed || next.Step % options.SaveEvery = 0
 
-                            let events =
-                                if next.Step >= options.Steps then
-                                    save next [ ended next.Step TrainingEnd.Finished ]
-                                elif stops then
-                                    save next [ ended next.Step TrainingEnd.Stopped ]
-                                elif next.Step % options.SaveEvery = 0 then
-                                    save next []
-                                else
-                                    []
+                        let events =
+                            if next.Step >= options.Steps then
+                                save next [ ended next.Step TrainingEnd.Finished ]
+                            elif stops then
+                                save next [ ended next.Step TrainingEnd.Stopped ]
+                            elif isDue && isCalm next then
+                                save next []
+                            else
+                                []
 
-                            yield! events
+                        yield! events
 
-                            let isOver =
-                                events
-                                |> List.exists (fun event ->
-                                    match event with
-                                    | TrainingEvent.Ended _ -> true
-                                    | _ -> false)
+                        let isOver =
+                            events
+                            |> List.exists (fun event ->
+                                match event with
+                                | TrainingEvent.Ended _ -> true
+                                | _ -> false)
 
-                            if not isOver then
-                                yield! go next mean (made + 1)
+                        if not isOver then
+                            yield! go next (isDue && not (isCalm next))
             }
 
-        go trainee Double.NaN 0
+        seq {
+            if trainee.Step = 0 then
+                yield! validated trainee
+
+            yield! go trainee false
+        }

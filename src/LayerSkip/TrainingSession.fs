@@ -15,6 +15,14 @@ type TrainingSession = {
     Coverage: Coverage option
     /// None where nothing validates.
     Validation: Dataset option
+    /// What of it is graded, of the same ids whatever the batch size; none where it has nothing to learn.
+    Graded: Batch list
+    /// Whether its options are to be logged: it starts, or goes on with others.
+    HasNewOptions: bool
+    /// What is worth knowing of how it goes on, a line each.
+    Remarks: string list
+    /// Keeps other processes out of the folder; nothing on ranks but the first.
+    Claim: IDisposable
 } with
 
     interface IDisposable with
@@ -28,28 +36,78 @@ type TrainingSession = {
             for tensor in Rope.tensorsOf this.Plan.Rope do
                 tensor.Dispose()
 
+            this.Claim.Dispose()
+
 [<RequireQualifiedAccess>]
 module TrainingSession =
-    // Each checkpoint copies its tokenizer from here: the one that a run went on from is removed some time.
-    let private tokenizerFolder (output: string) = Path.Combine(output, "tokenizer")
-
     /// Prompts of a probe: the first ids of some validation texts; the new tokens of each.
     let private prompts, promptTokens = 8, 64
     let private promptLength (config: LlamaConfig) = config.Context / 2 |> min 8 |> max 1
+
+    /// What keeps others out, for ranks that write nothing.
+    let private noClaim = {
+        new IDisposable with
+            member _.Dispose() = ()
+    }
+
+    /// Does what changes the folder on the first rank, which claims it; the others wait for it. A fault gives the claim back.
+    let private claimed
+        (output: string)
+        (ranks: Ranks)
+        (prepare: unit -> Result<unit, LayerSkipError list>)
+        (work: IDisposable -> Result<TrainingSession, LayerSkipError list>)
+        : Result<TrainingSession, LayerSkipError list> =
+        let prepared =
+            if ranks.Rank > 0 then
+                Ok noClaim
+            else
+                RunFolder.claim output
+                |> Result.bind (fun claim ->
+                    try
+                        RunFolder.clear output
+                        prepare ()
+                    with e when (MappedFile.fault e).IsSome ->
+                        Error [ FileWriter.fault output e ]
+                    |> Result.map (fun () -> claim)
+                    |> Result.mapError (fun faults ->
+                        claim.Dispose()
+                        faults))
+
+        match prepared, Ranks.anyOf (Result.isError prepared) ranks with
+        | Ok _, true -> Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
+        | Error faults, _ -> Error faults
+        | Ok claim, false ->
+            work claim
+            |> Result.mapError (fun faults ->
+                claim.Dispose()
+                faults)
 
     let private assemble output (options: TrainingOptions) ranks (model: Checkpoint) (trainee: Trainee) =
         Check.both
             (RunData.openData output model.Config options)
             (Recipe.tryBuild model.Config.Layers options.Steps options.Seed options.Recipe)
-        |> Result.map (fun ((data, validation), parts) -> {
-            Output = output
-            Model = model
-            Trainee = trainee
-            Plan = Training.plan options parts ranks trainee.Weights (Dataset.reader data)
-            Data = data
-            Coverage = Dataset.coverage data
-            Validation = validation
-        })
+        |> Result.map (fun ((data, validation), parts) ->
+            let graded =
+                validation
+                |> Option.map (Dataset.graded options.ValidationTokens options.BatchSize)
+                |> Option.defaultValue []
+
+            {
+                Output = output
+                Model = model
+                Trainee = trainee
+                Plan = Training.plan options parts ranks trainee.Weights (Dataset.reader data)
+                Data = data
+                Coverage = Dataset.coverage data
+                Validation = validation
+                Graded = graded
+                HasNewOptions = false
+                Remarks = [
+                    if validation.IsSome && graded.IsEmpty then
+                        $"the validation data have nothing to learn within {options.SequenceLength} ids of a text: nothing is validated"
+                ]
+                Claim = noClaim
+            })
 
     let private holdsModel (folder: string) =
         Directory.Exists folder
@@ -66,7 +124,7 @@ module TrainingSession =
         if File.Exists output then
             LayerSkipError.BadFile(output, "is a file; name a folder for the run")
         elif not (TrainingCheckpoint.all output).IsEmpty then
-            LayerSkipError.BadFile(output, "holds a run already; go on with --resume, or name another folder")
+            LayerSkipError.BadFile(output, "holds a run already; resume it, or name another folder")
         elif holdsModel output then
             LayerSkipError.BadFile(
                 output,
@@ -81,7 +139,10 @@ module TrainingSession =
         (config: LlamaConfig)
         (data: TrainingData)
         : LayerSkipError list =
-        TrainingOptions.faults config options @ RunData.faults data @ outputFaults output
+        TrainingOptions.faults config options
+        @ RunData.faults data
+        @ outputFaults output
+        @ RunFolder.faultsOf output (data.Train @ data.Validation)
 
     /// Data of which a run could learn nothing: prompts that fill their samples.
     let private silentFaults (session: TrainingSession) =
@@ -101,43 +162,33 @@ module TrainingSession =
         (model: Checkpoint)
         (data: TrainingData)
         : Result<TrainingSession, LayerSkipError list> =
+        let prepare () =
+            // Another process may have been faster.
+            match outputFaults output with
+            | [] ->
+                HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model
+
+                RunData.encode output options model data |> Result.map (fun () -> RunFolder.forget output)
+            | faults -> Error faults
+
+        let work claim =
+            let model = { model with Path = RunFolder.tokenizerFolder output }
+
+            assemble output options ranks model (Training.start model.Weights)
+            |> Result.bind (fun session ->
+                match silentFaults session with
+                | [] -> Ok { session with HasNewOptions = true; Claim = claim }
+                | faults ->
+                    (session :> IDisposable).Dispose()
+                    Error faults)
+
         match check output options model.Config data with
-        | [] ->
-            let prepared =
-                if ranks.Rank = 0 then
-                    try
-                        HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
-                        RunData.encode output options model data
-                    with e when (MappedFile.fault e).IsSome ->
-                        Error [ FileWriter.fault output e ]
-                else
-                    Ok()
-
-            let failed = (ranks.Sum [| (if Result.isError prepared then 1.0 else 0.0) |])[0] > 0.0
-
-            match prepared with
-            | Ok() when failed ->
-                Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
-            | prepared ->
-                prepared
-                |> Result.bind (fun () ->
-                    let model = { model with Path = tokenizerFolder output }
-                    assemble output options ranks model (Training.start model.Weights))
-                |> Result.bind (fun session ->
-                    match silentFaults session with
-                    | [] -> Ok session
-                    | faults ->
-                        (session :> IDisposable).Dispose()
-                        Error faults)
+        | [] -> claimed output ranks prepare work
         | faults -> Error faults
 
-    /// Goes on from a run's latest checkpoint.
-    let resume
-        (output: string)
-        (ranks: Ranks)
-        (device: Device)
-        : Result<TrainingSession, LayerSkipError list> =
+    let private latest (output: string) : Result<string * (int * string) list, LayerSkipError list> =
         match TrainingCheckpoint.all output with
+        | (_, folder) :: earlier -> Ok(folder, earlier)
         | [] when TrainingCheckpoint.all(Path.GetDirectoryName(Path.GetFullPath output) |> string).IsEmpty ->
             Error [
                 LayerSkipError.NotFound(
@@ -152,36 +203,114 @@ module TrainingSession =
                     "is one checkpoint; name the run's folder, in which it lies: the latest there is taken"
                 )
             ]
-        | (_, folder) :: earlier ->
-            TrainingCheckpoint.load folder device
-            |> Result.mapError (fun faults ->
-                match earlier with
-                | [] -> faults
-                | (_, next) :: _ -> [
-                    LayerSkipError.BadFile(
-                        folder,
-                        $"cannot be gone on from ({LayerSkipError.summary faults}); remove it, and --resume takes {Path.GetFileName next}"
-                    )
-                  ])
-            |> Result.bind (fun (struct (state, model, trainee)) ->
+
+    /// A checkpoint that cannot be gone on from, and the latest that can.
+    let private damaged (folder: string) (earlier: (int * string) list) (faults: LayerSkipError list) = [
+        let next =
+            match earlier |> List.tryFind (snd >> TrainingCheckpoint.isWhole) with
+            | Some(_, whole) ->
+                $"remove it, and the run goes on from {Path.GetFileName whole}, which is whole"
+            | None -> "no earlier checkpoint of the run is whole: start another run"
+
+        LayerSkipError.BadFile(folder, $"cannot be gone on from ({LayerSkipError.summary faults}); {next}")
+    ]
+
+    let private resumeRemarks (state: TrainingState) : string list =
+        let threads = CpuKernels.threads ()
+
+        [
+            if state.Threads > 0 && state.Threads <> threads then
+                $"the checkpoint was made with {state.Threads} threads, and {threads} go on: the last bits of sums may differ"
+        ]
+
+    let private rankFaults (state: TrainingState) (ranks: Ranks) =
+        Check.that
+            (state.Ranks = ranks.Count)
+            (LayerSkipError.OutOfRange(
+                "the number of ranks",
+                string ranks.Count,
+                $"{state.Ranks}, as the run began"
+            ))
+
+    /// The options to go on with, where they fit the run and what is made of it.
+    let private extended
+        (change: TrainingOptions -> TrainingOptions)
+        (state: TrainingState)
+        (config: LlamaConfig)
+        =
+        let options = change state.Options
+
+        let steps =
+            Check.that
+                (options.Steps > state.Step || options.Steps = state.Options.Steps)
+                (LayerSkipError.OutOfRange(
+                    "steps",
+                    string options.Steps,
+                    $"more than the {state.Step} that are made"
+                ))
+
+        Check.all
+            (TrainingOptions.extensionFaults state.Options options
+             @ TrainingOptions.faults config options
+             @ steps)
+            options
+
+    /// Goes on from a run's latest checkpoint with other options: steps, rate, weight decay, clipping, spikes, validation,
+    /// probes and checkpoints may change. They are the run's from then on.
+    let extend
+        (change: TrainingOptions -> TrainingOptions)
+        (output: string)
+        (ranks: Ranks)
+        (device: Device)
+        : Result<TrainingSession, LayerSkipError list> =
+        let goOn claim folder (struct (state: TrainingState, model: Checkpoint, trainee: Trainee)) =
+            // Every rank has read the options before the first one changes them.
+            ranks.Barrier()
+
+            Check.both (Check.all (rankFaults state ranks) ()) (extended change state model.Config)
+            |> Result.bind (fun ((), options) ->
                 // Somebody may have removed the run's own copy.
-                if ranks.Rank = 0 && not (Directory.Exists(tokenizerFolder output)) then
-                    HuggingFaceExport.writeTokenizer (tokenizerFolder output) model
+                if ranks.Rank = 0 && not (Directory.Exists(RunFolder.tokenizerFolder output)) then
+                    HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model
 
-                if state.Ranks <> ranks.Count then
-                    Error [
-                        LayerSkipError.OutOfRange(
-                            "the number of ranks",
-                            string ranks.Count,
-                            $"{state.Ranks}, as the run began"
-                        )
-                    ]
+                if ranks.Rank = 0 && options <> state.Options then
+                    TrainingCheckpoint.extend folder options |> Result.map (fun () -> options)
                 else
-                    assemble output state.Options ranks { model with Path = tokenizerFolder output } trainee)
+                    Ok options)
+            |> Result.bind (fun options ->
+                assemble output options ranks { model with Path = RunFolder.tokenizerFolder output } trainee
+                |> Result.map (fun session -> {
+                    session with
+                        HasNewOptions = (options <> state.Options)
+                        Remarks = session.Remarks @ resumeRemarks state
+                        Claim = claim
+                }))
+            |> Result.mapError (fun faults ->
+                (trainee :> IDisposable).Dispose()
+                faults)
 
-    /// What to say of a run whose model will have no tokenizer, though the one that it began with has.
-    let tokenizerRemark (session: TrainingSession) : string option =
-        HuggingFaceExport.tokenizerRemark session.Model.Path session.Model
+        Backend.tryDevice device
+        |> Result.bind (fun _ -> latest output)
+        |> Result.bind (fun _ ->
+            claimed output ranks Ok (fun claim ->
+                latest output
+                |> Result.bind (fun (folder, earlier) ->
+                    TrainingCheckpoint.load folder device
+                    |> Result.mapError (damaged folder earlier)
+                    |> Result.bind (goOn claim folder))))
+
+    /// Goes on from a run's latest checkpoint, to the same bits as a run that nothing has stopped.
+    let resume
+        (output: string)
+        (ranks: Ranks)
+        (device: Device)
+        : Result<TrainingSession, LayerSkipError list> =
+        extend id output ranks device
+
+    /// What may not be meant, or is worth knowing, a line each.
+    let remarks (session: TrainingSession) : string list =
+        session.Remarks
+        @ Option.toList (HuggingFaceExport.tokenizerRemark session.Model.Path session.Model)
 
     let private promptsOf (length: int) (validation: Dataset) : int[][] =
         let starts = validation.Tokens.Starts
@@ -205,24 +334,15 @@ module TrainingSession =
             with e when (MappedFile.fault e).IsSome ->
                 raise (LayerSkipException [ FileWriter.fault session.Output e ])
 
-        let state (trainee: Trainee) = { Options = options; Step = trainee.Step; Ranks = ranks.Count }
-
-        let validation =
-            session.Validation
-            |> Option.map (fun dataset ->
-                let read = Dataset.reader dataset
-                let count =
-                    min options.ValidationBatches (max 1 (Dataset.samples dataset / options.BatchSize))
-
-                [
-                    for batch in 0 .. count - 1 do
-                        let first = batch * options.BatchSize
-                        read (int64 first) (min options.BatchSize (Dataset.samples dataset - first))
-                ])
-            |> Option.defaultValue []
+        let state (trainee: Trainee) = {
+            Options = options
+            Step = trainee.Step
+            Ranks = ranks.Count
+            Threads = CpuKernels.threads ()
+        }
 
         let watch = {
-            Validation = validation
+            Validation = session.Graded
             Prompts = session.Validation |> Option.map (promptsOf promptLength) |> Option.defaultValue [||]
             NewTokens = min promptTokens (session.Model.Config.Context - promptLength)
             Save = fun trainee -> TrainingCheckpoint.save session.Output (state trainee) session.Model trainee
@@ -235,6 +355,9 @@ module TrainingSession =
                     writing (fun () -> TrainingLog.Open(session.Output, session.Trainee.Step))
                 else
                     null
+
+            if not (isNull log) && session.HasNewOptions then
+                writing (fun () -> log.Options(session.Trainee.Step, options))
 
             for event in TrainingRun.run session.Plan watch session.Trainee do
                 if not (isNull log) then

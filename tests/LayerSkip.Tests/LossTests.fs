@@ -16,7 +16,7 @@ let private batchOf (seed: int) (texts: int) : Batch =
     let random = Random seed
     let ids = Array.init texts (fun _ -> Array.init rows (fun _ -> random.Next 24))
     let label id = if random.Next 4 = 0 then Batch.ignored else id
-    { Ids = ids; Labels = ids |> Array.map (Array.map label) }
+    { Ids = ids; Labels = ids |> Array.map (Array.map label); Padding = 0 }
 
 let private dropout p : LayerDropout = {
     Rate = fun _ layer -> if layer % 2 = 0 then p else p / 2.0
@@ -301,6 +301,7 @@ let tests =
             let part first count : Batch = {
                 Ids = Array.sub batch.Ids first count
                 Labels = Array.sub batch.Labels first count
+                Padding = 0
             }
 
             learning model (fun rope weights ->

@@ -418,8 +418,8 @@ let private steps =
                     Expect.equal made.Weights.Dtype Dtype.F32 "float32"
                     Expect.equal
                         (File.ReadAllLines(Path.Combine(output, "log.jsonl")).Length)
-                        12
-                        "a line a step"
+                        13
+                        "the options, and a line a step"
                     Expect.isNonEmpty
                         (Directory.GetFiles(Path.Combine(output, "tensorboard"), "events.out.tfevents.*"))
                         "TensorBoard"))

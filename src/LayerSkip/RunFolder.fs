@@ -1,0 +1,74 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Text.RegularExpressions
+
+/// A run's folder, of which one process at a time may change anything.
+[<RequireQualifiedAccess>]
+module internal RunFolder =
+    let trainFile (output: string) : string = Path.Combine(output, "train.tokens")
+    let validFile (output: string) : string = Path.Combine(output, "valid.tokens")
+    let logFile (output: string) : string = Path.Combine(output, "log.jsonl")
+    let boardFolder (output: string) : string = Path.Combine(output, "tensorboard")
+
+    // Each checkpoint copies its tokenizer from here: the one that a run went on from is removed some time.
+    let tokenizerFolder (output: string) : string = Path.Combine(output, "tokenizer")
+
+    // Linux's EAGAIN, and Windows' sharing violation.
+    let private taken = [ 11; 0x80070020 ]
+
+    /// Makes the folder and claims it, until the result is disposed or the process ends, however it does: the system
+    /// holds the lock, and the file under it stays.
+    let claim (output: string) : Result<IDisposable, LayerSkipError list> =
+        try
+            Directory.CreateDirectory output |> ignore
+            let file = Path.Combine(output, ".lock")
+            Ok(new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
+        with
+        | :? IOException as e when List.contains e.HResult taken ->
+            Error [
+                LayerSkipError.BadFile(
+                    output,
+                    "another process is training in this folder; let it end, or name another folder"
+                )
+            ]
+        | e when (MappedFile.fault e).IsSome -> Error [ FileWriter.fault output e ]
+
+    let private isUnfinished (path: string) = Regex.IsMatch(Path.GetFileName path, @"\.[0-9a-f]{8,32}\.tmp$")
+
+    /// Removes what killed processes left unfinished. Only who has claimed the folder may.
+    let clear (output: string) : unit =
+        for folder in [ output; tokenizerFolder output ] do
+            if Directory.Exists folder then
+                for path in Directory.GetFileSystemEntries folder |> Array.filter isUnfinished do
+                    if Directory.Exists path then
+                        Directory.Delete(path, true)
+                    else
+                        File.Delete path
+
+    /// Removes what an earlier run, which came to no checkpoint, has told and measured.
+    let forget (output: string) : unit =
+        File.Delete(logFile output)
+
+        if Directory.Exists(boardFolder output) then
+            for events in Directory.GetFiles(boardFolder output, "events.out.tfevents.*") do
+                File.Delete events
+
+    let private samePlace (a: string) (b: string) =
+        let place (path: string) =
+            match File.ResolveLinkTarget(path, true) with
+            | null -> Path.GetFullPath path
+            | target -> target.FullName
+
+        File.Exists a && File.Exists b && place a = place b
+
+    /// Data that the run itself would write over.
+    let faultsOf (output: string) (data: string list) : LayerSkipError list = [
+        for file in data do
+            if List.exists (samePlace file) [ trainFile output; validFile output ] then
+                LayerSkipError.BadFile(
+                    file,
+                    "the run would write its own data over this file; move it, or name another folder"
+                )
+    ]
