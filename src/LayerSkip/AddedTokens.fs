@@ -1,8 +1,8 @@
 namespace LayerSkip
 
 open System
+open System.Buffers
 open System.Collections.Generic
-open System.Text.RegularExpressions
 
 /// A token that is cut out of the text before it is split into words, in tokenizer.json's terms.
 type internal AddedToken = {
@@ -35,6 +35,17 @@ module internal AddedToken =
         Normalized = false
     }
 
+    /// A token with the flags of a JSON object.
+    let ofJson (id: int) (content: string) (part: JsonPart) : AddedToken = {
+        Id = id
+        Content = content
+        Special = part.Flag("special", false)
+        TakesLeft = part.Flag("lstrip", false)
+        TakesRight = part.Flag("rstrip", false)
+        SingleWord = part.Flag("single_word", false)
+        Normalized = part.Flag("normalized", false)
+    }
+
     let private isWord (text: string) (at: int) =
         at >= 0 && at < text.Length && (Char.IsLetterOrDigit text[at] || text[at] = '_')
 
@@ -50,24 +61,36 @@ module internal AddedToken =
             for token in tokens do
                 byContent[token.Content] <- token
 
-            // Alternatives are tried in order, so the longest come first.
-            let pattern =
-                byContent.Keys
-                |> Seq.sortByDescending (fun content -> content.Length)
-                |> Seq.map Regex.Escape
-                |> String.concat "|"
+            let bySpan = byContent.GetAlternateLookup<ReadOnlySpan<char>>()
+            let search =
+                SearchValues.Create(ReadOnlySpan(Array.ofSeq byContent.Keys), StringComparison.Ordinal)
+            let lengths =
+                byContent.Keys |> Seq.map _.Length |> Seq.distinct |> Seq.sortDescending |> Array.ofSeq
 
-            let regex = lazy (Regex(pattern, RegexOptions.CultureInvariant))
+            // The longest that stands there.
+            let tokenAt (text: string) (at: int) : AddedToken =
+                let length =
+                    lengths
+                    |> Array.find (fun length ->
+                        at + length <= text.Length && bySpan.ContainsKey(text.AsSpan(at, length)))
+
+                bySpan[text.AsSpan(at, length)]
+
+            // From `start`, or -1.
+            let find (text: string) (start: int) =
+                match text.AsSpan(start).IndexOfAny search with
+                | -1 -> -1
+                | at -> start + at
 
             fun text ->
                 let segments = List<Segment>()
                 let mutable start = 0
-                let mutable found = regex.Value.Match text
+                let mutable found = find text 0
 
-                while found.Success do
-                    let token = byContent[found.Value]
-                    let mutable left = found.Index
-                    let mutable right = found.Index + found.Length
+                while found >= 0 do
+                    let token = tokenAt text found
+                    let mutable left = found
+                    let mutable right = found + token.Content.Length
                     let within = token.SingleWord && (isWord text (left - 1) || isWord text right)
 
                     if not within then
@@ -83,7 +106,7 @@ module internal AddedToken =
                         segments.Add(Segment.Token token.Id)
                         start <- right
 
-                    found <- regex.Value.Match(text, right)
+                    found <- find text right
 
                 if start < text.Length then
                     segments.Add(Segment.Text text[start..])

@@ -117,7 +117,7 @@ type internal PairCounts(words: int[][], occurrences: int64[]) =
 module internal BpeMerges =
     // Compiling it takes milliseconds.
     let private words =
-        lazy (PreTokenizer.split (PreTokenizer.tryRegex PreTokenizer.gpt2).Value SplitBehavior.Isolated false)
+        lazy (PreTokenizer.split (PreTokenizer.known PreTokenizer.gpt2) SplitBehavior.Isolated false)
 
     /// Words with how often each occurs; special tokens, which are no text, are cut out.
     let count (specials: string list) (texts: seq<string>) : Dictionary<string, int64> =

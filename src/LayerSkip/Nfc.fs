@@ -80,10 +80,11 @@ module internal Nfc =
                 stop <- stop + 1
 
             if stop - start > 1 then
-                let sorted = points.GetRange(start, stop - start).ToArray() |> Array.sortBy classOf
-
-                for i in 0 .. sorted.Length - 1 do
-                    points[start + i] <- sorted[i]
+                // Array.sortBy would not keep the order of equals.
+                points.GetRange(start, stop - start)
+                |> List.ofSeq
+                |> List.sortBy classOf
+                |> List.iteri (fun i point -> points[start + i] <- point)
 
             start <- max stop (start + 1)
 

@@ -35,24 +35,41 @@ module internal SentencePieceBpe =
         |> Array.sortDescending
         |> Array.iteri (fun rank score -> ranks[score] <- rank)
 
-        let symbol (text: string) =
-            match ids.TryGetValue text with
-            | true, id -> ValueSome id
-            | _ ->
-                match Rune.TryGetRuneAt(text, 0) with
-                | true, rune when rune.Utf16SequenceLength = text.Length -> ValueSome(-1 - rune.Value)
+        let bySpan = ids.GetAlternateLookup<ReadOnlySpan<char>>()
+
+        let symbol (piece: string) start length =
+            let text = piece.AsSpan(start, length)
+
+            let mutable id = 0
+
+            if bySpan.TryGetValue(text, &id) then
+                ValueSome id
+            else
+                match Rune.TryGetRuneAt(piece, start) with
+                | true, rune when rune.Utf16SequenceLength = length -> ValueSome(-1 - rune.Value)
                 | _ -> ValueNone
 
+        // Of a long piece only cuts at lengths that some piece has are tried: trying all takes the square of its length.
+        let lengths =
+            ids.Keys
+            |> Seq.map _.Length
+            |> Seq.append [ 1; 2 ]
+            |> Seq.distinct
+            |> Seq.sort
+            |> Array.ofSeq
+
+        let isLength = HashSet lengths
         let merges = Dictionary<int64, struct (int * int)>(3 * pieces.Length)
 
         for entry in ids do
             let piece, id = entry.Key, entry.Value
 
-            for cut in 1 .. piece.Length - 1 do
-                match symbol piece[.. cut - 1], symbol piece[cut..] with
-                | ValueSome left, ValueSome right ->
-                    merges[Pair.key left right] <- struct (ranks[scores[id]], id)
-                | _ -> ()
+            for cut in lengths |> Seq.takeWhile (fun length -> length < piece.Length) do
+                if isLength.Contains(piece.Length - cut) then
+                    match symbol piece 0 cut, symbol piece cut (piece.Length - cut) with
+                    | ValueSome left, ValueSome right ->
+                        merges[Pair.key left right] <- struct (ranks[scores[id]], id)
+                    | _ -> ()
 
         {
             Alphabet = Alphabet.CodePoints(TokenizerCore.codePoints ids)

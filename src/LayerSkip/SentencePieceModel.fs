@@ -119,15 +119,28 @@ module internal SentencePieceModel =
                 LayerSkipError.Unsupported($"{path}: SentencePiece with a normalization table", hint)
         ]
 
+        // A token beside the model takes the place of its piece, or comes after them.
+        let beside = config.Added |> Seq.map _.Id |> HashSet
+
         let added = [
             for id in 0 .. pieces.Length - 1 do
-                if types[id] = PieceType.control || types[id] = PieceType.unknown then
-                    AddedToken.plain id pieces[id] true
-                elif types[id] = PieceType.userDefined then
-                    { AddedToken.plain id pieces[id] false with Normalized = true }
+                if not (beside.Contains id) then
+                    if types[id] = PieceType.control || types[id] = PieceType.unknown then
+                        AddedToken.plain id pieces[id] true
+                    elif types[id] = PieceType.userDefined then
+                        { AddedToken.plain id pieces[id] false with Normalized = true }
+
+            yield! config.Added
         ]
 
         let inside id = if 0 <= id && id < pieces.Length then Some id else None
+
+        let named (name: string option) =
+            name
+            |> Option.bind (fun name -> added |> List.tryFind (fun token -> token.Content = name))
+            |> Option.map _.Id
+
+        let bos = named config.Bos |> Option.orElse (inside proto.Bos)
 
         if not faults.IsEmpty then
             Error faults
@@ -142,27 +155,29 @@ module internal SentencePieceModel =
                 Words = Array.singleton
                 Bpe = SentencePieceBpe.build pieces (proto.Scores.ToArray()) types proto.ByteFallback
                 Prefix = []
-                AddsBos = (inside proto.Bos).IsSome && defaultArg config.AddsBos true
-                Bos = inside proto.Bos
-                Eos = inside proto.Eos
+                AddsBos = bos.IsSome && defaultArg config.AddsBos true
+                Bos = bos
+                Eos = named config.Eos |> Option.orElse (inside proto.Eos)
                 Template = config.Template
             }
 
             TokenizerCore.create
                 path
-                pieces.Length
                 parts
                 added
-                (pieces |> Seq.mapi (fun id piece -> struct (id, piece)))
+                (seq {
+                    yield! pieces |> Seq.mapi (fun id piece -> struct (id, piece))
+                    for token in config.Added -> struct (token.Id, token.Content)
+                })
 
     /// Reads a tokenizer.model, and the tokenizer_config.json beside it.
     let load (path: string) : Result<Tokenizer, LayerSkipError list> =
         if not (File.Exists path) then
             Error [ LayerSkipError.NotFound(path, "a SentencePiece model is needed") ]
         else
-            TokenizerConfig.guard path (fun () ->
+            JsonPart.guard path (fun () ->
                 try
                     TokenizerConfig.load (Path.GetDirectoryName(Path.GetFullPath path))
                     |> Result.bind (fun config -> build path config (read (File.ReadAllBytes path)))
-                with :? InvalidProtocolBufferException as e ->
-                    Error [ LayerSkipError.BadFile(path, $"not a SentencePiece model: {e.Message}") ])
+                with :? InvalidProtocolBufferException ->
+                    Error [ LayerSkipError.BadFile(path, "not a SentencePiece model; get it again") ])

@@ -1,51 +1,79 @@
 namespace LayerSkip
 
 open System
+open System.Collections.Generic
 open System.IO
 open System.Text.Json
 
-/// What a tokenizer_config.json adds to the vocabulary beside it.
+/// What the files beside a vocabulary add to it: tokenizer_config.json, added_tokens.json, special_tokens_map.json.
 type internal TokenizerConfig = {
+    /// The tokenizer_class, without "Fast" at its end.
+    Class: string option
     AddsBos: bool option
+    AddsPrefixSpace: bool
     Bos: string option
     Eos: string option
+    /// Tokens of added_tokens_decoder, and of added_tokens.json.
+    Added: AddedToken list
+    /// All that is named as a special token.
+    Special: string list
     Template: string option
-}
+} with
+
+    /// Whether transformers' own post-processor of these classes stands in place of the file's, which begins a text with BOS
+    /// unless add_bos_token is false.
+    member this.BeginsAsLlama =
+        match this.Class with
+        | Some("LlamaTokenizer" | "CodeLlamaTokenizer" | "GemmaTokenizer" | "CohereTokenizer") -> true
+        | _ -> false
 
 [<RequireQualifiedAccess>]
 module internal TokenizerConfig =
-    let empty = { AddsBos = None; Bos = None; Eos = None; Template = None }
-
-    /// Turns what a JsonElement throws when it is of another kind than asked for, and what a file does, into errors.
-    let guard
-        (path: string)
-        (read: unit -> Result<'T, LayerSkipError list>)
-        : Result<'T, LayerSkipError list> =
-        try
-            read ()
-        with
-        | :? InvalidOperationException
-        | :? FormatException
-        | :? Collections.Generic.KeyNotFoundException as e ->
-            Error [ LayerSkipError.BadFile(path, $"not the JSON of a tokenizer: {e.Message}") ]
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> Error [ LayerSkipError.BadFile(path, e.Message) ]
+    let empty = {
+        Class = None
+        AddsBos = None
+        AddsPrefixSpace = false
+        Bos = None
+        Eos = None
+        Added = []
+        Special = []
+        Template = None
+    }
 
     // A token is a string, or an object with its `content`.
-    let private token name root =
-        match TokenizerStages.tryField name root with
-        | Some value when value.ValueKind = JsonValueKind.String -> Some(value.GetString())
-        | Some value -> TokenizerStages.tryText "content" value
-        | None -> None
+    let private token (part: JsonPart) : string option =
+        match part.Kind with
+        | JsonValueKind.String -> Some part.Text
+        | JsonValueKind.Object -> part.TryText "content"
+        | _ -> None
+
+    let private named name (root: JsonPart) = root.TryField name |> Option.bind token
+
+    let private specials (root: JsonPart) : string list = [
+        for name in
+            [
+                "bos_token"
+                "eos_token"
+                "unk_token"
+                "pad_token"
+                "sep_token"
+                "cls_token"
+                "mask_token"
+            ] do
+            yield! Option.toList (named name root)
+        match root.TryField "additional_special_tokens" with
+        | Some tokens when tokens.Kind = JsonValueKind.Array -> yield! tokens.Items |> Seq.choose token
+        | _ -> ()
+    ]
 
     // A template is a string, or one of a list under the name "default".
-    let private template root =
-        match TokenizerStages.tryField "chat_template" root with
-        | Some value when value.ValueKind = JsonValueKind.String -> Some(value.GetString())
-        | Some value when value.ValueKind = JsonValueKind.Array ->
-            value.EnumerateArray()
-            |> Seq.tryFind (fun item -> TokenizerStages.tryText "name" item = Some "default")
-            |> Option.bind (TokenizerStages.tryText "template")
+    let private template (root: JsonPart) =
+        match root.TryField "chat_template" with
+        | Some part when part.Kind = JsonValueKind.String -> Some part.Text
+        | Some part when part.Kind = JsonValueKind.Array ->
+            part.Items
+            |> Seq.tryFind (fun item -> item.TryText "name" = Some "default")
+            |> Option.bind (fun item -> item.TryText "template")
         | _ -> None
 
     let private jinja (folder: string) =
@@ -55,28 +83,65 @@ module internal TokenizerConfig =
         else
             None
 
-    /// Reads the configuration of a folder; empty where there is none.
+    /// added_tokens_decoder: tokens by id.
+    let private decoder (root: JsonPart) : AddedToken list =
+        match root.TryField "added_tokens_decoder" with
+        | None -> []
+        | Some tokens -> [
+            for struct (id, token) in tokens.Fields ->
+                match Int32.TryParse id with
+                | true, id -> AddedToken.ofJson id (token.Field "content").Text token
+                | _ -> token.Fault "must be named by an id"
+          ]
+
+    let private config (folder: string) (root: JsonPart) : Result<TokenizerConfig, LayerSkipError list> =
+        let fast = "Fast"
+
+        Ok {
+            Class =
+                root.TryText "tokenizer_class"
+                |> Option.map (fun name ->
+                    if name.EndsWith(fast, StringComparison.Ordinal) then
+                        name[.. name.Length - 1 - fast.Length]
+                    else
+                        name)
+            AddsBos = root.TryField "add_bos_token" |> Option.map _.Bool
+            AddsPrefixSpace = root.Flag("add_prefix_space", false)
+            Bos = named "bos_token" root
+            Eos = named "eos_token" root
+            Added = decoder root
+            Special = specials root
+            Template = template root |> Option.orElse (jinja folder)
+        }
+
+    /// Tokens of an added_tokens.json, by their text.
+    let private addedTokens
+        (special: string list)
+        (root: JsonPart)
+        : Result<AddedToken list, LayerSkipError list> =
+        Ok [
+            for struct (content, id) in root.Fields ->
+                AddedToken.plain id.Int content (List.contains content special)
+        ]
+
+    let private orEmpty (path: string) (fallback: 'T) (read: JsonPart -> Result<'T, LayerSkipError list>) =
+        if File.Exists path then
+            JsonPart.load path "" read
+        else
+            JsonPart.guard path (fun () -> Ok fallback)
+
+    /// Reads what a folder has of them.
     let load (folder: string) : Result<TokenizerConfig, LayerSkipError list> =
-        let path = Path.Combine(folder, "tokenizer_config.json")
+        let file name = Path.Combine(folder, name)
 
-        guard path (fun () ->
-            if not (File.Exists path) then
-                Ok { empty with Template = jinja folder }
-            else
-                Json.read path ""
-                |> Result.map (fun document ->
-                    use document = document
-                    let root = document.RootElement
-                    let kind = TokenizerStages.tryText "tokenizer_class" root
-                    // transformers' Llama tokenizers begin texts with BOS unless told otherwise.
-                    let isLlama = kind = Some "LlamaTokenizer" || kind = Some "LlamaTokenizerFast"
-
-                    {
-                        AddsBos =
-                            TokenizerStages.tryField "add_bos_token" root
-                            |> Option.map (fun value -> value.GetBoolean())
-                            |> Option.orElse (if isLlama then Some true else None)
-                        Bos = token "bos_token" root
-                        Eos = token "eos_token" root
-                        Template = template root |> Option.orElse (jinja folder)
-                    }))
+        JsonPart.guard folder (fun () -> Ok { empty with Template = jinja folder })
+        |> Result.bind (fun none -> orEmpty (file "tokenizer_config.json") none (config folder))
+        |> Result.bind (fun config ->
+            orEmpty (file "special_tokens_map.json") [] (specials >> Ok)
+            |> Result.map (fun more -> { config with Special = config.Special @ more }))
+        |> Result.bind (fun config ->
+            orEmpty (file "added_tokens.json") [] (addedTokens config.Special)
+            |> Result.map (fun added ->
+                let known = config.Added |> Seq.map _.Id |> HashSet
+                let more = added |> List.filter (fun token -> not (known.Contains token.Id))
+                { config with Added = config.Added @ more }))

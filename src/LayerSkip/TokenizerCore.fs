@@ -62,15 +62,15 @@ module internal TokenizerCore =
         let later, typed = wanted |> List.partition (fun token -> token.Normalized)
         struct (AddedToken.splitter typed, AddedToken.splitter later)
 
-    /// Puts a tokenizer together; ids outside 0 to `most` - 1, or special ones that no piece has, are errors.
-    let create
-        path
-        most
-        (parts: TokenizerParts)
-        (added: AddedToken list)
-        (pieces: seq<struct (int * string)>)
-        =
+    /// The ids that so many pieces may have: some vocabularies have holes, but an id that is a slip of the pen must not ask
+    /// for gigabytes.
+    let private mostIds (pieces: int) = 100_000 + 8 * pieces
+
+    /// Puts a tokenizer together; ids that are negative or far beyond the number of pieces, or special ones that no piece
+    /// has, are errors.
+    let create path (parts: TokenizerParts) (added: AddedToken list) (pieces: seq<struct (int * string)>) =
         let pieces = Array.ofSeq pieces
+        let most = mostIds pieces.Length
         let outside id = id < 0 || id >= most
         let count = 1 + Seq.fold (fun last (struct (id, _)) -> max last id) -1 pieces
 

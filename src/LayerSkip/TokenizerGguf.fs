@@ -5,31 +5,6 @@ open System.Collections.Generic
 /// The tokenizer in the metadata of a GGUF file.
 [<RequireQualifiedAccess>]
 module internal TokenizerGguf =
-    // llama.cpp's names of pre-tokenizers: the regular expressions of the stages, in order.
-    let private contractions = @"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-
-    let private llama3 =
-        contractions
-        + @"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-    let private qwen2 =
-        contractions
-        + @"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-    let patterns path (pre: string) : Result<string list, LayerSkipError list> =
-        match pre with
-        | "gpt-2" -> Ok [ PreTokenizer.gpt2 ]
-        | "llama-bpe"
-        | "llama3"
-        | "llama-v3" -> Ok [ llama3 ]
-        | "smollm"
-        | "starcoder" -> Ok [ @"\p{N}"; PreTokenizer.gpt2 ]
-        | "qwen2" -> Ok [ qwen2 ]
-        | "default" -> Ok [ @"[\p{P}\$\+<=>\^~\|]+"; PreTokenizer.gpt2; @"\p{N}+"; "[0-9][0-9][0-9]" ]
-        | other ->
-            let hint = "gpt-2, llama-bpe, smollm, starcoder, qwen2 and default are"
-            Error [ LayerSkipError.Unsupported($"{path}: pre-tokenizer {other}", hint) ]
-
     /// Metadata with a fault for each entry that is missing or of the wrong kind.
     type private Reader(path: string, metadata: Map<string, GgufValue>) =
         let faults = List<LayerSkipError>()
@@ -103,36 +78,35 @@ module internal TokenizerGguf =
             else
                 struct (text[.. space - 1], text[space + 1 ..])
 
-        Check.both (patterns path pre) (TokenizerJson.merges path ids (Seq.map halves texts))
-        |> Result.map (fun (patterns, merges) ->
-            let stages =
-                patterns
-                |> List.choose PreTokenizer.tryRegex
-                |> List.map (fun regex -> PreTokenizer.split regex SplitBehavior.Isolated false)
+        let rule =
+            match WordRules.tryFind pre with
+            | Some rule -> Ok rule
+            | None ->
+                let hint =
+                    "those of llama.cpp's that stand for a regular expression are, such as llama-bpe, qwen2 and gpt-2"
+                Error [ LayerSkipError.Unsupported($"{path}: pre-tokenizer {pre}", hint) ]
 
-            let isLlama3 = patterns = [ llama3 ]
-
-            {
-                Kind = "byte-level BPE"
-                Spelling = Spelling.ByteLevel
-                DropsFirstSpace = false
-                // llama.cpp leaves form C out; the model was trained with it.
-                Normalize = fun _ -> if pre = "qwen2" then Nfc.normalize else id
-                Words = PreTokenizer.sequence stages
-                Bpe = {
-                    Alphabet = TokenizerCore.byteLevel ids
-                    Merges = merges
-                    Words = if isLlama3 then Some ids else None
-                    ByteFallback = None
-                    Unknown = None
-                    FuseUnknown = false
-                }
-                Prefix = []
-                AddsBos = isLlama3
-                Bos = None
-                Eos = None
-                Template = None
-            })
+        Check.both rule (TokenizerJson.merges path ids (Seq.map halves texts))
+        |> Result.map (fun (rule, merges) -> {
+            Kind = "byte-level BPE"
+            Spelling = Spelling.ByteLevel
+            DropsFirstSpace = false
+            Normalize = fun _ -> if rule.IsNormalized then Nfc.normalize else id
+            Words = WordRules.words rule
+            Bpe = {
+                Alphabet = TokenizerCore.byteLevel ids
+                Merges = merges
+                Words = if rule.IgnoresMerges then Some ids else None
+                ByteFallback = None
+                Unknown = None
+                FuseUnknown = false
+            }
+            Prefix = []
+            AddsBos = rule.AddsBos
+            Bos = None
+            Eos = None
+            Template = None
+        })
 
     let private sentencePiece (reader: Reader) (pieces: string[]) (types: int[]) =
         let scores = reader.Require("scores", reader.Numbers "scores", Array.zeroCreate pieces.Length)
@@ -194,7 +168,7 @@ module internal TokenizerGguf =
 
             pieces
             |> Seq.mapi (fun id piece -> struct (id, piece))
-            |> TokenizerCore.create path (max 1 pieces.Length) parts (added pieces types)
+            |> TokenizerCore.create path parts (added pieces types)
         | _ -> Error(Check.faults parts @ reader.Faults)
 
     /// None where the metadata names no tokenizer.

@@ -2,59 +2,39 @@ namespace LayerSkip
 
 open System.Collections.Generic
 open System.IO
-open System.Text.Json
 
 /// Hugging Face's tokenizer.json, of the kind BPE.
 [<RequireQualifiedAccess>]
 module internal TokenizerJson =
-    // Far above any vocabulary: an id that is a slip of the pen must not ask for gigabytes.
-    let private mostIds = 1 <<< 24
-
-    let private added (root: JsonElement) : AddedToken list =
-        match TokenizerStages.tryField "added_tokens" root with
+    /// Tokens as "added_tokens" lists them.
+    let private added (root: JsonPart) : AddedToken list =
+        match root.TryField "added_tokens" with
         | None -> []
         | Some tokens -> [
-            for token in tokens.EnumerateArray() ->
-                {
-                    Id = token.GetProperty("id").GetInt32()
-                    Content = token.GetProperty("content").GetString()
-                    Special = TokenizerStages.flag "special" false token
-                    TakesLeft = TokenizerStages.flag "lstrip" false token
-                    TakesRight = TokenizerStages.flag "rstrip" false token
-                    SingleWord = TokenizerStages.flag "single_word" false token
-                    Normalized = TokenizerStages.flag "normalized" false token
-                }
+            for token in tokens.Items ->
+                AddedToken.ofJson (token.Field "id").Int (token.Field "content").Text token
           ]
 
-    let private vocabulary path (model: JsonElement) : Result<Dictionary<string, int>, LayerSkipError list> =
-        let vocabulary = model.GetProperty "vocab"
-        let ids =
-            Dictionary<string, int>(
-                if vocabulary.ValueKind = JsonValueKind.Object then
-                    vocabulary.GetPropertyCount()
-                else
-                    0
-            )
+    /// Pieces by text.
+    let vocabulary (part: JsonPart) : Dictionary<string, int> =
+        let ids = Dictionary<string, int>()
 
-        for entry in vocabulary.EnumerateObject() do
-            ids[entry.Name] <- entry.Value.GetInt32()
+        for struct (piece, id) in part.Fields do
+            ids[piece] <- id.Int
 
-        if ids.Values |> Seq.forall (fun id -> 0 <= id && id < mostIds) then
-            Ok ids
+        ids
+
+    let private halves (merge: JsonPart) : struct (string * string) =
+        if merge.Kind = System.Text.Json.JsonValueKind.Array then
+            match List.ofSeq merge.Items with
+            | [ left; right ] -> struct (left.Text, right.Text)
+            | _ -> merge.Fault "must be two pieces"
         else
-            Error [
-                LayerSkipError.BadFile(path, $"the vocabulary has an id outside 0 to {mostIds - 1}")
-            ]
+            let text = merge.Text
 
-    let private halves (merge: JsonElement) : struct (string * string) =
-        if merge.ValueKind = JsonValueKind.Array && merge.GetArrayLength() <> 2 then
-            struct ("", "")
-        elif merge.ValueKind = JsonValueKind.Array then
-            struct (merge[0].GetString(), merge[1].GetString())
-        else
-            let text = merge.GetString()
-            let space = text.IndexOf ' '
-            struct (text[.. space - 1], text[space + 1 ..])
+            match text.IndexOf ' ' with
+            | -1 -> merge.Fault "must be two pieces with a space between them"
+            | space -> struct (text[.. space - 1], text[space + 1 ..])
 
     /// Merges by rank from pairs of pieces; pairs with a piece that the vocabulary lacks are an error.
     let merges (path: string) (ids: Dictionary<string, int>) (pairs: seq<struct (string * string)>) =
@@ -80,13 +60,9 @@ module internal TokenizerJson =
 
         Check.all (Option.toList fault) merges
 
-    let private bpe
-        path
-        byteLevel
-        (model: JsonElement)
-        : Result<Dictionary<string, int> * Bpe, LayerSkipError list> =
-        let kind = TokenizerStages.tryText "type" model |> Option.defaultValue "BPE"
-        let text name = TokenizerStages.tryText name model |> Option.defaultValue ""
+    let private bpe byteLevel (model: JsonPart) (path: string) =
+        let kind = model.TryText "type" |> Option.defaultValue "BPE"
+        let text name = model.TryText name |> Option.defaultValue ""
 
         if kind <> "BPE" then
             Error [ LayerSkipError.Unsupported($"{path}: tokenizer model {kind}", "BPE is") ]
@@ -95,56 +71,51 @@ module internal TokenizerJson =
                 LayerSkipError.Unsupported($"{path}: BPE with a word prefix or suffix", "plain BPE is")
             ]
         else
-            match vocabulary path model with
-            | Error faults -> Error faults
-            | Ok ids ->
-                let pairs = model.GetProperty("merges").EnumerateArray() |> Seq.map halves
-                let idOf (piece: string) =
-                    match ids.TryGetValue piece with
-                    | true, id -> Some id
-                    | _ -> None
+            let ids = vocabulary (model.Field "vocab")
 
-                merges path ids pairs
-                |> Result.map (fun merges ->
-                    ids,
-                    {
-                        Alphabet =
-                            if byteLevel then
-                                TokenizerCore.byteLevel ids
-                            else
-                                Alphabet.CodePoints(TokenizerCore.codePoints ids)
-                        Merges = merges
-                        Words =
-                            if TokenizerStages.flag "ignore_merges" false model then
-                                Some ids
-                            else
-                                None
-                        ByteFallback =
-                            if TokenizerStages.flag "byte_fallback" false model then
-                                TokenizerCore.byteFallback ids
-                            else
-                                None
-                        Unknown = TokenizerStages.tryText "unk_token" model |> Option.bind idOf
-                        FuseUnknown = TokenizerStages.flag "fuse_unk" false model
-                    })
+            let idOf (piece: string) =
+                match ids.TryGetValue piece with
+                | true, id -> Some id
+                | _ -> None
+
+            (model.Field "merges").Items
+            |> Seq.map halves
+            |> merges path ids
+            |> Result.map (fun merges ->
+                ids,
+                {
+                    Alphabet =
+                        if byteLevel then
+                            TokenizerCore.byteLevel ids
+                        else
+                            Alphabet.CodePoints(TokenizerCore.codePoints ids)
+                    Merges = merges
+                    Words =
+                        if model.Flag("ignore_merges", false) then
+                            Some ids
+                        else
+                            None
+                    ByteFallback =
+                        if model.Flag("byte_fallback", false) then
+                            TokenizerCore.byteFallback ids
+                        else
+                            None
+                    Unknown = model.TryText "unk_token" |> Option.bind idOf
+                    FuseUnknown = model.Flag("fuse_unk", false)
+                })
 
     /// The ids that a template puts before the text; None where no post-processor has a template.
-    let rec private prefix (processor: JsonElement) : int list option =
-        match TokenizerStages.tryText "type" processor with
-        | Some "Sequence" ->
-            processor.GetProperty("processors").EnumerateArray() |> List.ofSeq |> List.tryPick prefix
+    let rec private prefix (processor: JsonPart) : int list option =
+        match processor.TryText "type" with
+        | Some "Sequence" -> (processor.Field "processors").Items |> Seq.tryPick prefix
         | Some "TemplateProcessing" ->
-            let special = processor.GetProperty "special_tokens"
+            let special = processor.Field "special_tokens"
 
-            processor.GetProperty("single").EnumerateArray()
-            |> Seq.map (TokenizerStages.tryField "SpecialToken")
-            |> Seq.takeWhile (fun item -> item.IsSome)
+            (processor.Field "single").Items
+            |> Seq.map (fun item -> item.TryField "SpecialToken")
+            |> Seq.takeWhile Option.isSome
             |> Seq.collect (fun item ->
-                special
-                    .GetProperty(item.Value.GetProperty("id").GetString())
-                    .GetProperty("ids")
-                    .EnumerateArray())
-            |> Seq.map (fun id -> id.GetInt32())
+                ((special.Field (item.Value.Field "id").Text).Field "ids").Items |> Seq.map _.Int)
             |> List.ofSeq
             |> Some
         | _ -> None
@@ -152,25 +123,34 @@ module internal TokenizerJson =
     let private build
         path
         (config: TokenizerConfig)
-        (root: JsonElement)
+        (root: JsonPart)
         : Result<Tokenizer, LayerSkipError list> =
-        let field name = TokenizerStages.tryField name root
-        let model = root.GetProperty "model"
-        let normalizer = TokenizerStages.normalizer path (field "normalizer")
-        let words = TokenizerStages.preTokenizer path (field "pre_tokenizer")
+        let model = root.Field "model"
+        let normalizer = TokenizerStages.normalizer path (root.TryField "normalizer")
+        let words = TokenizerStages.preTokenizer path (root.TryField "pre_tokenizer")
 
         let byteLevel =
             match words with
             | Ok struct (_, byteLevel) -> byteLevel
             | Error _ -> false
 
-        let byteFallback = TokenizerStages.flag "byte_fallback" false model
-        let decoder = TokenizerStages.decoder path byteLevel byteFallback (field "decoder")
+        let byteFallback = model.Flag("byte_fallback", false)
+        let decoder = TokenizerStages.decoder path byteLevel byteFallback (root.TryField "decoder")
 
-        Check.both (Check.both normalizer words) (Check.both decoder (bpe path byteLevel model))
+        Check.both (Check.both normalizer words) (Check.both decoder (bpe byteLevel model path))
         |> Result.bind (fun ((normalize, struct (words, _)), (struct (spelling, drops), (ids, bpe))) ->
-            let added = added root
-            let template = field "post_processor" |> Option.bind prefix
+            let own = added root
+            let taken = own |> Seq.map _.Id |> Seq.append ids.Values |> HashSet
+            let known = own |> Seq.map _.Content |> Seq.append ids.Keys |> HashSet
+
+            // Those that tokenizer_config.json has besides.
+            let added =
+                own
+                @ (config.Added
+                   |> List.filter (fun token ->
+                       not (taken.Contains token.Id || known.Contains token.Content)))
+
+            let template = root.TryField "post_processor" |> Option.bind prefix
 
             let pieces =
                 seq {
@@ -192,6 +172,15 @@ module internal TokenizerJson =
                 |> Option.orElse (Option.bind List.tryHead template)
                 |> Option.orElse (List.tryPick idOf [ "<s>"; "<|begin_of_text|>" ])
 
+            // transformers' Llama tokenizers make a post-processor of their own, of their configuration alone; all others
+            // keep the file's, where it has one.
+            let prefix =
+                match template, config.BeginsAsLlama with
+                | Some prefix, false -> prefix
+                | None, false when config.AddsBos <> Some true -> []
+                | _, true when config.AddsBos = Some false -> []
+                | _ -> Option.toList bos
+
             let parts = {
                 Kind = (if byteLevel then "byte-level BPE" else "SentencePiece BPE")
                 Spelling = spelling
@@ -199,11 +188,8 @@ module internal TokenizerJson =
                 Normalize = normalize
                 Words = words
                 Bpe = bpe
-                Prefix = template |> Option.defaultValue []
-                AddsBos =
-                    match template with
-                    | Some prefix -> not prefix.IsEmpty
-                    | None -> bos.IsSome && config.AddsBos = Some true
+                Prefix = prefix
+                AddsBos = not prefix.IsEmpty
                 Bos = bos
                 Eos =
                     config.Eos
@@ -221,16 +207,10 @@ module internal TokenizerJson =
                     else
                         token)
 
-            TokenizerCore.create path mostIds parts sought pieces)
+            TokenizerCore.create path parts sought pieces)
 
     /// Reads a tokenizer.json, and the tokenizer_config.json beside it.
     let load (path: string) : Result<Tokenizer, LayerSkipError list> =
-        TokenizerConfig.guard path (fun () ->
-            match Json.read path "a folder with a fast tokenizer has one" with
-            | Error faults -> Error faults
-            | Ok document ->
-                use document = document
-                let folder = Path.GetDirectoryName(Path.GetFullPath path)
-
-                TokenizerConfig.load folder
-                |> Result.bind (fun config -> build path config document.RootElement))
+        TokenizerConfig.load (Path.GetDirectoryName(Path.GetFullPath path))
+        |> Result.bind (fun config ->
+            JsonPart.load path "a folder with a fast tokenizer has one" (build path config))

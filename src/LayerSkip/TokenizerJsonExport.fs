@@ -151,10 +151,10 @@ module internal TokenizerJsonExport =
         let candidates =
             match tokenizer.Spelling with
             | Spelling.ByteLevel -> [
-                for pre in GgufTokenizerExport.preTokenizers do
-                    match TokenizerGguf.patterns "" pre with
-                    | Ok patterns -> patterns, pre = "qwen2"
-                    | Error _ -> ()
+                for name in GgufTokenizerExport.preTokenizers do
+                    match WordRules.tryFind name with
+                    | Some rule -> rule.Patterns, rule.IsNormalized
+                    | None -> ()
               ]
             | Spelling.SentencePiece _ -> [ [], false ]
 

@@ -1,25 +1,13 @@
 namespace LayerSkip
 
-open System.Text.Json
-open System.Text.RegularExpressions
-
-/// The normalizer, pre-tokenizer and decoder of a tokenizer.json as functions. Wrong JSON kinds throw
-/// InvalidOperationException or KeyNotFoundException, as JsonElement does; `TokenizerJson` turns them into errors.
+/// The normalizer, pre-tokenizer and decoder of a tokenizer.json as functions. What is of another kind than it must be
+/// throws JsonFault.
 [<RequireQualifiedAccess>]
 module internal TokenizerStages =
-    /// The field, unless it is absent or null.
-    let tryField (name: string) (element: JsonElement) : JsonElement option =
-        match element.ValueKind, element.TryGetProperty name with
-        | JsonValueKind.Object, (true, value) when value.ValueKind <> JsonValueKind.Null -> Some value
-        | _ -> None
+    /// No tokenizer has more; each costs memory and time.
+    let private mostStages = 64
 
-    let tryText name element = tryField name element |> Option.map (fun value -> value.GetString())
-    let flag name fallback element =
-        tryField name element
-        |> Option.map (fun v -> v.GetBoolean())
-        |> Option.defaultValue fallback
-
-    let private kindOf element = tryText "type" element |> Option.defaultValue "without a type"
+    let private kindOf (part: JsonPart) = part.TryText "type" |> Option.defaultValue "without a type"
 
     let private unsupported path what supported =
         Error [ LayerSkipError.Unsupported($"{path}: {what}", $"{supported} are") ]
@@ -28,51 +16,84 @@ module internal TokenizerStages =
         let values = results |> List.choose (fun result -> Result.toOption result)
         Check.all (List.collect Check.faults results) values
 
-    let private regex path (pattern: string) =
-        match PreTokenizer.tryRegex pattern with
-        | Some regex -> Ok regex
-        | None -> unsupported path $"the pattern {pattern}" "the regular expressions that .NET reads"
+    let private pattern path (part: JsonPart) : Result<TextPattern, LayerSkipError list> =
+        let pattern = part.Field "pattern"
 
-    let private pattern path (element: JsonElement) =
-        let pattern = element.GetProperty "pattern"
+        match pattern.TryText "String" with
+        | Some literal -> Ok(TextPattern.literal literal)
+        | None -> TextPattern.expression path (pattern.Field "Regex").Text
 
-        match tryText "String" pattern with
-        | Some literal -> Ok(Regex(Regex.Escape literal, RegexOptions.CultureInvariant))
-        | None -> regex path (pattern.GetProperty("Regex").GetString())
+    /// The parts of a sequence, and of sequences within it, under a name; or the one part.
+    let private flat (name: string) (part: JsonPart option) : JsonPart list =
+        let rec parts (part: JsonPart) : seq<JsonPart> =
+            if kindOf part = "Sequence" then
+                (part.Field name).Items |> Seq.collect parts
+            else
+                Seq.singleton part
 
-    let rec normalizer
+        let found = part |> Option.map (parts >> List.ofSeq) |> Option.defaultValue []
+
+        if found.Length > mostStages then
+            part.Value.Fault $"has more than {mostStages} stages"
+
+        found
+
+    /// How long a text may be that was so long before: many times what any language's normal form needs.
+    let private bound (length: int) = 4096L + 16L * int64 length
+
+    let private tooLong path =
+        LayerSkipException [
+            LayerSkipError.BadFile(
+                path,
+                "its normalizer makes a text more than 16 times as long as it was; use another tokenizer, or give the prompt as ids"
+            )
+        ]
+
+    /// A step of normalization, which may not make a text longer than `most`.
+    let private step path (part: JsonPart) : Result<int64 -> Place -> string -> string, LayerSkipError list> =
+        let limited most length =
+            if length > most then
+                raise (tooLong path)
+
+        match kindOf part with
+        | "NFC" -> Ok(fun _ _ -> Nfc.normalize)
+        | "Prepend" ->
+            let prefix = (part.Field "prepend").Text
+
+            Ok(fun most place text ->
+                if text = "" || place = Place.Continuing then
+                    text
+                else
+                    limited most (int64 prefix.Length + int64 text.Length)
+                    prefix + text)
+        | "Replace" ->
+            let content = (part.Field "content").Text
+
+            pattern path part
+            |> Result.map (fun pattern most _ text ->
+                let found = pattern.Find text
+
+                let grown =
+                    found
+                    |> Seq.sumBy (fun (struct (start, stop)) -> int64 content.Length - int64 (stop - start))
+
+                limited most (int64 text.Length + grown)
+                TextPattern.replace found content text)
+        | kind -> unsupported path $"normalizer {kind}" "NFC, Prepend, Replace and Sequence"
+
+    let normalizer
         (path: string)
-        (element: JsonElement option)
+        (part: JsonPart option)
         : Result<Place -> string -> string, LayerSkipError list> =
-        match element with
-        | None -> Ok(fun _ -> id)
-        | Some element ->
-            match kindOf element with
-            | "Sequence" ->
-                [
-                    for inner in element.GetProperty("normalizers").EnumerateArray() ->
-                        normalizer path (Some inner)
-                ]
-                |> all
-                |> Result.map (fun steps place text ->
-                    List.fold (fun text step -> step place text) text steps)
-            | "NFC" -> Ok(fun _ -> Nfc.normalize)
-            | "Prepend" ->
-                let prefix = element.GetProperty("prepend").GetString()
-                Ok(fun place text ->
-                    if text = "" || place = Place.Continuing then
-                        text
-                    else
-                        prefix + text)
-            | "Replace" ->
-                let content = element.GetProperty("content").GetString()
+        flat "normalizers" part
+        |> List.map (step path)
+        |> all
+        |> Result.map (fun steps place text ->
+            let most = bound text.Length
+            List.fold (fun text step -> step most place text) text steps)
 
-                pattern path element
-                |> Result.map (fun regex _ text -> regex.Replace(text, MatchEvaluator(fun _ -> content)))
-            | kind -> unsupported path $"normalizer {kind}" "NFC, Prepend, Replace and Sequence"
-
-    let private behavior path (element: JsonElement) =
-        match tryText "behavior" element |> Option.defaultValue "Isolated" with
+    let private behavior path (part: JsonPart) =
+        match part.TryText "behavior" |> Option.defaultValue "Isolated" with
         | "Removed" -> Ok SplitBehavior.Removed
         | "Isolated" -> Ok SplitBehavior.Isolated
         | "MergedWithPrevious" -> Ok SplitBehavior.MergedWithPrevious
@@ -81,25 +102,31 @@ module internal TokenizerStages =
         | other -> Error [ LayerSkipError.BadFile(path, $"split behavior \"{other}\" is unknown") ]
 
     /// How a Metaspace puts a space in front: "always", "first" or "never".
-    let private scheme element =
-        match tryText "prepend_scheme" element with
+    let private scheme (part: JsonPart) =
+        match part.TryText "prepend_scheme" with
         | Some scheme -> scheme
-        | None when flag "add_prefix_space" true element -> "always"
+        | None when part.Flag("add_prefix_space", true) -> "always"
         | None -> "never"
 
-    let private metaspace (element: JsonElement) =
-        let replacement = tryText "replacement" element |> Option.defaultValue "\u2581"
-        let scheme = scheme element
-        let split = flag "split" true element
-        let cut = Regex(Regex.Escape replacement, RegexOptions.CultureInvariant)
+    let private metaspace (part: JsonPart) =
+        let replacement = part.TryText "replacement" |> Option.defaultValue "\u2581"
+
+        if Seq.length (replacement.EnumerateRunes()) <> 1 then
+            (part.Field "replacement").Fault "must be one character"
+
+        let scheme = scheme part
+        let split = part.Flag("split", true)
+        let cut = TextPattern.literal replacement
 
         fun (piece: Piece) ->
             let text = piece.Text.Replace(" ", replacement)
+
             let wanted =
                 match piece.Place with
                 | Place.First -> scheme <> "never"
                 | Place.Later -> scheme = "always"
                 | Place.Continuing -> false
+
             let missing = not (text.StartsWith(replacement, System.StringComparison.Ordinal))
             let piece = { piece with Text = (if wanted && missing then replacement + text else text) }
 
@@ -108,68 +135,52 @@ module internal TokenizerStages =
             else
                 [| piece |]
 
-    let private stage path (element: JsonElement) =
-        match kindOf element with
+    let private stage path (part: JsonPart) =
+        let isolated (source: string) =
+            TextPattern.expression path source
+            |> Result.map (fun pattern -> PreTokenizer.split pattern SplitBehavior.Isolated false)
+
+        match kindOf part with
         | "Split" ->
-            Check.both (pattern path element) (behavior path element)
-            |> Result.map (fun (regex, behavior) ->
-                PreTokenizer.split regex behavior (flag "invert" false element))
+            Check.both (pattern path part) (behavior path part)
+            |> Result.map (fun (pattern, behavior) ->
+                PreTokenizer.split pattern behavior (part.Flag("invert", false)))
         | "Digits" ->
-            let digits =
-                if flag "individual_digits" false element then
+            isolated (
+                if part.Flag("individual_digits", false) then
                     @"\p{N}"
                 else
                     @"\p{N}+"
-
-            regex path digits
-            |> Result.map (fun regex -> PreTokenizer.split regex SplitBehavior.Isolated false)
+            )
         | "ByteLevel" ->
-            let prefix = flag "add_prefix_space" true element
-            let words = flag "use_regex" true element
+            let prefix = part.Flag("add_prefix_space", true)
+            let words = part.Flag("use_regex", true)
 
-            regex path PreTokenizer.gpt2
-            |> Result.map (fun regex ->
+            isolated PreTokenizer.gpt2
+            |> Result.map (fun split ->
                 PreTokenizer.sequence [
                     if prefix then
                         PreTokenizer.prefixSpace
                     if words then
-                        PreTokenizer.split regex SplitBehavior.Isolated false
+                        split
                 ])
-        | "Metaspace" -> Ok(metaspace element)
+        | "Metaspace" -> Ok(metaspace part)
         | kind -> unsupported path $"pre-tokenizer {kind}" "Split, Digits, ByteLevel, Metaspace and Sequence"
 
-    let rec private stages (element: JsonElement) : JsonElement list =
-        if kindOf element = "Sequence" then
-            [
-                for inner in element.GetProperty("pretokenizers").EnumerateArray() do
-                    yield! stages inner
-            ]
-        else
-            [ element ]
-
     /// The pre-tokenizer, and whether it writes words in bytes.
-    let preTokenizer (path: string) (element: JsonElement option) =
-        let elements = element |> Option.map stages |> Option.defaultValue []
-        let byteLevel = elements |> List.exists (fun element -> kindOf element = "ByteLevel")
+    let preTokenizer (path: string) (part: JsonPart option) =
+        let parts = flat "pretokenizers" part
+        let byteLevel = parts |> List.exists (fun part -> kindOf part = "ByteLevel")
 
-        elements
+        parts
         |> List.map (stage path)
         |> all
         |> Result.map (fun stages -> struct (PreTokenizer.sequence stages, byteLevel))
 
-    let rec private decoders (element: JsonElement) : JsonElement list =
-        if kindOf element = "Sequence" then
-            [
-                for inner in element.GetProperty("decoders").EnumerateArray() do
-                    yield! decoders inner
-            ]
-        else
-            [ element ]
-
     /// How pieces spell bytes, and whether the first space of a decoded text is dropped.
-    let decoder (path: string) (byteLevel: bool) (byteFallback: bool) (element: JsonElement option) =
-        let elements = element |> Option.map decoders |> Option.defaultValue []
-        let kinds = elements |> List.map kindOf
+    let decoder (path: string) (byteLevel: bool) (byteFallback: bool) (part: JsonPart option) =
+        let parts = flat "decoders" part
+        let kinds = parts |> List.map kindOf
         let known = [ "ByteLevel"; "Replace"; "ByteFallback"; "Fuse"; "Strip"; "Metaspace" ]
 
         match kinds |> List.tryFind (fun kind -> not (List.contains kind known)) with
@@ -177,11 +188,11 @@ module internal TokenizerStages =
         | None when List.contains "ByteLevel" kinds || (kinds.IsEmpty && byteLevel) ->
             Ok struct (Spelling.ByteLevel, false)
         | None ->
-            let drops element =
-                match kindOf element with
-                | "Strip" -> (element.GetProperty "start").GetInt32() > 0
-                | "Metaspace" -> scheme element <> "never"
+            let drops (part: JsonPart) =
+                match kindOf part with
+                | "Strip" -> (part.Field "start").Int > 0
+                | "Metaspace" -> scheme part <> "never"
                 | _ -> false
 
             let bytes = List.contains "ByteFallback" kinds || (kinds.IsEmpty && byteFallback)
-            Ok struct (Spelling.SentencePiece bytes, List.exists drops elements)
+            Ok struct (Spelling.SentencePiece bytes, List.exists drops parts)

@@ -1,0 +1,268 @@
+namespace LayerSkip
+
+open System
+open System.Collections
+open System.Collections.Generic
+open System.Globalization
+open System.Text
+
+/// Stands for the code points above U+FFFF in what .NET matches. .NET's regular expressions see UTF-16 units, the tokenizers'
+/// see code points: each surrogate pair gives way to one surrogate, which no text holds otherwise. Code points that every
+/// class of the pattern takes alike share one.
+[<NoEquality; NoComparison>]
+type internal StandIns = {
+    /// Where ranges above U+FFFF begin or have ended, in order; the first is U+10000.
+    Borders: int[]
+    /// By interval between borders, and by category.
+    Characters: char[][]
+    /// A code point of each stand-in, as its interval and category.
+    Examples: (char * int * UnicodeCategory) list
+}
+
+[<RequireQualifiedAccess>]
+module internal StandIns =
+    let private mostBorders = 500
+    let private astral = 0x10000
+    let private categories = Enum.GetValues<UnicodeCategory>()
+
+    // As many as there are surrogates.
+    let private first, most = 0xD800, 2048
+
+    /// None where a pattern tells too many of them apart.
+    let tryBuild (sets: CodePoints list) : StandIns option =
+        let borders =
+            sets
+            |> List.collect CodePoints.ranges
+            |> List.collect (fun (start, last) -> [ start; last + 1 ])
+            |> List.filter (fun border -> border > astral && border <= 0x10FFFF)
+            |> List.append [ astral ]
+            |> List.distinct
+            |> List.sort
+
+        // A class of the basic plane alone tells nothing apart.
+        let rec isTelling set =
+            match set with
+            | CodePoints.Range(_, last) -> last >= astral
+            | CodePoints.Any sets -> List.exists isTelling sets
+            | CodePoints.All sets -> List.forall isTelling sets
+            | CodePoints.Categories _
+            | CodePoints.Not _ -> true
+
+        if borders.Length > mostBorders then
+            None
+        else
+            let telling = sets |> List.filter isTelling |> List.distinct
+            let known = Dictionary<string, char>()
+            let examples = List<char * int * UnicodeCategory>()
+
+            let characters = [|
+                for border in borders ->
+                    categories
+                    |> Array.map (fun category ->
+                        let signature =
+                            telling
+                            |> List.map (fun set ->
+                                if CodePoints.contains category border set then "1" else "0")
+                            |> String.concat ""
+
+                        match known.TryGetValue signature with
+                        | true, character -> character
+                        | _ ->
+                            let character = char (first + min known.Count (most - 1))
+                            known[signature] <- character
+                            examples.Add((character, border, category))
+                            character)
+            |]
+
+            if known.Count > most then
+                None
+            else
+                Some {
+                    Borders = Array.ofList borders
+                    Characters = characters
+                    Examples = List.ofSeq examples
+                }
+
+    let ofRune (standIns: StandIns) (rune: Rune) : char =
+        let found = Array.BinarySearch(standIns.Borders, rune.Value)
+        let interval = if found >= 0 then found else ~~~found - 1
+        standIns.Characters[interval][int (Rune.GetUnicodeCategory rune)]
+
+/// Writes classes of code points as .NET's classes of UTF-16 units.
+[<RequireQualifiedAccess>]
+module internal PatternClasses =
+    let private units = 1 <<< 16
+    let private surrogates = 0xD800, 0xDFFF
+
+    let private unit (c: int) = $"\\u%04X{c}"
+
+    let private range first last =
+        if first = last then
+            unit first
+        else
+            $"{unit first}-{unit last}"
+
+    let private ofCategory =
+        lazy
+            [|
+                for category in Enum.GetValues<UnicodeCategory>() ->
+                    let bits = BitArray units
+                    for c in 0 .. units - 1 do
+                        if CharUnicodeInfo.GetUnicodeCategory(char c) = category then
+                            bits[c] <- true
+                    bits
+            |]
+
+    let rec private bits (set: CodePoints) : BitArray =
+        match set with
+        | CodePoints.Range(first, last) ->
+            let bits = BitArray units
+            for c in first .. min last (units - 1) do
+                bits[c] <- true
+            bits
+        | CodePoints.Categories mask ->
+            let all = BitArray units
+            for category in 0 .. ofCategory.Value.Length - 1 do
+                if (mask >>> category) &&& 1 = 1 then
+                    all.Or ofCategory.Value[category] |> ignore
+            all
+        | CodePoints.Not inner -> (bits inner).Not()
+        | CodePoints.Any sets ->
+            let all = BitArray units
+            for set in sets do
+                match set with
+                | CodePoints.Range(first, last) ->
+                    for c in first .. min last (units - 1) do
+                        all[c] <- true
+                | set -> all.Or(bits set) |> ignore
+            all
+        | CodePoints.All sets ->
+            let all = BitArray(units, true)
+            for set in sets do
+                all.And(bits set) |> ignore
+            all
+
+    // Unit by unit, for what .NET's classes do not say.
+    let private spelled (set: CodePoints) : string =
+        let bits = bits set
+        let text = StringBuilder()
+        let isIn c = c < units && bits[c] && not (fst surrogates <= c && c <= snd surrogates)
+        let mutable at = 0
+
+        while at < units do
+            if isIn at then
+                let start = at
+                while isIn at do
+                    at <- at + 1
+                text.Append(range start (at - 1)) |> ignore
+            else
+                at <- at + 1
+
+        text.ToString()
+
+    let private shortNames = [|
+        "Lu"
+        "Ll"
+        "Lt"
+        "Lm"
+        "Lo"
+        "Mn"
+        "Mc"
+        "Me"
+        "Nd"
+        "Nl"
+        "No"
+        "Zs"
+        "Zl"
+        "Zp"
+        "Cc"
+        "Cf"
+        "Cs"
+        "Co"
+        "Pc"
+        "Pd"
+        "Ps"
+        "Pe"
+        "Pi"
+        "Pf"
+        "Po"
+        "Sm"
+        "Sc"
+        "Sk"
+        "So"
+        "Cn"
+    |]
+
+    let private groups =
+        "LMNZPS"
+        |> Seq.map (fun initial ->
+            string initial,
+            shortNames
+            |> Seq.indexed
+            |> Seq.fold (fun mask (i, name) -> if name[0] = initial then mask ||| (1 <<< i) else mask) 0)
+        |> List.ofSeq
+
+    /// The items of a class in .NET's own words, which its engine knows to be fast; None for what has no such words.
+    let rec private tryItems (set: CodePoints) : string option =
+        match set with
+        | set when set = CodePoints.space -> Some "\\s"
+        | CodePoints.Range(first, _) when first >= units -> Some ""
+        | CodePoints.Range(first, last) when last < fst surrogates || (first > snd surrogates && last < units) ->
+            Some(range first last)
+        | CodePoints.Range _ -> None
+        | CodePoints.Categories mask when (mask >>> int UnicodeCategory.Surrogate) &&& 1 = 1 -> None
+        | CodePoints.Categories mask ->
+            let whole, rest =
+                groups
+                |> List.fold
+                    (fun (texts, mask) (name, group) ->
+                        if mask &&& group = group then
+                            $"\\p{{{name}}}" :: texts, mask &&& ~~~group
+                        else
+                            texts, mask)
+                    ([], mask)
+
+            let single = [
+                for i in 0 .. shortNames.Length - 1 do
+                    if (rest >>> i) &&& 1 = 1 then
+                        $"\\p{{{shortNames[i]}}}"
+            ]
+            Some(String.concat "" (List.rev whole @ single))
+        | CodePoints.Any sets ->
+            let items = sets |> List.map tryItems
+            if List.forall Option.isSome items then
+                Some(items |> List.map Option.get |> String.concat "")
+            else
+                None
+        | CodePoints.Not _
+        | CodePoints.All _ -> None
+
+    /// A class; with stand-ins, those of what the set has above U+FFFF belong to it.
+    let write (standIns: StandIns option) (set: CodePoints) : string =
+        let extra set =
+            match standIns with
+            | None -> ""
+            | Some standIns ->
+                [
+                    for character, point, category in standIns.Examples do
+                        if CodePoints.contains category point set then
+                            unit (int character)
+                ]
+                |> String.concat ""
+
+        let positive, inner =
+            match set with
+            | CodePoints.Not inner -> false, inner
+            | set -> true, set
+
+        let isPositive, items =
+            match tryItems inner with
+            | Some items -> positive, items + extra inner
+            | None -> true, spelled set + extra set
+
+        match isPositive, items with
+        | true, "" -> "[^\\s\\S]"
+        | true, items when items.StartsWith "\\u" && items.Length = 6 -> items
+        | true, items -> $"[{items}]"
+        | false, "" -> "[\\s\\S]"
+        | false, items -> $"[^{items}]"
