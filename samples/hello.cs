@@ -1,4 +1,4 @@
-// dotnet run samples/hello.cs -- [MODEL] [PROMPT]     one command on a fresh clone
+// dotnet run samples/hello.cs -- [MODEL] [PROMPT]     one command on a fresh clone, from any folder; without MODEL, the default one
 #:project ../src/LayerSkip.CSharp/LayerSkip.CSharp.csproj
 #:property PublishAot=false
 #:property GenerateDocumentationFile=false
@@ -6,14 +6,7 @@
 using LayerSkip.CSharp;
 
 var here = (string)AppContext.GetData("EntryPointFileDirectoryPath")!;
-var models = Path.Combine(here, "..", "models");
-var path = args.ElementAtOrDefault(0) ?? (File.Exists(Path.Combine(models, "config.json")) ? models : null);
-if (path is null)
-{
-    Console.Error.WriteLine("no model: give a Hugging Face folder or a .gguf file, dotnet run samples/hello.cs -- MODEL");
-    return 2;
-}
-
+var path = args.ElementAtOrDefault(0) ?? Path.GetFullPath(Path.Combine(here, "..", "models", "stories-10m"));
 try
 {
     using var model = LayerSkipModel.Load(path);
