@@ -220,7 +220,7 @@ module TrainingSession =
 
         [
             if state.Threads > 0 && state.Threads <> threads then
-                $"the checkpoint was made with {state.Threads} threads, and {threads} go on: the last bits of sums may differ"
+                $"the checkpoint was made on other threads ({state.Threads}, now {threads}): the last bits of sums may differ"
         ]
 
     let private rankFaults (state: TrainingState) (ranks: Ranks) =

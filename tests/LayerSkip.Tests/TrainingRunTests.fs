@@ -496,7 +496,7 @@ let private extensions =
                     CpuKernels.setThreads (threads + 1)
                     use session = tryResume run |> ok
                     let said = TrainingSession.remarks session
-                    Expect.exists said _.Contains($"made with {threads} threads") $"{said}"
+                    Expect.exists said _.Contains($"other threads ({threads}, now {threads + 1})") $"{said}"
                 finally
                     CpuKernels.setThreads threads
 
