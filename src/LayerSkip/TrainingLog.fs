@@ -9,7 +9,8 @@ open TorchSharp
 /// What a run writes down: `log.jsonl`, an object a line, and TensorBoard's events in `tensorboard`.
 [<Sealed; AllowNullLiteral>]
 type TrainingLog private (path: string, board: Modules.SummaryWriter) =
-    let file = new StreamWriter(path, true, UTF8Encoding false, AutoFlush = true)
+    // Without a buffer: what a full disk did not take must not be tried again when the log is closed.
+    let file = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize = 0)
 
     static let stepOf (line: string) =
         try
@@ -28,7 +29,8 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
             json.WriteStartObject()
             write json
             json.WriteEndObject())
-        file.WriteLine(Encoding.UTF8.GetString(memory.GetBuffer(), 0, int memory.Length))
+        memory.WriteByte(byte '\n')
+        file.Write(memory.GetBuffer(), 0, int memory.Length)
 
     /// What JSON has no number for is null.
     let number (json: Utf8JsonWriter) (name: string) (value: float) =
