@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Microsoft.FSharp.Core;
 
 namespace LayerSkip.CSharp;
 
@@ -96,10 +97,10 @@ public sealed class LayerSkipModel : IDisposable
         GenerateOptions? options = null,
         CancellationToken cancellationToken = default)
     {
-        var events = Start(promptIds, options);
+        var start = Prepare(promptIds, options);
         using var use = new Use(this);
         GenerateResult? result = null;
-        foreach (var happened in events)
+        foreach (var happened in start.Invoke(cancellationToken))
         {
             cancellationToken.ThrowIfCancellationRequested();
             result = Translate.Event(happened)?.Result;
@@ -125,7 +126,7 @@ public sealed class LayerSkipModel : IDisposable
         IReadOnlyList<int> promptIds,
         GenerateOptions? options = null,
         CancellationToken cancellationToken = default) =>
-        Pull(Start(promptIds, options), cancellationToken);
+        Pull(Prepare(promptIds, options), cancellationToken);
 
     /// <summary>Frees the weights, once the generations that still run have ended; no new one can start.</summary>
     public void Dispose()
@@ -156,22 +157,22 @@ public sealed class LayerSkipModel : IDisposable
         checkpoint.Tokenizer?.Value ?? throw Translate.Exception(LayerSkipError.NewNoTokenizer(checkpoint.Path));
 
     /// <summary>Checks prompt and options; nothing is computed before the events are pulled.</summary>
-    private IEnumerable<GenerationEvent> Start(IReadOnlyList<int> promptIds, GenerateOptions? options)
+    private FSharpFunc<CancellationToken, IEnumerable<GenerationEvent>> Prepare(IReadOnlyList<int> promptIds, GenerateOptions? options)
     {
         ArgumentNullException.ThrowIfNull(promptIds);
         ObjectDisposedException.ThrowIf(disposed, this);
         var given = Translate.Options(checkpoint, options ?? new());
-        return Generation.run(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]).OrThrow();
+        return Generation.prepare(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]).OrThrow();
     }
 
     private async IAsyncEnumerable<GeneratedToken> Pull(
-        IEnumerable<GenerationEvent> events,
+        FSharpFunc<CancellationToken, IEnumerable<GenerationEvent>> start,
         [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         using var use = new Use(this);
-        using var pulled = events.GetEnumerator();
+        using var pulled = start.Invoke(cancellationToken).GetEnumerator();
 
-        // A round under way is awaited, not abandoned: its tensors must not be freed under it.
+        // A round under way ends itself when cancelled, and is awaited: its tensors must not be freed under it.
         while (await Task.Run(pulled.MoveNext, cancellationToken).ConfigureAwait(false))
         {
             cancellationToken.ThrowIfCancellationRequested();

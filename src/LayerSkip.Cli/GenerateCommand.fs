@@ -88,7 +88,7 @@ module internal GenerateCommand =
         | None -> $",{id}"
 
     /// Pulls events until the last, writing text as it comes; after a signal, its exit code.
-    let private follow (terminal: Terminal) checkpoint json events : Result<Completion, int> =
+    let private follow (terminal: Terminal) checkpoint json start : Result<Completion, int> =
         let write (text: string) =
             if not json && text <> "" then
                 terminal.Out.Write text
@@ -96,13 +96,25 @@ module internal GenerateCommand =
 
         let mutable completion = None
         let mutable first = true
-        use events: Collections.Generic.IEnumerator<GenerationEvent> =
-            (events: GenerationEvent seq).GetEnumerator()
-
-        // The pass over the prompt may take minutes, and cannot be left.
-        let mutable more = events.MoveNext()
         let signal = Runtime.CompilerServices.StrongBox 0
-        use _cooperating = terminal.OnInterrupt(fun code -> Volatile.Write(&signal.Value, code))
+        // Never disposed: a signal may still be handled when all is done.
+        let cancelled = new CancellationTokenSource()
+
+        use _cooperating =
+            terminal.OnInterrupt(fun code ->
+                Volatile.Write(&signal.Value, code)
+                cancelled.Cancel())
+
+        use events: Collections.Generic.IEnumerator<GenerationEvent> =
+            (start cancelled.Token: GenerationEvent seq).GetEnumerator()
+
+        let moveNext () =
+            try
+                events.MoveNext()
+            with :? OperationCanceledException ->
+                false
+
+        let mutable more = moveNext ()
 
         while more && Volatile.Read &signal.Value = 0 do
             match events.Current with
@@ -114,7 +126,7 @@ module internal GenerateCommand =
                 write rest
                 completion <- Some made
 
-            more <- completion.IsNone && Volatile.Read &signal.Value = 0 && events.MoveNext()
+            more <- completion.IsNone && Volatile.Read &signal.Value = 0 && moveNext ()
 
         match completion, Volatile.Read &signal.Value with
         | Some completion, _ -> Ok completion
@@ -133,10 +145,10 @@ module internal GenerateCommand =
             | GivenPrompt.Text text -> Inputs.encode checkpoint text
             | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
 
-        let events = Generation.run checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
+        let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Terminal.remark terminal (summary checkpoint options.Strategy)
-        let completion = follow terminal checkpoint common.Json events
+        let completion = follow terminal checkpoint common.Json start
 
         if not common.Json then
             terminal.Out.WriteLine()

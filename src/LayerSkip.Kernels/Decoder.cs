@@ -1,16 +1,59 @@
 namespace LayerSkip.Kernels;
 
-/// <summary>The sizes of a decoder.</summary>
+/// <summary>The sizes of a decoder, each checked: an exception here, in place of an index that wraps later.</summary>
 public sealed record DecoderShape(
     int Hidden, int Intermediate, int Heads, int KvHeads, int HeadDim, int Vocabulary, float NormEps)
 {
+    /// <summary>
+    /// The most numbers of a row and rows of a matrix, far beyond every model. A tile reaches over six rows and a
+    /// phase has sixteen parts a head: no such index leaves 32 bits, and sums over whole matrices have 64.
+    /// </summary>
+    internal const int Largest = 1 << 26;
+
+    private readonly IReadOnlyList<int> windows = [];
+
+    public int Hidden { get; } = Size(Hidden, nameof(Hidden));
+
+    public int Intermediate { get; } = (int)Size(2L * Intermediate, nameof(Intermediate)) / 2;
+
+    public int Heads { get; } = Size(Heads, nameof(Heads));
+
+    public int KvHeads { get; } = Size(KvHeads, nameof(KvHeads));
+
+    public int HeadDim { get; } = Size(HeadDim, nameof(HeadDim));
+
+    public int Vocabulary { get; } = Size(Vocabulary, nameof(Vocabulary));
+
     /// <summary>For each layer how many of the latest positions it attends to; 0 is all.</summary>
-    public required IReadOnlyList<int> Windows { get; init; }
+    public required IReadOnlyList<int> Windows
+    {
+        get => windows;
+        init => windows = value.All(window => window >= 0)
+            ? value
+            : throw new ArgumentOutOfRangeException(nameof(Windows), "a window is 0 (all) or more positions");
+    }
 
     public int Layers => Windows.Count;
 
     /// <summary>Rows of the joined q, k, v product.</summary>
-    internal int QkvRows => (Heads + (2 * KvHeads)) * HeadDim;
+    internal int QkvRows { get; } = Joined(Heads, KvHeads, HeadDim);
+
+    private static int Size(long size, string name)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(size, 1, name);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(size, Largest, name);
+        return (int)size;
+    }
+
+    private static int Joined(long heads, long kvHeads, long headDim)
+    {
+        if (heads % kvHeads != 0 || headDim % 2 != 0)
+        {
+            throw new ArgumentException($"{heads} heads of {headDim} over {kvHeads} key heads: not even, or not shared evenly");
+        }
+
+        return Size((heads + (2 * kvHeads)) * headDim, nameof(QkvRows));
+    }
 }
 
 /// <summary>
@@ -62,6 +105,28 @@ public sealed record SequenceMemory(
 /// </summary>
 public abstract class DecoderPass : IDisposable
 {
+    /// <summary>Rows that go through the layers at once; longer texts do so piece after piece, in the same memory.</summary>
+    internal const int PieceRows = 256;
+
+    /// <summary>Memory for so many rows stays until the next pass; what more of them needed is given back.</summary>
+    private protected const int KeptRows = 16;
+
+    private bool disposed;
+
+    private protected DecoderPass(DecoderShape shape, DecoderMemory memory)
+    {
+        if (memory.Layers.Count != shape.Layers)
+        {
+            throw new ArgumentException($"{memory.Layers.Count} layers of weights for {shape.Layers}", nameof(memory));
+        }
+
+        (Shape, Memory) = (shape, memory);
+    }
+
+    private protected DecoderShape Shape { get; }
+
+    private protected DecoderMemory Memory { get; }
+
     /// <summary>A pass of one form; those that the processor lacks run in software, slowly.</summary>
     public static DecoderPass Create(KernelForm form, DecoderShape shape, DecoderMemory memory) =>
         KernelForms.Of(form, memory.Format, Half16.SlowSubnormals).CreatePass(shape, memory);
@@ -70,22 +135,107 @@ public abstract class DecoderPass : IDisposable
     /// Layers `first` to `first` + `count` - 1 over hidden states [rows; hidden], in place. The rows stand at
     /// positions from `start`; their keys and values are written into the sequence's memory.
     /// </summary>
-    public abstract void Run(SequenceMemory sequence, int first, int count, nint hidden, int rows, int start);
+    /// <exception cref="OperationCanceledException">
+    /// Cancelled, about a part of a product later: the rows and what the sequence holds of them are then of no use.
+    /// </exception>
+    public void Run(
+        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start,
+        CancellationToken cancellation = default)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        Within(first, count, Shape.Layers, "layers");
+        Within(start, rows, sequence.Capacity, "positions");
+
+        if (sequence.Keys.Count != Shape.Layers || sequence.Values.Count != Shape.Layers)
+        {
+            throw new ArgumentException($"keys and values of {sequence.Keys.Count} layers for {Shape.Layers}", nameof(sequence));
+        }
+
+        for (int done = 0; done < rows;)
+        {
+            int piece = Math.Min(PieceRows, rows - done);
+            RunPiece(sequence, first, count, RowAt(hidden, done), piece, start + done, cancellation);
+            done += piece;
+        }
+
+        if (rows > KeptRows)
+        {
+            Trim();
+        }
+    }
 
     /// <summary>The embeddings of ids as hidden states [ids; hidden].</summary>
-    public abstract void Embed(ReadOnlySpan<int> ids, nint hidden);
+    public void Embed(ReadOnlySpan<int> ids, nint hidden)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+
+        foreach (int id in ids)
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(id, nameof(ids));
+            ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(id, Shape.Vocabulary, nameof(ids));
+        }
+
+        EmbedKnown(ids, hidden);
+    }
 
     /// <summary>Final norm and head: [rows; hidden] to logits [rows; vocabulary].</summary>
-    public abstract void Head(nint hidden, int rows, nint logits);
+    public void Head(nint hidden, int rows, nint logits)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+
+        for (int done = 0; done < rows;)
+        {
+            int piece = Math.Min(PieceRows, rows - done);
+            HeadOfPiece(RowAt(hidden, done), piece, logits + ((nint)done * Shape.Vocabulary * sizeof(float)));
+            done += piece;
+        }
+    }
 
     /// <summary>The same, into room of the pass's own: its address, valid until the next such call.</summary>
-    public abstract nint Head(nint hidden, int rows);
+    public nint Head(nint hidden, int rows)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        nint logits = OwnLogits((long)rows * Shape.Vocabulary);
+        Head(hidden, rows, logits);
+        return logits;
+    }
+
+    /// <summary>Gives back what many rows needed, the logits of <see cref="Head(nint, int)"/> too.</summary>
+    public void Release()
+    {
+        Trim();
+        TrimLogits();
+    }
 
     public void Dispose()
     {
+        disposed = true;
         Dispose(true);
         GC.SuppressFinalize(this);
     }
 
+    private protected abstract void RunPiece(
+        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, CancellationToken cancellation);
+
+    private protected abstract void EmbedKnown(ReadOnlySpan<int> ids, nint hidden);
+
+    private protected abstract void HeadOfPiece(nint hidden, int rows, nint logits);
+
+    private protected abstract nint OwnLogits(long count);
+
+    private protected abstract void Trim();
+
+    private protected abstract void TrimLogits();
+
     protected abstract void Dispose(bool disposing);
+
+    private static void Within(long first, long count, long limit, string what)
+    {
+        if (first < 0 || count < 0 || first + count > limit)
+        {
+            throw new ArgumentOutOfRangeException(what, $"{what} {first} to {first + count} of {limit}");
+        }
+    }
+
+    private nint RowAt(nint hidden, int row) => hidden + ((nint)row * Shape.Hidden * sizeof(float));
 }

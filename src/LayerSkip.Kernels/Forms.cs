@@ -63,7 +63,7 @@ public static class KernelForms
             {
                 input = ThreadRoom.Scores.Of((long)rows * inner);
 
-                for (int i = 0; i < rows * inner; i++)
+                for (nint i = 0; i < (nint)rows * inner; i++)
                 {
                     input[i] = ((float*)x)[i] * W.InputScale;
                 }

@@ -12,14 +12,15 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     /// <summary>Multiply-adds of one part of a shared product.</summary>
     private const long PartSize = 256 * 1024;
 
+    /// <summary>The most multiply-adds of a part, some 20 ms of one thread: what a cancellation waits for.</summary>
+    private const long LargestPart = 1 << 29;
+
     /// <summary>Outputs per part come in multiples that every tile divides.</summary>
     private const int OutputStep = 24;
 
-    private readonly DecoderShape shape;
-    private readonly DecoderMemory memory;
     private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
     private readonly FloatBuffer ownLogits = new();
-    private readonly Action<int> product, heads, attend, gate, norm;
+    private readonly Action<int> product, heads, attend, gate, norm, unlessCancelled;
 
     // What the phase at hand reads and writes.
     private byte* weights;
@@ -30,82 +31,96 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private SequenceMemory sequence = null!;
     private float* keys, values;
     private int window;
+    private CancellationToken cancellation;
+    private Action<int> shared = null!;
 
     internal DecoderPass(DecoderShape shape, DecoderMemory memory)
+        : base(shape, memory)
     {
-        (this.shape, this.memory) = (shape, memory);
         (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
+        unlessCancelled = UnlessCancelled;
     }
 
-    public override void Run(SequenceMemory sequence, int first, int count, nint hidden, int rows, int start)
+    private protected override void RunPiece(
+        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, CancellationToken cancellation)
     {
-        (this.sequence, this.rows, this.start) = (sequence, rows, start);
+        (this.sequence, this.rows, this.start, this.cancellation) = (sequence, rows, start, cancellation);
         float* x = (float*)hidden;
-        int width = shape.Heads * shape.HeadDim;
-        normed.Of((long)rows * shape.Hidden);
-        qkv.Of((long)rows * shape.QkvRows);
+        int width = Shape.Heads * Shape.HeadDim;
+        normed.Of((long)rows * Shape.Hidden);
+        qkv.Of((long)rows * Shape.QkvRows);
         mixed.Of((long)rows * width);
-        gateUp.Of((long)rows * 2 * shape.Intermediate);
-        added.Of((long)rows * shape.Hidden);
+        gateUp.Of((long)rows * 2 * Shape.Intermediate);
+        added.Of((long)rows * Shape.Hidden);
 
         for (int index = first; index < first + count; index++)
         {
-            layer = memory.Layers[index];
+            cancellation.ThrowIfCancellationRequested();
+            layer = Memory.Layers[index];
             keys = (float*)sequence.Keys[index];
             values = (float*)sequence.Values[index];
-            window = shape.Windows[index];
+            window = Shape.Windows[index];
 
             Norm(x, layer.AttentionNorm);
-            Multiply(layer.Qkv, shape.Hidden, normed.Pointer, shape.QkvRows, qkv.Pointer, layer.QkvBias, null);
-            Share((long)rows * shape.QkvRows * 4, rows, heads);
+            Multiply(layer.Qkv, Shape.Hidden, normed.Pointer, Shape.QkvRows, qkv.Pointer, layer.QkvBias, null);
+            Share((long)rows * Shape.QkvRows * 4, rows, heads);
             Attend();
-            Multiply(layer.Output, width, mixed.Pointer, shape.Hidden, added.Pointer, layer.OutputBias, x);
+            Multiply(layer.Output, width, mixed.Pointer, Shape.Hidden, added.Pointer, layer.OutputBias, x);
             Norm(x, layer.MlpNorm);
             GateAndUp();
             Multiply(
-                layer.Down, shape.Intermediate, gateUp.Pointer, shape.Hidden, added.Pointer, layer.DownBias, x,
-                2 * shape.Intermediate);
+                layer.Down, Shape.Intermediate, gateUp.Pointer, Shape.Hidden, added.Pointer, layer.DownBias, x,
+                2 * Shape.Intermediate);
         }
+
+        // Parts of the last layer may have been left out too.
+        cancellation.ThrowIfCancellationRequested();
     }
 
-    public override void Embed(ReadOnlySpan<int> ids, nint hidden)
+    private protected override void EmbedKnown(ReadOnlySpan<int> ids, nint hidden)
     {
         float* to = (float*)hidden;
         V input = L.Broadcast(W.InputScale), sum = L.Broadcast(W.SumScale);
 
         foreach (int id in ids)
         {
-            byte* row = (byte*)memory.Embedding + ((nint)id * shape.Hidden * W.Bytes);
+            byte* row = (byte*)Memory.Embedding + ((nint)id * Shape.Hidden * W.Bytes);
             int i = 0;
 
-            for (; i <= shape.Hidden - L.Count; i += L.Count)
+            for (; i <= Shape.Hidden - L.Count; i += L.Count)
             {
                 L.Store(to + i, L.Multiply(L.Multiply(W.Load(row, i), input), sum));
             }
 
-            for (; i < shape.Hidden; i++)
+            for (; i < Shape.Hidden; i++)
             {
                 to[i] = W.One(row, i);
             }
 
-            to += shape.Hidden;
+            to += Shape.Hidden;
         }
     }
 
-    public override void Head(nint hidden, int rows, nint logits)
+    private protected override void HeadOfPiece(nint hidden, int rows, nint logits)
     {
-        this.rows = rows;
-        normed.Of((long)rows * shape.Hidden);
-        Norm((float*)hidden, memory.Norm);
-        Multiply(memory.Head, shape.Hidden, normed.Pointer, shape.Vocabulary, (float*)logits, 0, null);
+        (this.rows, cancellation) = (rows, CancellationToken.None);
+        normed.Of((long)rows * Shape.Hidden);
+        Norm((float*)hidden, Memory.Norm);
+        Multiply(Memory.Head, Shape.Hidden, normed.Pointer, Shape.Vocabulary, (float*)logits, 0, null);
     }
 
-    public override nint Head(nint hidden, int rows)
+    private protected override nint OwnLogits(long count) => (nint)ownLogits.Of(count);
+
+    private protected override void Trim()
     {
-        nint logits = (nint)ownLogits.Of((long)rows * shape.Vocabulary);
-        Head(hidden, rows, logits);
-        return logits;
+        normed.Trim((long)KeptRows * Shape.Hidden);
+        qkv.Trim((long)KeptRows * Shape.QkvRows);
+        mixed.Trim((long)KeptRows * Shape.Heads * Shape.HeadDim);
+        gateUp.Trim((long)KeptRows * 2 * Shape.Intermediate);
+        added.Trim((long)KeptRows * Shape.Hidden);
     }
+
+    private protected override void TrimLogits() => ownLogits.Trim((long)KeptRows * Shape.Vocabulary);
 
     protected override void Dispose(bool disposing)
     {
@@ -121,8 +136,13 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     }
 
     /// <summary>Parts on all threads where the work is worth it, else one after the other here.</summary>
-    private static void Share(long multiplyAdds, int parts, Action<int> body)
+    private void Share(long multiplyAdds, int parts, Action<int> body)
     {
+        if (cancellation.CanBeCanceled)
+        {
+            (shared, body) = (body, unlessCancelled);
+        }
+
         if (multiplyAdds < WorthSharing)
         {
             for (int part = 0; part < parts; part++)
@@ -136,17 +156,25 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
+    private void UnlessCancelled(int part)
+    {
+        if (!cancellation.IsCancellationRequested)
+        {
+            shared(part);
+        }
+    }
+
     private void Norm(float* x, nint weight)
     {
         normInput = x;
         normWeight = (float*)weight;
-        Share((long)rows * shape.Hidden * 2, rows, norm);
+        Share((long)rows * Shape.Hidden * 2, rows, norm);
     }
 
     private void NormRow(int row)
     {
-        nint at = (nint)row * shape.Hidden;
-        Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, shape.Hidden, shape.NormEps, W.InputScale);
+        nint at = (nint)row * Shape.Hidden;
+        Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, Shape.Hidden, Shape.NormEps, W.InputScale);
     }
 
     /// <summary>How many outputs a part of a product takes.</summary>
@@ -155,13 +183,15 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         int threads = Workers.Shared.Threads;
         long work = (long)outs * inner * rows;
 
-        if (threads == 1 || work < WorthSharing)
+        long smallest = (work + LargestPart - 1) / LargestPart;
+
+        if (smallest == 1 && (threads == 1 || work < WorthSharing))
         {
             return outs;
         }
 
         // As many for each thread, so that none waits for another's last one.
-        long parts = Math.Clamp(work / PartSize / threads, 1, 16) * threads;
+        long parts = Math.Max(smallest, Math.Clamp(work / PartSize / threads, 1, 16) * threads);
         int share = (int)((outs + parts - 1) / parts);
         return (share + OutputStep - 1) / OutputStep * OutputStep;
     }
@@ -215,29 +245,29 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     /// <summary>Norms and turns a row's q and k heads, and writes k and v where the sequence keeps them.</summary>
     private void HeadsOfRow(int row)
     {
-        int dim = shape.HeadDim, position = start + row;
-        float* q = qkv.Pointer + ((nint)row * shape.QkvRows);
+        int dim = Shape.HeadDim, position = start + row;
+        float* q = qkv.Pointer + ((nint)row * Shape.QkvRows);
         float* cos = (float*)sequence.Cos + ((nint)position * dim);
         float* sin = (float*)sequence.Sin + ((nint)position * dim);
 
-        for (int head = 0; head < shape.Heads + shape.KvHeads; head++)
+        for (int head = 0; head < Shape.Heads + Shape.KvHeads; head++)
         {
             float* own = q + ((nint)head * dim);
-            nint weight = head < shape.Heads ? layer.QNorm : layer.KNorm;
+            nint weight = head < Shape.Heads ? layer.QNorm : layer.KNorm;
 
             if (weight != 0)
             {
-                Elementwise<V, L>.RmsNorm(own, (float*)weight, own, dim, shape.NormEps, 1f);
+                Elementwise<V, L>.RmsNorm(own, (float*)weight, own, dim, Shape.NormEps, 1f);
             }
 
             Elementwise<V, L>.Rotate(own, cos, sin, dim);
         }
 
-        for (int head = 0; head < shape.KvHeads; head++)
+        for (int head = 0; head < Shape.KvHeads; head++)
         {
             nint to = (((nint)head * sequence.Capacity) + position) * dim;
-            float* k = q + ((nint)(shape.Heads + head) * dim);
-            float* v = k + ((nint)shape.KvHeads * dim);
+            float* k = q + ((nint)(Shape.Heads + head) * dim);
+            float* v = k + ((nint)Shape.KvHeads * dim);
             new ReadOnlySpan<float>(k, dim).CopyTo(new Span<float>(keys + to, dim));
             new ReadOnlySpan<float>(v, dim).CopyTo(new Span<float>(values + to, dim));
         }
@@ -248,14 +278,14 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         // Few rows: a part is a head of one row. Many: blocks of rows, so that a head's keys stay near.
         rowsPerPart = rows <= 8 ? 1 : 16;
         int blocks = (rows + rowsPerPart - 1) / rowsPerPart;
-        long seen = (long)(start + rows) * shape.HeadDim * 2 * rows * shape.Heads;
-        Share(seen, blocks * shape.Heads, attend);
+        long seen = (long)(start + rows) * Shape.HeadDim * 2 * rows * Shape.Heads;
+        Share(seen, blocks * Shape.Heads, attend);
     }
 
     private void AttendPart(int part)
     {
-        int head = part % shape.Heads, block = part / shape.Heads, dim = shape.HeadDim;
-        nint kv = (nint)(head / (shape.Heads / shape.KvHeads)) * sequence.Capacity * dim;
+        int head = part % Shape.Heads, block = part / Shape.Heads, dim = Shape.HeadDim;
+        nint kv = (nint)(head / (Shape.Heads / Shape.KvHeads)) * sequence.Capacity * dim;
         int end = Math.Min(rows, (block + 1) * rowsPerPart);
         float scale = 1f / MathF.Sqrt(dim);
 
@@ -263,8 +293,8 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         {
             int last = start + row + 1;
             int first = window > 0 ? Math.Max(0, last - window) : 0;
-            float* q = qkv.Pointer + ((nint)row * shape.QkvRows) + ((nint)head * dim);
-            float* to = mixed.Pointer + ((((nint)row * shape.Heads) + head) * dim);
+            float* q = qkv.Pointer + ((nint)row * Shape.QkvRows) + ((nint)head * dim);
+            float* to = mixed.Pointer + ((((nint)row * Shape.Heads) + head) * dim);
             float* scores = ThreadRoom.Scores.Of(last - first);
             Attention<V, L>.One(q, keys + kv, values + kv, first, last, dim, scale, W.InputScale, scores, to);
         }
@@ -277,9 +307,9 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         input = normed.Pointer;
         output = gateUp.Pointer;
         bias = (float*)layer.GateUpBias;
-        (inner, inputStride, outs) = (shape.Hidden, shape.Hidden, shape.Intermediate);
-        outputStride = 2 * shape.Intermediate;
-        perPart = OutputsPerPart(shape.Intermediate, 2 * shape.Hidden, rows);
+        (inner, inputStride, outs) = (Shape.Hidden, Shape.Hidden, Shape.Intermediate);
+        outputStride = 2 * Shape.Intermediate;
+        perPart = OutputsPerPart(Shape.Intermediate, 2 * Shape.Hidden, rows);
         Share(long.MaxValue, (outs + perPart - 1) / perPart, gate);
     }
 

@@ -91,7 +91,13 @@ public sealed class Workers
     {
         RefuseWithinPart();
 
-        if (parts <= 1 || Threads == 1 || stopped || parts > PartMask || !Monitor.TryEnter(owner))
+        if (parts > PartMask)
+        {
+            RunGrouped(parts, body);
+            return;
+        }
+
+        if (parts <= 1 || Threads == 1 || stopped || !Monitor.TryEnter(owner))
         {
             RunAlone(parts, body);
             return;
@@ -129,6 +135,24 @@ public sealed class Workers
         }
 
         thrown?.Throw();
+    }
+
+    /// <summary>More parts than a job can count: the job has fewer, of several each.</summary>
+    private void RunGrouped(int parts, Action<int> body)
+    {
+        int size = (int)((parts + PartMask - 1) / PartMask);
+
+        Run(
+            (int)(((long)parts + size - 1) / size),
+            group =>
+            {
+                long end = Math.Min(parts, (group + 1L) * size);
+
+                for (long part = (long)group * size; part < end; part++)
+                {
+                    body((int)part);
+                }
+            });
     }
 
     private static void RefuseWithinPart()

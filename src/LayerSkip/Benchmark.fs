@@ -4,6 +4,7 @@ open System
 open System.Diagnostics
 open System.IO
 open System.Runtime.InteropServices
+open System.Threading
 open LayerSkip.Kernels
 
 /// A median, and the 5th and 95th of a hundred.
@@ -138,7 +139,8 @@ module Benchmark =
         use _storage = cache.Slab :> IDisposable
 
         let pass count () =
-            let struct (hidden, next) = Model.passRemainder weights count (ids weights count) cache
+            let struct (hidden, next) =
+                Model.passRemainder CancellationToken.None weights count (ids weights count) cache
             choose weights hidden
             cache <- Cache.truncate length next
 
@@ -153,7 +155,7 @@ module Benchmark =
 
         let draft () =
             let started = Stopwatch.GetTimestamp()
-            let struct (hidden, next) = Model.passEarly weights [| 1 |] cache
+            let struct (hidden, next) = Model.passEarly CancellationToken.None weights [| 1 |] cache
             choose weights hidden
             cache <- next
             draftMs.Add(elapsed started)
@@ -165,7 +167,8 @@ module Benchmark =
                 Scope.run draft
 
             timed (fun () ->
-                let struct (hidden, next) = Model.passRemainder weights tokens.Length tokens cache
+                let struct (hidden, next) =
+                    Model.passRemainder CancellationToken.None weights tokens.Length tokens cache
                 choose weights hidden
                 cache <- Cache.truncate length next)
 
@@ -189,7 +192,8 @@ module Benchmark =
         let pass () =
             let cache = Cache.create weights weights.Config.Layers tokens
             use _storage = cache.Slab :> IDisposable
-            let struct (hidden, _) = Model.passRemainder weights 1 (ids weights tokens) cache
+            let struct (hidden, _) =
+                Model.passRemainder CancellationToken.None weights 1 (ids weights tokens) cache
             choose weights hidden
 
         tokens, List.head (interleaved 3 [ pass ])

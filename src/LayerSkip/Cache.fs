@@ -1,73 +1,240 @@
 namespace LayerSkip
 
 open System
+open System.Runtime.InteropServices
 open LayerSkip.Kernels
 open TorchSharp
-
-/// Preallocated keys, values and exit states of one sequence, shared by every cache record that grew from it.
-[<Sealed>]
-type Slab internal (weights: Weights, capacity: int) =
-    let config, device = weights.Config, weights.Embedding.device
-    let dtype = Dtype.activations weights.Device weights.Dtype
-
-    // Left as it comes: no position is read before it is written. To clear much at once libtorch wakes threads of
-    // its own, which then spin for milliseconds where the kernels' threads want to run.
-    let allocate (size: int64[]) = torch.empty(size, Nullable dtype, device).DetachFromDisposeScope()
-
-    let perLayer () =
-        Array.init config.Layers (fun _ ->
-            allocate [| 1L; int64 config.KvHeads; int64 capacity; int64 config.HeadDim |])
-
-    let keys, values = perLayer (), perLayer ()
-    let exits = allocate [| 1L; int64 capacity; int64 config.Hidden |]
-    let rope = Rope.table config capacity dtype device
-    do Scope.own (Rope.tensorsOf rope)
-
-    let kernels =
-        weights.Kernels
-        |> Option.map (fun kernels ->
-            let at = TensorMemory.address
-
-            let memory =
-                SequenceMemory(capacity, Array.map at keys, Array.map at values, at rope.Cos, at rope.Sin)
-
-            new KernelSequence(kernels, memory, at exits))
-
-    let mutable stamp = 0
-
-    member _.Capacity = capacity
-    member _.Rope = rope
-
-    /// Of one layer, [1; kvHeads; capacity; headDim].
-    member _.Keys = keys
-    member _.Values = values
-
-    /// Hidden states after the exit layer, by position: [1; capacity; hidden].
-    member _.Exits = exits
-
-    /// The CPU kernels over this memory; they keep the hidden states of a pass in `Exits`.
-    member internal _.Kernels = kernels
-
-    /// The next stamp, if `seen` is the latest: a record that holds an older one has been overtaken.
-    member internal _.Claim(seen: int) : int =
-        if seen <> stamp then
-            invalidOp
-                $"this cache was overtaken: use the one that the last forward or truncate returned ({seen} < {stamp})"
-
-        stamp <- stamp + 1
-        stamp
-
-    interface IDisposable with
-        member _.Dispose() =
-            kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
-
-            for tensor in
-                Seq.concat [ Seq.ofArray keys; Seq.ofArray values; seq { exits }; Rope.tensorsOf rope ] do
-                tensor.Dispose()
 
 /// A run of layers whose caches hold the same positions, 0 to `Length` - 1.
 [<Struct>]
 type CacheHalf = { First: int; Count: int; Length: int }
+
+/// The tensors of a slab, with room for `Room` positions. None is read before it is written.
+[<NoEquality; NoComparison>]
+type internal Storage = {
+    Room: int
+    /// Of each layer, [1; kvHeads; room; headDim].
+    Keys: Tensor[]
+    Values: Tensor[]
+    /// [1; room; hidden]
+    Exits: Tensor
+    Rope: Rope
+} with
+
+    static member TensorsOf(storage: Storage) : seq<Tensor> =
+        Seq.concat [
+            Seq.ofArray storage.Keys
+            Seq.ofArray storage.Values
+            Seq.singleton storage.Exits
+            Rope.tensorsOf storage.Rope
+        ]
+
+[<RequireQualifiedAccess>]
+module internal Storage =
+    /// Bytes that a position takes.
+    let bytesPerPosition (config: LlamaConfig) (activations: torch.ScalarType) : int64 =
+        let width = 2L * int64 config.Layers * int64 config.KvHeads * int64 config.HeadDim
+        let size =
+            match activations with
+            | torch.ScalarType.Float64 -> 8L
+            | torch.ScalarType.Float32 -> 4L
+            | _ -> 2L
+
+        size * (width + int64 config.Hidden)
+
+    /// Left as it comes. To clear much at once libtorch wakes threads of its own, which then spin for milliseconds
+    /// where the kernels' threads want to run.
+    let create (weights: Weights) (room: int) : Storage =
+        let config, device = weights.Config, weights.Embedding.device
+        let dtype = Dtype.activations weights.Device weights.Dtype
+        let made = ResizeArray<Tensor>()
+
+        let allocate (size: int64[]) =
+            let tensor = torch.empty(size, Nullable dtype, device).DetachFromDisposeScope()
+            made.Add tensor
+            tensor
+
+        let perLayer () =
+            Array.init config.Layers (fun _ ->
+                allocate [| 1L; int64 config.KvHeads; int64 room; int64 config.HeadDim |])
+
+        try
+            {
+                Room = room
+                Keys = perLayer ()
+                Values = perLayer ()
+                Exits = allocate [| 1L; int64 room; int64 config.Hidden |]
+                Rope = weights.Rope.Take(config, dtype, device, room)
+            }
+        with _ ->
+            for tensor in made do
+                tensor.Dispose()
+
+            reraise ()
+
+    /// The first `count` rows of each block of `room` rows, from one tensor to another of more room.
+    let private copy (dimension: int64) (count: int) (source: Tensor) (target: Tensor) =
+        if count = 0 then
+            ()
+        elif source.device_type <> DeviceType.CPU then
+            let front (tensor: Tensor) = tensor.narrow (dimension, 0L, int64 count)
+            use _scope = torch.NewDisposeScope()
+            (front target).copy_(front source) |> ignore
+        else
+            // Without libtorch's threads, as above.
+            let size = source.ElementSize * source.shape[int dimension + 1]
+            let blocks = Array.fold (*) 1L source.shape[.. int dimension - 1]
+            let from, into = Tensors.address source, Tensors.address target
+
+            for block in 0L .. blocks - 1L do
+                NativeMemory.Copy(
+                    (from + nativeint (block * size * source.shape[int dimension])).ToPointer(),
+                    (into + nativeint (block * size * target.shape[int dimension])).ToPointer(),
+                    unativeint (size * int64 count)
+                )
+
+            GC.KeepAlive source
+            GC.KeepAlive target
+
+    /// Moves what the halves hold; layer by layer, so that little of it is there twice. The old tensors are then gone.
+    let move (early: CacheHalf) (late: CacheHalf) (old: Storage) (fresh: Storage) : unit =
+        for half in [ early; late ] do
+            for layer in half.First .. half.First + half.Count - 1 do
+                for source, target in
+                    [ old.Keys[layer], fresh.Keys[layer]; old.Values[layer], fresh.Values[layer] ] do
+                    copy 2L half.Length source target
+                    source.Dispose()
+
+        copy 1L early.Length old.Exits fresh.Exits
+
+        for tensor in Storage.TensorsOf old do
+            tensor.Dispose()
+
+/// Keys, values and exit states of one sequence, shared by every cache record that grew from it. Their memory grows
+/// with the text, up to `capacity` positions.
+[<Sealed>]
+type Slab internal (weights: Weights, capacity: int) =
+    let gate = obj ()
+    let kernels = weights.Kernels |> Option.map (fun kernels -> new KernelSequence(kernels))
+    let mutable storage: Storage option = None
+    let mutable stamp = 0
+    let mutable disposed = false
+
+    let inUse () =
+        ObjectDisposedException.ThrowIf(disposed, typeof<Slab>)
+
+        match storage with
+        | Some storage -> storage
+        | None -> invalidOp "this cache holds no position yet"
+
+    let roomFor needed =
+        let activations = Dtype.activations weights.Device weights.Dtype
+        let each = Storage.bytesPerPosition weights.Config activations
+
+        let faults room =
+            match weights.Device with
+            | Device.Cpu -> Memory.faults $"a cache for {room} positions" (each * int64 room)
+            | Device.Cuda -> []
+
+        // Half as much again, so that a text copies each position a few times at most, however long it gets.
+        let ample = int (min (int64 capacity) (int64 needed + max 64L (int64 needed / 2L)))
+
+        match faults ample, faults needed with
+        | [], _ -> ample
+        | _, [] -> needed
+        | _, missing -> raise (LayerSkipException missing)
+
+    let place (fresh: Storage) =
+        kernels
+        |> Option.iter (fun kernels ->
+            let at = Tensors.address
+
+            kernels.Place(
+                SequenceMemory(
+                    fresh.Room,
+                    Array.map at fresh.Keys,
+                    Array.map at fresh.Values,
+                    at fresh.Rope.Cos,
+                    at fresh.Rope.Sin
+                ),
+                at fresh.Exits
+            ))
+
+    let grow needed early late =
+        let fresh = Storage.create weights (roomFor needed)
+        storage |> Option.iter (fun old -> Storage.move early late old fresh)
+        storage <- Some fresh
+        place fresh
+
+    /// The most positions that it may hold.
+    member _.Capacity = capacity
+
+    /// Positions that it has memory for at the moment.
+    member _.Room = storage |> Option.map _.Room |> Option.defaultValue 0
+
+    /// Of one layer, [1; kvHeads; room; headDim]. These change when it grows.
+    member _.Keys = (inUse ()).Keys
+    member _.Values = (inUse ()).Values
+
+    /// Hidden states after the exit layer, by position: [1; room; hidden].
+    member _.Exits = (inUse ()).Exits
+
+    member _.Rope = (inUse ()).Rope
+
+    /// The weights that it is a cache of.
+    member internal _.Weights = weights
+
+    /// The CPU kernels over this memory; they keep the hidden states of a pass in `Exits`.
+    member internal _.Kernels = kernels
+
+    /// Runs `body` while nothing else uses or frees the memory.
+    member internal _.During(body: unit -> 'T) : 'T =
+        lock gate (fun () ->
+            ObjectDisposedException.ThrowIf(disposed, typeof<Slab>)
+            body ())
+
+    /// Throws unless `seen` is the latest stamp: a record that holds an older one has been overtaken.
+    member internal _.Check(seen: int) : unit =
+        ObjectDisposedException.ThrowIf(disposed, typeof<Slab>)
+
+        if seen <> stamp then
+            invalidOp
+                $"this cache was overtaken: use the one that the last forward or truncate returned ({seen} < {stamp})"
+
+    /// The next stamp, if `seen` is the latest.
+    member internal this.Claim(seen: int) : int =
+        lock gate (fun () ->
+            this.Check seen
+            stamp <- stamp + 1
+            stamp)
+
+    /// `Claim`, for `rows` positions more; what the halves hold stays.
+    member internal this.ClaimFor(rows: int, seen: int, early: CacheHalf, late: CacheHalf) : int =
+        this.Check seen
+
+        if late.Length < 0 || late.Length > early.Length || early.Length > this.Room then
+            invalidOp
+                $"no pass returned this record: it holds {early.Length} and {late.Length} positions of {this.Room}"
+
+        if rows > capacity - early.Length then
+            invalidOp
+                $"the cache has room for {capacity} positions: {early.Length} and {rows} more do not fit"
+
+        if early.Length + rows > this.Room then
+            grow (early.Length + rows) early late
+
+        this.Claim seen
+
+    interface IDisposable with
+        member _.Dispose() =
+            lock gate (fun () ->
+                disposed <- true
+                kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
+
+                for tensor in storage |> Option.map Storage.TensorsOf |> Option.defaultValue Seq.empty do
+                    tensor.Dispose()
+
+                storage <- None)
 
 /// What each layer remembers of the text so far: an immutable claim on shared storage, in two halves.
 /// The early half may be ahead of the late one by the positions whose exit states wait to be verified.
@@ -86,10 +253,19 @@ type Cache = {
 
 [<RequireQualifiedAccess>]
 module Cache =
-    /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half.
+    let private checkExit (layers: int) (exit: int) =
+        if exit < 1 || exit > layers then
+            invalidArg (nameof exit) $"layer {exit} of {layers}"
+
+    /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half. Memory is taken as the text
+    /// grows; where the system has none, LayerSkipException says so.
     /// Its storage, `Slab`, belongs to the caller, who disposes it.
     let create (weights: Weights) (exit: int) (capacity: int) : Cache =
         let config = weights.Config
+        checkExit config.Layers exit
+
+        if capacity < 1 then
+            invalidArg (nameof capacity) $"a cache for {capacity} positions"
 
         {
             Slab = new Slab(weights, capacity)
@@ -116,6 +292,7 @@ module Cache =
             invalidOp $"{cache.Pending} positions wait to be verified: run forwardRemainder or truncate first"
 
         let layers = cache.Early.Count + cache.Late.Count
+        checkExit layers exit
 
         {
             cache with
@@ -123,8 +300,10 @@ module Cache =
                 Late = { cache.Late with First = exit; Count = layers - exit }
         }
 
-    /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views.
+    /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views. Of the latest record alone:
+    /// an older one's positions may have been overwritten.
     let layer (index: int) (cache: Cache) : struct (Tensor * Tensor) =
+        cache.Slab.Check cache.Stamp
         let half = if index < cache.Late.First then cache.Early else cache.Late
         let front (t: Tensor) = t.narrow (2L, 0L, int64 half.Length)
         struct (front cache.Slab.Keys[index], front cache.Slab.Values[index])

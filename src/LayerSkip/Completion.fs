@@ -60,7 +60,7 @@ type SpeculationStats = {
 
 /// Milliseconds of computing; what a consumer does between events does not count.
 type Timings = {
-    /// To the first token, from the loaded model.
+    /// To the first token, from the loaded model, the making of the cache included.
     TtftMs: float
     /// From the first token to the last.
     DecodeMs: float

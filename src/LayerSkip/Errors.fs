@@ -30,6 +30,8 @@ type LayerSkipError =
     | PromptTooLong of length: int * context: int
     | UnknownToken of id: int * vocabulary: int
     | EmptyPrompt
+    /// Memory, in bytes, that the system has not: `what` is to take it, "a cache for 4000 positions".
+    | NotEnoughMemory of what: string * bytes: int64 * free: int64
     /// Nothing to train a tokenizer on.
     | NoText
     | NoTokenizer of path: string
@@ -115,6 +117,10 @@ module LayerSkipError =
             $"token id {id} is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
         | LayerSkipError.EmptyPrompt ->
             "the prompt is empty and the tokenizer has no beginning-of-text token; give some text or ids"
+        | LayerSkipError.NotEnoughMemory(what, bytes, free) ->
+            let gigabytes (bytes: int64) =
+                (float bytes / 1e9).ToString("0.0", System.Globalization.CultureInfo.InvariantCulture)
+            $"{what} needs {gigabytes bytes} GB of memory, {gigabytes free} GB are free; end other programs, or ask for less: a narrower dtype, a smaller model, a shorter text"
         | LayerSkipError.NoText -> "there is no text to train on; give a text that is not empty"
         | LayerSkipError.NoTokenizer path ->
             $"{place path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"

@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.Diagnostics
+open System.Threading
 
 /// Decoding as a sequence of events that the caller pulls.
 [<RequireQualifiedAccess>]
@@ -56,9 +57,9 @@ module Generation =
             (Array.zeroCreate<unit> count)
 
     /// Layers 1..E propose token by token.
-    let private propose weights sampling (inspection: Inspection) last (reader: Reader) =
+    let private propose cancelled weights sampling (inspection: Inspection) last (reader: Reader) =
         let started = Stopwatch.GetTimestamp()
-        let struct (hidden, cache) = Model.passEarly weights [| last |] reader.Cache
+        let struct (hidden, cache) = Model.passEarly cancelled weights [| last |] reader.Cache
         let headStarted = Stopwatch.GetTimestamp()
         let verdict = Model.logits weights hidden |> Sampling.judge sampling
         let reader = { reader with Cache = cache; HeadMs = reader.HeadMs + elapsed headStarted }
@@ -76,6 +77,7 @@ module Generation =
 
     /// One pass over what the whole model has not read; with early exit, "whole" is layers 1..E.
     let private verify
+        (cancelled: CancellationToken)
         weights
         (options: GenerationOptions)
         (inspection: Inspection)
@@ -87,9 +89,10 @@ module Generation =
 
         let struct (hidden, cache) =
             match options.Strategy with
-            | Strategy.EarlyExit _ -> Model.passEarly weights ids reader.Cache
+            | Strategy.EarlyExit _ -> Model.passEarly cancelled weights ids reader.Cache
             | Strategy.Autoregressive
-            | Strategy.SelfSpeculative _ -> Model.passRemainder weights (rows ids.Length) ids reader.Cache
+            | Strategy.SelfSpeculative _ ->
+                Model.passRemainder cancelled weights (rows ids.Length) ids reader.Cache
 
         let headStarted = Stopwatch.GetTimestamp()
         let logits = Model.logits weights hidden
@@ -245,15 +248,15 @@ module Generation =
                 )
         ]
 
-    /// `run`, with looks inside.
-    let internal runInspected
+    /// The events of a prompt and options that are good.
+    let private events
         (inspection: Inspection)
         (weights: Weights)
         (tokenizer: Tokenizer option)
         (options: GenerationOptions)
         (prompt: int[])
-        : Result<seq<GenerationEvent>, LayerSkipError list> =
-        let faults = faults weights tokenizer options prompt
+        (cancelled: CancellationToken)
+        : seq<GenerationEvent> =
 
         let exit, draftLength =
             match options.Strategy with
@@ -267,12 +270,11 @@ module Generation =
         }
 
         let isStop id = Array.contains id options.StopIds
-        let draft = Speculation.oneByOne isStop (propose weights options.Sampling inspection)
-        let round = Speculation.step isStop draft (verify weights options inspection id) judge rewind
+        let draft = Speculation.oneByOne isStop (propose cancelled weights options.Sampling inspection)
+        let round =
+            Speculation.step isStop draft (verify cancelled weights options inspection id) judge rewind
 
-        let start cache =
-            let began = Stopwatch.GetTimestamp()
-
+        let start began cache =
             let reader = {
                 Cache = cache
                 Key = Key.ofSeed options.Seed
@@ -284,7 +286,7 @@ module Generation =
             let struct (first, reader) =
                 Scope.run (fun () ->
                     let struct (verdicts, read) =
-                        verify weights options inspection (fun _ -> 1) prompt reader
+                        verify cancelled weights options inspection (fun _ -> 1) prompt reader
                     let struct (_, first, read) = judge [||] verdicts read
                     struct (first, { read with VerifyMs = 0.0; HeadMs = 0.0 }))
 
@@ -300,10 +302,10 @@ module Generation =
 
             events, Decoding(reader, writer, [], elapsed began, 0.0)
 
-        let advance cache progress =
+        let advance began cache progress =
             match progress with
             | Ended -> None
-            | Starting -> Some(start cache)
+            | Starting -> Some(start began cache)
             | Decoding(reader, writer, rounds, ttft, decode) ->
                 match writer.Finish, writer.Reversed with
                 | Some reason, _ -> Some([ finish prompt reader writer reason rounds ttft decode ], Ended)
@@ -327,13 +329,32 @@ module Generation =
 
                     Some(events, Decoding(reader, writer, rounds, ttft, decode + elapsed began))
 
+        seq {
+            let began = Stopwatch.GetTimestamp()
+            let cache = Cache.create weights exit (prompt.Length + options.MaxNewTokens)
+            use _storage = cache.Slab :> IDisposable
+            yield! Seq.unfold (advance began cache) Starting |> Seq.concat
+        }
+
+    let private prepareInspected inspection weights tokenizer options prompt =
         Check.all
-            faults
-            (seq {
-                let cache = Cache.create weights exit (prompt.Length + options.MaxNewTokens)
-                use _storage = cache.Slab :> IDisposable
-                yield! Seq.unfold (advance cache) Starting |> Seq.concat
-            })
+            (faults weights tokenizer options prompt)
+            (events inspection weights tokenizer options prompt)
+
+    /// `run`, with looks inside.
+    let internal runInspected inspection weights tokenizer options prompt =
+        prepareInspected inspection weights tokenizer options prompt
+        |> Result.map (fun start -> start CancellationToken.None)
+
+    /// `run`, to be started with a token that ends it: once that is cancelled, the pull under way throws
+    /// OperationCanceledException after about a tenth of a second's work, also where it reads a long prompt.
+    let prepare
+        weights
+        tokenizer
+        options
+        prompt
+        : Result<CancellationToken -> seq<GenerationEvent>, LayerSkipError list> =
+        prepareInspected noInspection weights tokenizer options prompt
 
     /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
     /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time.

@@ -1,48 +1,65 @@
 namespace LayerSkip
 
 open System
-open System.Collections.Concurrent
-open System.Runtime.InteropServices
+open System.Collections.Generic
+open System.Threading
 open LayerSkip.Kernels
 open Microsoft.FSharp.NativeInterop
 open TorchSharp
 
-#nowarn "9" "51" // addresses of tensors, which outlive the kernels that read them
+#nowarn "9" // Rows of logits where the kernels left them.
 
-/// The weights of a model as the CPU kernels see them: addresses, valid until the weights are disposed.
+/// The weights of a model as the CPU kernels see them: addresses in tensors of its own over the same memory, which last
+/// until it is disposed and the last sequence has ended. `own` belongs to it.
 [<Sealed>]
-type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: DecoderMemory) =
+type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: DecoderMemory, own: Tensor[]) =
+    let gate = obj ()
     // Passes hold scratch memory; each sequence takes one for itself and gives it back.
-    let idle = ConcurrentBag<DecoderPass>()
+    let idle = Stack<DecoderPass>()
+    let mutable rented = 0
     let mutable disposed = false
+
+    let freeIfUnused () =
+        if disposed && rented = 0 then
+            for tensor in own do
+                tensor.Dispose()
 
     member internal _.Shape = shape
 
     member internal _.Rent() : DecoderPass =
-        if disposed then
-            raise (ObjectDisposedException "Weights")
+        lock gate (fun () ->
+            ObjectDisposedException.ThrowIf(disposed, typeof<KernelWeights>)
 
-        match idle.TryTake() with
-        | true, pass -> pass
-        | _ -> DecoderPass.Create(form, shape, memory)
+            let pass =
+                match idle.TryPop() with
+                | true, pass -> pass
+                | _ -> DecoderPass.Create(form, shape, memory)
 
-    member internal _.Return(pass: DecoderPass) : unit = if disposed then pass.Dispose() else idle.Add pass
+            rented <- rented + 1
+            pass)
+
+    member internal _.Return(pass: DecoderPass) : unit =
+        lock gate (fun () ->
+            rented <- rented - 1
+
+            if disposed then
+                pass.Dispose()
+            else
+                pass.Release()
+                idle.Push pass
+
+            freeIfUnused ())
 
     interface IDisposable with
         member _.Dispose() =
-            disposed <- true
+            lock gate (fun () ->
+                if not disposed then
+                    disposed <- true
 
-            for pass in idle do
-                pass.Dispose()
+                    for pass in idle do
+                        pass.Dispose()
 
-[<RequireQualifiedAccess>]
-module internal TensorMemory =
-    /// Where a CPU tensor's values begin.
-    let address (tensor: Tensor) : nativeint =
-        NativePtr.toNativeInt (&&MemoryMarshal.GetReference(tensor.bytes))
-
-    let addressOrZero (tensor: Tensor option) : nativeint =
-        tensor |> Option.map address |> Option.defaultValue 0n
+                    freeIfUnused ())
 
 /// Logits of some rows: a tensor [1; rows; vocabulary], or the place where the kernels left as many float32 numbers,
 /// which their next pass overwrites.
@@ -54,8 +71,8 @@ type internal Logits =
 [<RequireQualifiedAccess>]
 module internal Logits =
     let private row (first: nativeint) vocabulary index : ReadOnlySpan<float32> =
-        let values = NativePtr.add (NativePtr.ofNativeInt<float32> first) (index * vocabulary)
-        ReadOnlySpan<float32>(NativePtr.toVoidPtr values, vocabulary)
+        let values = first + nativeint index * nativeint vocabulary * nativeint sizeof<float32>
+        ReadOnlySpan<float32>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<float32> values), vocabulary)
 
     /// The largest logit's id in each row; of equal ones the lowest.
     let argmax (logits: Logits) : int[] =
@@ -67,7 +84,7 @@ module internal Logits =
         | Logits.Tensor tensor when
             tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
             ->
-            inMemory (TensorMemory.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
+            inMemory (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
         | Logits.Tensor tensor -> Tensors.toIds (tensor.argmax -1L)
 
     /// The values of each row.
@@ -78,27 +95,48 @@ module internal Logits =
         | Logits.Tensor tensor -> Tensors.toFloats tensor |> Array.chunkBySize (int tensor.shape[2])
 
 /// The keys, values and hidden states of one sequence as the CPU kernels see them: the fast form of
-/// `Model.runLayers` over a preallocated cache, in place.
+/// `Model.runLayers` over a cache's storage, in place. Whoever holds it keeps calls apart.
 [<Sealed>]
-type internal KernelSequence(weights: KernelWeights, sequence: SequenceMemory, hidden: nativeint) =
+type internal KernelSequence(weights: KernelWeights) =
     let pass = weights.Rent()
     let width = weights.Shape.Hidden
-    let rowAt position = hidden + nativeint position * nativeint (width * sizeof<float32>)
+    let mutable place: struct (SequenceMemory * nativeint) voption = ValueNone
+    let mutable disposed = false
+
+    let placed () =
+        ObjectDisposedException.ThrowIf(disposed, typeof<KernelSequence>)
+        place.Value
+
+    let rowAt (hidden: nativeint) position = hidden + nativeint position * nativeint (width * sizeof<float32>)
+
+    /// Where its memory lies from now on.
+    member _.Place(sequence: SequenceMemory, hidden: nativeint) : unit =
+        place <- ValueSome(struct (sequence, hidden))
 
     /// Puts the embeddings of ids where the hidden states of positions from `position` lie.
-    member _.Embed(ids: int[], position: int) : unit = pass.Embed(ids, rowAt position)
+    member this.Embed(ids: int[], position: int) : unit =
+        let struct (_, hidden) = placed ()
+        pass.Embed(ids, rowAt hidden position)
+        GC.KeepAlive this
 
     /// Runs layers over the hidden states of positions `start` to `start` + `rows` - 1, in place.
-    member _.Run(first: int, count: int, rows: int, start: int) : unit =
-        if rows > 0 then
-            pass.Run(sequence, first, count, rowAt start, rows, start)
+    member this.Run(first: int, count: int, rows: int, start: int, cancelled: CancellationToken) : unit =
+        let struct (sequence, hidden) = placed ()
+        pass.Run(sequence, first, count, rowAt hidden start, rows, start, cancelled)
+        GC.KeepAlive this
 
     /// Final norm and head of the hidden states of as many positions from `position`.
-    member _.Head(position: int, rows: int) : Logits =
-        Logits.InMemory(pass.Head(rowAt position, rows), rows, weights.Shape.Vocabulary)
+    member this.Head(position: int, rows: int) : Logits =
+        let struct (_, hidden) = placed ()
+        let logits = pass.Head(rowAt hidden position, rows)
+        GC.KeepAlive this
+        Logits.InMemory(logits, rows, weights.Shape.Vocabulary)
 
     interface IDisposable with
-        member _.Dispose() = weights.Return pass
+        member _.Dispose() =
+            if not disposed then
+                disposed <- true
+                weights.Return pass
 
 /// The fast forms of what `Ops` and `Model` define, for 16- and 32-bit weights on a CPU.
 [<RequireQualifiedAccess>]
@@ -149,15 +187,29 @@ module CpuKernels =
 
         Backend.setThreads threads
 
-    /// Final norm and head: hidden states [..; hidden], contiguous, -> logits [..; vocabulary].
+    /// Whether `head` reads a tensor: what it takes for float32 must be that, and rows must have the model's width.
+    let internal readsHidden (weights: KernelWeights) (hidden: Tensor) : bool =
+        hidden.dtype = torch.ScalarType.Float32
+        && hidden.device_type = DeviceType.CPU
+        && not hidden.requires_grad
+        && hidden.dim () > 0L
+        && hidden.shape[int (hidden.dim ()) - 1] = int64 weights.Shape.Hidden
+        && hidden.is_contiguous ()
+
+    /// Final norm and head: hidden states [..; hidden], which it `readsHidden`, -> logits [..; vocabulary].
     let internal head (weights: KernelWeights) (hidden: Tensor) : Tensor =
         let size = hidden.shape
-        let rows = int (hidden.numel () / size[size.Length - 1])
+        let rows = Checked.int (hidden.numel () / int64 weights.Shape.Hidden)
         size[size.Length - 1] <- int64 weights.Shape.Vocabulary
         let logits = torch.empty (size, dtype = torch.ScalarType.Float32, device = torch.CPU)
         let pass = weights.Rent()
-        pass.Head(TensorMemory.address hidden, rows, TensorMemory.address logits)
-        weights.Return pass
+
+        try
+            pass.Head(Tensors.address hidden, rows, Tensors.address logits)
+        finally
+            weights.Return pass
+
+        GC.KeepAlive hidden
         logits
 
     /// The largest logit's id in each row of [1; rows; vocabulary]; of equal ones the lowest.

@@ -1,6 +1,6 @@
 namespace LayerSkip
 
-open System
+open System.Threading
 open TorchSharp
 
 /// Takes a layer's new keys and values, [batch; kvHeads; rows; headDim], and returns all that it attends to.
@@ -153,8 +153,7 @@ module Model =
     /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
     let head (weights: Weights) (hidden: Tensor) : Tensor =
         match weights.Kernels with
-        | Some kernels when not hidden.requires_grad && hidden.is_contiguous () ->
-            CpuKernels.head kernels hidden
+        | Some kernels when CpuKernels.readsHidden kernels hidden -> CpuKernels.head kernels hidden
         | _ ->
             Scope.one (fun () ->
                 Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
@@ -164,31 +163,76 @@ module Model =
     let private lastRows (count: int) (hidden: Tensor) =
         hidden.narrow (1L, hidden.shape[1] - int64 count, int64 count)
 
+    /// Rows that libtorch is given at once, so that what it makes of a long text between two layers stays small, and a
+    /// cancellation waits for about a tenth of a second's work.
+    let private pieceRows (weights: Weights) =
+        match weights.Device with
+        | Device.Cuda -> 2048
+        | Device.Cpu ->
+            let layer = weights.Layers[0]
+            let perRow =
+                layer.Qkv.numel () + layer.Output.numel () + layer.GateUp.numel () + layer.Down.numel ()
+            int (max 16L (min 256L (2_000_000_000L / max 1L perRow)))
+
+    let private unlessCancelled (cancelled: CancellationToken) : LayerWrapper =
+        fun _ layer x ->
+            cancelled.ThrowIfCancellationRequested()
+            layer x
+
     /// Runs one half over new rows; its caches then hold them.
-    let private runHalf weights (cache: Cache) (half: CacheHalf) hidden =
-        runLayers
-            plain
-            (KvStore.slab cache.Slab half.Length)
-            cache.Slab.Rope
-            weights
-            half.First
-            half.Count
-            half.Length
-            hidden
+    let private runHalf
+        (cancelled: CancellationToken)
+        weights
+        (cache: Cache)
+        (half: CacheHalf)
+        (hidden: Tensor)
+        =
+        let rows, most = int hidden.shape[1], pieceRows weights
+
+        let run first =
+            let start = half.Length + first
+
+            hidden.narrow (1L, int64 first, int64 (min most (rows - first)))
+            |> runLayers
+                (unlessCancelled cancelled)
+                (KvStore.slab cache.Slab start)
+                cache.Slab.Rope
+                weights
+                half.First
+                half.Count
+                start
+
+        if rows <= most then
+            run 0
+        else
+            Scope.one (fun () -> torch.cat ([| for first in 0..most .. rows - 1 -> run first |], 1L))
 
     let private grow rows (half: CacheHalf) = { half with Length = half.Length + rows }
 
-    let private makeRoom (cache: Cache) rows =
-        if cache.Early.Length + rows > cache.Slab.Capacity then
-            invalidOp
-                $"the cache has room for {cache.Slab.Capacity} positions: {cache.Early.Length} and {rows} more do not fit"
+    /// What libtorch would refuse somewhere within, and the kernels would read beside their memory.
+    let private check (weights: Weights) (ids: int[]) (cache: Cache) =
+        if not (obj.ReferenceEquals(cache.Slab.Weights, weights)) then
+            invalidArg (nameof cache) "this cache was made for other weights: create one for these"
 
-        { cache with Stamp = cache.Slab.Claim cache.Stamp }
+        if ids.Length = 0 then
+            invalidArg (nameof ids) "there is no id to read"
+
+        let vocabulary = weights.Config.Vocabulary
+
+        match ids |> Array.tryFind (fun id -> id < 0 || id >= vocabulary) with
+        | Some id ->
+            invalidArg (nameof ids) (LayerSkipError.message (LayerSkipError.UnknownToken(id, vocabulary)))
+        | None -> ()
+
+    let private makeRoom (cache: Cache) rows = {
+        cache with
+            Stamp = cache.Slab.ClaimFor(rows, cache.Stamp, cache.Early, cache.Late)
+    }
 
     /// The early layers over new ids, by the kernels: their exit states then lie in the slab.
-    let private readEarly (kernels: KernelSequence) (cache: Cache) (ids: int[]) =
+    let private readEarly cancelled (kernels: KernelSequence) (cache: Cache) (ids: int[]) =
         kernels.Embed(ids, cache.Early.Length)
-        kernels.Run(cache.Early.First, cache.Early.Count, ids.Length, cache.Early.Length)
+        kernels.Run(cache.Early.First, cache.Early.Count, ids.Length, cache.Early.Length, cancelled)
 
     /// As a tensor that no later pass changes.
     let private kept (hidden: Hidden) : Tensor =
@@ -201,35 +245,39 @@ module Model =
     let internal logits (weights: Weights) (hidden: Hidden) : Logits =
         match hidden with
         | Hidden.Tensor tensor -> Logits.Tensor(head weights tensor)
-        | Hidden.InSlab(_, kernels, position, rows) -> kernels.Head(position, rows)
+        | Hidden.InSlab(slab, kernels, position, rows) -> slab.During(fun () -> kernels.Head(position, rows))
 
-    /// `forwardEarly`, its result still where the pass made it.
-    let internal passEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
+    let private early (cancelled: CancellationToken) (weights: Weights) (ids: int[]) (cache: Cache) =
         let cache = makeRoom cache ids.Length
         let start, rows = cache.Early.Length, ids.Length
 
         let last =
             match cache.Slab.Kernels with
             | Some kernels ->
-                readEarly kernels cache ids
+                readEarly cancelled kernels cache ids
                 Hidden.InSlab(cache.Slab, kernels, start + rows - 1, 1)
             | None ->
                 Scope.one (fun () ->
-                    let hidden = rowOf ids |> embed weights |> runHalf weights cache cache.Early
+                    let hidden = rowOf ids |> embed weights |> runHalf cancelled weights cache cache.Early
                     cache.Slab.Exits.narrow(1L, int64 start, int64 rows).copy_ hidden |> ignore
                     (lastRows 1 hidden).clone())
                 |> Hidden.Tensor
 
         struct (last, { cache with Early = grow rows cache.Early })
 
+    /// `forwardEarly`, its result still where the pass made it. OperationCanceledException soon after a cancellation; the
+    /// cache is then of no more use.
+    let internal passEarly cancelled weights (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
+        check weights ids cache
+        cache.Slab.During(fun () -> early cancelled weights ids cache)
+
     /// Reads `ids` with the early layers, and keeps what they make of them for the verification.
     /// Returns the last row's hidden state after the exit layer, [1; 1; hidden].
     let forwardEarly (weights: Weights) (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
-        let struct (hidden, cache) = passEarly weights ids cache
+        let struct (hidden, cache) = passEarly CancellationToken.None weights ids cache
         struct (kept hidden, cache)
 
-    /// `forwardRemainder`, its result still where the pass made it.
-    let internal passRemainder weights rows (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
+    let private remainder (cancelled: CancellationToken) weights rows (ids: int[]) (cache: Cache) =
         let waiting = cache.Pending
         let fresh = ids[waiting..]
         let cache = makeRoom cache fresh.Length
@@ -238,9 +286,9 @@ module Model =
             match cache.Slab.Kernels with
             | Some kernels ->
                 // The fresh rows follow the waiting ones in memory; the late layers turn all of them in place.
-                readEarly kernels cache fresh
+                readEarly cancelled kernels cache fresh
                 let late = cache.Late
-                kernels.Run(late.First, late.Count, ids.Length, late.Length)
+                kernels.Run(late.First, late.Count, ids.Length, late.Length, cancelled)
                 Hidden.InSlab(cache.Slab, kernels, late.Length + ids.Length - rows, rows)
             | None ->
                 Scope.one (fun () ->
@@ -250,24 +298,44 @@ module Model =
                         if fresh.Length = 0 then
                             kept
                         else
-                            let hidden = rowOf fresh |> embed weights |> runHalf weights cache cache.Early
+                            let hidden =
+                                rowOf fresh |> embed weights |> runHalf cancelled weights cache cache.Early
+
                             if waiting = 0 then
                                 hidden
                             else
                                 torch.cat ([| kept; hidden |], 1L)
 
-                    (runHalf weights cache cache.Late early |> lastRows rows).clone())
+                    (runHalf cancelled weights cache cache.Late early |> lastRows rows).clone())
                 |> Hidden.Tensor
 
         let verified = { cache with Early = grow fresh.Length cache.Early; Late = grow ids.Length cache.Late }
 
         struct (hidden, verified)
 
+    /// `forwardRemainder`, its result still where the pass made it; cancelled as `passEarly` is.
+    let internal passRemainder
+        cancelled
+        weights
+        (rows: int)
+        (ids: int[])
+        (cache: Cache)
+        : struct (Hidden * Cache) =
+        check weights ids cache
+
+        if ids.Length < cache.Pending then
+            invalidArg (nameof ids) $"{ids.Length} ids, of which {cache.Pending} wait to be verified"
+
+        if rows < 1 || rows > ids.Length then
+            invalidArg (nameof rows) $"the last {rows} rows of {ids.Length}"
+
+        cache.Slab.During(fun () -> remainder cancelled weights rows ids cache)
+
     /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
     /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
     /// Returns the hidden states of the last `rows` of them after the last layer, [1; rows; hidden].
     let forwardRemainder weights rows (ids: int[]) (cache: Cache) : struct (Tensor * Cache) =
-        let struct (hidden, cache) = passRemainder weights rows ids cache
+        let struct (hidden, cache) = passRemainder CancellationToken.None weights rows ids cache
         struct (kept hidden, cache)
 
     /// Reads `ids` with every layer: hidden states of the last `rows` of them, [1; rows; hidden].

@@ -105,7 +105,7 @@ module internal Mpi =
 
         for start in 0L .. largestPiece .. flat.numel () - 1L do
             let length = min largestPiece (flat.numel () - start)
-            addUp handles dtype (TensorMemory.address (flat.narrow (0L, start, length))) (int length)
+            addUp handles dtype (Tensors.address (flat.narrow (0L, start, length))) (int length)
 
     let sumInPlace (handles: Handles) (tensor: Tensor) : unit =
         Scope.run (fun () ->

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Runtime.InteropServices
 open TorchSharp
 
 /// A residual block, or anything that takes hidden states to hidden states: [batch; rows; hidden] -> the same.
@@ -59,27 +60,38 @@ module Rope =
     let table (config: LlamaConfig) (positions: int) (dtype: torch.ScalarType) (device: torch.Device) : Rope =
         let struct (frequencies, scale) = frequencies config
         let half, dims = frequencies.Length, config.HeadDim
+        let isSingle = (dtype = torch.ScalarType.Float32)
+        let kind = if isSingle then dtype else torch.ScalarType.Float64
+        let piece = max 1 (65536 / dims)
 
-        let build (value: float -> float) (firstHalf: float) =
-            let values = Array.zeroCreate (positions * dims)
+        let build (value: float -> float) (firstHalf: float) () =
+            let table = torch.empty ([| int64 positions; 1L; int64 dims |], dtype = kind, device = torch.CPU)
+            let values = Array.zeroCreate<float>(piece * dims)
 
-            for position in 0 .. positions - 1 do
-                for i in 0 .. half - 1 do
-                    let v = scale * value (float position * frequencies[i])
-                    values[position * dims + i] <- firstHalf * v
-                    values[position * dims + half + i] <- v
+            // Not by libtorch, whose threads would spin for milliseconds after it.
+            let copy (start: int) length =
+                let at (size: int) = Tensors.address table + nativeint start * nativeint (dims * size)
 
-            let shape = [| int64 positions; 1L; int64 dims |]
+                if isSingle then
+                    Marshal.Copy(Array.map float32 values, 0, at 4, length)
+                else
+                    Marshal.Copy(values, 0, at 8, length)
 
-            Scope.one (fun () ->
-                match dtype with
-                // The same rounding, without libtorch's threads, which would spin for milliseconds after it.
-                | torch.ScalarType.Float32 ->
-                    torch.tensor(Array.map float32 values).reshape(shape).``to``(device)
-                | _ -> (Tensors.ofFloats shape values).``to``(dtype, device))
+            for start in 0..piece .. positions - 1 do
+                let rows = min piece (positions - start)
+
+                for row in 0 .. rows - 1 do
+                    for i in 0 .. half - 1 do
+                        let v = scale * value (float (start + row) * frequencies[i])
+                        values[row * dims + i] <- firstHalf * v
+                        values[row * dims + half + i] <- v
+
+                copy start (rows * dims)
+
+            table.``to`` (dtype, device)
 
         // The sine of the first half is negative, so that turning is x cos + swap(x) sin.
-        { Cos = build cos 1.0; Sin = build sin -1.0 }
+        { Cos = Scope.one (build cos 1.0); Sin = Scope.one (build sin -1.0) }
 
     let tensorsOf (rope: Rope) : seq<Tensor> = [ rope.Cos; rope.Sin ]
 

@@ -2,7 +2,11 @@ namespace LayerSkip
 
 open System
 open System.Collections.Concurrent
+open System.Runtime.InteropServices
+open Microsoft.FSharp.NativeInterop
 open TorchSharp
+
+#nowarn "9" "51" // Addresses of tensors, which outlive whoever reads them there.
 
 type Tensor = torch.Tensor
 
@@ -179,23 +183,41 @@ module Tensors =
         use _scope = torch.NewDisposeScope()
         tensor.cpu().contiguous().data<int64>().ToArray() |> Array.map int
 
-    let private largestSpan = 1L <<< 29
+    /// Where a contiguous CPU tensor's values begin, of whatever size.
+    let rec internal address (tensor: Tensor) : nativeint =
+        if tensor.numel () * tensor.ElementSize > int64 Int32.MaxValue then
+            use _scope = torch.NewDisposeScope()
+            address (tensor.view(-1L).narrow(0L, 0L, 1L))
+        else
+            NativePtr.toNativeInt (&&MemoryMarshal.GetReference(tensor.bytes))
 
-    /// Copies raw bytes into a contiguous CPU tensor of as many bytes, in pieces that a span can hold.
+    /// In bytes: a multiple of every block that a file has, and little beside the tensors it is read for.
+    let private piece = 1L <<< 26
+
+    /// Copies raw bytes into a contiguous CPU tensor of as many bytes, piece by piece.
     let fill (tensor: Tensor) (copy: FillSpan) : unit =
-        use _scope = torch.NewDisposeScope()
-        let flat = tensor.view -1L
-        let count, size = flat.numel (), int64 (tensor.ElementSize)
+        let first, size = address tensor, tensor.numel () * tensor.ElementSize
         let mutable start = 0L
 
-        while start < count do
-            let length = min largestSpan (count - start)
-            copy.Invoke(start * size, (flat.narrow (0L, start, length)).bytes)
+        while start < size do
+            let length = min piece (size - start)
+            let at = NativePtr.ofNativeInt<byte>(first + nativeint start)
+            copy.Invoke(start, Span<byte>(NativePtr.toVoidPtr at, int length))
             start <- start + length
 
-    /// True when no value is NaN or infinite.
+        GC.KeepAlive tensor
+
+    /// True when no value is NaN or infinite. A sum in another dtype makes a copy first, so by pieces.
     let isFinite (tensor: Tensor) : bool =
         use _scope = torch.NewDisposeScope()
-        // One pass; only a sum that is not finite (an overflow, or a real fault) costs the second.
-        let sum = tensor.sum(torch.ScalarType.Float32).cpu().data<float32>().[0L]
-        Single.IsFinite sum || tensor.isfinite().all().cpu().data<bool>().[0L]
+        let flat = tensor.reshape -1L
+        let count = flat.numel ()
+
+        let isFinitePart start =
+            use _part = torch.NewDisposeScope()
+            let part = flat.narrow (0L, start, min (piece / 4L) (count - start))
+            // One pass; only a sum that is not finite (an overflow, or a real fault) costs the second.
+            let sum = part.sum(torch.ScalarType.Float32).cpu().data<float32>().[0L]
+            Single.IsFinite sum || part.isfinite().all().cpu().data<bool>().[0L]
+
+        seq { 0L .. piece / 4L .. count - 1L } |> Seq.forall isFinitePart

@@ -42,6 +42,8 @@ type Weights = {
     Norm: Tensor
     /// [vocabulary; hidden]: the embedding itself where they are tied.
     Head: Tensor
+    /// Made when a sequence first needs them.
+    Rope: RopeTables
     /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
     Kernels: KernelWeights option
 } with
@@ -49,6 +51,7 @@ type Weights = {
     interface IDisposable with
         member this.Dispose() =
             this.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
+            (this.Rope :> IDisposable).Dispose()
 
             for tensor in Weights.TensorsOf this do
                 tensor.Dispose()
@@ -135,7 +138,8 @@ module Weights =
         |}
 
     let private layerMemory (layer: LayerWeights) : LayerMemory =
-        let at, orZero = TensorMemory.address, TensorMemory.addressOrZero
+        let at = Tensors.address
+        let orZero = Option.map at >> Option.defaultValue 0n
 
         LayerMemory(
             AttentionNorm = at layer.AttentionNorm,
@@ -156,18 +160,24 @@ module Weights =
         let memory format =
             DecoderMemory(
                 format,
-                TensorMemory.address weights.Embedding,
-                TensorMemory.address weights.Norm,
-                TensorMemory.address weights.Head,
+                Tensors.address weights.Embedding,
+                Tensors.address weights.Norm,
+                Tensors.address weights.Head,
                 Array.map layerMemory weights.Layers
             )
+
+        // Their memory lasts as long as these, whatever becomes of the weights.
+        let own () = [|
+            for tensor in Weights.TensorsOf weights |> Seq.distinctBy _.Handle ->
+                tensor.detach().DetachFromDisposeScope()
+        |]
 
         {
             weights with
                 Kernels =
                     CpuKernels.format weights.Device weights.Dtype
                     |> Option.map (fun format ->
-                        new KernelWeights(form, CpuKernels.shape weights.Config, memory format))
+                        new KernelWeights(form, CpuKernels.shape weights.Config, memory format, own ()))
         }
 
     /// The same weights for the CPU kernels, where they serve the device and dtype.
@@ -202,6 +212,7 @@ module Weights =
                 Norm = change weights.Norm
                 Head = if isTied then embedding else change weights.Head
                 Layers = Array.map changeLayer weights.Layers
+                Rope = new RopeTables()
                 Kernels = None
         }
 
@@ -240,6 +251,7 @@ module Weights =
                     Down = make layer.Down
                     DownBias = tryMake layer.DownBias
                 })
+            Rope = new RopeTables()
             Kernels = None
         }
 

@@ -8,7 +8,7 @@ open LayerSkip.Kernels
 
 Backend.ensure ()
 
-let private address = TensorMemory.address
+let private address = Tensors.address
 
 let private patterns = [| for i in 0..65535 -> uint16 i |]
 

@@ -33,7 +33,7 @@ let private scalarType format =
     | WeightFormat.BFloat16 -> torch.ScalarType.BFloat16
     | _ -> torch.ScalarType.Float32
 
-let private address = TensorMemory.address
+let private address = Tensors.address
 
 let private draw (seed: int) (shape: int64 list) =
     use generator = new torch.Generator(uint64 seed)
