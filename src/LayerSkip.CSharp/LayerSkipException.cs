@@ -1,7 +1,8 @@
 namespace LayerSkip.CSharp;
 
 /// <summary>
-/// What a caller can put right: a bad or missing file, an option out of range, a device that is not there.
+/// What a caller can put right: a bad or missing file, an option out of range, a device that is not there, a model
+/// whose numbers overflow while it generates.
 /// The message is one line: what is wrong, where, what to do.
 /// </summary>
 public sealed class LayerSkipException : Exception

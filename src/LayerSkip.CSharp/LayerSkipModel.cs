@@ -100,7 +100,7 @@ public sealed class LayerSkipModel : IDisposable
         var start = Prepare(promptIds, options);
         using var use = new Use(this);
         GenerateResult? result = null;
-        foreach (var happened in start.Invoke(cancellationToken))
+        foreach (var happened in Translate.Pulled(start.Invoke(cancellationToken)))
         {
             cancellationToken.ThrowIfCancellationRequested();
             result = Translate.Event(happened)?.Result;
@@ -170,7 +170,7 @@ public sealed class LayerSkipModel : IDisposable
         [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         using var use = new Use(this);
-        using var pulled = start.Invoke(cancellationToken).GetEnumerator();
+        using var pulled = Translate.Pulled(start.Invoke(cancellationToken)).GetEnumerator();
 
         // A round under way ends itself when cancelled, and is awaited: its tensors must not be freed under it.
         while (await Task.Run(pulled.MoveNext, cancellationToken).ConfigureAwait(false))

@@ -26,6 +26,17 @@ internal static class Translate
         }
     }
 
+    /// <summary>Events as they are pulled, with what the library throws meanwhile as this assembly's own.</summary>
+    public static IEnumerable<GenerationEvent> Pulled(IEnumerable<GenerationEvent> events)
+    {
+        using var pulled = events.GetEnumerator();
+
+        while (Throwing(pulled.MoveNext))
+        {
+            yield return pulled.Current;
+        }
+    }
+
     public static LayerSkip.Device Device(Device device) =>
         device switch
         {

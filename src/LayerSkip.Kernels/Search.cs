@@ -5,6 +5,28 @@ namespace LayerSkip.Kernels;
 
 public static class Search
 {
+    /// <summary>Whether no value is NaN or infinite.</summary>
+    public static bool AreFinite(ReadOnlySpan<float> values)
+    {
+        // A finite number times zero is zero, and any other is NaN, which no addition takes away.
+        var vectors = MemoryMarshal.Cast<float, Vector<float>>(values);
+        var sum = Vector<float>.Zero;
+
+        foreach (var vector in vectors)
+        {
+            sum += vector * Vector<float>.Zero;
+        }
+
+        float rest = Vector.Sum(sum);
+
+        foreach (float value in values[(vectors.Length * Vector<float>.Count)..])
+        {
+            rest += value * 0f;
+        }
+
+        return !float.IsNaN(rest);
+    }
+
     /// <summary>Where the largest value stands; of equal ones the first. NaN is not expected.</summary>
     public static int IndexOfMax(ReadOnlySpan<float> values)
     {

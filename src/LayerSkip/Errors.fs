@@ -18,6 +18,9 @@ type LayerSkipError =
     | NotFinite of name: string
     /// Finite values of a tensor that are infinite in the dtype asked for; `wider` has room for more.
     | BeyondDtype of name: string * dtype: string * wider: string
+    /// NaN or infinity in a forward pass over finite weights: in the output of a layer, of the embedding or of the head.
+    /// Positions count from 0.
+    | Overflow of place: string * position: int * dtype: string
     /// Faults of the tensors in a model folder or file.
     | InWeights of path: string * faults: LayerSkipError list
     /// A model, option or format outside what the library does; `hint` says what it does.
@@ -100,6 +103,9 @@ module LayerSkipError =
         | LayerSkipError.NotFinite name -> $"tensor {piece name} holds NaN or infinity; the file is damaged"
         | LayerSkipError.BeyondDtype(name, dtype, wider) ->
             $"tensor {piece name} holds values beyond the largest of {dtype}; use dtype {wider}"
+        | LayerSkipError.Overflow(place, position, dtype) ->
+            let wider = if dtype = "f64" then "" else ", or use a wider dtype"
+            $"the output of {place} is not finite at position {position} (counted from 0): the model's numbers overflow in {dtype}; check its weights and config.json{wider}"
         | LayerSkipError.InWeights(path, faults) ->
             listed (faults |> List.map (fun fault -> place path, told fault)) + advice faults
         | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"
@@ -130,6 +136,12 @@ module LayerSkipError =
 
     /// One line: what is wrong, where, what to do. What a file or a path put into it is short and steers no terminal.
     let message (error: LayerSkipError) : string = Printable.line (told error)
+
+    /// Whether it is a computation that failed over input that was good in itself: exit code 1 in the command, not 2.
+    let isFailure (error: LayerSkipError) : bool =
+        match error with
+        | LayerSkipError.Overflow _ -> true
+        | _ -> false
 
     /// All of them on one line, which stays short: of many the first and how many follow.
     let summary (errors: LayerSkipError list) : string =

@@ -28,6 +28,12 @@ module internal Exactness =
         | torch.ScalarType.Float32 -> 1e-3
         | _ -> 5e-2
 
+    /// Logits of the last `rows` ids from hidden states after so many layers.
+    let private finiteLogits (weights: Weights) layers rows (ids: int[]) (hidden: Tensor) : float[][] =
+        Logits.Tensor(Model.head weights hidden)
+        |> Overflow.guard weights layers (fun row -> Array.truncate (ids.Length - rows + row + 1) ids)
+        |> Logits.toFloats
+
     /// Logits after each of the last `rows` ids, by one pass of the whole model.
     let private teacherForced (weights: Weights) rows (ids: int[]) : float[][] =
         Scope.run (fun () ->
@@ -35,9 +41,7 @@ module internal Exactness =
             use _storage = cache.Slab :> System.IDisposable
             let struct (hidden, _) = Model.forward weights rows ids cache
 
-            Model.head weights hidden
-            |> Tensors.toFloats
-            |> Array.chunkBySize weights.Config.Vocabulary)
+            finiteLogits weights weights.Config.Layers rows ids hidden)
 
     let private judge gap (logits: float[]) (token: int) : Check =
         let largest = Array.max logits
@@ -183,7 +187,7 @@ module internal Exactness =
                 let cache = Cache.create weights layer prompt.Length
                 use _storage = cache.Slab :> System.IDisposable
                 let struct (hidden, _) = Model.forwardEarly weights prompt cache
-                Model.head weights hidden |> Tensors.toFloats |> Sampling.softmax)
+                (finiteLogits weights layer 1 prompt hidden)[0] |> Sampling.softmax)
 
         let p = at weights.Config.Layers
         exits |> List.map (fun exit -> fewClasses p [ p; at exit.Layers ])

@@ -9,7 +9,15 @@ open System.Threading
 module Generation =
     /// What a round changes beside the text.
     [<NoEquality; NoComparison>]
-    type private Reader = { Cache: Cache; Key: Key; DraftMs: float; VerifyMs: float; HeadMs: float }
+    type private Reader = {
+        Cache: Cache
+        /// All that the early layers have read, the latest first.
+        Read: int list
+        Key: Key
+        DraftMs: float
+        VerifyMs: float
+        HeadMs: float
+    }
 
     /// What a certificate or a benchmark looks at, and what it may change.
     [<NoEquality; NoComparison>]
@@ -56,13 +64,20 @@ module Generation =
             key
             (Array.zeroCreate<unit> count)
 
+    /// Logits of the last `rows` positions read, after so many layers: finite, or an exception that says what was not.
+    let private logitsOf weights layers rows (reader: Reader) (hidden: Hidden) : Logits =
+        let textUpTo row = reader.Read |> List.skip (rows - 1 - row) |> List.rev |> Array.ofList
+
+        Model.logits weights hidden |> Overflow.guard weights layers textUpTo
+
     /// Layers 1..E propose token by token.
     let private propose cancelled weights sampling (inspection: Inspection) last (reader: Reader) =
         let started = Stopwatch.GetTimestamp()
         let struct (hidden, cache) = Model.passEarly cancelled weights [| last |] reader.Cache
         let headStarted = Stopwatch.GetTimestamp()
-        let verdict = Model.logits weights hidden |> Sampling.judge sampling
-        let reader = { reader with Cache = cache; HeadMs = reader.HeadMs + elapsed headStarted }
+        let reader = { reader with Cache = cache; Read = last :: reader.Read }
+        let verdict = logitsOf weights cache.Early.Count 1 reader hidden |> Sampling.judge sampling
+        let reader = { reader with HeadMs = reader.HeadMs + elapsed headStarted }
 
         let struct (draft, reader) =
             match verdict with
@@ -87,15 +102,19 @@ module Generation =
         =
         let started = Stopwatch.GetTimestamp()
 
-        let struct (hidden, cache) =
+        let struct (layers, judged, fresh, struct (hidden, cache)) =
             match options.Strategy with
-            | Strategy.EarlyExit _ -> Model.passEarly cancelled weights ids reader.Cache
+            | Strategy.EarlyExit exit ->
+                struct (exit.Layers, 1, ids, Model.passEarly cancelled weights ids reader.Cache)
             | Strategy.Autoregressive
             | Strategy.SelfSpeculative _ ->
-                Model.passRemainder cancelled weights (rows ids.Length) ids reader.Cache
+                let judged = rows ids.Length
+                let passed = Model.passRemainder cancelled weights judged ids reader.Cache
+                struct (weights.Config.Layers, judged, ids[reader.Cache.Pending ..], passed)
 
         let headStarted = Stopwatch.GetTimestamp()
-        let logits = Model.logits weights hidden
+        let reader = { reader with Read = Array.fold (fun read id -> id :: read) reader.Read fresh }
+        let logits = logitsOf weights layers judged reader hidden
 
         inspection.Logits
         |> Option.iter (fun look ->
@@ -127,7 +146,11 @@ module Generation =
         if count = 0 then
             reader
         else
-            { reader with Cache = Cache.truncate (reader.Cache.Early.Length - count) reader.Cache }
+            {
+                reader with
+                    Cache = Cache.truncate (reader.Cache.Early.Length - count) reader.Cache
+                    Read = List.skip count reader.Read
+            }
 
     /// Adds one token to the text: the piece it makes certain, and what ends there, if anything.
     let private write (options: GenerationOptions) id (writer: Writer) : struct (string * Writer) =
@@ -277,6 +300,7 @@ module Generation =
         let start began cache =
             let reader = {
                 Cache = cache
+                Read = []
                 Key = Key.ofSeed options.Seed
                 DraftMs = 0.0
                 VerifyMs = 0.0
@@ -357,15 +381,19 @@ module Generation =
         prepareInspected noInspection weights tokenizer options prompt
 
     /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
-    /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time.
+    /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time. Where the model's
+    /// numbers overflow, a LayerSkipException comes in place of an event.
     let run weights tokenizer options prompt : Result<seq<GenerationEvent>, LayerSkipError list> =
         runInspected noInspection weights tokenizer options prompt
 
     /// `run` to its end.
     let complete weights tokenizer options prompt : Result<Completion, LayerSkipError list> =
-        run weights tokenizer options prompt
-        |> Result.map (
-            Seq.pick (function
-                | GenerationEvent.End(_, completion) -> Some completion
-                | _ -> None)
-        )
+        try
+            run weights tokenizer options prompt
+            |> Result.map (
+                Seq.pick (function
+                    | GenerationEvent.End(_, completion) -> Some completion
+                    | _ -> None)
+            )
+        with :? LayerSkipException as fault ->
+            Error fault.Errors

@@ -87,6 +87,19 @@ module internal Logits =
             inMemory (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
         | Logits.Tensor tensor -> Tensors.toIds (tensor.argmax -1L)
 
+    /// The first row that holds NaN or infinity.
+    let tryFirstNotFinite (logits: Logits) : int option =
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) ->
+            Seq.init rows id
+            |> Seq.tryFind (fun index -> not (Search.AreFinite(row first vocabulary index)))
+        | Logits.Tensor tensor ->
+            if Tensors.isFinite tensor then
+                None
+            else
+                Seq.init (int tensor.shape[1]) id
+                |> Seq.tryFind (fun index -> not (Tensors.isFinite (tensor.narrow (1L, int64 index, 1L))))
+
     /// The values of each row.
     let toFloats (logits: Logits) : float[][] =
         match logits with

@@ -237,7 +237,7 @@ module Training =
             Error { Step = step + 1; Samples = samples; What = why }
 
     /// Mean cross entropy of each exit, in nats, over batches; none where they have nothing to learn. Every exit is graded,
-    /// whatever the recipe.
+    /// whatever the recipe. A LayerSkipException where the model's numbers overflow.
     let validate (plan: TrainingPlan) (weights: Weights) (batches: seq<Batch>) : float[] =
         let layers = weights.Config.Layers
         let shares = Array.create layers (1.0 / float layers)
@@ -253,10 +253,19 @@ module Training =
                     |> LossSums.plus sums)
                 (LossSums.zero layers)
 
-        if sums.Tokens = 0 then
-            [||]
-        else
-            sums.CrossEntropy |> Array.map (fun sum -> sum / float sums.Tokens)
+        let means =
+            if sums.Tokens = 0 then
+                [||]
+            else
+                sums.CrossEntropy |> Array.map (fun sum -> sum / float sums.Tokens)
+
+        if not (Array.forall Double.IsFinite means) then
+            batches
+            |> Seq.collect _.Ids
+            |> Seq.tryPick (Overflow.tryFind weights layers)
+            |> Option.iter (fun fault -> raise (LayerSkipException [ fault ]))
+
+        means
 
     /// The share of drafted tokens that the real decoder accepts from an exit, greedily, over prompts: no stop token ends a text.
     let acceptance

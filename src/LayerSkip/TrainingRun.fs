@@ -83,8 +83,23 @@ module TrainingRun =
         let ended step reason = TrainingEvent.Ended(step, reason)
 
         let failed step what =
-            let samples = Training.samplesOfStep plan (step - 1)
+            let samples = Training.samplesOfStep plan (max 0 (step - 1))
             ended step (TrainingEnd.Failed { Step = step; Samples = samples; What = what })
+
+        // Numbers that overflow end the run as a loss that is not finite does.
+        let unlessOverflow (look: Trainee -> TrainingEvent list) (trainee: Trainee) : TrainingEvent list =
+            try
+                look trainee
+            with :? LayerSkipException as fault when List.exists LayerSkipError.isFailure fault.Errors -> [
+                failed trainee.Step fault.Message
+            ]
+
+        let isOver (events: TrainingEvent list) =
+            events
+            |> List.exists (fun event ->
+                match event with
+                | TrainingEvent.Ended _ -> true
+                | _ -> false)
 
         let save (trainee: Trainee) (after: TrainingEvent list) : TrainingEvent list =
             if isFirst && not (Training.isFinite trainee) then
@@ -110,12 +125,15 @@ module TrainingRun =
                     | Ok(struct (report, next)) ->
                         TrainingEvent.Stepped report
 
-                        yield! looks next
+                        let seen = unlessOverflow looks next
+                        yield! seen
                         let stops = isStopped ()
                         let isDue = isOwed || next.Step % options.SaveEvery = 0
 
                         let events =
-                            if next.Step >= options.Steps then
+                            if isOver seen then
+                                []
+                            elif next.Step >= options.Steps then
                                 save next [ ended next.Step TrainingEnd.Finished ]
                             elif stops then
                                 save next [ ended next.Step TrainingEnd.Stopped ]
@@ -126,20 +144,19 @@ module TrainingRun =
 
                         yield! events
 
-                        let isOver =
-                            events
-                            |> List.exists (fun event ->
-                                match event with
-                                | TrainingEvent.Ended _ -> true
-                                | _ -> false)
-
-                        if not isOver then
+                        if not (isOver seen || isOver events) then
                             yield! go next (isDue && not (isCalm next))
             }
 
         seq {
-            if trainee.Step = 0 then
-                yield! validated trainee
+            let baseline =
+                if trainee.Step = 0 then
+                    unlessOverflow validated trainee
+                else
+                    []
 
-            yield! go trainee false
+            yield! baseline
+
+            if not (isOver baseline) then
+                yield! go trainee false
         }

@@ -20,6 +20,7 @@ let private errorsWith (text: string) : LayerSkipError list = [
     LayerSkipError.WrongDtype(text, text, text)
     LayerSkipError.NotFinite text
     LayerSkipError.BeyondDtype(text, "f16", "bf16")
+    LayerSkipError.Overflow(text, 3, "f16")
     LayerSkipError.InWeights(text, [ LayerSkipError.MissingTensor text ])
     LayerSkipError.Unsupported(text, text)
     LayerSkipError.OutOfRange(text, text, text)

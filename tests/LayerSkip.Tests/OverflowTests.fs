@@ -1,0 +1,255 @@
+module LayerSkip.Tests.OverflowTests
+
+open System
+open System.IO
+open Expecto
+open TorchSharp
+open LayerSkip
+
+Backend.ensure ()
+
+/// A model that adds nothing to the embedding but where it reads `trigger`: there the MLP of one layer (from 1; above the
+/// last: the head) gives more than the dtype of activations holds. After id 5 it writes the trigger, else 0.
+let private layers, trigger = 4, 7
+
+let private fragile (culprit: int) (dtype: Dtype) : Weights =
+    let config = { Tiny.config 24 layers 2 1 false with Context = 600 }
+    use zeros = Weights.random 1L 1.0 Dtype.F64 Device.Cpu config
+
+    let huge =
+        match dtype with
+        | Dtype.F64 -> 1e308
+        | Dtype.F16 -> 65504.0
+        | _ -> 3e38
+
+    let set (tensor: Tensor) (row: int) (column: int) (value: float) =
+        tensor.select(0L, int64 row).select(0L, int64 column).fill_(value.ToScalar()) |> ignore
+
+    Scope.run (fun () ->
+        for tensor in Weights.distinctTensors zeros do
+            tensor.fill_ ((if tensor.shape.Length = 1 then 1.0 else 0.0).ToScalar()) |> ignore
+
+        // Channel 0 marks the trigger, channel 1 the id before it; both have others beside them, so that norms are usual.
+        for id in 0..23 do
+            set zeros.Embedding id 2 1.0
+
+        set zeros.Embedding trigger 0 1.0
+        set zeros.Embedding 5 1 1.0
+        set zeros.Head trigger 1 1.0
+        set zeros.Head 0 2 0.1
+
+        if culprit > layers then
+            set zeros.Head 3 0 huge
+            zeros.Norm.fill_ (1e36.ToScalar()) |> ignore
+        else
+            let layer = zeros.Layers[culprit - 1]
+            layer.MlpNorm.fill_ (1e15.ToScalar()) |> ignore
+            set layer.GateUp 0 0 huge
+            set layer.GateUp 24 0 huge
+            set layer.Down 3 0 huge)
+
+    let stored = [
+        for name, tensor in Weights.named zeros ->
+            let values = Tensors.toFloats tensor
+            {
+                Name = name
+                Shape = tensor.shape
+                Format = "F64"
+                Dtype = Dtype.F64
+                Fill =
+                    fun into ->
+                        Scope.run (fun () -> into.copy_ (Tensors.ofFloats into.shape values) |> ignore)
+            }
+    ]
+
+    Weights.load dtype Device.Cpu config stored |> Check.getOrRaise
+
+let private strategies =
+    Strategy.Autoregressive
+    :: [
+        for exit in 1 .. layers - 1 do
+            for draft in [ 1; 3 ] do
+                Strategy.SelfSpeculative(Tiny.exit layers exit, draft)
+    ]
+
+let private samplings = [
+    Sampling.Greedy
+    Sampling.Filtered(1e-3, 0, 1.0)
+    Sampling.Filtered(1e-3, 5, 0.9)
+]
+
+let private place culprit =
+    if culprit > layers then
+        "the head"
+    else
+        $"layer {culprit} of {layers}"
+
+let private expectOverflow culprit position (found: Result<'T, LayerSkipError list>) =
+    match found with
+    | Error [ LayerSkipError.Overflow(where, at, _) as fault ] ->
+        Expect.isTrue (where.StartsWith(place culprit)) $"{where} should be {place culprit}"
+        Expect.equal at position "position"
+        Expect.isTrue (LayerSkipError.isFailure fault) "no bad input"
+        Expect.isFalse ((LayerSkipError.message fault).Contains '\n') "one line"
+    | other -> failtest $"expected an overflow, found %A{other}"
+
+let private caught (body: unit -> 'T) : Result<'T, LayerSkipError list> =
+    try
+        Ok(body ())
+    with :? LayerSkipException as fault ->
+        Error fault.Errors
+
+[<Tests>]
+let tests =
+    testSequenced
+    <| testList "numbers that overflow" [
+        for dtype in [ Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 ] do
+            testCase $"{dtype}: end a text, naming the layer and the position where they begin" (fun () ->
+                // No head of float16 reaches beyond float32.
+                for culprit in (if dtype = Dtype.F16 then [ 1; 3; 4 ] else [ 1; 3; 4; 5 ]) do
+                    use weights = fragile culprit dtype
+
+                    for strategy in strategies do
+                        for sampling in samplings do
+                            let complete prompt =
+                                Generation.complete
+                                    weights
+                                    None
+                                    { Tiny.options strategy 6 with Sampling = sampling }
+                                    prompt
+
+                            // In the prompt, in the text, and never.
+                            complete [| 1; 2; 7 |] |> expectOverflow culprit 2
+                            complete [| 1; 2; 5 |] |> expectOverflow culprit 3
+                            let harmless = complete [| 1; 2; 3 |] |> Check.getOrRaise
+                            Expect.equal harmless.TokenIds [| 0; 0; 0; 0; 0; 0 |] "finite elsewhere"
+
+                            // Later layers carry them on to later positions.
+                            if culprit < layers then
+                                complete [| 1; 2; 7; 1 |] |> expectOverflow culprit 2)
+
+        testCase "an early exit fails by the layers that it runs alone, and by the head after them" (fun () ->
+            for culprit in [ 2; 5 ] do
+                use weights = fragile culprit Dtype.F32
+
+                for exit in 1 .. layers - 1 do
+                    let complete () =
+                        Generation.complete
+                            weights
+                            None
+                            (Tiny.options (Strategy.EarlyExit(Tiny.exit layers exit)) 6)
+                            [| 1; 2; 5 |]
+
+                    if exit < culprit && culprit <= layers then
+                        Expect.isOk (complete ()) "layers that it never runs"
+                    else
+                        complete () |> expectOverflow culprit 3)
+
+        testCase "a text far longer than what is read again at once" (fun () ->
+            use weights = fragile 3 Dtype.F32
+
+            for position in [ 0; 255; 256; 257; 511; 590 ] do
+                let prompt = Array.init 595 (fun at -> if at = position then trigger else at % 5)
+
+                Generation.complete weights None (Tiny.options Strategy.Autoregressive 2) prompt
+                |> expectOverflow 3 position)
+
+        testCase "a sequence that is pulled brings what was certain, then the exception" (fun () ->
+            use weights = fragile 2 Dtype.F32
+            let pulled = ResizeArray()
+
+            let events =
+                Generation.run weights None (Tiny.options Strategy.Autoregressive 6) [| 1; 2; 5 |]
+                |> Check.getOrRaise
+
+            caught (fun () -> Seq.iter pulled.Add events) |> expectOverflow 2 3
+            Expect.hasLength pulled 1 "the token before it")
+
+        testCase "certify and the acceptance and validation of training fail alike" (fun () ->
+            use weights = fragile 2 Dtype.F32
+
+            let model = {
+                Path = "fragile"
+                Weights = weights
+                Tokenizer = None
+                StopIds = [||]
+                Recommended = None
+            }
+
+            caught (fun () -> Certify.run model { Certify.options with Prompts = [| [| 1; 7; 2 |] |] })
+            |> expectOverflow 2 1
+
+            caught (fun () -> Training.acceptance weights 1 3 8 [| [| 1; 2; 3 |]; [| 1; 5 |] |])
+            |> expectOverflow 2 2)
+
+        testCase
+            "a run ends where its validation or its probe overflows, before the first step too"
+            (fun () ->
+                let harmless = Batch.ofIds (Array.create 2 [| 1; 2; 3; 4; 1; 2 |])
+
+                let run validation prompts =
+                    use session = fragile 2 Dtype.F32 |> Training.start
+                    let recipe = Recipe.tryPreset "plain" layers |> Check.getOrRaise
+
+                    let options = {
+                        TrainingOptions.standard recipe with
+                            Steps = 3
+                            BatchSize = 2
+                            SequenceLength = 6
+                            Rate = { Peak = 1e-9; Warmup = 1; Floor = 1.0 }
+                            ClipNorm = 1e-9
+                            ValidateEvery = 1
+                            ProbeEvery = 1
+                            ProbeExits = [ 2 ]
+                    }
+
+                    let parts = Recipe.tryBuild layers options.Steps 1L recipe |> Check.getOrRaise
+                    let plan = Training.plan options parts Ranks.alone session.Weights (fun _ _ -> harmless)
+
+                    let watch = {
+                        Validation = validation
+                        Prompts = prompts
+                        NewTokens = 4
+                        Save = fun _ -> Ok "nowhere"
+                        IsStopped = fun () -> false
+                    }
+
+                    let events = TrainingRun.run plan watch session |> List.ofSeq
+
+                    for tensor in Rope.tensorsOf plan.Rope do
+                        tensor.Dispose()
+
+                    match List.last events with
+                    | TrainingEvent.Ended(step, TrainingEnd.Failed fault) -> step, fault.What
+                    | TrainingEvent.Ended(step, TrainingEnd.Finished) -> step, "finished"
+                    | other -> failtest $"{other}"
+
+                Expect.equal
+                    (run [ harmless ] [| [| 1; 2 |] |])
+                    (3, "finished")
+                    "all is well without the trigger"
+                let bad = Batch.ofIds [| [| 1; 2; 3; 4; 1; 2 |]; [| 1; 2; 3; 7; 1; 2 |] |]
+                let step, what = run [ harmless; bad ] [||]
+                Expect.equal step 0 "the validation of the model as it was"
+                Expect.stringContains what "layer 2 of 4 is not finite at position 3" "validation"
+                let step, what = run [] [| [| 1; 2 |]; [| 3; 5 |] |]
+                Expect.equal step 1 "the first probe"
+                Expect.stringContains what "layer 2 of 4 is not finite at position 2" "probe")
+
+        testCase "whether logits are finite is asked of each, wherever it stands" (fun () ->
+            for length in [ 1; 3; 8; 16; 17; 100 ] do
+                for at in 0 .. length - 1 do
+                    for value in [ nanf; infinityf; -infinityf ] do
+                        let values = Array.init length (fun i -> float32 i - 3.0f)
+                        Expect.isTrue (LayerSkip.Kernels.Search.AreFinite(ReadOnlySpan values)) "finite"
+                        values[at] <- value
+                        Expect.isFalse
+                            (LayerSkip.Kernels.Search.AreFinite(ReadOnlySpan values))
+                            $"{value} at {at} of {length}"
+
+                        for sign in [ 1.0f; -1.0f ] do
+                            let large = Array.create length (sign * Single.MaxValue)
+                            Expect.isTrue
+                                (LayerSkip.Kernels.Search.AreFinite(ReadOnlySpan large))
+                                "the largest")
+    ]
