@@ -43,34 +43,30 @@ module Checkpoint =
     let private generationConfig (folder: string) (config: LlamaConfig) =
         let path = Path.Combine(folder, "generation_config.json")
 
-        if not (File.Exists path) then
-            Ok(config.StopIds, None)
-        else
-            match Json.read path "" with
-            | Error faults -> Error faults
-            | Ok document ->
-                use document = document
-                let json = JsonReader(path, document.RootElement)
+        match Json.read path "" with
+        | Error [ LayerSkipError.NotFound _ ] -> Ok(config.StopIds, None)
+        | Error faults -> Error faults
+        | Ok document ->
+            use document = document
+            let json = JsonReader(path, document.RootElement)
 
-                let stops =
-                    json.TokenIds("eos_token_id", config.Vocabulary) |> Option.defaultValue config.StopIds
+            let stops = json.TokenIds("eos_token_id", config.Vocabulary) |> Option.defaultValue config.StopIds
 
-                json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
+            json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
 
-                let recommended =
-                    match json.TryInt "assistant_early_exit", json.Int("num_assistant_tokens", 4) with
-                    | Some exit, length ->
-                        if exit < 1 || exit >= config.Layers then
-                            json.Fault
-                                $"\"assistant_early_exit\" is {exit}, it must be 1 to {config.Layers - 1}"
+            let recommended =
+                match json.TryInt "assistant_early_exit", json.Int("num_assistant_tokens", 4) with
+                | Some exit, length ->
+                    if exit < 1 || exit >= config.Layers then
+                        json.Fault $"\"assistant_early_exit\" is {exit}, it must be 1 to {config.Layers - 1}"
 
-                        if length < 1 then
-                            json.Fault $"\"num_assistant_tokens\" is {length}, it must be at least 1"
+                    if length < 1 then
+                        json.Fault $"\"num_assistant_tokens\" is {length}, it must be at least 1"
 
-                        Some(exit, length)
-                    | None, _ -> None
+                    Some(exit, length)
+                | None, _ -> None
 
-                Check.all json.Faults (stops, recommended)
+            Check.all json.Faults (stops, recommended)
 
     let private build path dtype device config (stored: StoredTensor list) tokenizer stops recommended =
         let dtype = dtype |> Option.defaultWith (fun () -> autoDtype device stored)
@@ -83,7 +79,12 @@ module Checkpoint =
             StopIds = stops
             Recommended = recommended
         })
-        |> Result.mapError (fun faults -> [ LayerSkipError.InWeights(path, faults) ])
+        |> Result.mapError (fun faults ->
+            // What names its file needs no other place.
+            if faults |> List.forall (fun (fault: LayerSkipError) -> fault.IsBadFile) then
+                faults
+            else
+                [ LayerSkipError.InWeights(path, faults) ])
 
     let private loadFolder (folder: string) dtype device =
         let config = LlamaConfig.load (Path.Combine(folder, "config.json"))
@@ -112,8 +113,9 @@ module Checkpoint =
 
         result
 
-    let private loadGguf (path: string) dtype device =
+    let private loadGguf (path: string) (hint: string) dtype device =
         match Gguf.openFile path with
+        | Error [ LayerSkipError.NotFound _ ] -> Error [ LayerSkipError.NotFound(path, hint) ]
         | Error faults -> Error faults
         | Ok file ->
             use file = file
@@ -126,21 +128,17 @@ module Checkpoint =
     let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =
         Backend.tryDevice device
         |> Result.bind (fun _ ->
-            if Directory.Exists path then
-                loadFolder path dtype device
-            elif File.Exists path && path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) then
-                loadGguf path dtype device
-            elif File.Exists path then
-                Error [
-                    LayerSkipError.Unsupported(
-                        $"the file {path}",
-                        "give a Hugging Face model folder or a .gguf file"
-                    )
-                ]
-            else
-                Error [
-                    LayerSkipError.NotFound(path, "give a Hugging Face model folder or a .gguf file")
-                ])
+            let hint = "give a Hugging Face model folder or a .gguf file"
+            let isGguf = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
+
+            match PathKind.find path with
+            | PathKind.Folder -> loadFolder path dtype device
+            | PathKind.RegularFile when not isGguf ->
+                Error [ LayerSkipError.Unsupported($"the file {path}", hint) ]
+            // What is no file says so when it is opened.
+            | PathKind.RegularFile
+            | PathKind.Special
+            | PathKind.Nothing -> loadGguf path hint dtype device)
 
     /// The exit layer and draft length to use where the user names none: what the model recommends, else L/3 and 4.
     let exitAndDraft (checkpoint: Checkpoint) : int * int =

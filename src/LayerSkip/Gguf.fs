@@ -11,7 +11,7 @@ type GgufFile = {
     /// With Hugging Face's names, shapes [out; in], and order of q's and k's rows; without `rope_freqs.weight`,
     /// whose divisors are in `Config.RopeScaling`.
     Tensors: StoredTensor list
-    /// The mapped memory behind `Tensors`.
+    /// The open file behind `Tensors`.
     Source: IDisposable
 } with
 
@@ -25,14 +25,14 @@ module Gguf =
 
     /// The metadata alone: the entries and values of tensors are not looked at.
     let readMetadata (path: string) : Result<Map<string, GgufValue>, LayerSkipError list> =
-        match MappedFile.openRead path hint with
+        match SourceFile.openRead path hint with
         | Error faults -> Error faults
         | Ok file ->
             use file = file
-            GgufHeader.readMetadata file
+            SourceFile.guard (fun () -> GgufHeader.readMetadata file)
 
     /// Llama 3.1 and later: llama.cpp keeps the stretched angles as a tensor, not as metadata.
-    let private withRopeTable (file: MappedFile) (config: LlamaConfig) (tensors: GgufTensor list) =
+    let private withRopeTable (file: SourceFile) (config: LlamaConfig) (tensors: GgufTensor list) =
         match tensors |> List.tryFind (fun tensor -> GgufName.isRopeTable tensor.Name) with
         | None -> Ok config
         | Some table when table.Shape <> [| int64 (config.HeadDim / 2) |] ->
@@ -47,7 +47,7 @@ module Gguf =
             let scaled = { config with RopeScaling = RopeScaling.Divided(Tensors.toFloats values) }
             Check.all (ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled) scaled
 
-    let private ofHeader (file: MappedFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
+    let private ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
         let tensors = GgufTensors.ofHeader file header
 
         // Names and shapes as the entries have them, so that a bad entry does not hide a bad configuration.
@@ -73,12 +73,12 @@ module Gguf =
             Source = file
         })
 
-    /// Maps a file and checks header, tensor entries and configuration; values stay on disk until a tensor is read.
+    /// Opens a file and checks header, tensor entries and configuration; values stay on disk until a tensor is read.
     let openFile (path: string) : Result<GgufFile, LayerSkipError list> =
-        match MappedFile.openRead path hint with
+        match SourceFile.openRead path hint with
         | Error faults -> Error faults
         | Ok file ->
-            let opened = GgufHeader.read file |> Result.bind (ofHeader file)
+            let opened = SourceFile.guard (fun () -> GgufHeader.read file |> Result.bind (ofHeader file))
 
             if Result.isError opened then
                 (file :> IDisposable).Dispose()

@@ -2,10 +2,8 @@ namespace LayerSkip
 
 open System
 open System.Runtime.CompilerServices
+open System.Runtime.InteropServices
 open System.Text
-open FSharp.NativeInterop
-
-#nowarn "9" // The cursor walks over mapped memory; every step is checked against the file's length.
 
 /// A value of a GGUF file's metadata. A uint64 above the largest int64 keeps its bits.
 [<RequireQualifiedAccess>]
@@ -38,12 +36,25 @@ type internal GgufHeader = {
     End: int64
 }
 
-/// Reads little-endian values one after the other. After the first fault every read gives zero or nothing,
+/// Reads a file's little-endian values one after the other. After the first fault every read gives zero or nothing,
 /// so that a parser runs on to its end without a check at each step.
 [<Sealed>]
-type internal ByteCursor(first: nativeint, length: int64) =
+type internal ByteCursor(file: SourceFile) =
+    let length = file.Length
     let mutable position = 0L
     let mutable fault: string option = None
+
+    // The part of the file that is in memory.
+    let mutable window = Array.zeroCreate<byte>(int (min length 262_144L))
+    let mutable first, last = 0L, 0L
+
+    let bring (size: int) =
+        if size > window.Length then
+            window <- Array.zeroCreate size
+
+        first <- position
+        last <- min length (position + int64 window.Length)
+        file.Copy(first, window.AsSpan(0, int (last - first)))
 
     member _.Position = position
     member _.Fault = fault
@@ -55,23 +66,30 @@ type internal ByteCursor(first: nativeint, length: int64) =
         if fault.IsNone then
             fault <- Some text
 
-    /// The address of the next bytes, and past them; 0 where the file ends before.
-    member this.Take(size: int64) : nativeint =
+    /// The next bytes, and past them; none where the file ends before.
+    member this.Take(size: int) : ReadOnlySpan<byte> =
         if fault.IsSome then
-            0n
-        elif size > length - position then
+            ReadOnlySpan.Empty
+        elif int64 size > length - position then
             this.Fail
                 $"truncated: {this.Reading} needs {size} bytes at byte {position}, the file ends at {length}"
-            0n
+
+            ReadOnlySpan.Empty
         else
-            let at = first + nativeint position
-            position <- position + size
-            at
+            if position + int64 size > last then
+                bring size
+
+            let start = int (position - first)
+            position <- position + int64 size
+            ReadOnlySpan(window, start, size)
 
     member this.Scalar<'T when 'T: unmanaged>() : 'T =
-        match this.Take(int64 sizeof<'T>) with
-        | 0n -> Unchecked.defaultof<'T>
-        | at -> Unsafe.ReadUnaligned<'T>(NativePtr.ofNativeInt<byte> at |> NativePtr.toVoidPtr)
+        let bytes = this.Take sizeof<'T>
+
+        if bytes.IsEmpty then
+            Unchecked.defaultof<'T>
+        else
+            Unsafe.ReadUnaligned<'T>(&MemoryMarshal.GetReference bytes)
 
     /// A count of things of `least` bytes or more each; 0 and a fault where the file cannot hold so many.
     member this.Count(what: string, least: int64, most: int64) : int =
@@ -85,12 +103,8 @@ type internal ByteCursor(first: nativeint, length: int64) =
         if fault.IsSome then 0 else int count
 
     member this.Text() : string =
-        match this.Count("bytes of text", 1L, 1L <<< 26) with
-        | 0 -> ""
-        | size ->
-            match this.Take(int64 size) with
-            | 0n -> ""
-            | at -> Encoding.UTF8.GetString(NativePtr.ofNativeInt<byte> at, size)
+        let size = this.Count("bytes of text", 1L, 1L <<< 26)
+        Encoding.UTF8.GetString(this.Take size)
 
     /// So many values of one size, each through `convert`.
     member this.Values<'Raw, 'T when 'Raw: unmanaged>(convert: 'Raw -> 'T) : 'T[] =
@@ -209,27 +223,22 @@ module internal GgufHeader =
         let entries = cursor.Count("entries", 13L, 1L <<< 24)
         struct (tensors, entries)
 
-    let private parse (file: MappedFile) (read: ByteCursor -> 'T) : Result<'T, LayerSkipError list> =
-        file.Borrow(
-            0L,
-            file.Length,
-            fun first ->
-                let cursor = ByteCursor(first, file.Length)
-                let result = read cursor
+    let private parse (file: SourceFile) (read: ByteCursor -> 'T) : Result<'T, LayerSkipError list> =
+        let cursor = ByteCursor file
+        let result = read cursor
 
-                match cursor.Fault with
-                | Some fault -> Error [ LayerSkipError.BadFile(file.Path, fault) ]
-                | None -> Ok result
-        )
+        match cursor.Fault with
+        | Some fault -> Error [ LayerSkipError.BadFile(file.Path, fault) ]
+        | None -> Ok result
 
     /// The metadata alone: what follows it is not looked at.
-    let readMetadata (file: MappedFile) : Result<Map<string, GgufValue>, LayerSkipError list> =
+    let readMetadata (file: SourceFile) : Result<Map<string, GgufValue>, LayerSkipError list> =
         parse file (fun cursor ->
             let struct (_, entries) = start cursor
             metadata cursor entries)
 
     /// Metadata and tensor entries.
-    let read (file: MappedFile) : Result<GgufHeader, LayerSkipError list> =
+    let read (file: SourceFile) : Result<GgufHeader, LayerSkipError list> =
         parse file (fun cursor ->
             let struct (tensors, entries) = start cursor
             let metadata = metadata cursor entries

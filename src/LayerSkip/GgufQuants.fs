@@ -1,13 +1,15 @@
 namespace LayerSkip
 
 open System
+open System.Buffers
 open System.Runtime.CompilerServices
+open System.Runtime.ExceptionServices
 open System.Runtime.InteropServices
 open System.Runtime.Intrinsics
 open System.Threading.Tasks
 open FSharp.NativeInterop
 
-#nowarn "9" // Blocks are read from mapped memory and written to a tensor's.
+#nowarn "9" // Blocks are read and written by address.
 
 /// A ggml format that we read.
 [<RequireQualifiedAccess>]
@@ -155,43 +157,57 @@ module internal GgufQuants =
     // Some 80 KB in and 512 KB out: enough to be worth a task.
     let private blocksPerTask = 4096L
 
-    let private inTasks (run: nativeint -> nativeint -> int -> unit) width source target blocks =
+    /// Reads blocks from byte `first` of a file on and spreads them into `target`, so many at a time in each thread.
+    let private inTasks
+        run
+        (width: int)
+        (file: SourceFile)
+        (first: int64)
+        (target: nativeint)
+        (blocks: int64)
+        =
         let tasks = (blocks + blocksPerTask - 1L) / blocksPerTask
 
-        Parallel.For(
-            0L,
-            tasks,
-            fun (task: int64) ->
-                let first = task * blocksPerTask
-                let count = min blocksPerTask (blocks - first)
-                run (source + nativeint (first * width)) (target + nativeint (first * 128L)) (int count)
-        )
-        |> ignore
+        let work (task: int64) =
+            let start = task * blocksPerTask
+            let count = int (min blocksPerTask (blocks - start))
+            let packed = ArrayPool.Shared.Rent(count * width)
 
-    /// Fills `destination`, as bytes of float32, from the blocks at `source`.
-    let private expand run width (source: nativeint) (destination: Span<byte>) =
-        use target = fixed &MemoryMarshal.GetReference destination
-        inTasks run width source (NativePtr.toNativeInt target) (int64 destination.Length / 128L)
+            try
+                file.Copy(first + start * int64 width, packed.AsSpan(0, count * width))
+                use source = fixed packed
+                run (NativePtr.toNativeInt source) (target + nativeint (start * 128L)) count
+            finally
+                ArrayPool.Shared.Return packed
+
+        try
+            Parallel.For(0L, tasks, work) |> ignore
+        with :? AggregateException as e ->
+            ExceptionDispatchInfo.Throw e.InnerException
 
     /// Copies the values at byte `first` of a file into a contiguous CPU tensor of the format's dtype.
-    let read (file: MappedFile) (format: GgufFormat) (first: int64) (tensor: Tensor) : unit =
+    let read (file: SourceFile) (format: GgufFormat) (first: int64) (tensor: Tensor) : unit =
         // A block of 32 values fills 128 bytes.
-        let blocks run width =
-            file.Borrow(
-                first,
-                tensor.numel () / 32L * width,
-                fun start ->
-                    Tensors.fill
-                        tensor
-                        (FillSpan(fun at destination ->
-                            expand run width (start + nativeint (at / 128L * width)) destination))
-            )
+        let blocks run (width: int) =
+            Tensors.fill
+                tensor
+                (FillSpan(fun at destination ->
+                    use target = fixed &MemoryMarshal.GetReference destination
+                    let start = first + at / 128L * int64 width
+
+                    inTasks
+                        run
+                        width
+                        file
+                        start
+                        (NativePtr.toNativeInt target)
+                        (int64 destination.Length / 128L)))
 
         match format with
         | GgufFormat.F32
         | GgufFormat.F16
         | GgufFormat.BF16 ->
             Tensors.fill tensor (FillSpan(fun at destination -> file.Copy(first + at, destination)))
-        | GgufFormat.Q8_0 -> blocks q8_0 34L
-        | GgufFormat.Q4_0 -> blocks q4_0 18L
-        | GgufFormat.Q4_1 -> blocks q4_1 20L
+        | GgufFormat.Q8_0 -> blocks q8_0 34
+        | GgufFormat.Q4_0 -> blocks q4_0 18
+        | GgufFormat.Q4_1 -> blocks q4_1 20

@@ -130,7 +130,7 @@ module internal GgufTensors =
                 None)
 
     /// Checks every entry, and all of them together.
-    let ofHeader (file: MappedFile) (header: GgufHeader) : Result<GgufTensor list, LayerSkipError list> =
+    let ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufTensor list, LayerSkipError list> =
         match alignment file.Path header.Metadata with
         | Error faults -> Error faults
         | Ok align ->
@@ -184,7 +184,7 @@ module internal GgufTensors =
         // A wrong shape is for the loader to report.
         heads |> Option.filter (fun heads -> shape.Length <= 2 && rowsOf heads)
 
-    let stored (file: MappedFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
+    let stored (file: SourceFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
         let dtype = GgufFormat.dtype tensor.Format
 
         let fill (values: Tensor) =

@@ -1,8 +1,9 @@
 namespace LayerSkip
 
 open System
-open System.IO
+open System.Buffers.Text
 open System.Text.Json
+open System.Text.Unicode
 
 /// Reading one JSON object: optional fields, with a fault for each of the wrong kind.
 type internal JsonReader private (path: string, root: JsonElement, faults: ResizeArray<LayerSkipError>) =
@@ -151,20 +152,76 @@ module internal Json =
             $"not valid JSON: fault at line {e.LineNumber.Value + 1L}, byte {e.BytePositionInLine.Value + 1L}"
         | _ -> "not valid JSON"
 
-    /// Parses a file into its root object. The document must outlive the reader.
-    let read (path: string) (hint: string) : Result<JsonDocument, LayerSkipError list> =
-        if not (File.Exists path) then
-            Error [ LayerSkipError.NotFound(path, hint) ]
+    let private backslash = byte '\\'
+
+    /// The code unit of an escape `\u....` that starts with its backslash; None of anything else.
+    let private escaped (text: ReadOnlySpan<byte>) : int option =
+        let mutable unit, used = 0, 0
+
+        if
+            text.Length >= 6
+            && text[1] = byte 'u'
+            && Utf8Parser.TryParse(text.Slice(2, 4), &unit, &used, 'x')
+            && used = 4
+        then
+            Some unit
+        else
+            None
+
+    /// Whether some escape is half of a surrogate pair without its other half: no text, though the grammar has it.
+    let private hasHalf (text: ReadOnlySpan<byte>) : bool =
+        let mutable rest = text
+        let mutable found = false
+        let mutable next = rest.IndexOf backslash
+
+        while next >= 0 && not found do
+            rest <- rest.Slice next
+
+            let length =
+                match escaped rest with
+                | Some unit when Char.IsHighSurrogate(char unit) ->
+                    match escaped (rest.Slice 6) with
+                    | Some low when Char.IsLowSurrogate(char low) -> 12
+                    | _ ->
+                        found <- true
+                        6
+                | Some unit ->
+                    found <- Char.IsLowSurrogate(char unit)
+                    6
+                | None -> min 2 rest.Length
+
+            rest <- rest.Slice length
+            next <- rest.IndexOf backslash
+
+        found
+
+    /// Parses text in UTF-8, with or without a byte-order mark, or says in a phrase what it is instead. Every string of the
+    /// document is one: GetString of an element would throw where bytes are no UTF-8 or a surrogate stands alone.
+    let parse (bytes: byte[]) : Result<JsonDocument, string> =
+        let begins (mark: byte list) = List.ofArray (Array.truncate mark.Length bytes) = mark
+
+        let text = ReadOnlyMemory(bytes).Slice(if begins [ 0xEFuy; 0xBBuy; 0xBFuy ] then 3 else 0)
+
+        if begins [ 0xFFuy; 0xFEuy ] || begins [ 0xFEuy; 0xFFuy ] then
+            Error "in UTF-16; save it as UTF-8"
+        elif not (Utf8.IsValid text.Span) then
+            Error "not valid JSON: it holds text that is not valid Unicode (UTF-8)"
+        elif hasHalf text.Span then
+            Error "not valid JSON: it holds text that is not valid Unicode, half of a surrogate pair"
         else
             try
-                let document = JsonDocument.Parse(File.ReadAllBytes path)
+                Ok(JsonDocument.Parse text)
+            with :? JsonException as e ->
+                Error(place e)
 
-                if document.RootElement.ValueKind = JsonValueKind.Object then
-                    Ok document
-                else
-                    Error [ LayerSkipError.BadFile(path, "not a JSON object") ]
-            with
-            | :? JsonException as e ->
-                Error [ LayerSkipError.BadFile(path, $"{place e}; repair it, or get it again") ]
-            | :? IOException
-            | :? UnauthorizedAccessException as e -> Error [ LayerSkipError.BadFile(path, e.Message) ]
+    /// Parses a file into its root object. The document must outlive the reader.
+    let read (path: string) (hint: string) : Result<JsonDocument, LayerSkipError list> =
+        let bad text = Error [ LayerSkipError.BadFile(path, text) ]
+
+        match SourceFile.readAll path hint |> Result.map parse with
+        | Error faults -> Error faults
+        | Ok(Error fault) -> bad $"{fault}; repair it, or get it again"
+        | Ok(Ok document) when document.RootElement.ValueKind = JsonValueKind.Object -> Ok document
+        | Ok(Ok document) ->
+            document.Dispose()
+            bad "not a JSON object"

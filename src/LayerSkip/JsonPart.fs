@@ -109,6 +109,7 @@ module internal JsonPart =
         try
             read ()
         with
+        | :? LayerSkipException as e -> Error e.Errors
         | JsonFault("", fault) -> bad $"the file {fault}"
         | JsonFault(place, fault) -> bad $"\"{place}\" {fault}"
         // A JsonElement's own, of escapes that are no text.

@@ -3,7 +3,6 @@ namespace LayerSkip
 open System
 open System.IO
 open System.Text.Json
-open TorchSharp
 
 /// An open safetensors file; its tensors can be read until it is disposed.
 [<NoEquality; NoComparison>]
@@ -13,7 +12,7 @@ type SafetensorsFile = {
     Metadata: Map<string, string>
     /// In the order of their bytes, without buffers that are no weights (`rotary_emb.inv_freq` and the like).
     Tensors: StoredTensor list
-    /// The mapped memory behind `Tensors`.
+    /// The open file behind `Tensors`.
     Source: IDisposable
 } with
 
@@ -24,7 +23,7 @@ type SafetensorsFile = {
 module Safetensors =
     let private indexName = "model.safetensors.index.json"
 
-    let private stored (file: MappedFile) (data: int64) (entry: SafetensorsEntry) (dtype: Dtype) =
+    let private stored (file: SourceFile) (data: int64) (entry: SafetensorsEntry) (dtype: Dtype) =
         let fill (tensor: Tensor) =
             let first = data + entry.Start
             Tensors.fill tensor (FillSpan(fun start destination -> file.Copy(first + start, destination)))
@@ -37,12 +36,12 @@ module Safetensors =
             Fill = fill
         }
 
-    /// Maps a file and checks its header; the values stay on disk until a tensor is read.
+    /// Opens a file and checks its header; the values stay on disk until a tensor is read.
     let openFile (path: string) : Result<SafetensorsFile, LayerSkipError list> =
-        match MappedFile.openRead path "a .safetensors file is needed" with
+        match SourceFile.openRead path "a .safetensors file is needed" with
         | Error faults -> Error faults
         | Ok file ->
-            match SafetensorsHeader.read file with
+            match SourceFile.guard (fun () -> SafetensorsHeader.read file) with
             | Error faults ->
                 (file :> IDisposable).Dispose()
                 Error faults
@@ -138,18 +137,14 @@ module Safetensors =
         | Ok document ->
             use document = document
 
-            try
-                weightMap index document.RootElement
-                |> Result.bind (fun map ->
-                    let folder = Path.GetDirectoryName index
+            weightMap index document.RootElement
+            |> Result.bind (fun map ->
+                let folder = Path.GetDirectoryName index
 
-                    let paths = [
-                        for file in map.Values |> Seq.distinct |> Seq.sort -> Path.Combine(folder, file)
-                    ]
-                    openAll paths (checkShards index map))
-            // As in a header: text that is not valid Unicode.
-            with :? InvalidOperationException ->
-                Error [ LayerSkipError.BadFile(index, "it holds text that is not valid Unicode") ]
+                let paths = [
+                    for file in map.Values |> Seq.distinct |> Seq.sort -> Path.Combine(folder, file)
+                ]
+                openAll paths (checkShards index map))
 
     /// The weights of a Hugging Face folder: model.safetensors, the shards of its index, or the only .safetensors.
     let openFolder (folder: string) : Result<SafetensorsFile list, LayerSkipError list> =
@@ -163,18 +158,19 @@ module Safetensors =
         elif File.Exists(inside indexName) then
             openShards (inside indexName)
         else
-            match Directory.GetFiles(folder, "*.safetensors") |> List.ofArray with
-            | [ only ] -> openAll [ only ] (fun _ -> [])
-            | [] when Directory.GetFiles(folder, "pytorch_model*.bin").Length > 0 ->
-                let hint = "the weights are in pytorch_model.bin only: convert them to safetensors"
-                Error [ LayerSkipError.NotFound(inside "model.safetensors", hint) ]
-            | [] when Directory.GetFiles(folder, "*.gguf").Length > 0 ->
-                let hint = "the folder holds a .gguf file: name that file as the model"
-                Error [ LayerSkipError.NotFound(inside "model.safetensors", hint) ]
-            | [] ->
-                let hint = $"a model folder has it, or {indexName} and its shards"
-                Error [ LayerSkipError.NotFound(inside "model.safetensors", hint) ]
-            | files ->
+            let named pattern = SourceFile.list folder pattern
+            let absent hint = Error [ LayerSkipError.NotFound(inside "model.safetensors", hint) ]
+
+            match named "*.safetensors", named "pytorch_model*.bin", named "*.gguf" with
+            | Error faults, _, _
+            | _, Error faults, _
+            | _, _, Error faults -> Error faults
+            | Ok [ only ], _, _ -> openAll [ only ] (fun _ -> [])
+            | Ok [], Ok(_ :: _), _ ->
+                absent "the weights are in pytorch_model.bin only: convert them to safetensors"
+            | Ok [], _, Ok(_ :: _) -> absent "the folder holds a .gguf file: name that file as the model"
+            | Ok [], _, _ -> absent $"a model folder has it, or {indexName} and its shards"
+            | Ok files, _, _ ->
                 Error [
                     several
                         $"{files.Length} .safetensors files and no {indexName}; add the index, or keep one file"

@@ -153,20 +153,20 @@ module internal SafetensorsHeader =
     let private layout (path: string) (dataLength: int64) (entries: SafetensorsEntry list) =
         let bad text = LayerSkipError.BadFile(path, text)
 
-        let follow (faults, reached, before) entry =
-            let found =
+        let follow struct (reached, before) entry =
+            let fault =
                 if entry.Start < reached then
-                    [ bad $"tensors {before} and {entry.Name} overlap" ]
+                    Some(bad $"tensors {before} and {entry.Name} overlap")
                 elif entry.Start > reached then
-                    [ bad $"bytes {reached} to {entry.Start} of the data belong to no tensor" ]
+                    Some(bad $"bytes {reached} to {entry.Start} of the data belong to no tensor")
                 else
-                    []
+                    None
 
-            faults @ found, max reached entry.End, entry.Name
+            fault, struct (max reached entry.End, entry.Name)
 
-        let faults, reached, _ = List.fold follow ([], 0L, "") entries
+        let faults, struct (reached, _) = List.mapFold follow (struct (0L, "")) entries
 
-        faults
+        List.choose id faults
         @ Check.that
             (reached >= dataLength)
             (bad $"bytes {reached} to {dataLength} of the data belong to no tensor")
@@ -222,7 +222,7 @@ module internal SafetensorsHeader =
         }
 
     /// Reads and checks the header; all faults that do not follow from another are reported.
-    let read (file: MappedFile) : Result<SafetensorsHeader, LayerSkipError list> =
+    let read (file: SourceFile) : Result<SafetensorsHeader, LayerSkipError list> =
         let bad text = Error [ LayerSkipError.BadFile(file.Path, text) ]
 
         if file.Length < 8L then
@@ -240,15 +240,13 @@ module internal SafetensorsHeader =
                 let bytes = Array.zeroCreate<byte>(int length)
                 file.Copy(8L, bytes.AsSpan())
 
-                try
-                    use document = JsonDocument.Parse(ReadOnlyMemory<byte> bytes)
+                match Json.parse bytes with
+                | Error fault -> bad $"the header is {fault}"
+                | Ok document ->
+                    use document = document
                     let data = 8L + int64 length
 
                     if document.RootElement.ValueKind = JsonValueKind.Object then
                         ofRoot file.Path data (file.Length - data) document.RootElement
                     else
                         bad "the header is not a JSON object"
-                with
-                | :? JsonException as e -> bad $"the header is {Json.place e}"
-                // GetString of bytes that are no UTF-8, or of half a surrogate pair.
-                | :? InvalidOperationException -> bad "the header holds text that is not valid Unicode"

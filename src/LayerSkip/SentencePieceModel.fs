@@ -178,6 +178,7 @@ module internal SentencePieceModel =
             JsonPart.guard path (fun () ->
                 try
                     TokenizerConfig.load (Path.GetDirectoryName(Path.GetFullPath path))
-                    |> Result.bind (fun config -> build path config (read (File.ReadAllBytes path)))
+                    |> Result.bind (fun config ->
+                        SourceFile.readAll path "" |> Result.bind (read >> build path config))
                 with :? InvalidProtocolBufferException ->
                     Error [ LayerSkipError.BadFile(path, "not a SentencePiece model; get it again") ])

@@ -4,13 +4,13 @@ open System
 open System.IO
 open System.Text
 
-/// Token ids on disk, mapped into memory: text after text. An id that is read and not learned (a prompt's) stands as
+/// Token ids on disk: text after text. An id that is read and not learned (a prompt's) stands as
 /// its complement, a negative number.
 ///
 /// Two forms: nanoGPT's `.bin`, uint16 ids and nothing else; and `.tokens`: "LSTOKEN1", int64 number of ids, int64
 /// number of texts, int32 ids, int64 start of each text, all little-endian.
 [<Sealed>]
-type TokenFile internal (file: MappedFile, first: int64, size: int, count: int64, starts: int64[]) =
+type TokenFile internal (file: SourceFile, first: int64, size: int, count: int64, starts: int64[]) =
     member _.Path = file.Path
     member _.Count = count
 
@@ -42,12 +42,12 @@ module TokenFile =
         else
             struct (entry, true)
 
-    let private readInts64 (file: MappedFile) (start: int64) (count: int) =
+    let private readInts64 (file: SourceFile) (start: int64) (count: int) =
         let bytes = Array.zeroCreate<byte>(8 * count)
         file.Copy(start, bytes.AsSpan())
         Array.init count (fun i -> BitConverter.ToInt64(bytes, 8 * i))
 
-    let private ofTokens (file: MappedFile) : Result<TokenFile, string> =
+    let private ofTokens (file: SourceFile) : Result<TokenFile, string> =
         let mark = Array.zeroCreate<byte>(min headerSize (int (min file.Length 24L)))
         file.Copy(0L, mark.AsSpan())
 
@@ -77,7 +77,7 @@ module TokenFile =
                 else
                     Ok(new TokenFile(file, int64 headerSize, 4, count, starts))
 
-    let private ofBin (file: MappedFile) : Result<TokenFile, string> =
+    let private ofBin (file: SourceFile) : Result<TokenFile, string> =
         if file.Length % 2L <> 0L then
             Error "has an odd number of bytes; a .bin file holds ids of two bytes each"
         else
@@ -101,7 +101,7 @@ module TokenFile =
 
     /// Opens a file of ids, each below `vocabulary`.
     let openRead (vocabulary: int) (path: string) : Result<TokenFile, LayerSkipError list> =
-        match MappedFile.openRead path "give a file of token ids, .tokens or .bin" with
+        match SourceFile.openRead path "give a file of token ids, .tokens or .bin" with
         | Error faults -> Error faults
         | Ok file ->
             let isBin = path.EndsWith(".bin", StringComparison.OrdinalIgnoreCase)

@@ -3,6 +3,7 @@ namespace LayerSkip
 open System
 open System.Collections.Generic
 open System.IO
+open System.Text
 open System.Text.Json
 
 /// What the files beside a vocabulary add to it: tokenizer_config.json, added_tokens.json, special_tokens_map.json.
@@ -77,11 +78,9 @@ module internal TokenizerConfig =
         | _ -> None
 
     let private jinja (folder: string) =
-        let path = Path.Combine(folder, "chat_template.jinja")
-        if File.Exists path then
-            Some(File.ReadAllText path)
-        else
-            None
+        SourceFile.tryReadAll (Path.Combine(folder, "chat_template.jinja"))
+        |> Check.getOrRaise
+        |> Option.map Encoding.UTF8.GetString
 
     /// added_tokens_decoder: tokens by id.
     let private decoder (root: JsonPart) : AddedToken list =

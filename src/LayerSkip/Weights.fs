@@ -356,8 +356,7 @@ module Weights =
     let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
         let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 
-        match faults config byName with
-        | [] ->
+        let fillAll () =
             use _noGrad = torch.no_grad ()
             use _scope = torch.NewDisposeScope()
             let unfit = ResizeArray()
@@ -389,6 +388,9 @@ module Weights =
                 Scope.own (Weights.TensorsOf weights)
                 Ok(withKernels weights)
             | errors -> Error errors
+
+        match faults config byName with
+        | [] -> SourceFile.guard fillAll
         | errors -> Error errors
 
     /// What a named tensor is drawn from: its mean, and its deviation.

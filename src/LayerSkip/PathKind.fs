@@ -1,0 +1,63 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Runtime.InteropServices
+
+/// What a path leads to, symbolic links followed.
+[<RequireQualifiedAccess>]
+type internal PathKind =
+    | Nothing
+    | RegularFile
+    | Folder
+    /// A device, a FIFO, a socket: something to read or write, never to replace; to open it may wait for another process.
+    | Special
+
+[<RequireQualifiedAccess>]
+module internal PathKind =
+    [<DllImport("libc", SetLastError = true)>]
+    extern int private statx(int folder, byte[] path, int flags, uint32 mask, byte[] result)
+
+    // Of struct statx, the same on every architecture: the size, the place of the mode, and its bits of the type.
+    let private size, modeAt, typeBits = 256, 28, 0xF000us
+
+    // .NET tells of devices and FIFOs nothing but that they are files.
+    let private typeOf (path: string) : uint16 option =
+        let currentFolder, typeAndMode = -100, 3u
+        let result = Array.zeroCreate<byte> size
+        let name = Text.Encoding.UTF8.GetBytes(path + "\000")
+
+        if statx (currentFolder, name, 0, typeAndMode, result) = 0 then
+            Some(BitConverter.ToUInt16(result, modeAt) &&& typeBits)
+        else
+            None
+
+    let find (path: string) : PathKind =
+        if Directory.Exists path then
+            PathKind.Folder
+        elif OperatingSystem.IsLinux() then
+            match typeOf path with
+            | None -> PathKind.Nothing
+            | Some 0x8000us -> PathKind.RegularFile
+            | Some _ -> PathKind.Special
+        elif File.Exists path then
+            PathKind.RegularFile
+        else
+            PathKind.Nothing
+
+    /// Where a path's symbolic links end. An open descriptor's end at a name that is none, or at a file that is not ours
+    /// to replace.
+    let resolve (path: string) : string option =
+        let rec follow (path: string) depth =
+            if
+                path.StartsWith("/proc/", StringComparison.Ordinal)
+                || path.StartsWith("/dev/fd/", StringComparison.Ordinal)
+            then
+                None
+            else
+                match FileInfo(path).LinkTarget with
+                | null -> Some path
+                | _ when depth = 40 -> raise (IOException "its links lead in a circle")
+                | next -> follow (Path.Combine(Path.GetDirectoryName path, next)) (depth + 1)
+
+        follow path 0

@@ -1,0 +1,150 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Text
+open Microsoft.Win32.SafeHandles
+
+/// Why something cannot be read.
+[<RequireQualifiedAccess>]
+module internal ReadFault =
+    /// In words; None for a bug of ours.
+    let why (e: exn) : string option =
+        match e with
+        | :? UnauthorizedAccessException -> Some "cannot be read: access is denied; change its rights"
+        // .NET puts the path behind the system's words.
+        | :? IOException -> Some $"""cannot be read: {(e.Message.Split(" : ")[0]).TrimEnd '.'}"""
+        | :? NotSupportedException
+        | :? ArgumentException -> Some "is no name of a file"
+        | _ -> None
+
+/// A file that is open for reading, by its own positions: several threads may read at once. It is not mapped into memory,
+/// where a file that another program cuts short would end the process. Reading after Dispose throws ObjectDisposedException.
+[<Sealed>]
+type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
+    let fault text = raise (LayerSkipException [ LayerSkipError.BadFile(path, text) ])
+
+    let readSome (destination: Span<byte>) (at: int64) =
+        try
+            RandomAccess.Read(handle, destination, at)
+        with e when (ReadFault.why e).IsSome && not (e :? ObjectDisposedException) ->
+            fault (ReadFault.why e).Value
+
+    member _.Path = path
+    /// In bytes, when it was opened.
+    member _.Length = length
+
+    /// Copies the bytes from `start` on into `destination`; LayerSkipException where the disk fails or the file has
+    /// become shorter.
+    member _.Copy(start: int64, destination: Span<byte>) : unit =
+        if start < 0L || start > length - int64 destination.Length then
+            invalidArg
+                (nameof start)
+                $"bytes {start} to {start + int64 destination.Length} of a file of {length}"
+
+        let mutable count = 0
+
+        while count < destination.Length do
+            match readSome (destination.Slice count) (start + int64 count) with
+            | 0 ->
+                fault
+                    $"ends at byte {start + int64 count} of {length}: it became shorter while it was read; try again when it is whole"
+            | more -> count <- count + more
+
+    interface IDisposable with
+        member _.Dispose() = handle.Dispose()
+
+/// The one way to read what somebody names.
+[<RequireQualifiedAccess>]
+module internal SourceFile =
+    /// What stands in many a file's place after a clone or a download that did not bring it.
+    let private stray (front: byte[]) : string option =
+        let text = (Encoding.ASCII.GetString front).TrimStart('?', ' ', '\t', '\r', '\n')
+        let begins (mark: string) = text.StartsWith(mark, StringComparison.OrdinalIgnoreCase)
+
+        if begins "version https://git-lfs.github.com/" then
+            Some
+                "is a Git-LFS pointer, not the file that it stands for; run `git lfs pull` in its repository, or download the file itself"
+        elif List.exists begins [ "<!doctype html"; "<html"; "<?xml" ] then
+            Some
+                "is a web page (HTML or XML), not the file that was asked for; look at what it says, and download the file again"
+        else
+            None
+
+    /// The error that reading ended with, of an exception that a SourceFile threw.
+    let guard (work: unit -> Result<'T, LayerSkipError list>) : Result<'T, LayerSkipError list> =
+        try
+            work ()
+        with :? LayerSkipException as e ->
+            Error e.Errors
+
+    let private opened (path: string) (handle: SafeFileHandle) : Result<SourceFile, LayerSkipError list> =
+        let file = new SourceFile(path, handle, RandomAccess.GetLength handle)
+
+        let found =
+            guard (fun () ->
+                let front = Array.zeroCreate<byte>(int (min file.Length 128L))
+                file.Copy(0L, front.AsSpan())
+
+                match stray front with
+                | Some what -> Error [ LayerSkipError.BadFile(path, what) ]
+                | None when front.Length = 0 -> Error [ LayerSkipError.BadFile(path, "the file is empty") ]
+                | None -> Ok file)
+
+        if Result.isError found then
+            (file :> IDisposable).Dispose()
+
+        found
+
+    /// Opens a regular file that holds something; `hint` says what should be there when it is not.
+    let openRead (path: string) (hint: string) : Result<SourceFile, LayerSkipError list> =
+        let bad text = Error [ LayerSkipError.BadFile(path, text) ]
+
+        match PathKind.find path with
+        | PathKind.Folder -> bad "this is a folder, a file is needed"
+        // To open a pipe waits for who writes to it, and a device never ends.
+        | PathKind.Special -> bad "is a pipe, a socket or a device; a regular file is needed"
+        // Also what lies in a folder that may not be looked into: to open it tells.
+        | PathKind.Nothing
+        | PathKind.RegularFile ->
+            try
+                opened path (File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read))
+            with
+            | :? FileNotFoundException
+            | :? DirectoryNotFoundException -> Error [ LayerSkipError.NotFound(path, hint) ]
+            | e when (ReadFault.why e).IsSome -> bad (ReadFault.why e).Value
+
+    /// More than any text file of a model has.
+    let private most = 1L <<< 30
+
+    /// The bytes of a file that is read whole.
+    let readAll (path: string) (hint: string) : Result<byte[], LayerSkipError list> =
+        openRead path hint
+        |> Result.bind (fun file ->
+            use file = file
+
+            if file.Length > most then
+                Error [
+                    LayerSkipError.BadFile(
+                        path,
+                        $"has {file.Length} bytes, more than the {most} that a file of its kind may have"
+                    )
+                ]
+            else
+                guard (fun () ->
+                    let bytes = Array.zeroCreate<byte>(int file.Length)
+                    file.Copy(0L, bytes.AsSpan())
+                    Ok bytes))
+
+    /// The same of a file that need not be there.
+    let tryReadAll (path: string) : Result<byte[] option, LayerSkipError list> =
+        match readAll path "" with
+        | Error [ LayerSkipError.NotFound _ ] -> Ok None
+        | read -> Result.map Some read
+
+    /// The names of what matches a pattern in a folder, in order.
+    let list (folder: string) (pattern: string) : Result<string list, LayerSkipError list> =
+        try
+            Directory.GetFiles(folder, pattern) |> Array.sort |> List.ofArray |> Ok
+        with e when (ReadFault.why e).IsSome ->
+            Error [ LayerSkipError.BadFile(folder, (ReadFault.why e).Value) ]
