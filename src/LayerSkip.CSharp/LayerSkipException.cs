@@ -1,3 +1,5 @@
+using Microsoft.FSharp.Collections;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>
@@ -8,8 +10,13 @@ namespace LayerSkip.CSharp;
 public sealed class LayerSkipException : Exception
 {
     internal LayerSkipException(LayerSkip.LayerSkipException inner)
-        : base(inner.Message, inner) =>
-        Faults = [.. inner.Errors.Select(LayerSkipErrorModule.message)];
+        : this(inner, [.. inner.Errors.Select(Translate.InCallersWords)])
+    {
+    }
+
+    private LayerSkipException(Exception inner, IReadOnlyList<LayerSkipError> faults)
+        : base(LayerSkipErrorModule.summary(ListModule.OfSeq(faults)), inner) =>
+        Faults = [.. faults.Select(LayerSkipErrorModule.message)];
 
     /// <summary>Every fault that was found, a line each.</summary>
     public IReadOnlyList<string> Faults { get; }

@@ -88,7 +88,7 @@ public sealed class LayerSkipModel : IDisposable
         string prompt,
         GenerateOptions? options = null,
         CancellationToken cancellationToken = default) =>
-        Generate(Encode(prompt), options, cancellationToken);
+        Generate(EncodePrompt(prompt), options, cancellationToken);
 
     /// <summary>Continues tokens, on this thread.</summary>
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
@@ -118,7 +118,7 @@ public sealed class LayerSkipModel : IDisposable
         string prompt,
         GenerateOptions? options = null,
         CancellationToken cancellationToken = default) =>
-        StreamAsync(Encode(prompt), options, cancellationToken);
+        StreamAsync(EncodePrompt(prompt), options, cancellationToken);
 
     /// <summary>As the other <c>StreamAsync</c>, for a prompt of ids.</summary>
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
@@ -153,6 +153,12 @@ public sealed class LayerSkipModel : IDisposable
         });
     }
 
+    private int[] EncodePrompt(string prompt)
+    {
+        ArgumentNullException.ThrowIfNull(prompt);
+        return Encode(prompt);
+    }
+
     private Tokenizer Tokenizer() =>
         checkpoint.Tokenizer?.Value ?? throw Translate.Exception(LayerSkipError.NewNoTokenizer(checkpoint.Path));
 
@@ -161,8 +167,10 @@ public sealed class LayerSkipModel : IDisposable
     {
         ArgumentNullException.ThrowIfNull(promptIds);
         ObjectDisposedException.ThrowIf(disposed, this);
-        var given = Translate.Options(checkpoint, options ?? new());
-        return Generation.prepare(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]).OrThrow();
+        var (given, faults) = Translate.Options(checkpoint, options ?? new());
+        var prepared = Generation.prepare(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]);
+        LayerSkipError[] all = [.. faults, .. Check.faults(prepared)];
+        return all is [] ? prepared.ResultValue : throw Translate.Exception(all);
     }
 
     private async IAsyncEnumerable<GeneratedToken> Pull(

@@ -89,11 +89,25 @@ public sealed record GenerateOptions
     /// <summary>Samples from the fewest tokens whose probabilities reach p, above 0 and at most 1.</summary>
     public double TopP { get; init; } = 1.0;
 
-    /// <summary>Tokens that end the text and are no part of it; null is the model's own.</summary>
+    /// <summary>
+    /// Tokens that end the text; null is the model's own. One that does is neither in <see cref="GenerateResult.TokenIds"/>
+    /// nor in <see cref="GenerateResult.Text"/>.
+    /// </summary>
     public IReadOnlyList<int>? StopIds { get; init; }
 
-    /// <summary>Texts that end the text and are no part of it.</summary>
-    public IReadOnlyList<string> Stop { get; init; } = [];
+    /// <summary>
+    /// Texts that end the text, wherever tokens part them. <see cref="GenerateResult.Text"/> ends before the first of them;
+    /// <see cref="GenerateResult.TokenIds"/> has the tokens that spell it, up to the one that completed it.
+    /// </summary>
+    public IReadOnlyList<string> Stop
+    {
+        get;
+        init
+        {
+            ArgumentNullException.ThrowIfNull(value, nameof(Stop));
+            field = value;
+        }
+    } = [];
 
     /// <summary>The same seed draws the same text.</summary>
     public long Seed { get; init; }

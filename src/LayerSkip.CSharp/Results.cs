@@ -31,7 +31,8 @@ public enum FinishReason
 
 /// <summary>
 /// One step of a stream: a token and the text that it makes certain, which may be empty or that of earlier tokens.
-/// The texts of all steps together are the text of the result.
+/// The texts of all steps together are the text of the result, the tokens are its tokens: those that spell a stop text are steps,
+/// with the text before it.
 /// </summary>
 /// <param name="Id">The token; null at the last step, which brings text held back until then, and the result.</param>
 /// <param name="Text">The text that is certain now; empty without a tokenizer.</param>
@@ -41,8 +42,11 @@ public sealed record GeneratedToken(int? Id, string Text, TokenOrigin? Origin, G
 
 /// <summary>A finished text.</summary>
 /// <param name="PromptIds">The tokens of the prompt.</param>
-/// <param name="TokenIds">The new tokens, without a stop token.</param>
-/// <param name="Text">The text of the new tokens; null without a tokenizer.</param>
+/// <param name="TokenIds">
+/// The new tokens, without a stop token. After a stop text they are the tokens up to the one that completed it, so they decode to
+/// more than <paramref name="Text"/>: to the stop text too, and to what else its last token holds.
+/// </param>
+/// <param name="Text">The text of the new tokens, up to a stop text; null without a tokenizer.</param>
 /// <param name="FinishReason">Why the text ended.</param>
 /// <param name="Statistics">What speculation did.</param>
 /// <param name="Timings">How long it took.</param>

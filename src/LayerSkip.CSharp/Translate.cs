@@ -37,12 +37,33 @@ internal static class Translate
         }
     }
 
+    /// <summary>A fault in the words of this assembly's options: DraftLength, where the command says --draft-length.</summary>
+    public static LayerSkipError InCallersWords(LayerSkipError error) =>
+        error switch
+        {
+            LayerSkipError.OutOfRange fault when OptionNamed(fault.option) is { } option =>
+                LayerSkipError.NewOutOfRange(option, fault.value, fault.allowed),
+            LayerSkipError.ExitOutsideModel { layers: > 1 } fault =>
+                LayerSkipError.NewOutOfRange(
+                    nameof(GenerateOptions.ExitLayer),
+                    $"{fault.exit}",
+                    $"1 to {fault.layers - 1}: the model has {fault.layers} layers"),
+            _ => error,
+        };
+
+    private static string? OptionNamed(string name)
+    {
+        var option = string.Concat(name.Split('-').Where(word => word != "").Select(word => char.ToUpperInvariant(word[0]) + word[1..]));
+        Type[] options = [typeof(GenerateOptions), typeof(LoadOptions)];
+        return options.Any(type => type.GetProperty(option) is not null) ? option : null;
+    }
+
     public static LayerSkip.Device Device(Device device) =>
         device switch
         {
             CSharp.Device.Cpu => LayerSkip.Device.Cpu,
             CSharp.Device.Cuda => LayerSkip.Device.Cuda,
-            _ => throw new ArgumentOutOfRangeException(nameof(device), device, "not a device"),
+            _ => throw Undefined(nameof(LoadOptions.Device), device),
         };
 
     public static Device Device(LayerSkip.Device device) =>
@@ -57,8 +78,11 @@ internal static class Translate
             CSharp.Dtype.F32 => Some(LayerSkip.Dtype.F32),
             CSharp.Dtype.F16 => Some(LayerSkip.Dtype.F16),
             CSharp.Dtype.BF16 => Some(LayerSkip.Dtype.BF16),
-            _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, "not a dtype"),
+            _ => throw Undefined(nameof(LoadOptions.Dtype), dtype),
         };
+
+    private static ArgumentOutOfRangeException Undefined(string option, Enum value) =>
+        new("options", value, $"{option} is {value}, which is none of {string.Join(", ", Enum.GetNames(value.GetType()))}");
 
     private static FSharpOption<T> Some<T>(T value) => FSharpOption<T>.Some(value);
 
@@ -71,40 +95,48 @@ internal static class Translate
             _ => CSharp.Dtype.BF16,
         };
 
-    public static GenerationOptions Options(Checkpoint checkpoint, GenerateOptions options)
+    /// <summary>
+    /// The library's options, and the faults of the caller's. What is at fault has a sound value in its place, so that the
+    /// library finds the other faults too.
+    /// </summary>
+    public static (GenerationOptions Given, IEnumerable<LayerSkipError> Faults) Options(
+        Checkpoint checkpoint,
+        GenerateOptions options)
     {
+        if (options.Stop.Any(text => text is null))
+        {
+            throw new ArgumentException($"{nameof(GenerateOptions.Stop)} has a null among its texts", nameof(options));
+        }
+
         var sampling = SamplingModule.create(options.Temperature, options.TopK, options.TopP);
         var (recommendedExit, recommendedDraft) = CheckpointModule.exitAndDraft(checkpoint);
-        // A wrong exit layer is an error even where the strategy has no use for one.
+        // A wrong exit layer or draft length is an error even where the strategy has no use for one.
         var exit = ExitLayer.TryCreate(checkpoint.Config.Layers, options.ExitLayer ?? recommendedExit);
+        var draftLength = options.DraftLength ?? recommendedDraft;
         var strategy = Decided(checkpoint, options);
         var exitMatters = options.ExitLayer is not null || strategy != CSharp.Strategy.Autoregressive;
+        IEnumerable<LayerSkipError> faults =
+        [
+            .. Check.faults(sampling),
+            .. exitMatters ? Check.faults(exit) : [],
+            .. draftLength < 1 ? [LayerSkipError.NewOutOfRange("draft-length", $"{draftLength}", "1 or more")] : (LayerSkipError[])[],
+        ];
 
-        var faults = Check.faults(sampling).Concat(exitMatters ? Check.faults(exit) : []);
-        if (options.DraftLength is < 1 and var length)
-        {
-            faults = faults.Append(LayerSkipError.NewOutOfRange("draft-length", $"{length}", "1 or more"));
-        }
-
-        if (faults.Any())
-        {
-            throw Exception(faults);
-        }
-
-        return new GenerationOptions(
+        var given = new GenerationOptions(
             strategy: strategy switch
             {
-                CSharp.Strategy.EarlyExit => LayerSkip.Strategy.NewEarlyExit(exit.ResultValue),
-                CSharp.Strategy.SelfSpeculative =>
-                    LayerSkip.Strategy.NewSelfSpeculative(exit.ResultValue, options.DraftLength ?? recommendedDraft),
+                CSharp.Strategy.EarlyExit when exit.IsOk => LayerSkip.Strategy.NewEarlyExit(exit.ResultValue),
+                CSharp.Strategy.SelfSpeculative when exit.IsOk =>
+                    LayerSkip.Strategy.NewSelfSpeculative(exit.ResultValue, Math.Max(1, draftLength)),
                 _ => LayerSkip.Strategy.Autoregressive,
             },
-            sampling: sampling.ResultValue,
+            sampling: sampling.IsOk ? sampling.ResultValue : Sampling.Greedy,
             maxNewTokens: options.MaxNewTokens,
             stopIds: [.. options.StopIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)],
             stopTexts: ListModule.OfSeq(options.Stop),
             showSpecial: options.ShowSpecial,
             seed: options.Seed);
+        return (given, faults);
     }
 
     private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options) =>
@@ -115,7 +147,7 @@ internal static class Translate
                 CSharp.Strategy.SelfSpeculative,
             CSharp.Strategy.Auto => CSharp.Strategy.Autoregressive,
             var chosen when Enum.IsDefined(chosen) => chosen,
-            var unknown => throw new ArgumentOutOfRangeException(nameof(options), unknown, "not a strategy"),
+            var unknown => throw Undefined(nameof(GenerateOptions.Strategy), unknown),
         };
 
     /// <summary>What a stream shows of an event: nothing of a round, which its tokens have told already.</summary>

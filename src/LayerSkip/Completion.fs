@@ -15,6 +15,7 @@ type GenerationOptions = {
     /// The most new tokens; the context may end the text sooner.
     MaxNewTokens: int
     StopIds: int[]
+    /// Texts that end the text and are no part of it; the ids have the tokens that spell one.
     StopTexts: string list
     /// Whether special tokens appear in the text.
     ShowSpecial: bool
@@ -74,9 +75,9 @@ type Timings = {
 /// A finished text.
 type Completion = {
     PromptIds: int[]
-    /// The new tokens, without a stop token.
+    /// The new tokens, without a stop token; after a stop string, up to the one that completed it.
     TokenIds: int[]
-    /// None without a tokenizer.
+    /// The text of the new tokens, up to a stop string; None without a tokenizer.
     Text: string option
     Finish: FinishReason
     Stats: SpeculationStats

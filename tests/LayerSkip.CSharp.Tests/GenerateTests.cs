@@ -94,19 +94,19 @@ internal static class GenerateTests
         Case("refuses what it cannot do, in one line", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
-            Refused(() => model.Generate("a", new() { Temperature = -1 }), "temperature", "-1");
-            Refused(() => model.Generate("a", new() { TopP = 0 }), "top-p");
-            Refused(() => model.Generate("a", new() { TopK = -1 }), "top-k");
-            Refused(() => model.Generate("a", new() { ExitLayer = 4 }), "exit layer is 4", "1 to 3");
-            Refused(() => model.Generate("a", Plain with { ExitLayer = 0 }), "exit layer is 0");
-            Refused(() => model.Generate("a", new() { DraftLength = 0 }), "draft-length");
-            Refused(() => model.Generate("a", new() { MaxNewTokens = 0 }), "max-new-tokens");
+            Refused(() => model.Generate("a", new() { Temperature = -1 }), "Temperature is -1");
+            Refused(() => model.Generate("a", new() { TopP = 0 }), "TopP is 0");
+            Refused(() => model.Generate("a", new() { TopK = -1 }), "TopK is -1");
+            Refused(() => model.Generate("a", new() { ExitLayer = 4 }), "ExitLayer is 4", "1 to 3");
+            Refused(() => model.Generate("a", Plain with { ExitLayer = 0 }), "ExitLayer is 0");
+            Refused(() => model.Generate("a", new() { DraftLength = 0 }), "DraftLength is 0");
+            Refused(() => model.Generate("a", new() { MaxNewTokens = 0 }), "MaxNewTokens is 0");
             Refused(() => model.Generate(""), "prompt is empty");
             Refused(() => model.Generate([]), "prompt is empty");
             Refused(() => model.Generate([258]), "258");
             Refused(() => model.Generate(new int[96]), "96");
             Refused(() => model.Generate("a", new() { StopIds = [-1] }), "-1");
-            Refused(() => model.Generate("a", new() { Temperature = -1, TopP = 2, ExitLayer = 9 }), "temperature", "top-p", "exit");
+            Refused(() => model.Generate("a", new() { Temperature = -1, TopP = 2, ExitLayer = 9 }), "Temperature", "TopP", "ExitLayer");
             Throws<ArgumentNullException>(() => model.Generate((string)null!));
             Throws<ArgumentOutOfRangeException>(() => model.Generate("a", new() { Strategy = (Strategy)9 }));
         }),

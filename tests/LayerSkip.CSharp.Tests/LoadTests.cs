@@ -41,7 +41,7 @@ internal static class LoadTests
             Refused(() => LayerSkipModel.Load(Path.GetDirectoryName(tiny.Path)!), "config.json");
             foreach (int threads in new[] { int.MinValue, -1, 0, 1025, 30_000, int.MaxValue })
             {
-                Refused(() => LayerSkipModel.Load(tiny.Path, new() { Threads = threads }), "threads", "1 to 1024");
+                Refused(() => LayerSkipModel.Load(tiny.Path, new() { Threads = threads }), "Threads", "1 to 1024");
             }
 
             Throws<ArgumentNullException>(() => LayerSkipModel.Load(null!));

@@ -25,6 +25,7 @@ using var tiny = new Tiny();
 var tests = Runner.TestList("csharp", [
     SurfaceTests.All,
     LoadTests.All(tiny),
+    ArgumentTests.All(tiny),
     GenerateTests.All(tiny),
     StreamTests.All(tiny),
     ReferenceTests.All]);

@@ -168,7 +168,7 @@ internal static class StreamTests
         Case("refuses bad options at the call, not at the first step", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
-            Refused(() => model.StreamAsync("a", new() { ExitLayer = 7 }), "exit layer is 7");
+            Refused(() => model.StreamAsync("a", new() { ExitLayer = 7 }), "ExitLayer is 7");
             Refused(() => model.StreamAsync([]), "empty");
         }),
     ]);
