@@ -4,29 +4,26 @@ open System
 open System.IO
 open System.Runtime.InteropServices
 
-/// What a path leads to, symbolic links followed.
-[<RequireQualifiedAccess>]
-type internal PathKind =
-    | Nothing
-    | RegularFile
-    | Folder
-    /// A device, a FIFO, a socket: something to write into, never to replace.
-    | Special
-
 /// What the system knows and .NET does not tell.
 [<RequireQualifiedAccess>]
 module internal Posix =
     [<DllImport("libc", EntryPoint = "_exit")>]
     extern void private exitNow(int code)
 
-    [<DllImport("libc", SetLastError = true)>]
-    extern int private statx(int folder, byte[] path, int flags, uint32 mask, byte[] result)
+    [<DllImport("libc")>]
+    extern nativeint private signal(int number, nativeint handler)
 
     [<DllImport("libc", SetLastError = true)>]
     extern nativeint private write(int descriptor, byte[] bytes, nativeint count)
 
     // As Linux numbers them.
     let private interrupted, wouldBlock = 4, 11
+    let private fileTooLarge, ignored = 25, 1n
+
+    /// A write beyond `ulimit -f` shall be refused, as one to a full disk is, and not end the process.
+    let ignoreFileLimit () : unit =
+        if OperatingSystem.IsLinux() then
+            signal (fileTooLarge, ignored) |> ignore
 
     /// Writes all bytes to a descriptor, wherever its place is now; an IOException has the system's error as HResult.
     let rec writeAll (descriptor: int) (bytes: byte[]) : unit =
@@ -49,33 +46,6 @@ module internal Posix =
             exitNow code
         else
             Environment.Exit code
-
-    // Of struct statx, the same on every architecture: the size, the place of the mode, and its bits of the type.
-    let private size, modeAt, typeBits = 256, 28, 0xF000us
-
-    let private modeOf (path: string) =
-        let currentFolder, typeAndMode = -100, 3u
-        let result = Array.zeroCreate<byte> size
-        let name = Text.Encoding.UTF8.GetBytes(path + "\000")
-
-        if statx (currentFolder, name, 0, typeAndMode, result) = 0 then
-            Some(BitConverter.ToUInt16(result, modeAt))
-        else
-            None
-
-    let kind (path: string) : PathKind =
-        if Directory.Exists path then
-            PathKind.Folder
-        elif not (OperatingSystem.IsLinux()) then
-            if File.Exists path then
-                PathKind.RegularFile
-            else
-                PathKind.Nothing
-        else
-            match modeOf path with
-            | None -> PathKind.Nothing
-            | Some mode when mode &&& typeBits = 0x8000us -> PathKind.RegularFile
-            | Some _ -> PathKind.Special
 
     /// Whether whoever started the process gave it this descriptor to write to. Where not, it is closed, or the run-time
     /// has opened something of its own under the number, which is marked to close when a program starts.

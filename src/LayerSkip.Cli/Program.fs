@@ -82,14 +82,7 @@ module Program =
             | :? ArguParseException as e ->
                 explain e $"{Faults.ofArgu e.Message} (see `{helpOf argv}`)" ExitCode.badInput
             | :? UsageException as e -> explain e e.Message ExitCode.badInput
-            | :? LayerSkipException as e ->
-                let code =
-                    if List.exists LayerSkipError.isFailure e.Errors then
-                        ExitCode.failed
-                    else
-                        ExitCode.badInput
-
-                explain e (Faults.ofLibrary e.Errors) code
+            | :? LayerSkipException as e -> explain e (Faults.ofLibrary e.Errors) (ExitCode.ofFaults e.Errors)
             | :? FailureException as e -> explain e e.Message ExitCode.failed
             | e when not (StandardStreams.isBrokenPipe e) ->
                 explain e $"{e.Message} ({e.GetType().Name}; LAYERSKIP_DEBUG=1 shows where)" ExitCode.failed
@@ -138,6 +131,7 @@ module Program =
 
     [<EntryPoint>]
     let main argv =
+        Posix.ignoreFileLimit ()
         let utf8 = Text.UTF8Encoding false
         use error = new StreamWriter(StandardStreams.error (), utf8, AutoFlush = true)
 

@@ -3,8 +3,9 @@ namespace LayerSkip.Cli
 open System
 open System.Runtime.InteropServices
 open System.Threading
+open LayerSkip
 
-/// Ctrl-C and SIGTERM. A native call cannot be cancelled: a signal ends the process, unless a command has said that it
+/// Ctrl-C, SIGTERM and SIGHUP. A native call cannot be cancelled: a signal ends the process, unless a command has said that it
 /// ends by itself. A second signal ends it in any case.
 [<RequireQualifiedAccess>]
 module internal Signals =
@@ -20,8 +21,9 @@ module internal Signals =
                 member _.Dispose() = Volatile.Write(&cooperative, None)
         }
 
-    let private endNow code =
-        Unfinished.deleteForGood ()
+    /// Ends the process at once; nothing unfinished stays.
+    let endNow (code: int) : unit =
+        AtomicFile.discardAll ()
         Posix.exit code
 
     let private handle (farewell: unit -> unit) (code: int) (context: PosixSignalContext) =
@@ -39,15 +41,15 @@ module internal Signals =
     /// Listens until the result is disposed; `farewell` is said before the process ends. Not Console.CancelKeyPress: that
     /// one sets up the terminal, and writes to it.
     let listen (farewell: unit -> unit) : IDisposable =
-        let interrupt =
-            PosixSignalRegistration.Create(PosixSignal.SIGINT, handle farewell ExitCode.interrupted)
-
-        let terminate =
-            PosixSignalRegistration.Create(PosixSignal.SIGTERM, handle farewell ExitCode.terminated)
+        let registrations =
+            [
+                PosixSignal.SIGHUP, ExitCode.hungUp
+                PosixSignal.SIGINT, ExitCode.interrupted
+                PosixSignal.SIGTERM, ExitCode.terminated
+            ]
+            |> List.map (fun (signal, code) -> PosixSignalRegistration.Create(signal, handle farewell code))
 
         {
             new IDisposable with
-                member _.Dispose() =
-                    interrupt.Dispose()
-                    terminate.Dispose()
+                member _.Dispose() = registrations |> List.iter _.Dispose()
         }

@@ -15,8 +15,16 @@ module ExitCode =
     let done' = 0
     let failed = 1
     let badInput = 2
+    let hungUp = 129
     let interrupted = 130
     let terminated = 143
+
+    /// Of faults of the library: bad input, unless nothing but the work itself failed.
+    let ofFaults (errors: LayerSkipError list) : int =
+        if List.forall LayerSkipError.isFailure errors then
+            failed
+        else
+            badInput
 
 /// A line on standard error that is written over and over, where that is a terminal.
 [<Sealed>]
@@ -56,7 +64,7 @@ type Terminal = {
     /// Whether text may be coloured.
     Colour: bool
     Status: StatusLine
-    /// Calls its argument with the exit code on Ctrl-C or SIGTERM from now on, until the result is disposed; before and
+    /// Calls its argument with the exit code on Ctrl-C, SIGTERM or SIGHUP from now on, until the result is disposed; before and
     /// after, the process just ends.
     OnInterrupt: (int -> unit) -> IDisposable
 }

@@ -17,7 +17,7 @@ module internal TrainCommand =
             say ()
 
         Threading.Thread.Sleep Ranks.lastWords
-        Posix.exit code
+        Signals.endNow code
 
     /// A signal finds ranks at work, or waiting for one that is no more: then they cannot end by themselves.
     let private onSignal (ranks: Ranks) (isOver: unit -> bool) (say: unit -> unit) (code: int) =
@@ -65,7 +65,7 @@ module internal TrainCommand =
         let unwritable (faults: LayerSkipError list) =
             let latest =
                 match saved.Value with
-                | Some folder -> $"; make room, and {TrainProgress.goOn session}, from {folder}"
+                | Some folder -> $"; then {TrainProgress.goOn session}, from {folder}"
                 | None -> ""
 
             LayerSkipError.summary faults + latest

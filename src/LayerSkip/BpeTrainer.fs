@@ -145,48 +145,30 @@ module BpeTrainer =
     /// Whether a tokenizer can be written into a folder, before any work is done: it has none, or one that may be
     /// overwritten, and takes files; or its own folder does.
     let checkOutput (overwrite: bool) (folder: string) : Result<unit, LayerSkipError list> =
-        let unwritable why =
+        match [ fileOf folder; configOf folder ] |> List.tryFind File.Exists with
+        | Some file when not overwrite ->
             Error [
-                LayerSkipError.BadFile(folder, $"cannot be written: {why}; name another with --output")
+                LayerSkipError.BadFile(
+                    file,
+                    "is there already; allow it to be overwritten, or name another place"
+                )
             ]
-
-        try
-            if String.IsNullOrWhiteSpace folder then
-                unwritable "it is no name"
-            else
-                let full = Path.GetFullPath folder |> Path.TrimEndingDirectorySeparator
-                let parent = Path.GetDirectoryName full
-
-                match [ fileOf folder; configOf folder ] |> List.tryFind File.Exists with
-                | Some file when not overwrite ->
-                    let fault = "is there already; give --overwrite, or name another folder with --output"
-                    Error [ LayerSkipError.BadFile(file, fault) ]
-                | _ when File.Exists full -> unwritable "it is a file"
-                | _ when not (Directory.Exists full || Directory.Exists parent) ->
-                    unwritable $"there is no folder {parent}"
-                | _ ->
-                    let trial = FileWriter.beside (if Directory.Exists full then fileOf full else full)
-                    using (File.Create trial) ignore
-                    File.Delete trial
-                    Ok()
-        with e when (MappedFile.fault e).IsSome ->
-            unwritable ((MappedFile.fault e).Value.TrimEnd '.')
+        | _ -> AtomicFile.checkFolder folder
 
     /// Writes tokenizer.json and tokenizer_config.json, each whole or not at all, over those that are there.
     let write (folder: string) (trained: TrainedBpe) : Result<unit, LayerSkipError list> =
         let options = trained.Options
         let first = List.tryHead options.SpecialTokens
         let bos = if options.AddsBos then first else None
-        let put (path: string) (bytes: byte[]) = FileWriter.replace path (fun file -> file.Write bytes)
 
-        try
-            Directory.CreateDirectory folder |> ignore
-
-            put
-                (configOf folder)
-                (TokenizerJsonWriter.config bos.IsSome first first None options.ModelMaxLength)
+        let fill folder =
+            TokenizerJsonWriter.config bos.IsSome first first None options.ModelMaxLength
+            |> AtomicFile.writeBytes (configOf folder)
             |> Result.bind (fun () ->
                 TokenizerJsonWriter.tokenizer options.SpecialTokens bos trained.Pieces trained.Merges
-                |> put (fileOf folder))
-        with e when (MappedFile.fault e).IsSome ->
-            Error [ FileWriter.fault folder e ]
+                |> AtomicFile.writeBytes (fileOf folder))
+
+        if Directory.Exists folder then
+            fill folder
+        else
+            AtomicFile.writeFolder folder fill

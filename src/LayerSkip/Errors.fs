@@ -7,6 +7,8 @@ type LayerSkipError =
     | NotFound of path: string * hint: string
     /// A file that is there and cannot be used; `fault` says where and why.
     | BadFile of path: string * fault: string
+    /// A file or folder that could not be written to its end; `why` says what the system answered.
+    | NotWritten of path: string * why: string
     /// A tensor that the configuration calls for and no file holds.
     | MissingTensor of name: string
     /// A tensor that no part of the model asks for.
@@ -94,6 +96,8 @@ module LayerSkipError =
         match error with
         | LayerSkipError.NotFound(path, hint) -> $"{place path}: not found; {piece hint}"
         | LayerSkipError.BadFile(path, fault) -> $"{place path}: {piece fault}"
+        | LayerSkipError.NotWritten(path, why) ->
+            $"{place path}: cannot be written: {piece why}; make room, or name another place"
         | LayerSkipError.MissingTensor name -> $"tensor {piece name} is missing"
         | LayerSkipError.UnknownTensor name -> $"tensor {piece name} is not part of this model"
         | LayerSkipError.WrongShape(name, expected, found) ->
@@ -137,10 +141,11 @@ module LayerSkipError =
     /// One line: what is wrong, where, what to do. What a file or a path put into it is short and steers no terminal.
     let message (error: LayerSkipError) : string = Printable.line (told error)
 
-    /// Whether it is a computation that failed over input that was good in itself: exit code 1 in the command, not 2.
+    /// Whether work failed over input that was good in itself, a computation or a writing: exit code 1 in the command, not 2.
     let isFailure (error: LayerSkipError) : bool =
         match error with
-        | LayerSkipError.Overflow _ -> true
+        | LayerSkipError.Overflow _
+        | LayerSkipError.NotWritten _ -> true
         | _ -> false
 
     /// All of them on one line, which stays short: of many the first and how many follow.
@@ -175,6 +180,14 @@ module Check =
         match result with
         | Ok _ -> []
         | Error errors -> errors
+
+    /// Does something to each, as long as all goes well.
+    let each
+        (act: 'T -> Result<unit, LayerSkipError list>)
+        (items: 'T list)
+        : Result<unit, LayerSkipError list> =
+        let andThen done' item = done' |> Result.bind (fun () -> act item)
+        List.fold andThen (Ok()) items
 
     let both (a: Result<'A, LayerSkipError list>) (b: Result<'B, LayerSkipError list>) =
         match a, b with

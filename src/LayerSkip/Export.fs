@@ -53,6 +53,11 @@ module Export =
         | ExportFormat.Gguf, Some Dtype.F64 -> Error [ GgufWriter.unsupportedDtype ]
         | (ExportFormat.Gguf | ExportFormat.HuggingFace), _ -> Ok()
 
+    let private holdsBytes (path: string) =
+        match PathKind.find path, PathKind.resolve (Path.GetFullPath path) with
+        | PathKind.RegularFile, Some file -> FileInfo(file).Length > 0L
+        | _ -> false
+
     let private existing (format: ExportFormat) (path: string) =
         let isFull = Directory.Exists path && Seq.isEmpty (Directory.EnumerateFileSystemEntries path) |> not
 
@@ -60,38 +65,23 @@ module Export =
         | ExportFormat.HuggingFace when isFull -> Some "is a folder that is not empty"
         | ExportFormat.HuggingFace when File.Exists path -> Some "is a file already"
         | ExportFormat.Gguf when Directory.Exists path -> Some "is a folder, a GGUF model is a file"
-        | ExportFormat.Gguf when File.Exists path && FileInfo(path).Length > 0L -> Some "is there already"
+        | ExportFormat.Gguf when holdsBytes path -> Some "is there already"
         | ExportFormat.HuggingFace
         | ExportFormat.Gguf -> None
 
-    /// Whether a model can be written to a path, before any work is done: nothing is there, and its folder takes files.
+    /// Whether a model can be written to a path, before any work is done: nothing is there (or a device, for GGUF), and
+    /// its folder takes files.
     let checkOutput (format: ExportFormat) (path: string) : Result<unit, LayerSkipError list> =
-        let fault why =
-            Error [
-                LayerSkipError.BadFile(path, $"{why}; remove it first, or name another with --output")
-            ]
-
-        let unwritable why =
-            Error [
-                LayerSkipError.BadFile(path, $"cannot be written: {why}; name another with --output")
-            ]
-
-        try
-            if String.IsNullOrWhiteSpace path then
-                unwritable "it is no name"
-            else
-                let full = Path.GetFullPath path |> Path.TrimEndingDirectorySeparator
-
-                match existing format full, Path.GetDirectoryName full with
-                | Some why, _ -> fault why
-                | None, folder when not (Directory.Exists folder) -> unwritable $"there is no folder {folder}"
-                | None, _ ->
-                    let trial = FileWriter.beside full
-                    using (File.Create trial) ignore
-                    File.Delete trial
-                    Ok()
-        with e when (MappedFile.fault e).IsSome ->
-            unwritable ((MappedFile.fault e).Value.TrimEnd '.')
+        WriteFault.guard (WriteFault.ofOpening path) (fun () ->
+            match existing format path, format with
+            | Some why, _ ->
+                Error [
+                    LayerSkipError.BadFile(path, $"{why}; remove it first, or name another place")
+                ]
+            | None, ExportFormat.HuggingFace -> AtomicFile.checkFolder path
+            // To open a FIFO waits for its reader, and to close it ends what that one reads.
+            | None, ExportFormat.Gguf when PathKind.find path = PathKind.Special -> Ok()
+            | None, ExportFormat.Gguf -> AtomicFile.check path)
 
     /// Values that became infinite in a narrower dtype than the file's.
     let private overflows (weights: Weights) = [
@@ -99,12 +89,6 @@ module Export =
             if not (Tensors.isFinite tensor) then
                 Dtype.beyond name tensor.dtype
     ]
-
-    let private bytesOf (path: string) =
-        if File.Exists path then
-            FileInfo(path).Length
-        else
-            DirectoryInfo(path).EnumerateFiles() |> Seq.sumBy _.Length
 
     let private nameOf (whole: Checkpoint) (layers: int) =
         let file = Path.GetFullPath whole.Path |> Path.TrimEndingDirectorySeparator |> Path.GetFileName
@@ -138,18 +122,17 @@ module Export =
             use _noGrad = torch.no_grad ()
             use _scope = torch.NewDisposeScope()
             let part = firstLayers layers checkpoint
-            let full = Path.GetFullPath output |> Path.TrimEndingDirectorySeparator
 
             match overflows part.Weights, format with
-            | [], ExportFormat.HuggingFace -> HuggingFaceExport.write full part
-            | [], ExportFormat.Gguf -> GgufExport.write (nameOf checkpoint layers) full part
+            | [], ExportFormat.HuggingFace -> HuggingFaceExport.write output part
+            | [], ExportFormat.Gguf -> GgufExport.write (nameOf checkpoint layers) output part
             | faults, _ -> Error faults
-            |> Result.map (fun (struct (tensors, remarks)) -> {
+            |> Result.map (fun (struct (tensors, bytes, remarks)) -> {
                 Format = format
                 Dtype = checkpoint.Weights.Dtype
                 Layers = layers
                 Tensors = tensors
-                Bytes = bytesOf full
+                Bytes = bytes
                 Output = output
                 Remarks = remarks
             }))

@@ -193,12 +193,12 @@ module internal GgufExport =
         | None -> ()
     ]
 
-    /// Writes the file; the number of its tensors, and what to tell the user.
+    /// Writes the file; the numbers of its tensors and bytes, and what to tell the user.
     let write
         (name: string)
         (path: string)
         (checkpoint: Checkpoint)
-        : Result<struct (int * string list), LayerSkipError list> =
+        : Result<struct (int * int64 * string list), LayerSkipError list> =
         let weights = checkpoint.Weights
         let config = underArchitecture checkpoint.Config
 
@@ -207,4 +207,5 @@ module internal GgufExport =
             let items = List.map (item config weights.Dtype) (Weights.named weights) @ ropeTable config
 
             GgufWriter.write path (metadata name weights.Dtype config @ tokenizer) items
-            |> Result.map (fun () -> struct (items.Length, remarks config checkpoint.Tokenizer.IsSome)))
+            |> Result.map (fun bytes ->
+                struct (items.Length, bytes, remarks config checkpoint.Tokenizer.IsSome)))

@@ -98,15 +98,16 @@ module internal GgufWriter =
 
         memory.ToArray()
 
-    let private pad (file: FileStream) =
-        file.Write(Array.zeroCreate<byte>(int (aligned file.Position - file.Position)))
+    // A FIFO has no position.
+    let private pad (file: Stream) (written: int64) =
+        file.Write(Array.zeroCreate<byte>(int (aligned written - written)))
 
-    /// One tensor at a time is in memory beside what the items hold.
+    /// One tensor at a time is in memory beside what the items hold; the number of bytes written.
     let write
         (path: string)
         (metadata: (string * GgufValue) list)
         (tensors: GgufItem list)
-        : Result<unit, LayerSkipError list> =
+        : Result<int64, LayerSkipError list> =
         let known = [
             for item in tensors do
                 match tryKind item.Dtype with
@@ -117,11 +118,15 @@ module internal GgufWriter =
         if known.Length < tensors.Length then
             Error [ unsupportedDtype ]
         else
-            FileWriter.replace path (fun file ->
-                file.Write(header metadata known)
-                pad file
+            let header = header metadata known
+
+            AtomicFile.write path (fun file ->
+                file.Write header
+                pad file header.LongLength
 
                 for item in tensors do
                     use _scope = torch.NewDisposeScope()
                     FileWriter.tensor file (item.Values().to_type(Dtype.scalarType item.Dtype))
-                    pad file)
+                    pad file (size item))
+            |> Result.map (fun () ->
+                aligned header.LongLength + List.sumBy (fun item -> aligned (size item)) tensors)

@@ -29,25 +29,24 @@ module internal HuggingFaceExport =
                 Some folder
             | _ -> None
 
-    let private copyTokenizer (source: string) (target: string) =
-        for name in tokenizerFiles do
-            let file = Path.Combine(source, name)
-
-            if File.Exists file then
-                // No copy of the file's rights: a read-only source must not make a read-only folder.
-                File.WriteAllBytes(Path.Combine(target, name), File.ReadAllBytes file)
+    // No copy of the file's rights: a read-only source must not make a read-only folder.
+    let private copyTokenizer (source: string) (target: string) : Result<unit, LayerSkipError list> =
+        tokenizerFiles
+        |> List.filter (fun name -> File.Exists(Path.Combine(source, name)))
+        |> Check.each (fun name ->
+            let bytes = File.ReadAllBytes(Path.Combine(source, name))
+            AtomicFile.writeBytes (Path.Combine(target, name)) bytes)
 
     /// Puts a model's tokenizer into a folder: its files, where it has any, else files made from it, where they describe it.
-    let private putTokenizer (target: string) (checkpoint: Checkpoint) : unit =
+    let private putTokenizer (target: string) (checkpoint: Checkpoint) : Result<unit, LayerSkipError list> =
         match tokenizerFolder checkpoint, checkpoint.Tokenizer with
         | Some source, _ -> copyTokenizer source target
-        | None, Some tokenizer -> TokenizerJsonExport.tryWrite target tokenizer |> ignore
-        | None, None -> ()
+        | None, Some tokenizer -> TokenizerJsonExport.tryWrite target tokenizer |> Result.map ignore
+        | None, None -> Ok()
 
     /// The same, into a folder that is made for it.
-    let writeTokenizer (target: string) (checkpoint: Checkpoint) : unit =
-        Directory.CreateDirectory target |> ignore
-        putTokenizer target checkpoint
+    let writeTokenizer (target: string) (checkpoint: Checkpoint) : Result<unit, LayerSkipError list> =
+        AtomicFile.makeFolder target |> Result.bind (fun () -> putTokenizer target checkpoint)
 
     let private generationConfig (checkpoint: Checkpoint) : byte[] =
         HuggingFaceConfig.json (fun json ->
@@ -67,13 +66,15 @@ module internal HuggingFaceExport =
         (checkpoint: Checkpoint)
         : Result<int, LayerSkipError list> =
         let inside name = Path.Combine(folder, name)
-        File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
-        File.WriteAllBytes(inside "generation_config.json", generationConfig checkpoint)
-        putTokenizer folder checkpoint
         let tensors = Weights.named checkpoint.Weights
 
-        // transformers refuses a file that does not say whose it is.
-        SafetensorsWriter.write (inside "model.safetensors") (Map [ "format", "pt" ]) tensors
+        AtomicFile.writeBytes (inside "config.json") (HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
+        |> Result.bind (fun () ->
+            AtomicFile.writeBytes (inside "generation_config.json") (generationConfig checkpoint))
+        |> Result.bind (fun () -> putTokenizer folder checkpoint)
+        |> Result.bind (fun () ->
+            // transformers refuses a file that does not say whose it is.
+            SafetensorsWriter.write (inside "model.safetensors") (Map [ "format", "pt" ]) tensors)
         |> Result.map (fun () -> tensors.Length)
 
     /// What to say of a model whose tokenizer is not in its folder.
@@ -84,28 +85,15 @@ module internal HuggingFaceExport =
                 "the model's folder has no tokenizer: no tokenizer.json encodes as this GGUF file's own does; copy the files of the model that it was made from"
         | _ -> None
 
-    /// Fills a folder beside `path`, and moves it into place; the number of tensors, and what to tell the user.
+    let private bytesOf (folder: string) = DirectoryInfo(folder).EnumerateFiles() |> Seq.sumBy _.Length
+
+    /// Writes the folder, whole or not at all; the numbers of its tensors and bytes, and what to tell the user.
     let write
         (path: string)
         (checkpoint: Checkpoint)
-        : Result<struct (int * string list), LayerSkipError list> =
+        : Result<struct (int * int64 * string list), LayerSkipError list> =
         HuggingFaceConfig.expressible checkpoint.Config
         |> Result.bind (fun config ->
-            let unfinished = FileWriter.beside path
-
-            try
-                try
-                    Directory.CreateDirectory unfinished |> ignore
-
-                    fill unfinished config checkpoint
-                    |> Result.map (fun tensors ->
-                        if Directory.Exists path then
-                            Directory.Delete path
-
-                        Directory.Move(unfinished, path)
-                        struct (tensors, Option.toList (tokenizerRemark path checkpoint)))
-                finally
-                    if Directory.Exists unfinished then
-                        Directory.Delete(unfinished, true)
-            with e when (MappedFile.fault e).IsSome ->
-                Error [ FileWriter.fault path e ])
+            AtomicFile.writeFolder path (fun folder -> fill folder config checkpoint))
+        |> Result.map (fun tensors ->
+            struct (tensors, bytesOf path, Option.toList (tokenizerRemark path checkpoint)))

@@ -60,6 +60,6 @@ module Plots =
 
     /// Writes a plot as an SVG file, in pixels.
     let save (path: string) (width: int) (height: int) (plot: PlotModel) : Result<unit, LayerSkipError list> =
-        FileWriter.replace path (fun file ->
+        AtomicFile.write path (fun file ->
             let exporter = SvgExporter(Width = float width, Height = float height)
             exporter.Export(plot, file))

@@ -33,7 +33,7 @@ module internal RunFolder =
                     "another process is training in this folder; let it end, or name another folder"
                 )
             ]
-        | e when (MappedFile.fault e).IsSome -> Error [ FileWriter.fault output e ]
+        | e when (WriteFault.ofOpening output e).IsSome -> Error (WriteFault.ofOpening output e).Value
 
     let private isUnfinished (path: string) = Regex.IsMatch(Path.GetFileName path, @"\.[0-9a-f]{8,32}\.tmp$")
 

@@ -64,7 +64,7 @@ module internal SafetensorsWriter =
         let padding = (8 - buffer.WrittenCount % 8) % 8
         Array.append (buffer.WrittenSpan.ToArray()) (Array.create padding (byte ' '))
 
-    /// Writes to a file beside `path`, and moves it into place.
+    /// Writes a file, whole or not at all.
     let write
         (path: string)
         (metadata: Map<string, string>)
@@ -80,7 +80,7 @@ module internal SafetensorsWriter =
 
         match checkWritable path tensors with
         | [] ->
-            FileWriter.replace path (fun file ->
+            AtomicFile.write path (fun file ->
                 let header = headerOf metadata tensors
                 file.Write(BitConverter.GetBytes(uint64 header.Length).AsSpan())
                 file.Write(header.AsSpan())

@@ -124,7 +124,7 @@ module TokenFile =
         let starts = ResizeArray<int64>()
         let mutable count = 0L
 
-        FileWriter.replace path (fun file ->
+        AtomicFile.write path (fun file ->
             use writer = new BinaryWriter(file, Encoding.ASCII, true)
             writer.Write(Encoding.ASCII.GetBytes magic)
             writer.Write 0L

@@ -144,7 +144,7 @@ module internal TokenizerJsonExport =
         | Error _ -> false
 
     /// Writes tokenizer.json and tokenizer_config.json into a folder; false, and nothing, where no form of them encodes alike.
-    let tryWrite (folder: string) (tokenizer: Tokenizer) : bool =
+    let tryWrite (folder: string) (tokenizer: Tokenizer) : Result<bool, LayerSkipError list> =
         let json = Path.Combine(folder, "tokenizer.json")
         let beside = Path.Combine(folder, "tokenizer_config.json")
 
@@ -158,16 +158,17 @@ module internal TokenizerJsonExport =
               ]
             | Spelling.SentencePiece _ -> [ [], false ]
 
-        File.WriteAllBytes(beside, config tokenizer)
+        let tried (patterns, isNormalized) =
+            AtomicFile.writeBytes json (file patterns isNormalized tokenizer)
+            |> Result.map (fun () -> agrees tokenizer folder)
 
-        let found =
-            candidates
-            |> List.exists (fun (patterns, isNormalized) ->
-                File.WriteAllBytes(json, file patterns isNormalized tokenizer)
-                agrees tokenizer folder)
+        let rec find candidates =
+            match candidates with
+            | [] ->
+                File.Delete json
+                File.Delete beside
+                Ok false
+            | candidate :: others ->
+                tried candidate |> Result.bind (fun agrees -> if agrees then Ok true else find others)
 
-        if not found then
-            File.Delete json
-            File.Delete beside
-
-        found
+        AtomicFile.writeBytes beside (config tokenizer) |> Result.bind (fun () -> find candidates)

@@ -44,9 +44,9 @@ module TrainingCheckpoint =
 
     // A checkpoint of which a kill left half must not look like one.
     let private remove (folder: string) =
-        let going = FileWriter.beside folder
-        Directory.Move(folder, going)
-        Directory.Delete(going, true)
+        let going = Unfinished.beside folder
+        Unfinished.start going (fun () -> Directory.Move(folder, going))
+        Unfinished.discard going
 
     let private removeOld (output: string) keep =
         let checkpoints = all output
@@ -63,57 +63,38 @@ module TrainingCheckpoint =
         (trainee: Trainee)
         : Result<string, LayerSkipError list> =
         let target = Path.Combine(output, $"{prefix}{state.Step}")
-        let unfinished = FileWriter.beside target
+        use _scope = TorchSharp.torch.NewDisposeScope()
 
-        let discard () =
-            if Directory.Exists unfinished then
-                Directory.Delete(unfinished, true)
-
-        try
-            use _scope = TorchSharp.torch.NewDisposeScope()
-            Directory.CreateDirectory unfinished |> ignore
-
+        let fill folder =
             HuggingFaceConfig.expressible trainee.Weights.Config
             |> Result.bind (fun config ->
-                HuggingFaceExport.fill unfinished config { model with Weights = trainee.Weights })
+                HuggingFaceExport.fill folder config { model with Weights = trainee.Weights })
             |> Result.bind (fun _ ->
                 moments trainee.Weights trainee.Optimiser
-                |> SafetensorsWriter.write (Path.Combine(unfinished, optimiserFile)) (Map [ "format", "pt" ]))
+                |> SafetensorsWriter.write (Path.Combine(folder, optimiserFile)) (Map [ "format", "pt" ]))
             |> Result.bind (fun () ->
                 let stored = {
                     State = state
                     Updates = trainee.Optimiser.Updates
                     Guard = trainee.Guard
-                    Checksums = Some(TrainingState.checksums unfinished)
+                    Checksums = Some(TrainingState.checksums folder)
                 }
 
-                FileWriter.replace (Path.Combine(unfinished, TrainingState.file)) (fun file ->
-                    file.Write(ReadOnlySpan(TrainingState.bytes stored))))
-            |> Result.map (fun () ->
-                if Directory.Exists target then
-                    remove target
+                AtomicFile.writeBytes (Path.Combine(folder, TrainingState.file)) (TrainingState.bytes stored))
 
-                Directory.Move(unfinished, target)
+        AtomicFile.writeFolder target fill
+        |> Result.bind (fun () ->
+            WriteFault.guard (WriteFault.ofOpening output) (fun () ->
                 removeOld output state.Options.Keep
-                target)
-            |> Result.mapError (fun faults ->
-                discard ()
-                faults)
-        with e when (MappedFile.fault e).IsSome ->
-            discard ()
-            Error [ FileWriter.fault target e ]
+                Ok target))
 
     /// Writes the finished model into the run's folder, file after file.
     let finish (output: string) (model: Checkpoint) (weights: Weights) : Result<unit, LayerSkipError list> =
-        try
-            use _scope = TorchSharp.torch.NewDisposeScope()
+        use _scope = TorchSharp.torch.NewDisposeScope()
 
-            HuggingFaceConfig.expressible weights.Config
-            |> Result.bind (fun config ->
-                HuggingFaceExport.fill output config { model with Weights = weights })
-            |> Result.map ignore
-        with e when (MappedFile.fault e).IsSome ->
-            Error [ FileWriter.fault output e ]
+        HuggingFaceConfig.expressible weights.Config
+        |> Result.bind (fun config -> HuggingFaceExport.fill output config { model with Weights = weights })
+        |> Result.map ignore
 
     let private readMoments
         (folder: string)
@@ -236,4 +217,4 @@ module TrainingCheckpoint =
             }
 
             let path = Path.Combine(folder, TrainingState.file)
-            FileWriter.replace path (fun file -> file.Write(ReadOnlySpan(TrainingState.bytes stored))))
+            AtomicFile.writeBytes path (TrainingState.bytes stored))

@@ -56,7 +56,7 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
                 File.ReadAllLines path
                 |> Array.filter (fun line -> stepOf line |> Option.exists (fun at -> at <= step))
 
-            FileWriter.replace path (fun file ->
+            AtomicFile.write path (fun file ->
                 for line in kept do
                     file.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(line + "\n"))))
             |> Check.getOrRaise

@@ -66,8 +66,8 @@ module TrainingSession =
                     try
                         RunFolder.clear output
                         prepare ()
-                    with e when (MappedFile.fault e).IsSome ->
-                        Error [ FileWriter.fault output e ]
+                    with e when (WriteFault.why e).IsSome ->
+                        Error [ WriteFault.failed output (WriteFault.why e).Value ]
                     |> Result.map (fun () -> claim)
                     |> Result.mapError (fun faults ->
                         claim.Dispose()
@@ -167,8 +167,8 @@ module TrainingSession =
             match outputFaults output with
             | [] ->
                 HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model
-
-                RunData.encode output options model data |> Result.map (fun () -> RunFolder.forget output)
+                |> Result.bind (fun () -> RunData.encode output options model data)
+                |> Result.map (fun () -> RunFolder.forget output)
             | faults -> Error faults
 
         let work claim =
@@ -270,13 +270,17 @@ module TrainingSession =
             Check.both (Check.all (rankFaults state ranks) ()) (extended change state model.Config)
             |> Result.bind (fun ((), options) ->
                 // Somebody may have removed the run's own copy.
-                if ranks.Rank = 0 && not (Directory.Exists(RunFolder.tokenizerFolder output)) then
-                    HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model
+                let tokenizer =
+                    if ranks.Rank = 0 && not (Directory.Exists(RunFolder.tokenizerFolder output)) then
+                        HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model
+                    else
+                        Ok()
 
-                if ranks.Rank = 0 && options <> state.Options then
+                match tokenizer with
+                | Error faults -> Error faults
+                | Ok() when ranks.Rank = 0 && options <> state.Options ->
                     TrainingCheckpoint.extend folder options |> Result.map (fun () -> options)
-                else
-                    Ok options)
+                | Ok() -> Ok options)
             |> Result.bind (fun options ->
                 assemble output options ranks { model with Path = RunFolder.tokenizerFolder output } trainee
                 |> Result.map (fun session -> {
@@ -331,8 +335,8 @@ module TrainingSession =
         let writing (write: unit -> 'T) : 'T =
             try
                 write ()
-            with e when (MappedFile.fault e).IsSome ->
-                raise (LayerSkipException [ FileWriter.fault session.Output e ])
+            with e when (WriteFault.why e).IsSome ->
+                raise (LayerSkipException [ WriteFault.failed session.Output (WriteFault.why e).Value ])
 
         let state (trainee: Trainee) = {
             Options = options

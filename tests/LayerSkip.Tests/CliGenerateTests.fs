@@ -187,5 +187,5 @@ let generating =
 
                     Expect.equal (File.ReadAllText file) outcome.Out "the same"
 
-                Expect.isEmpty (Directory.GetFiles(folder, "*.part")) "nothing unfinished stays"))
+                Expect.isEmpty (Directory.GetFiles(folder, "*.tmp")) "nothing unfinished stays"))
     ]

@@ -15,7 +15,7 @@ let private written file folder =
     let outcome = writeTo file folder
     Expect.equal outcome.Code 0 outcome.Error
     Expect.isEmpty
-        (Directory.GetFiles(folder, "*.part", SearchOption.AllDirectories))
+        (Directory.GetFiles(folder, "*.tmp", SearchOption.AllDirectories))
         "nothing unfinished stays"
     outcome.Out
 

@@ -23,7 +23,7 @@ let private interrupted (command: string) (condition: string) (signals: string) 
               {signals}
               wait $job; code=$?; cat error >&2; exit $code"
 
-    Expect.isEmpty (Directory.GetFiles(folder, "*.part")) "nothing unfinished stays"
+    Expect.isEmpty (Directory.GetFiles(folder, "*.tmp")) "nothing unfinished stays"
     outcome
 
 let private says (outcome: Outcome) =
@@ -40,7 +40,7 @@ let tests =
             testCase $"SIG{name} ends certify, says so, and leaves no unfinished file" (fun () ->
                 withLongModel (fun folder ->
                     let outcome =
-                        interrupted certify "ls *.part 2>/dev/null" $"sleep 1; kill -{name} $job" folder
+                        interrupted certify "ls *.tmp 2>/dev/null" $"sleep 1; kill -{name} $job" folder
                     Expect.equal outcome.Code code outcome.Error
                     says outcome
                     Expect.isFalse (File.Exists(Path.Combine(folder, "made.txt"))) "no output"))

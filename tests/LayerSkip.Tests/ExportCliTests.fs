@@ -106,7 +106,7 @@ let tests =
                 ]
                 refuses model (output @ [ "--layers"; "0" ]) [ "layers is 0"; "1 to 4" ]
                 refuses model (output @ [ "--layers"; "5" ]) [ "layers is 5"; "1 to 4" ]
-                refuses model [ "--output"; model ] [ model; "not empty"; "--output" ]
+                refuses model [ "--output"; model ] [ model; "not empty"; "name another place" ]
                 refuses model [ "--output"; inside "config.json" ] [ "config.json"; "a file already" ]
                 refuses model [
                     "--output"
@@ -116,7 +116,7 @@ let tests =
                     "--dtype"
                     "f32"
                 ] [ "there already" ]
-                refuses model [ "--output"; inside "none/made" ] [ "there is no folder" ]
+                refuses model [ "--output"; inside "none/made" ] [ "its folder is not there" ]
                 refuses model [ "--output"; "/proc/made" ] [ "cannot be written" ]
                 let outcome = cli [ "export"; "--model"; inside "none"; "--output"; inside "made" ]
                 Expect.equal outcome.Code 2 outcome.Error

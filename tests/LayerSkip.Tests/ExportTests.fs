@@ -238,14 +238,14 @@ let faults =
                     let refused format (path: string) (words: string list) =
                         Export.write format 4 path source |> messages |> expectFault words
 
-                    refused ExportFormat.HuggingFace folder [ folder; "not empty"; "--output" ]
-                    refused ExportFormat.HuggingFace file [ file; "--output" ]
-                    refused ExportFormat.Gguf file [ file; "there already"; "--output" ]
+                    refused ExportFormat.HuggingFace folder [ folder; "not empty"; "another place" ]
+                    refused ExportFormat.HuggingFace file [ file; "another place" ]
+                    refused ExportFormat.Gguf file [ file; "there already"; "another place" ]
                     refused ExportFormat.Gguf folder [ folder; "is a folder" ]
 
                     for format, _ in formats do
                         refused format (Path.Combine(folder, "none", "made")) [ "there is no folder" ]
-                        refused format "" [ "--output" ]
+                        refused format "" [ "another place" ]
                         refused format "/proc/made" [ "cannot be written" ]
 
                     Expect.equal (File.ReadAllText file) "mine" "untouched"

@@ -19,7 +19,7 @@ let private through (tokenizer: Tokenizer) : Tokenizer =
 /// The tokenizer that the files of another one make.
 let private throughFiles (tokenizer: Tokenizer) : Tokenizer =
     FileSupport.withFolder (fun folder ->
-        Expect.isTrue (TokenizerJsonExport.tryWrite folder tokenizer) "written"
+        Expect.equal (TokenizerJsonExport.tryWrite folder tokenizer) (Ok true) "written"
         Tokenizer.tryLoad folder |> Check.getOrRaise |> Option.get)
 
 let private pre (tokenizer: Tokenizer) =
@@ -102,7 +102,7 @@ let tests =
                     source with
                         Words = source.Words >> Array.collect (fun word -> [| word; word |])
                 }
-                Expect.isFalse (TokenizerJsonExport.tryWrite folder odd) "not written"
+                Expect.equal (TokenizerJsonExport.tryWrite folder odd) (Ok false) "not written"
                 Expect.isEmpty (Directory.GetFiles folder) "nothing left"))
 
         whole "a small byte-level one" [ "tiny-llama" ] "gpt-2" (fun () ->

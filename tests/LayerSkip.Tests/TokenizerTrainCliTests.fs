@@ -153,7 +153,7 @@ let tests =
                     "--special is given 2 times as \"<a>\""
                 ]
                 refuses (all @ [ "--nope" ]) [ "--nope"; "layerskip tokenizer train --help" ]
-                refuses (text @ size @ [ "--output"; inside "none/made" ]) [ "there is no folder" ]
+                refuses (text @ size @ [ "--output"; inside "none/made" ]) [ "its folder is not there" ]
                 refuses (text @ size @ [ "--output"; inside "text.txt" ]) [ "text.txt"; "it is a file" ]
                 refuses (text @ size @ [ "--output"; "/proc/made" ]) [ "/proc/made"; "cannot be written" ]
 
