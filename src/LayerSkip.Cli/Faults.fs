@@ -32,6 +32,15 @@ module internal Faults =
         else
             first
 
+    /// What the library advises in words of its own, and the option that does it. The one place that knows both.
+    let private options = [
+        "allow it to be overwritten", "give --overwrite"
+        "name another place", "name another with --output"
+    ]
+
+    let private advice (text: string) : string =
+        options |> List.fold (fun text (words, option) -> text.Replace(words, option)) text
+
     let private asTyped (error: LayerSkipError) : LayerSkipError =
         match error with
         // Words that are no option's name stay words.
@@ -42,6 +51,9 @@ module internal Faults =
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
             let allowed = $"1 to {layers - 1}: the model has {layers} layers"
             LayerSkipError.OutOfRange("--exit-layer", string exit, allowed)
+        | LayerSkipError.BadFile(path, fault) -> LayerSkipError.BadFile(path, advice fault)
+        | LayerSkipError.NotFound(path, hint) -> LayerSkipError.NotFound(path, advice hint)
+        | LayerSkipError.Unsupported(what, hint) -> LayerSkipError.Unsupported(what, advice hint)
         | error -> error
 
     /// The library's faults, with options as they are typed.

@@ -244,7 +244,7 @@ let faults =
                     refused ExportFormat.Gguf folder [ folder; "is a folder" ]
 
                     for format, _ in formats do
-                        refused format (Path.Combine(folder, "none", "made")) [ "there is no folder" ]
+                        refused format (Path.Combine(folder, "none", "made")) [ "its folder is not there" ]
                         refused format "" [ "another place" ]
                         refused format "/proc/made" [ "cannot be written" ]
 
