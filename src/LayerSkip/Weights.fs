@@ -351,6 +351,12 @@ module Weights =
 
         whole
 
+    let private memoryFaults dtype device config =
+        match device with
+        | Device.Cpu ->
+            Memory.faults $"the weights in {Dtype.name dtype}" (int64 (Dtype.bytes dtype) * parameters config)
+        | Device.Cuda -> []
+
     /// Makes a model's weights from stored tensors, converted to `dtype`; every fault at once.
     /// One stored tensor at a time is in memory beside the result.
     let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
@@ -389,7 +395,7 @@ module Weights =
                 Ok(withKernels weights)
             | errors -> Error errors
 
-        match faults config byName with
+        match faults config byName @ memoryFaults dtype device config with
         | [] -> SourceFile.guard fillAll
         | errors -> Error errors
 
@@ -402,6 +408,7 @@ module Weights =
         (law: string -> int64[] -> struct (float * float))
         : Weights =
         Backend.ensure ()
+        Check.all (memoryFaults dtype device config) () |> Check.getOrRaise
         use _noGrad = torch.no_grad ()
         use _scope = torch.NewDisposeScope()
         use generator = new torch.Generator(uint64 seed)

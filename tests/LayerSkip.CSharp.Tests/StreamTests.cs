@@ -129,6 +129,33 @@ internal static class StreamTests
                 throw new UnreachableException("it was not cancelled");
             }
         }),
+        Case("a token cancelled before the prompt is read, or while it is, lets no step out", async () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.WithoutTokenizer);
+            int[] prompt = [.. Enumerable.Range(0, 90)];
+            var cancelled = new CancellationToken(canceled: true);
+            Throws<OperationCanceledException>(() => model.Generate(prompt, Options, cancelled));
+            using var soon = new CancellationTokenSource();
+            var ended = Task.Run(() =>
+            {
+                while (!soon.IsCancellationRequested)
+                {
+                    model.Generate(prompt, Options, soon.Token);
+                }
+            });
+            await Task.Delay(50);
+            soon.Cancel();
+            try
+            {
+                await ended;
+            }
+            catch (OperationCanceledException e)
+            {
+                Equal(e.CancellationToken, soon.Token, "whose it is");
+            }
+
+            Equal(model.Generate(prompt, Options).TokenIds.Count > 0, true, "the model serves on");
+        }),
         Case("several at once on one model write what each writes alone", async () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);

@@ -143,6 +143,28 @@ let tests =
 
             Expect.exists values (fun value -> value <> 0.0) "what was written")
 
+        testCase "weights that no memory holds are a fault, before anything is read" (fun () ->
+            if not (OperatingSystem.IsLinux()) then
+                skiptest "only Linux says what is free"
+
+            let config = { Tiny.config (1 <<< 24) 2 2 1 true with Hidden = 1 <<< 20 }
+
+            let stored = [
+                for name, shape in Weights.expected config ->
+                    {
+                        Name = name
+                        Shape = Array.ofList shape
+                        Format = "BF16"
+                        Dtype = Dtype.BF16
+                        Fill = fun _ -> failtest "read"
+                    }
+            ]
+
+            match Weights.load Dtype.BF16 Device.Cpu config stored with
+            | Error [ LayerSkipError.NotEnoughMemory("the weights in bf16", bytes, _) ] ->
+                Expect.equal bytes (2L * Weights.parameters config) "what they take"
+            | other -> failtest $"{Result.mapError LayerSkipError.summary other |> Result.map ignore}")
+
         testCase "a tensor of more than 2 GiB is filled, checked and written to its last byte" (fun () ->
             needs 3.0
             let count = (1L <<< 31) / 2L + 5L
