@@ -52,6 +52,21 @@ let tests =
                     Expect.equal outcome.Code code outcome.Error
                     says outcome))
 
+            testCase $"SIG{name} ends the reading of a long prompt" (fun () ->
+                withLongModel (fun folder ->
+                    let ids = Seq.init 19000 (fun i -> string (i % 20)) |> String.concat ","
+
+                    let outcome =
+                        interrupted
+                            $"generate --model . --prompt-ids {ids} --ignore-eos --output made.txt >text"
+                            "grep -q cpu error"
+                            $"kill -{name} $job"
+                            folder
+
+                    Expect.equal outcome.Code code outcome.Error
+                    says outcome
+                    Expect.isFalse (File.Exists(Path.Combine(folder, "made.txt"))) "no output"))
+
             testCase $"SIG{name} ends a text where it is" (fun () ->
                 withLongModel (fun folder ->
                     let outcome =
