@@ -145,7 +145,8 @@ module LayerSkipError =
     let isFailure (error: LayerSkipError) : bool =
         match error with
         | LayerSkipError.Overflow _
-        | LayerSkipError.NotWritten _ -> true
+        | LayerSkipError.NotWritten _
+        | LayerSkipError.NotEnoughMemory _ -> true
         | _ -> false
 
     /// All of them on one line, which stays short: of many the first and how many follow.
