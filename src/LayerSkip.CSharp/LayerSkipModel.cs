@@ -160,7 +160,7 @@ public sealed class LayerSkipModel : IDisposable
     }
 
     private Tokenizer Tokenizer() =>
-        checkpoint.Tokenizer?.Value ?? throw Translate.Exception(LayerSkipError.NewNoTokenizer(checkpoint.Path));
+        CheckpointModule.tokenizer(checkpoint).OrThrow();
 
     /// <summary>Checks prompt and options; nothing is computed before the events are pulled.</summary>
     private FSharpFunc<CancellationToken, IEnumerable<GenerationEvent>> Prepare(IReadOnlyList<int> promptIds, GenerateOptions? options)

@@ -147,6 +147,18 @@ module internal GenerateCommand =
 
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
+        for remark in Checkpoint.remarks checkpoint do
+            Terminal.remark terminal remark
+
+        match prompt, checkpoint.Tokenizer with
+        | GivenPrompt.Text _, Some tokenizer when Tokenizer.beginsTwice tokenizer ids ->
+            let bos = Tokenizer.bos tokenizer |> Option.map (Tokenizer.tokenText tokenizer)
+
+            Terminal.remark
+                terminal
+                $"the prompt begins with {defaultArg bos String.Empty}, and the tokenizer puts one in front of it: the model reads two; leave it out of the prompt"
+        | _ -> ()
+
         Terminal.remark terminal (summary checkpoint options.Strategy)
         let completion = follow terminal checkpoint common.Json start
 

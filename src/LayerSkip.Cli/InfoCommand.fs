@@ -131,6 +131,10 @@ module internal InfoCommand =
         use output = OutputFile.Open file
         use checkpoint = Inputs.load common
         let backend = Backend.load () |> Check.getOrRaise
+
+        for remark in Checkpoint.remarks checkpoint do
+            Terminal.remark terminal remark
+
         let made = (if common.Json then json else table) checkpoint backend
         Terminal.result terminal made
         output.Write made

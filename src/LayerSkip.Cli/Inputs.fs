@@ -200,10 +200,12 @@ module internal Inputs =
 
     /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.
     let encode (checkpoint: Checkpoint) (text: string) : int[] =
-        match checkpoint.Tokenizer with
-        | None -> raise (LayerSkipException [ LayerSkipError.NoTokenizer checkpoint.Path ])
-        | Some tokenizer when text = "" -> Option.toArray (Tokenizer.bos tokenizer)
-        | Some tokenizer -> Tokenizer.encode tokenizer text
+        let tokenizer = Checkpoint.tokenizer checkpoint |> Check.getOrRaise
+
+        if text = "" then
+            Option.toArray (Tokenizer.bos tokenizer)
+        else
+            Tokenizer.encode tokenizer text
 
     /// Given ids; of none the tokenizer's beginning-of-text token.
     let orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =

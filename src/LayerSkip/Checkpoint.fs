@@ -68,6 +68,37 @@ module Checkpoint =
 
             Check.all json.Faults (stops, recommended)
 
+    /// A tokenizer of a kind that we do not read keeps no model from taking and giving ids.
+    let private readable (tokenizer: Result<Tokenizer option, LayerSkipError list>) =
+        match tokenizer with
+        | Error faults when faults |> List.forall _.IsUnsupported -> Ok None
+        | tokenizer -> tokenizer
+
+    let private tokenizerFaults (path: string) : LayerSkipError list =
+        if Directory.Exists path then
+            Tokenizer.tryLoad path |> Check.faults
+        elif File.Exists path then
+            Gguf.readMetadata path |> Result.bind (Tokenizer.ofGguf path) |> Check.faults
+        else
+            []
+
+    /// The model's tokenizer; without one, why: there is none, or it is of a kind that we do not read.
+    let tokenizer (checkpoint: Checkpoint) : Result<Tokenizer, LayerSkipError list> =
+        match checkpoint.Tokenizer with
+        | Some tokenizer -> Ok tokenizer
+        | None ->
+            match tokenizerFaults checkpoint.Path with
+            | [] -> Error [ LayerSkipError.NoTokenizer checkpoint.Path ]
+            | faults -> Error faults
+
+    /// What to tell whoever uses the model, a line each.
+    let remarks (checkpoint: Checkpoint) : string list = [
+        match checkpoint.Tokenizer, lazy (tokenizerFaults checkpoint.Path) with
+        | None, faults when not faults.Value.IsEmpty ->
+            $"{LayerSkipError.summary faults.Value}; without its tokenizer, the model takes and gives ids only"
+        | _ -> ()
+    ]
+
     let private build path dtype device config (stored: StoredTensor list) tokenizer stops recommended =
         let dtype = dtype |> Option.defaultWith (fun () -> autoDtype device stored)
 
@@ -89,7 +120,7 @@ module Checkpoint =
     let private loadFolder (folder: string) dtype device =
         let config = LlamaConfig.load (Path.Combine(folder, "config.json"))
         let files = Safetensors.openFolder folder
-        let tokenizer = Tokenizer.tryLoad folder
+        let tokenizer = Tokenizer.tryLoad folder |> readable
         let generation = config |> Result.bind (generationConfig folder)
 
         let result =
@@ -121,6 +152,7 @@ module Checkpoint =
             use file = file
 
             Tokenizer.ofGguf path file.Metadata
+            |> readable
             |> Result.bind (fun tokenizer ->
                 build path dtype device file.Config file.Tensors tokenizer file.Config.StopIds None)
 

@@ -133,7 +133,7 @@ module LayerSkipError =
             $"{what} needs {gigabytes bytes} GB of memory, {gigabytes free} GB are free; end other programs, or ask for less: a narrower dtype, a smaller model, a shorter text"
         | LayerSkipError.NoText -> "there is no text to train on; give a text that is not empty"
         | LayerSkipError.NoTokenizer path ->
-            $"{place path}: no tokenizer beside the model (tokenizer.json or tokenizer.model); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
+            $"{place path}: no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
         | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
         | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"

@@ -221,9 +221,7 @@ module internal GgufConfig =
 
         let vocabulary = vocabulary reader tensors
 
-        let tokenId name =
-            let key = $"tokenizer.ggml.{name}_token_id"
-
+        let tokenId key =
             match reader.TryInt key with
             | Some id when id >= vocabulary ->
                 reader.Fault
@@ -231,6 +229,13 @@ module internal GgufConfig =
                 None
             | Some id when id >= 0 -> Some id
             | _ -> None
+
+        let stops =
+            match StopTokens.ofMetadata vocabulary (List.choose tokenId StopTokens.keys) metadata with
+            | Ok ids -> ids
+            | Error fault ->
+                reader.Fault fault
+                [||]
 
         let has part = tensors.ContainsKey $"model.layers.0.{part}"
 
@@ -253,8 +258,8 @@ module internal GgufConfig =
             MlpBias = has "mlp.up_proj.bias"
             QkNorm = has "self_attn.q_norm.weight"
             TiedHead = not (tensors.ContainsKey "lm_head.weight")
-            Bos = tokenId "bos"
-            StopIds = [| tokenId "eos"; tokenId "eot" |] |> Array.choose id |> Array.distinct
+            Bos = tokenId "tokenizer.ggml.bos_token_id"
+            StopIds = stops
             StoredDtype = storedDtype reader (tensors.TryFind "model.embed_tokens.weight" |> Option.map snd)
         }
 

@@ -206,6 +206,9 @@ module internal GgufExport =
         |> Result.bind (fun ((), tokenizer) ->
             let items = List.map (item config weights.Dtype) (Weights.named weights) @ ropeTable config
 
-            GgufWriter.write path (metadata name weights.Dtype config @ tokenizer) items
+            let metadata =
+                metadata name weights.Dtype config @ StopTokens.metadata checkpoint.StopIds @ tokenizer
+
+            GgufWriter.write path metadata items
             |> Result.map (fun bytes ->
                 struct (items.Length, bytes, remarks config checkpoint.Tokenizer.IsSome)))

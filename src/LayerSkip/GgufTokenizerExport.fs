@@ -71,7 +71,7 @@ module internal GgufTokenizerExport =
             | _ when kind = PieceType.normal || kind = PieceType.unused -> -float last
             | _ -> 0.0)
 
-    /// llama.cpp has one key each for the end of a text, of a message and of a turn.
+    /// llama.cpp has one key each for the end of a text, of a message and of a turn; `StopTokens` keeps the whole list.
     let private stops (ids: int list) =
         match ids with
         | [] -> []

@@ -42,9 +42,9 @@ module internal RunData =
         (options: TrainingOptions)
         (data: TrainingData)
         : Lesson -> int[] =
-        match model.Tokenizer with
-        | None -> fun _ -> raise (LayerSkipException [ LayerSkipError.NoTokenizer model.Path ])
-        | Some tokenizer ->
+        match Checkpoint.tokenizer model with
+        | Error faults -> fun _ -> raise (LayerSkipException faults)
+        | Ok tokenizer ->
             let bos = if data.Bos then Tokenizer.bos tokenizer else None
 
             let eos = if data.Eos then Tokenizer.eos tokenizer else None

@@ -20,14 +20,17 @@ module Tokenizer =
         : Result<Tokenizer option, LayerSkipError list> =
         TokenizerGguf.load path metadata
 
-    /// A folder's tokenizer.json, else its tokenizer.model, else None.
+    /// A folder's tokenizer.json, else its tokenizer.model, else its vocab.json with merges.txt, else None.
     let tryLoad (folder: string) : Result<Tokenizer option, LayerSkipError list> =
-        let json, model = Path.Combine(folder, "tokenizer.json"), Path.Combine(folder, "tokenizer.model")
+        let file name = Path.Combine(folder, name)
+        let has name = File.Exists(file name)
 
-        if File.Exists json then
-            ofJson json |> Result.map Some
-        elif File.Exists model then
-            ofSentencePiece model |> Result.map Some
+        if has "tokenizer.json" then
+            ofJson (file "tokenizer.json") |> Result.map Some
+        elif has "tokenizer.model" then
+            ofSentencePiece (file "tokenizer.model") |> Result.map Some
+        elif has "vocab.json" && has "merges.txt" then
+            TokenizerVocab.load folder |> Result.map Some
         else
             Ok None
 
@@ -44,6 +47,15 @@ module Tokenizer =
     /// Ids of a text as the model is prompted: with BOS where the tokenizer adds one, special tokens parsed.
     let encode (tokenizer: Tokenizer) (text: string) : int[] =
         encodeWith tokenizer.AddsBos true tokenizer text
+
+    /// Whether ids begin with the beginning of a text twice: the tokenizer put it before a text that had it already.
+    let beginsTwice (tokenizer: Tokenizer) (ids: int[]) : bool =
+        let front = Array.ofList tokenizer.Prefix
+
+        tokenizer.AddsBos
+        && ids.Length > front.Length
+        && Array.truncate front.Length ids = front
+        && tokenizer.BosId = Some ids[front.Length]
 
     /// Ids of a text that goes on from another: without BOS, and without the space that some tokenizers put before a text.
     let encodeContinuing (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =

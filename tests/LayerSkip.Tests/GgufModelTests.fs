@@ -73,7 +73,14 @@ let golden =
                 use values = tensor.Read()
                 Expect.isTrue (Tensors.isFinite values) tensor.Name
 
-            Expect.equal { file.Config with StoredDtype = config.StoredDtype } config "configuration"
+            // By llama.cpp's rules a text ends at <|endoftext|> and <reponame> too.
+            Expect.equal file.Config.StopIds [| 2; 0; 4 |] "stop ids"
+
+            Expect.equal
+                { file.Config with StoredDtype = config.StoredDtype; StopIds = config.StopIds }
+                config
+                "configuration"
+
             Expect.equal file.Config.StoredDtype (Some "Q4_1") "format"
             Expect.equal file.Tensors.Length (2 + 30 * 9) "tensors"
             let total = List.sum [ for tensor in file.Tensors -> Array.fold (*) 1L tensor.Shape ]

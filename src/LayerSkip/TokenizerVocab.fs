@@ -1,0 +1,102 @@
+namespace LayerSkip
+
+open System
+open System.Collections.Generic
+open System.IO
+
+/// GPT-2's two files: a vocab.json of pieces, and a merges.txt of pairs by rank.
+[<RequireQualifiedAccess>]
+module internal TokenizerVocab =
+    /// The rule by which a class of transformers' makes words.
+    let private ruleOf path (config: TokenizerConfig) =
+        match config.Class with
+        | None
+        | Some "GPT2Tokenizer" -> Ok "gpt-2"
+        | Some "Qwen2Tokenizer" -> Ok "qwen2"
+        | Some other ->
+            Error [
+                LayerSkipError.Unsupported(
+                    $"{path}: a vocabulary of {other}",
+                    "those of GPT2Tokenizer and Qwen2Tokenizer are; a tokenizer.json of the same model may work"
+                )
+            ]
+
+    // The first line names the version.
+    let private pairs (path: string) : seq<struct (string * string)> =
+        File.ReadLines path
+        |> Seq.filter (fun line -> line <> "" && not (line.StartsWith("#version", StringComparison.Ordinal)))
+        |> Seq.map (fun line ->
+            match line.IndexOf ' ' with
+            | -1 -> struct (line, "")
+            | space -> struct (line[.. space - 1], line[space + 1 ..]))
+
+    let private build path mergesPath (config: TokenizerConfig) (root: JsonPart) =
+        let ids = TokenizerJson.vocabulary root
+
+        Check.both (ruleOf path config) (TokenizerJson.merges mergesPath ids (pairs mergesPath))
+        |> Result.bind (fun (rule, merges) ->
+            let rule = (WordRules.tryFind rule).Value
+            let beside = config.Added |> Seq.map _.Content |> HashSet
+            let ending = "<|endoftext|>"
+
+            // What is named as special, or ends a text, is special though it stands among the pieces.
+            let added =
+                config.Added
+                @ [
+                    for name in List.distinct (ending :: config.Special) do
+                        match ids.TryGetValue name with
+                        | true, id when not (beside.Contains name) -> AddedToken.plain id name true
+                        | _ -> ()
+                ]
+
+            let idOf name = added |> List.tryFind (fun token -> token.Content = name) |> Option.map _.Id
+            let isGpt2 = not rule.IsNormalized
+
+            let bos =
+                match config.Bos with
+                | Some name -> idOf name
+                | None when isGpt2 -> idOf ending
+                | None -> None
+
+            let parts = {
+                Kind = "byte-level BPE"
+                Spelling = Spelling.ByteLevel
+                DropsFirstSpace = false
+                Normalize = fun _ -> if rule.IsNormalized then Nfc.normalize else id
+                Words =
+                    PreTokenizer.sequence [
+                        if config.AddsPrefixSpace then
+                            PreTokenizer.prefixSpace
+                        WordRules.words rule
+                    ]
+                Bpe = {
+                    Alphabet = TokenizerCore.byteLevel ids
+                    Merges = merges
+                    Words = None
+                    ByteFallback = None
+                    Unknown = None
+                    FuseUnknown = false
+                }
+                Prefix = []
+                AddsBos = bos.IsSome && config.AddsBos = Some true
+                Bos = bos
+                Eos = config.Eos |> Option.defaultValue ending |> idOf
+                Template = config.Template
+            }
+
+            TokenizerCore.create
+                path
+                parts
+                added
+                (seq {
+                    for entry in ids -> struct (entry.Value, entry.Key)
+                    for token in config.Added -> struct (token.Id, token.Content)
+                }))
+
+    /// Reads a folder's two files, and the tokenizer_config.json and added_tokens.json beside them.
+    let load (folder: string) : Result<Tokenizer, LayerSkipError list> =
+        let path, mergesPath = Path.Combine(folder, "vocab.json"), Path.Combine(folder, "merges.txt")
+
+        TokenizerConfig.load folder
+        |> Result.bind (fun config ->
+            JsonPart.load path "GPT-2's vocabulary is needed" (build path mergesPath config))
