@@ -36,6 +36,8 @@ module internal Faults =
     let private options = [
         "allow it to be overwritten", "give --overwrite"
         "name another place", "name another with --output"
+        "resume it", "go on with --resume"
+        "give longer samples", "give a longer --sequence-length"
     ]
 
     let private advice (text: string) : string =

@@ -163,6 +163,7 @@ type AtomicFile private (path: string, stream: FileStream, unfinished: string op
                 stream.Flush true
                 stream.Dispose()
                 Unfinished.finish unfinished (fun () -> File.Move(unfinished, place, true))
+                FolderSync.flush (Path.GetDirectoryName place)
 
             isWhole <- true
             Ok())
@@ -209,6 +210,8 @@ module AtomicFile =
                 Unfinished.start old (fun () -> Directory.Move(place, old))
 
             Directory.Move(made, place))
+
+        FolderSync.flush (Path.GetDirectoryName place)
 
         if Directory.Exists old then
             Unfinished.discard old

@@ -52,13 +52,10 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
         let path = RunFolder.logFile folder
 
         if File.Exists path then
-            let kept =
-                File.ReadAllLines path
-                |> Array.filter (fun line -> stepOf line |> Option.exists (fun at -> at <= step))
-
             AtomicFile.write path (fun file ->
-                for line in kept do
-                    file.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(line + "\n"))))
+                for line in File.ReadLines path do
+                    if stepOf line |> Option.exists (fun at -> at <= step) then
+                        file.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(line + "\n"))))
             |> Check.getOrRaise
 
         new TrainingLog(path, torch.utils.tensorboard.SummaryWriter(RunFolder.boardFolder folder, "", false))

@@ -164,6 +164,40 @@ let private processes =
                     refused { outcome with Code = 2 } "another process is training in this folder"
                     let steps = loggedSteps folder
                     Expect.equal steps [ 1 .. steps.Length ] "each step once, in order"))
+
+        // .NET would not start: it maps its own code through a file.
+        let limited = "export DOTNET_EnableWriteXorExecute=0; ulimit -f"
+
+        for name, blocks, before in
+            [ "the data", 2, ""; "the log", 16, ""; "a checkpoint", 8, "--save-every=3" ] do
+            testCase
+                $"a file limit met by {name}: a line, exit code 1, and a run that goes on without it"
+                (fun () ->
+                    withData (fun folder ->
+                        let outcome =
+                            shell
+                                folder
+                                $"({limited} {blocks}; layerskip train --model model --data data.tokens --output run {endless} {before}) >/dev/null"
+
+                        Expect.stringContains (fault outcome 1) "cannot be written" "why"
+                        Expect.isEmpty
+                            (Directory.GetFileSystemEntries(Path.Combine(folder, "run"), "*.tmp"))
+                            "no junk"
+                        Expect.equal (train folder [ "--steps=3" ]).Code 0 "the same folder"
+                        Expect.equal (loggedSteps folder) [ 1..3 ] "its log"))
+
+        testCase "a file limit met by a run that goes on: it goes on from there without it" (fun () ->
+            withData (fun folder ->
+                train folder [ "--steps=8"; "--save-every=2"; "--keep=9" ] |> done'
+
+                for step in [ 6; 8 ] do
+                    Directory.Delete(Path.Combine(folder, "run", $"checkpoint-{step}"), true)
+
+                let outcome = shell folder $"({limited} 8; layerskip train --resume run) >/dev/null"
+                let said = fault outcome 1
+                Expect.stringContains said "checkpoint-4" "from where"
+                resume folder [] |> done'
+                Expect.equal (loggedSteps folder) [ 1..8 ] "each step once"))
     ]
 
 [<Tests>]

@@ -1,0 +1,117 @@
+namespace LayerSkip
+
+open System
+
+/// A run in its folder.
+[<NoEquality; NoComparison>]
+type TrainingSession = {
+    Output: string
+    Model: Checkpoint
+    Trainee: Trainee
+    Plan: TrainingPlan
+    Data: Dataset
+    /// What of the data is learned; None where texts are packed, which loses nothing.
+    Coverage: Coverage option
+    /// None where nothing validates.
+    Validation: Dataset option
+    /// What of it is graded, of the same ids whatever the batch size; none where it has nothing to learn.
+    Graded: Batch list
+    /// Whether its options are to be logged: it starts, or goes on with others.
+    HasNewOptions: bool
+    /// What is worth knowing of how it goes on, a line each.
+    Remarks: string list
+    /// Keeps other processes out of the folder; nothing on ranks but the first.
+    Claim: IDisposable
+} with
+
+    interface IDisposable with
+        member this.Dispose() =
+            (this.Trainee :> IDisposable).Dispose()
+            (this.Data.Tokens :> IDisposable).Dispose()
+
+            for validation in Option.toList this.Validation do
+                (validation.Tokens :> IDisposable).Dispose()
+
+            for tensor in Rope.tensorsOf this.Plan.Rope do
+                tensor.Dispose()
+
+            this.Claim.Dispose()
+
+/// What runs that start and runs that go on are made of.
+[<RequireQualifiedAccess>]
+module internal RunParts =
+    /// What keeps others out, for ranks that write nothing.
+    let private noClaim = {
+        new IDisposable with
+            member _.Dispose() = ()
+    }
+
+    /// A fault gives the claim back.
+    let private orLetGo (claim: IDisposable) (work: unit -> Result<'T, LayerSkipError list>) =
+        try
+            work ()
+            |> Result.mapError (fun faults ->
+                claim.Dispose()
+                faults)
+        with _ ->
+            claim.Dispose()
+            reraise ()
+
+    /// Does what changes the folder on the first rank, which claims it; the others wait for it.
+    let claimed
+        (output: string)
+        (ranks: Ranks)
+        (prepare: unit -> Result<unit, LayerSkipError list>)
+        (work: IDisposable -> Result<TrainingSession, LayerSkipError list>)
+        : Result<TrainingSession, LayerSkipError list> =
+        let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed output why ])
+
+        let prepared =
+            if ranks.Rank > 0 then
+                Ok noClaim
+            else
+                RunFolder.claim output
+                |> Result.bind (fun claim ->
+                    orLetGo claim (fun () ->
+                        WriteFault.guard explain (fun () ->
+                            RunFolder.clear output
+                            prepare () |> Result.map (fun () -> claim))))
+
+        match prepared, Ranks.anyOf (Result.isError prepared) ranks with
+        | Ok _, true -> Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
+        | Error faults, _ -> Error faults
+        | Ok claim, false -> orLetGo claim (fun () -> work claim)
+
+    /// A session over what is in the folder. Its claim, and what else only the caller knows, is the caller's to add.
+    let assemble
+        (output: string)
+        (options: TrainingOptions)
+        (ranks: Ranks)
+        (model: Checkpoint)
+        (trainee: Trainee)
+        : Result<TrainingSession, LayerSkipError list> =
+        Check.both
+            (RunData.openData output model.Config options)
+            (Recipe.tryBuild model.Config.Layers options.Steps options.Seed options.Recipe)
+        |> Result.map (fun ((data, validation), parts) ->
+            let graded =
+                validation
+                |> Option.map (Dataset.graded options.ValidationTokens options.BatchSize)
+                |> Option.defaultValue []
+
+            {
+                Output = output
+                Model = model
+                Trainee = trainee
+                Plan = Training.plan options parts ranks trainee.Weights (Dataset.reader data)
+                Data = data
+                Coverage = Dataset.coverage data
+                Validation = validation
+                Graded = graded
+                HasNewOptions = false
+                Remarks = [
+                    if validation.IsSome && graded.IsEmpty then
+                        $"the validation data have nothing to learn within {options.SequenceLength} ids of a text: nothing is validated"
+                ]
+                Claim = noClaim
+            })
