@@ -25,6 +25,7 @@ let private isStale () =
         yield! Directory.GetFiles(library + ".Kernels", "*.cs*")
         Path.Combine(root, "paket.lock")
         Path.Combine(root, "Directory.Build.props")
+        Path.Combine(root, "src", "Directory.Build.props")
     ]
 
     not (File.Exists dll)
