@@ -88,6 +88,7 @@ let data = {
     ValidationShare = 0.0
     Bos = true
     Eos = true
+    Special = true
 }
 
 let options recipe = {

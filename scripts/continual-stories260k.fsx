@@ -161,6 +161,7 @@ let data = {
     Bos = true
     // llama2.c, which made the model, has no mark after a story.
     Eos = false
+    Special = true
 }
 
 let follow (phase: Phase) (session: TrainingSession) =

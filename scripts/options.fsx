@@ -2,7 +2,6 @@
 module Options
 
 open System
-open System.Globalization
 open System.IO
 open LayerSkip
 
@@ -47,8 +46,8 @@ type Given(usage: string) =
         match this.TryText name with
         | None -> fallback
         | Some text ->
-            match Int32.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
-            | true, value when value >= least -> value
+            match Number.tryWhole text with
+            | Some value when value >= least -> value
             | _ when least = Int32.MinValue -> stop 2 $"{name} is {text}, it must be a whole number"
             | _ -> stop 2 $"{name} is {text}, it must be a whole number, {least} or more"
 
@@ -57,6 +56,6 @@ type Given(usage: string) =
         match this.TryText name with
         | None -> fallback
         | Some text ->
-            match Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture) with
-            | true, value when value > 0.0 && Double.IsFinite value -> value
-            | _ -> stop 2 $"{name} is {text}, it must be a number above 0"
+            match Number.tryReal text with
+            | Some value when value > 0.0 -> value
+            | _ -> stop 2 $"{name} is {text}, it must be a number above 0; write it as 0.5"

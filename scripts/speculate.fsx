@@ -42,9 +42,9 @@ let prompt =
     | Some ids, None, _ ->
         ids.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
         |> Array.map (fun id ->
-            match Int32.TryParse id with
-            | true, value -> value
-            | _ -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
+            match Number.tryWhole id with
+            | Some value -> value
+            | None -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
     | None, Some text, Some tokenizer -> Tokenizer.encode tokenizer text
     | None, Some _, None -> stop 2 (LayerSkipError.message (LayerSkipError.NoTokenizer model.Path))
     | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time, there was a boy named Tim."

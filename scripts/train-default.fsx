@@ -109,6 +109,7 @@ let train
             ValidationShare = 0.0
             Bos = true
             Eos = true
+            Special = true
         }
 
         use session =

@@ -92,7 +92,7 @@ type internal CertifyArgument =
         member this.Usage =
             match this with
             | Prompts _ ->
-                "a UTF-8 file with a prompt on each line, as ids (1,2,3) for a model without a tokenizer (default: prompts of its own)."
+                "a UTF-8 file with a prompt on each of at most 100,000 lines, as ids (1,2,3) for a model without a tokenizer (default: prompts of its own)."
             | ExitLayers _ -> "the exit layers to check, as 1,2 (default: a grid over the model's layers)."
             | DraftLengths _ -> "the draft lengths to check, as 1,4 (default: a grid)."
             | MaxNewTokens _ -> "the most new tokens of each text, 1 or more (default 24)."
@@ -161,7 +161,8 @@ type internal TokenizerTrainArgument =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | Text _ -> "a UTF-8 file to train on, of any length; may be given several times."
+            | Text _ ->
+                "a UTF-8 file to train on, of any length, read as `train --data` reads it: texts parted by <|endoftext|>, or .jsonl; may be given several times."
             | VocabSize _ -> "how many tokens: the special ones, 256 bytes, and the pieces that merges make."
             | Output _ ->
                 "the folder for tokenizer.json and tokenizer_config.json; made where it is not there."

@@ -55,10 +55,15 @@ module internal BenchCommand =
             Recommended = None
         }
 
+    /// Of a model with a small context, the beginning of it.
     let private prompt (checkpoint: Checkpoint) =
+        let config = checkpoint.Config
+
         match checkpoint.Tokenizer with
-        | Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
-        | None -> [| defaultArg checkpoint.Config.Bos 1 % checkpoint.Config.Vocabulary |]
+        | Some tokenizer ->
+            Tokenizer.encode tokenizer "Once upon a time"
+            |> Array.truncate (max 1 (config.Context / 2))
+        | None -> [| defaultArg config.Bos 1 % config.Vocabulary |]
 
     let private spread (name: string) (spread: Spread) (writer: Utf8JsonWriter) =
         writer
@@ -97,7 +102,9 @@ module internal BenchCommand =
                 for rows, ms in report.PassMs do
                     writer |> Output.milliseconds (string rows) ms)
 
-            rounded "verify_rows_ratio" report.VerifyRowsRatio
+            match report.VerifyRowsRatio with
+            | Some ratio -> rounded "verify_rows_ratio" ratio
+            | None -> writer.WriteNull "verify_rows_ratio"
 
             writer
             |> Output.object "prefill" (fun () ->
@@ -159,10 +166,15 @@ module internal BenchCommand =
         let passes =
             report.PassMs |> List.map (fun (rows, time) -> $"{rows}: {ms time}") |> String.concat ", "
 
+        let rowsRatio =
+            match report.VerifyRowsRatio with
+            | Some ratio -> $"five rows cost {Output.fixedPoint 2 ratio} of one"
+            | None -> "the context has no room to measure more"
+
         String.concat "\n" [
             $"{checkpoint.Path}: {Inputs.machine checkpoint}, {CpuKernels.form ()}, {report.Cpu}"
             $"reads at most {Output.fixedPoint 1 report.ReadBandwidth} GB/s; decoding reads {Output.fixedPoint 1 report.AutoregressiveRate} GB/s of weights"
-            $"a pass by rows, ms: {passes}; five rows cost {Output.fixedPoint 2 report.VerifyRowsRatio} of one"
+            $"a pass by rows, ms: {passes}; {rowsRatio}"
             $"prefill of {report.PrefillTokens} tokens: {Output.fixedPoint 1 (1000.0 * float report.PrefillTokens / report.PrefillMs)} tokens/s"
             ""
             decoding
@@ -176,12 +188,7 @@ module internal BenchCommand =
         let given = List.fold add none arguments
 
         let acceptRate =
-            given.AcceptRate
-            |> Option.map (fun text ->
-                match Double.TryParse(text, Globalization.CultureInfo.InvariantCulture) with
-                | true, rate when rate >= 0.0 && rate <= 1.0 -> rate
-                | _ ->
-                    raise (LayerSkipException [ LayerSkipError.OutOfRange("accept-rate", text, "0 to 1") ]))
+            given.AcceptRate |> Option.map (fun text -> text, Inputs.real "accept-rate" "0 to 1" text)
 
         [
             yield! Inputs.atLeastOne "runs" given.Runs
@@ -190,6 +197,10 @@ module internal BenchCommand =
                 LayerSkipError.OutOfRange("max-new-tokens", string given.MaxNewTokens, "2 or more")
             for length in Option.toList given.DraftLength do
                 yield! Inputs.atLeastOne "draft-length" length
+            match acceptRate with
+            | Some(text, rate) when rate < 0.0 || rate > 1.0 ->
+                LayerSkipError.OutOfRange("accept-rate", text, "0 to 1")
+            | _ -> ()
         ]
         |> fun faults -> Check.all faults () |> Check.getOrRaise
 
@@ -215,15 +226,25 @@ module internal BenchCommand =
         | Some layer -> Benchmark.identityAfter layer checkpoint.Weights
         | None -> ()
 
-        let prompt = prompt checkpoint
+        let prompt, context = prompt checkpoint, checkpoint.Config.Context
+        let room = context - prompt.Length
+
+        if room < 2 then
+            let allowed =
+                $"{prompt.Length + 2} or more: a prompt, and two new tokens with a time between them"
+            raise (
+                LayerSkipException [
+                    LayerSkipError.OutOfRange("the model's context", string context, allowed)
+                ]
+            )
 
         let options: BenchmarkOptions = {
             Prompt = prompt
             Runs = given.Runs
             Exit = exit
             DraftLength = defaultArg given.DraftLength recommendedDraft
-            MaxNewTokens = min given.MaxNewTokens (checkpoint.Config.Context - prompt.Length)
-            AcceptRate = acceptRate
+            MaxNewTokens = min given.MaxNewTokens room
+            AcceptRate = acceptRate |> Option.map snd
             Seed = common.Seed
         }
 

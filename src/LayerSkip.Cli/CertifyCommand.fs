@@ -62,16 +62,24 @@ module internal CertifyCommand =
         $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
+    // Each line is decoded many times over, and a device has no last one.
+    let private mostLines = 100_000
+
+    let private linesOf (file: string) =
+        if file = "" then
+            Inputs.usage "--prompts is empty; name a UTF-8 text file"
+
+        TextFile.lines file
+        |> Seq.map (fun (struct (number, line)) ->
+            if number > mostLines then
+                let fault = $"has more than {Output.number mostLines} lines, the most that are read; cut it"
+                raise (LayerSkipException [ LayerSkipError.BadFile(file, fault) ])
+
+            number, line.Trim())
+        |> Seq.filter (fun (_, line) -> line <> "")
+
     /// One prompt a line; blank lines are none. Every one is checked before any work, which may take long.
     let private prompts (checkpoint: Checkpoint) (file: string) : int[][] =
-        let lines =
-            (Inputs.readText "prompts" file).Split([| "\r\n"; "\n"; "\r" |], StringSplitOptions.TrimEntries)
-            |> Array.mapi (fun index line -> index + 1, line)
-            |> Array.filter (fun (_, line) -> line <> "")
-
-        if lines.Length = 0 then
-            Inputs.usage $"{file} holds no prompt; write one on each line"
-
         let read (number: int, line: string) =
             let ids =
                 match checkpoint.Tokenizer with
@@ -98,7 +106,11 @@ module internal CertifyCommand =
                         fault (LayerSkipError.PromptTooLong(ids.Length, context))
                 ]
 
-        let prompts = Array.map read lines
+        let prompts = linesOf file |> Seq.map read |> Array.ofSeq
+
+        if prompts.Length = 0 then
+            Inputs.usage $"{file} holds no prompt; write one on each line"
+
         let faults = prompts |> Seq.collect snd |> List.ofSeq
         Check.all faults (Array.map fst prompts) |> Check.getOrRaise
 

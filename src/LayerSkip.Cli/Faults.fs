@@ -7,10 +7,13 @@ open LayerSkip
 /// Faults in the words of whoever typed the command line.
 [<RequireQualifiedAccess>]
 module internal Faults =
-    // What Argu says of a value that it cannot read, here of a whole number; after a space, and after =.
+    // What Argu says of a value that it cannot read, here of a whole number, which the manual names with a letter; after a
+    // space, and after =.
     let private unread =
         Regex
-            "^(parameter '(?<option>[^'=]+)' must be followed by .* but was '|argument '(?<option>[^'=]+)=)(?<number>[-+]?[0-9]+)'"
+            "^(parameter '(?<option>[^'=]+)' must be followed by <[a-z]>, but was '(?<value>.*)'|argument '(?<option>[^'=]+)=(?<value>.*)' .*<[a-z]>.*)$"
+
+    let private whole = Regex "^[-+]?[0-9]+$"
 
     let private allowed option =
         match option with
@@ -25,10 +28,13 @@ module internal Faults =
         let first = first.Replace("ERROR: ", "").Trim().TrimEnd '.'
         let found = unread.Match first
 
-        if found.Success then
-            let option, number = found.Groups["option"].Value, found.Groups["number"].Value
-            let size = if number.StartsWith '-' then "small" else "big"
-            $"{option} is {number}, which is too {size}; it must be {allowed option}"
+        let option, value = found.Groups["option"].Value, found.Groups["value"].Value
+
+        if found.Success && whole.IsMatch value then
+            let size = if value.StartsWith '-' then "small" else "big"
+            $"{option} is {value}, which is too {size}; it must be {allowed option}"
+        elif found.Success then
+            $"{option} is \"{value}\", it must be a whole number; write it as 12"
         else
             first
 

@@ -1,9 +1,7 @@
 namespace LayerSkip.Cli
 
 open System
-open System.Globalization
 open System.IO
-open System.Text
 open LayerSkip
 
 /// The options that every sub-command has.
@@ -57,71 +55,26 @@ module DefaultModel =
 module internal Inputs =
     let usage (message: string) = raise (UsageException message)
 
-    // A prompt of more is a mistake, and endless from a device.
-    let private mostBytes = 64 <<< 20
-
-    /// A file's bytes, of one that is too long a few too many.
-    let private readSome (path: string) =
-        use file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)
-        use bytes = new MemoryStream()
-        let buffer = Array.zeroCreate<byte> 65536
-        let mutable count = file.Read(buffer, 0, buffer.Length)
-
-        while count > 0 do
-            bytes.Write(buffer, 0, count)
-            count <-
-                if bytes.Length > mostBytes then
-                    0
-                else
-                    file.Read(buffer, 0, buffer.Length)
-
-        bytes.ToArray()
-
-    /// The text of a UTF-8 file that an option names, or what is wrong with it.
+    /// The text of a UTF-8 file that an option names. More than this is a mistake, and endless from a device.
     let readText (option: string) (path: string) : string =
-        let fault error = raise (LayerSkipException [ error ])
-
         if path = "" then
             usage $"--{option} is empty; name a UTF-8 text file"
-        elif Directory.Exists path then
-            fault (LayerSkipError.BadFile(path, "is a folder; give a text file"))
-        elif not (File.Exists path) then
-            fault (LayerSkipError.NotFound(path, "give a UTF-8 text file"))
-        else
-            try
-                let bytes = readSome path
 
-                if bytes.Length > mostBytes then
-                    fault (
-                        LayerSkipError.BadFile(path, "is longer than 64 MiB, the most that is read; cut it")
-                    )
-
-                use reader = new StreamReader(new MemoryStream(bytes), UTF8Encoding(false, true))
-                reader.ReadToEnd()
-            with
-            | :? DecoderFallbackException ->
-                fault (LayerSkipError.BadFile(path, "is not UTF-8 text; convert it first"))
-            | :? IOException
-            | :? UnauthorizedAccessException as e -> fault (LayerSkipError.BadFile(path, e.Message))
+        TextFile.readAll 64 path
 
     /// "1,2,3", spaces allowed; the empty text is no number. Or what is wrong.
     let tryNumbers (text: string) : Result<int[], string> =
-        let tryNumber (item: string) =
-            match Int32.TryParse(item, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
-            | true, number -> Some number
-            | _ -> None
-
         let items =
             if String.IsNullOrWhiteSpace text then
                 [||]
             else
                 text.Split(',', StringSplitOptions.TrimEntries)
 
-        match items |> Array.tryFind (tryNumber >> Option.isNone) with
+        match items |> Array.tryFind (Number.tryWhole >> Option.isNone) with
         | Some item ->
             let shown = if item.Length > 40 then item[..39] + "..." else item
             Error $"holds \"{shown}\"; write whole numbers between commas, as 1,2,3"
-        | None -> Ok(Array.choose tryNumber items)
+        | None -> Ok(Array.choose Number.tryWhole items)
 
     let numbers (option: string) (text: string) : int[] =
         match tryNumbers text with
@@ -130,9 +83,9 @@ module internal Inputs =
 
     /// A finite number written as in code: 0.5, never 0,5. `allowed` is for the message.
     let real (option: string) (allowed: string) (text: string) : float =
-        match Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture) with
-        | true, value when Double.IsFinite value -> value
-        | _ -> usage $"--{option} is \"{text}\", it must be a number, {allowed}; write it as 0.5"
+        match Number.tryReal text with
+        | Some value -> value
+        | None -> usage $"--{option} is \"{text}\", it must be a number, {allowed}; write it as 0.5"
 
     let atLeastOne (option: string) (value: int) : LayerSkipError list =
         Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))

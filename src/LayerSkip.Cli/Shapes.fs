@@ -28,8 +28,8 @@ module internal Shapes =
             |> Array.map (fun part ->
                 match part.Split '=' with
                 | [| name; value |] when List.contains name known ->
-                    match Int32.TryParse value with
-                    | true, number when number >= (if name = "tied" then 0 else 1) -> name, number
+                    match Number.tryWhole value with
+                    | Some number when number >= (if name = "tied" then 0 else 1) -> name, number
                     | _ -> Inputs.usage $"--shape has {part}, it must be a whole number; {hint}"
                 | _ -> Inputs.usage $"--shape has \"{part}\"; {hint}")
 

@@ -91,12 +91,9 @@ module internal TokenizerTrainCommand =
         let files, options, output = textsOf given, optionsOf given, outputOf given
 
         // What can be told before any text is read.
-        [
-            BpeTrainer.check options
-            BpeTrainer.checkOutput given.Overwrite output
-            yield! List.map TextBlocks.check files
-        ]
+        [ BpeTrainer.check options; BpeTrainer.checkOutput given.Overwrite output ]
         |> List.collect Check.faults
+        |> List.append (files |> List.collect (TextFile.check "a UTF-8 text or .jsonl file"))
         |> fun faults -> Check.all faults ()
         |> Check.getOrRaise
 
@@ -105,7 +102,11 @@ module internal TokenizerTrainCommand =
         let trained =
             using (Terminal.working terminal "training a tokenizer") (fun _ ->
                 files
-                |> Seq.collect (TextBlocks.ofFile options.SpecialTokens)
+                |> Seq.collect (Texts.parts options.SpecialTokens)
+                |> Seq.collect (fun part ->
+                    match part.Lesson with
+                    | Lesson.Text text -> [ text ]
+                    | Lesson.Pair(prompt, response) -> [ prompt; response ])
                 |> BpeTrainer.train options
                 |> Check.getOrRaise)
 

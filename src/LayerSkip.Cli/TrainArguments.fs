@@ -32,6 +32,7 @@ type internal TrainArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Layout of LayoutName
     | [<Unique; CustomCommandLine("--no-bos")>] NoBos
     | [<Unique; CustomCommandLine("--no-eos")>] NoEos
+    | [<Unique; CustomCommandLine("--no-special")>] NoSpecial
     | [<Unique; EqualsAssignmentOrSpaced>] Shape of sizes: string
     | [<Unique; EqualsAssignmentOrSpaced>] Config of file: string
     | [<Unique; EqualsAssignmentOrSpaced>] Tokenizer of folder: string
@@ -72,7 +73,7 @@ type internal TrainArgument =
         member this.Usage =
             match this with
             | Data _ ->
-                "what to learn from; may be given several times. Text parted by <|endoftext|>; .jsonl with \"text\", or with \"prompt\" and \"response\", of which only the response is learned; .tokens or .bin (uint16) of ids."
+                "what to learn from; may be given several times. Text parted by <|endoftext|>; .jsonl, or .json with one array, of objects with \"text\", or with \"prompt\" and \"response\", of which only the response is learned; .tokens or .bin (uint16) of ids."
             | Output _ ->
                 "the folder of the run: checkpoints, log.jsonl, tensorboard, and at the end the model."
             | Resume _ ->
@@ -81,11 +82,15 @@ type internal TrainArgument =
                 "with --resume: the run goes on with other --steps, --learning-rate, --warmup, --rate-floor, --weight-decay, --clip-norm, --on-spike, --validate-every, --validation-tokens, --probe-every, --save-every or --keep, from here to its end."
             | Validation _ -> "what to validate on; may be given several times."
             | ValidShare _ ->
-                "without --validation: the share of the texts that are kept for it, below 1 (default 0.05)."
+                "without --validation: the share of the texts that are kept for it, below 1 (default 0.05); of very few texts, the end of the last."
             | Layout _ ->
-                "packed: windows over all texts. each: every text or pair alone, cut to --sequence-length (default: each where a .jsonl file is given, else packed)."
-            | NoBos -> "puts no beginning-of-text token before a text."
-            | NoEos -> "puts no end-of-text token after a text."
+                "packed: windows over all texts. each: every text or pair alone, cut to --sequence-length (default: each where a .jsonl or .json file is given, else packed)."
+            | NoBos ->
+                "puts no beginning-of-text token before a text (default: where the tokenizer puts one before a prompt, and the text does not begin with it)."
+            | NoEos ->
+                "puts no end-of-text token after a text (default: where the text does not end with it)."
+            | NoSpecial ->
+                "reads special tokens such as <|im_start|> in the data as characters (default: as the tokens, as in prompts of generate)."
             | Shape _ ->
                 "trains from scratch a Llama of these sizes: hidden=..,layers=..,heads=..,kv-heads=..,intermediate=..[,vocab=..][,tied=0][,context=..]; needs --tokenizer, or vocab and token files."
             | Config _ -> "trains from scratch the model that this config.json describes."

@@ -12,6 +12,7 @@ type internal GivenTraining = {
     Layout: Layout option
     Bos: bool
     Eos: bool
+    Special: bool
     Output: string option
     Resume: string option
     Extend: bool
@@ -39,6 +40,7 @@ module internal TrainOptions =
         Layout = None
         Bos = true
         Eos = true
+        Special = true
         Output = None
         Resume = None
         Extend = false
@@ -78,6 +80,7 @@ module internal TrainOptions =
         | TrainArgument.Layout LayoutName.Each -> { given with Layout = Some Layout.Each }
         | TrainArgument.NoBos -> { given with Bos = false }
         | TrainArgument.NoEos -> { given with Eos = false }
+        | TrainArgument.NoSpecial -> { given with Special = false }
         | TrainArgument.Shape sizes -> { given with Shape = Some sizes }
         | TrainArgument.Config file -> { given with Config = Some file }
         | TrainArgument.Tokenizer folder -> { given with Tokenizer = Some folder }
@@ -224,7 +227,7 @@ module internal TrainOptions =
             | None, Device.Cuda -> Dtype.BF16
             | None, Device.Cpu -> Dtype.F32
 
-        let pairs = given.Data |> List.exists Texts.isJsonLines
+        let pairs = given.Data |> List.exists Texts.isJson
         let exits = given.ProbeExits |> Option.defaultValue (recommended |> Option.map fst |> Option.toList)
 
         let options = {
@@ -266,6 +269,7 @@ module internal TrainOptions =
             | [], share -> defaultArg share 0.05
         Bos = given.Bos
         Eos = given.Eos
+        Special = given.Special
     }
 
     /// A model's first weights and what belongs to them, where it is made from scratch.
@@ -289,15 +293,21 @@ module internal TrainOptions =
 
         let size = tokenizer |> Option.map Tokenizer.vocabularySize
 
+        // What a configuration says of BOS and EOS, it says of the tokenizer that it came with.
+        let ofTokenizer (config: LlamaConfig) =
+            match tokenizer with
+            | None -> config
+            | Some tokenizer -> {
+                config with
+                    Bos = Tokenizer.bos tokenizer
+                    StopIds = Tokenizer.eos tokenizer |> Option.toArray
+              }
+
         let config =
             match given.Shape, given.Config with
             | Some _, Some _ -> Inputs.usage "--shape and --config exclude each other; give one"
-            | Some sizes, None -> {
-                Shapes.parse size sizes with
-                    Bos = tokenizer |> Option.bind Tokenizer.bos
-                    StopIds = tokenizer |> Option.bind Tokenizer.eos |> Option.toArray
-              }
-            | None, Some file -> LlamaConfig.load file |> Check.getOrRaise
+            | Some sizes, None -> Shapes.parse size sizes |> ofTokenizer
+            | None, Some file -> LlamaConfig.load file |> Check.getOrRaise |> ofTokenizer
             | None, None -> Inputs.usage "no --shape and no --config"
 
         match size with
@@ -309,7 +319,8 @@ module internal TrainOptions =
         Backend.tryDevice common.Device |> Check.getOrRaise |> ignore
 
         {
-            Path = given.Tokenizer |> Option.defaultWith (fun () -> Path.GetFullPath ".")
+            // Without a tokenizer no folder's files belong to it.
+            Path = List.choose id [ given.Tokenizer; given.Shape; given.Config ] |> List.head
             Weights = Weights.initial common.Seed master common.Device config
             Tokenizer = tokenizer
             StopIds = config.StopIds

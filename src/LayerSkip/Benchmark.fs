@@ -43,7 +43,7 @@ type BenchmarkReport = {
     Threads: int
     /// Gigabytes a second that as many threads read from memory at best.
     ReadBandwidth: float
-    /// A whole forward pass, head included, by its number of new rows.
+    /// A whole forward pass, head included, by its number of new rows: of 1, 2, 5 and 8 those that the context has room for.
     PassMs: (int * float) list
     PrefillTokens: int
     PrefillMs: float
@@ -58,10 +58,10 @@ type BenchmarkReport = {
 } with
 
     member this.Ratio = this.Autoregressive.MsPerToken.Median / this.SelfSpeculative.MsPerToken.Median
-    /// Five rows over one.
-    member this.VerifyRowsRatio =
-        let of' rows = this.PassMs |> List.find (fun (r, _) -> r = rows) |> snd
-        of' 5 / of' 1
+    /// Five rows over one; None where the context has no room for five.
+    member this.VerifyRowsRatio: float option =
+        let passes = Map.ofList this.PassMs
+        Option.map2 (/) (Map.tryFind 5 passes) (Map.tryFind 1 passes)
 
 [<RequireQualifiedAccess>]
 module Spread =
@@ -264,14 +264,16 @@ module Benchmark =
             Acceptance = runs |> List.averageBy (fun (completion, _) -> completion.Stats.DraftAcceptanceRate)
         }
 
+    let private middle (options: BenchmarkOptions) = options.Prompt.Length + options.MaxNewTokens / 2
+
     /// The cost of the rounds' passes (spec: tokens of a round over d drafts and one verification), a token.
     let private predicted weights (options: BenchmarkOptions) (completions: Completion list) =
         let rounds = completions |> Seq.collect _.Stats.Rounds |> Seq.map fst |> Seq.countBy id |> List.ofSeq
         let tokens = completions |> List.sumBy (fun completion -> completion.TokenIds.Length - 1)
-        let middle = options.Prompt.Length + options.MaxNewTokens / 2
-
-        let draft, verify =
-            roundPasses weights options.Exit middle (max 9 (3 * options.Runs)) (rounds |> List.map fst)
+        let drafted = List.map fst rounds
+        // Where the middle of the text leaves no room for the longest round, as early as that needs.
+        let length = min (middle options) (weights.Config.Context - (List.max drafted + 1))
+        let draft, verify = roundPasses weights options.Exit length (max 9 (3 * options.Runs)) drafted
 
         let cost =
             rounds
@@ -298,9 +300,9 @@ module Benchmark =
         let runs = List.init options.Runs (fun number -> plain (), fast (number + 1))
         let slow, quick = List.map fst runs, List.map snd runs
         let own = times slow
-        let middle = options.Prompt.Length + options.MaxNewTokens / 2
+        let middle = middle options
         let room = weights.Config.Context - middle
-        let rows = [ 1; 2; 5; 8 ] |> List.filter (fun rows -> rows < room)
+        let rows = [ 1; 2; 5; 8 ] |> List.filter (fun rows -> rows <= room)
         let prefillTokens, prefillMs = prefill weights
 
         // A tied embedding is read as the head; one of its own is only looked up.

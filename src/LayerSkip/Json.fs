@@ -200,7 +200,7 @@ module internal Json =
     let parse (bytes: byte[]) : Result<JsonDocument, string> =
         let begins (mark: byte list) = List.ofArray (Array.truncate mark.Length bytes) = mark
 
-        let text = ReadOnlyMemory(bytes).Slice(if begins [ 0xEFuy; 0xBBuy; 0xBFuy ] then 3 else 0)
+        let text = ReadOnlyMemory(bytes).Slice(Utf8Text.markLength (ReadOnlySpan bytes))
 
         if begins [ 0xFFuy; 0xFEuy ] || begins [ 0xFEuy; 0xFFuy ] then
             Error "in UTF-16; save it as UTF-8"

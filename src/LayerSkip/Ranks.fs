@@ -133,10 +133,7 @@ module Ranks =
 
     /// `tryJoin` in an environment.
     let internal joinIn (environment: string -> string option) : Result<Ranks, LayerSkipError list> =
-        let number name =
-            match environment name |> Option.map Int32.TryParse with
-            | Some(true, number) -> Some number
-            | _ -> None
+        let number name = environment name |> Option.bind Number.tryWhole
 
         let joined =
             match number "OMPI_COMM_WORLD_SIZE", number "PMI_SIZE" with

@@ -54,20 +54,13 @@ module ExitRule =
             let weights = exits |> List.map (fun (exit, weight) -> $"{exit}={number weight}")
             $"""emphasis:{String.concat "," weights}:{groups}"""
 
-    let private (|Number|_|) (text: string) =
-        match Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture) with
-        | true, value when Double.IsFinite value -> Some value
-        | _ -> None
-
-    let private (|Whole|_|) (text: string) =
-        match Int32.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture) with
-        | true, value -> Some value
-        | _ -> None
+    let private (|Real|_|) (text: string) = Number.tryReal text
+    let private (|Whole|_|) (text: string) = Number.tryWhole text |> Option.filter (fun number -> number >= 0)
 
     let private (|Weights|_|) (text: string) =
         let weight (part: string) =
             match part.Split '=' with
-            | [| Whole exit; Number weight |] -> Some(exit, weight)
+            | [| Whole exit; Real weight |] -> Some(exit, weight)
             | [| Whole exit |] -> Some(exit, 1.0)
             | _ -> None
 
@@ -82,11 +75,11 @@ module ExitRule =
         match text.Split ':' with
         | [| "last" |] -> Ok ExitRule.LastOnly
         | [| "all" |] -> Ok(ExitRule.All 0.2)
-        | [| "all"; Number scale |] -> Ok(ExitRule.All scale)
+        | [| "all"; Real scale |] -> Ok(ExitRule.All scale)
         | [| "rotational"; Whole every |] -> Ok(ExitRule.Rotational(every, 0.2))
-        | [| "rotational"; Whole every; Number scale |] -> Ok(ExitRule.Rotational(every, scale))
+        | [| "rotational"; Whole every; Real scale |] -> Ok(ExitRule.Rotational(every, scale))
         | [| "gradual" |] -> Ok(ExitRule.Gradual 1.0)
-        | [| "gradual"; Number scale |] -> Ok(ExitRule.Gradual scale)
+        | [| "gradual"; Real scale |] -> Ok(ExitRule.Gradual scale)
         | [| "emphasis"; Weights exits |] -> Ok(ExitRule.Emphasis(exits, 1))
         | [| "emphasis"; Weights exits; Whole groups |] -> Ok(ExitRule.Emphasis(exits, groups))
         | _ ->

@@ -9,103 +9,164 @@ type TrainingData = {
     /// None: a share of the training texts, which are then not trained on.
     Validation: string list
     ValidationShare: float
-    /// Whether the tokenizer's BOS and EOS go around each text.
+    /// Whether the BOS that the tokenizer puts before a prompt, and its EOS, go around each text that lacks them.
     Bos: bool
     Eos: bool
+    /// Whether special tokens that stand in the texts are read as such, as in a prompt; else they are characters.
+    Special: bool
 }
 
 /// The data of a run in its folder: what it learns, and what it validates on.
 [<RequireQualifiedAccess>]
 module internal RunData =
-    /// A file's texts as entries; those of a file of ids in pieces, where it does not part them.
-    let private entriesOf (vocabulary: int) (encode: Lesson -> int[]) (path: string) : seq<int[]> =
+    let private fault (sources: string list) why = [ LayerSkipError.BadFile(String.concat ", " sources, why) ]
+
+    let private idsOf (model: Checkpoint) (options: TrainingOptions) (data: TrainingData) : LessonIds =
+        match Checkpoint.tokenizer model with
+        | Error faults -> raise (LayerSkipException faults)
+        | Ok tokenizer ->
+            let opening =
+                if data.Bos && tokenizer.AddsBos then
+                    Array.ofList tokenizer.Prefix
+                else
+                    [||]
+
+            let closing = if data.Eos then Tokenizer.eos tokenizer else None
+
+            {
+                Tokenizer = tokenizer
+                Opening = opening
+                // Where one token is both, one of it parts two packed texts.
+                Closing =
+                    if
+                        options.Layout = Layout.Packed && Some opening = Option.map Array.singleton closing
+                    then
+                        None
+                    else
+                        closing
+                ParsesSpecial = data.Special
+            }
+
+    /// A file's texts as entries.
+    let private entriesOf (vocabulary: int) (ids: Lazy<LessonIds>) (path: string) : seq<TextEntries> =
         if TokenFile.isTokens path then
             seq {
                 use tokens = TokenFile.openRead vocabulary path |> Check.getOrRaise
-                let piece = 1L <<< 20
-
-                for number in 0 .. tokens.Starts.Length - 1 do
-                    let last =
-                        if number + 1 < tokens.Starts.Length then
-                            tokens.Starts[number + 1]
-                        else
-                            tokens.Count
-
-                    for start in tokens.Starts[number] .. piece .. last - 1L do
-                        tokens.Read(start, int (min piece (last - start)))
+                yield! TokenFile.parts tokens 0L tokens.Count
             }
         else
-            Texts.read path |> Seq.map encode
+            seq { yield! LessonIds.ofFile ids.Value path }
 
-    let private encoder
-        (model: Checkpoint)
-        (options: TrainingOptions)
-        (data: TrainingData)
-        : Lesson -> int[] =
-        match Checkpoint.tokenizer model with
-        | Error faults -> fun _ -> raise (LayerSkipException faults)
-        | Ok tokenizer ->
-            let bos = if data.Bos then Tokenizer.bos tokenizer else None
+    /// Adds files' texts to the writers that `choose` names by the number of a text.
+    let private addAll
+        vocabulary
+        ids
+        (sources: string list)
+        (writers: TokenWriter list)
+        (choose: int -> TokenWriter)
+        =
+        let mutable number = -1
 
-            let eos = if data.Eos then Tokenizer.eos tokenizer else None
+        for part in Seq.collect (entriesOf vocabulary ids) sources do
+            number <- number + (if part.Begins then 1 else 0)
+            (choose number).Add part
 
-            // Where one token is both, one of it parts two packed texts.
-            let eos =
-                if options.Layout = Layout.Packed && eos = bos then
-                    None
+        let sum (count: TokenWriter -> int64) = List.sumBy count writers
+
+        if sum _.Count = 0L then
+            raise (LayerSkipException(fault sources "has no text; there is nothing to learn from"))
+        elif sum _.Learned = 0L then
+            let why = "has nothing to learn: all of it is prompts, which are only read"
+            raise (LayerSkipException(fault sources why))
+
+    let private writeAll vocabulary ids (sources: string list) (target: string) =
+        TokenFile.writeParts target (fun writer -> addAll vocabulary ids sources [ writer ] (fun _ -> writer))
+
+    /// Writes texts whose number is held out into `valid`, the others into `train`: both files' writers.
+    let private writeParted vocabulary ids (isHeldOut: int -> bool) sources (train: string) (valid: string) =
+        let heldOut = ref None
+
+        TokenFile.writeParts train (fun writer ->
+            TokenFile.writeParts valid (fun other ->
+                addAll vocabulary ids sources [ writer; other ] (fun number ->
+                    if isHeldOut number then other else writer))
+            |> Check.getOrRaise
+            |> fun other -> heldOut.Value <- Some other)
+        |> Result.map (fun writer -> writer, heldOut.Value.Value)
+
+    /// Where no text is held out, or every one, the end of the last text is: as much as was asked for, and one sample at
+    /// least. A pair and a short text go as a whole.
+    let private holdOutEnd (options: TrainingOptions) vocabulary share (found: string) train valid sources =
+        TokenFile.openRead vocabulary found
+        |> Result.bind (fun tokens ->
+            use tokens = tokens
+            let last = Array.last tokens.Starts
+            let wanted = max (int64 (ceil (share * float tokens.Count))) (int64 options.SequenceLength)
+            let isPair = (tokens.Read(last, 1))[0] < 0
+
+            let cut =
+                if isPair || tokens.Count - last <= wanted then
+                    last
                 else
-                    eos
-            Texts.entries tokenizer { Bos = bos; Eos = eos }
+                    tokens.Count - wanted
 
-    let private write (vocabulary: int) encode isWanted sources target =
-        match sources |> List.collect Texts.check with
-        | [] ->
-            try
-                sources
-                |> Seq.collect (entriesOf vocabulary encode)
-                |> Seq.indexed
-                |> Seq.filter (fst >> isWanted)
-                |> Seq.map snd
-                |> TokenFile.write target
-                |> Result.bind (fun (struct (count, _)) ->
-                    let empty =
-                        LayerSkipError.BadFile(
-                            String.concat ", " sources,
-                            $"has too few texts to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more texts, files for --validation, or --valid-share 0"
-                        )
+            let copy path first stop =
+                TokenFile.writeParts path (fun writer ->
+                    Seq.iter writer.Add (TokenFile.parts tokens first stop))
+                |> Result.map ignore
 
-                    Check.all (Check.that (count > 0L) empty) ())
-            with
-            | :? LayerSkipException as e -> Error e.Errors
-            | :? Text.DecoderFallbackException ->
-                Error [
-                    LayerSkipError.BadFile(String.concat ", " sources, "is not UTF-8 text; convert it first")
-                ]
-        | faults -> Error faults
+            if cut = 0L then
+                Error(
+                    fault
+                        sources
+                        $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, files for --validation, or --valid-share 0"
+                )
+            else
+                copy valid cut tokens.Count |> Result.bind (fun () -> copy train 0L cut))
 
-    /// Encodes the data into the run's folder.
+    /// Encodes the data into the run's folder, each text once.
     let encode
         (output: string)
         options
         (model: Checkpoint)
         (data: TrainingData)
         : Result<unit, LayerSkipError list> =
-        let write = write model.Config.Vocabulary (encoder model options data)
-        let isHeldOut = Dataset.isHeldOut options.Seed data.ValidationShare
+        let vocabulary = model.Config.Vocabulary
+        let ids = lazy (idsOf model options data)
+        let train, valid = RunFolder.trainFile output, RunFolder.validFile output
 
-        match data.Validation with
-        | [] when data.ValidationShare > 0.0 ->
-            write (isHeldOut >> not) data.Train (RunFolder.trainFile output)
-            |> Result.bind (fun () -> write isHeldOut data.Train (RunFolder.validFile output))
-        | [] ->
-            write (fun _ -> true) data.Train (RunFolder.trainFile output)
-            // An earlier run's is none of this one's.
-            |> Result.map (fun () -> File.Delete(RunFolder.validFile output))
-        | files ->
-            Check.both
-                (write (fun _ -> true) data.Train (RunFolder.trainFile output))
-                (write (fun _ -> true) files (RunFolder.validFile output))
-            |> Result.map ignore
+        let parted () =
+            match data.Validation with
+            | [] when data.ValidationShare > 0.0 ->
+                let isHeldOut = Dataset.isHeldOut options.Seed data.ValidationShare
+
+                let holdOutEnd found =
+                    holdOutEnd options vocabulary data.ValidationShare found train valid data.Train
+
+                writeParted vocabulary ids isHeldOut data.Train train valid
+                |> Result.bind (fun (learned, heldOut) ->
+                    if learned.Texts = 0 then holdOutEnd valid
+                    elif heldOut.Texts = 0 then holdOutEnd train
+                    else Ok())
+            | [] ->
+                writeAll vocabulary ids data.Train train
+                // An earlier run's is none of this one's.
+                |> Result.map (fun _ -> File.Delete valid)
+            | files ->
+                Check.both (writeAll vocabulary ids data.Train train) (writeAll vocabulary ids files valid)
+                |> Result.map ignore
+
+        let made =
+            try
+                parted ()
+            with :? LayerSkipException as e ->
+                Error e.Errors
+
+        if Result.isError made then
+            File.Delete train
+            File.Delete valid
+
+        made
 
     /// What is learned, and what validates, of a run's folder.
     let openData (output: string) (config: LlamaConfig) (options: TrainingOptions) =

@@ -57,19 +57,29 @@ type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
 /// The one way to read what somebody names.
 [<RequireQualifiedAccess>]
 module internal SourceFile =
-    /// What stands in many a file's place after a clone or a download that did not bring it.
-    let private stray (front: byte[]) : string option =
+    let private begins (front: ReadOnlySpan<byte>) (marks: string list) =
         let text = (Encoding.ASCII.GetString front).TrimStart('?', ' ', '\t', '\r', '\n')
-        let begins (mark: string) = text.StartsWith(mark, StringComparison.OrdinalIgnoreCase)
+        marks
+        |> List.exists (fun mark -> text.StartsWith(mark, StringComparison.OrdinalIgnoreCase))
 
-        if begins "version https://git-lfs.github.com/" then
+    /// What stands in many a file's place after a clone that did not bring it.
+    let pointer (front: ReadOnlySpan<byte>) : string option =
+        if begins front [ "version https://git-lfs.github.com/" ] then
             Some
                 "is a Git-LFS pointer, not the file that it stands for; run `git lfs pull` in its repository, or download the file itself"
-        elif List.exists begins [ "<!doctype html"; "<html"; "<?xml" ] then
+        else
+            None
+
+    /// What stands in many a file's place after a download that did not bring it. Some texts are such a page.
+    let page (front: ReadOnlySpan<byte>) : string option =
+        if begins front [ "<!doctype html"; "<html"; "<?xml" ] then
             Some
                 "is a web page (HTML or XML), not the file that was asked for; look at what it says, and download the file again"
         else
             None
+
+    let private stray (front: byte[]) : string option =
+        pointer (ReadOnlySpan front) |> Option.orElse (page (ReadOnlySpan front))
 
     /// The error that reading ended with, of an exception that a SourceFile threw.
     let guard (work: unit -> Result<'T, LayerSkipError list>) : Result<'T, LayerSkipError list> =

@@ -2,7 +2,15 @@ namespace LayerSkip
 
 open System
 open System.IO
-open System.Text
+open System.Runtime.InteropServices
+
+/// The entries of a text, or of a part of a long one.
+[<Struct>]
+type TextEntries = {
+    /// Whether a text begins with them.
+    Begins: bool
+    Entries: int[]
+}
 
 /// Token ids on disk: text after text. An id that is read and not learned (a prompt's) stands as
 /// its complement, a negative number.
@@ -17,6 +25,9 @@ type TokenFile internal (file: SourceFile, first: int64, size: int, count: int64
     /// Where each text starts; of a file that does not tell, one text.
     member _.Starts = starts
 
+    /// Where a text ends, by its number.
+    member _.EndOf(text: int) : int64 = if text + 1 < starts.Length then starts[text + 1] else count
+
     /// The entries of `count` ids from `start`.
     member _.Read(start: int64, length: int) : int[] =
         let bytes = Array.zeroCreate<byte>(length * size)
@@ -30,9 +41,52 @@ type TokenFile internal (file: SourceFile, first: int64, size: int, count: int64
     interface IDisposable with
         member _.Dispose() = (file :> IDisposable).Dispose()
 
+/// Writes the `.tokens` form, which is whole once it is finished.
+[<Sealed>]
+type internal TokenWriter(file: Stream) =
+    static let magic = "LSTOKEN1"B
+    let starts = ResizeArray<int64>()
+    let mutable count = 0L
+    let mutable learned = 0L
+    // Since the latest entries.
+    let mutable begins = true
+
+    let put (values: ReadOnlySpan<'T>) = file.Write(MemoryMarshal.AsBytes values)
+    let head () = put (ReadOnlySpan [| count; int64 starts.Count |])
+
+    do
+        file.Write magic
+        head ()
+
+    static member Magic = magic
+    member _.Count = count
+    member _.Texts = starts.Count
+    /// How many of the ids are not only read.
+    member _.Learned = learned
+
+    member _.Add(part: TextEntries) : unit =
+        begins <- begins || part.Begins
+
+        if part.Entries.Length > 0 then
+            if begins then
+                starts.Add count
+
+            begins <- false
+            count <- count + int64 part.Entries.Length
+
+            for entry in part.Entries do
+                if entry >= 0 then
+                    learned <- learned + 1L
+
+            put (ReadOnlySpan part.Entries)
+
+    member _.Finish() : unit =
+        put (ReadOnlySpan(starts.ToArray()))
+        file.Position <- int64 magic.Length
+        head ()
+
 [<RequireQualifiedAccess>]
 module TokenFile =
-    let private magic = "LSTOKEN1"
     let private headerSize = 24
 
     /// The id of an entry, and whether it is learned.
@@ -51,17 +105,21 @@ module TokenFile =
         let mark = Array.zeroCreate<byte>(min headerSize (int (min file.Length 24L)))
         file.Copy(0L, mark.AsSpan())
 
-        if mark.Length < headerSize || Encoding.ASCII.GetString(mark, 0, 8) <> magic then
+        if mark.Length < headerSize || not (mark.AsSpan().StartsWith(ReadOnlySpan TokenWriter.Magic)) then
             Error "is no token file of ours; make one from text"
         else
             let numbers = readInts64 file 8L 2
             let count, texts = numbers[0], numbers[1]
 
-            if
+            let most = file.Length / 4L
+
+            if count = 0L && texts = 0L && file.Length = int64 headerSize then
+                Error "holds no ids; there is nothing to learn from"
+            elif
                 count < 1L
+                || count > most
                 || texts < 1L
-                || texts > count
-                || texts > int64 Array.MaxLength
+                || texts > min count (int64 Array.MaxLength)
                 || file.Length <> int64 headerSize + 4L * count + 8L * texts
             then
                 Error "is a damaged token file: its length is not what its head says; make it again from text"
@@ -119,31 +177,36 @@ module TokenFile =
                 (file :> IDisposable).Dispose()
                 Error [ LayerSkipError.BadFile(path, fault) ]
 
-    /// Writes texts of entries, whole or not at all; the number of ids and of texts.
-    let write (path: string) (texts: seq<int[]>) : Result<struct (int64 * int), LayerSkipError list> =
-        let starts = ResizeArray<int64>()
-        let mutable count = 0L
+    /// The entries from `first` to before `last`, in pieces that are soon let go.
+    let parts (tokens: TokenFile) (first: int64) (last: int64) : seq<TextEntries> =
+        let piece = 1L <<< 20
+
+        seq {
+            for text in 0 .. tokens.Starts.Length - 1 do
+                let start = max first tokens.Starts[text]
+                let stop = min last (tokens.EndOf text)
+
+                for at in start..piece .. stop - 1L do
+                    { Begins = at = start; Entries = tokens.Read(at, int (min piece (stop - at))) }
+        }
+
+    /// Writes what `add` adds, whole or not at all; the writer, which has counted it.
+    let internal writeParts
+        (path: string)
+        (add: TokenWriter -> unit)
+        : Result<TokenWriter, LayerSkipError list> =
+        let made = ref None
 
         AtomicFile.write path (fun file ->
-            use writer = new BinaryWriter(file, Encoding.ASCII, true)
-            writer.Write(Encoding.ASCII.GetBytes magic)
-            writer.Write 0L
-            writer.Write 0L
+            let writer = TokenWriter file
+            add writer
+            writer.Finish()
+            made.Value <- Some writer)
+        |> Result.map (fun () -> made.Value.Value)
 
+    /// Writes texts of entries, whole or not at all; the number of ids and of texts.
+    let write (path: string) (texts: seq<int[]>) : Result<struct (int64 * int), LayerSkipError list> =
+        writeParts path (fun writer ->
             for text in texts do
-                if text.Length > 0 then
-                    starts.Add count
-                    count <- count + int64 text.Length
-
-                    for entry in text do
-                        writer.Write entry
-
-            for start in starts do
-                writer.Write start
-
-            writer.Flush()
-            file.Position <- 8L
-            writer.Write count
-            writer.Write(int64 starts.Count)
-            writer.Flush())
-        |> Result.map (fun () -> struct (count, starts.Count))
+                writer.Add { Begins = true; Entries = text })
+        |> Result.map (fun writer -> struct (writer.Count, writer.Texts))

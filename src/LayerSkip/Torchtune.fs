@@ -62,10 +62,7 @@ module Torchtune =
 
     /// `layers`: "0::4" and ":" as Python slices them, "8,12,16" and "3" as a list.
     let layers (count: int) (text: string) : Result<bool[], LayerSkipError list> =
-        let number (part: string) =
-            match Int32.TryParse part with
-            | true, value when value >= 0 -> Some value
-            | _ -> None
+        let number (part: string) = Number.tryWhole part |> Option.filter (fun value -> value >= 0)
 
         let among (chosen: int -> bool) = Some(Array.init count chosen)
 

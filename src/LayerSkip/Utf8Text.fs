@@ -17,3 +17,22 @@ module internal Utf8Text =
         [ 3; 2; 1 ]
         |> List.tryFind (fun count -> count <= bytes.Length && begins count)
         |> Option.defaultValue 0
+
+    /// Of the UTF-8 byte order mark that a text may begin with: 3, or 0.
+    let markLength (head: ReadOnlySpan<byte>) : int =
+        if head.StartsWith(ReadOnlySpan [| 0xEFuy; 0xBBuy; 0xBFuy |]) then
+            3
+        else
+            0
+
+    /// What a file is that begins so and is no UTF-8 text, and what to do.
+    let notText (head: ReadOnlySpan<byte>) : string option =
+        if
+            head.StartsWith(ReadOnlySpan [| 0xFFuy; 0xFEuy |])
+            || head.StartsWith(ReadOnlySpan [| 0xFEuy; 0xFFuy |])
+        then
+            Some "is UTF-16 or UTF-32 text; convert it to UTF-8 first, as with `iconv -t UTF-8`"
+        elif head.Contains 0uy then
+            Some "is no text: it holds NUL bytes, as UTF-16 and binary files do; convert it to UTF-8 first"
+        else
+            SourceFile.pointer (head.Slice(0, min head.Length 128))

@@ -85,6 +85,31 @@ let tests =
             // Of three drafts (0.5 + 0.25 + 0.125) / 3 are kept.
             Expect.isTrue (half > 0.15 && half < 0.45) $"{half}")
 
+        testCase "of a small context, what it has room for is measured" (fun () ->
+            for context, rows in [ 3, [ "1" ]; 8, [ "1"; "2" ]; 16, [ "1"; "2"; "5"; "8" ] ] do
+                for draft in [ "1"; "8" ] do
+                    let made =
+                        json [
+                            "bench"
+                            "--shape"
+                            $"{shape},context={context}"
+                            "--runs=1"
+                            "--draft-length"
+                            draft
+                        ]
+
+                    Expect.equal
+                        (fields (made.GetProperty "pass_ms") |> List.map fst)
+                        rows
+                        $"rows at {context}"
+                    let kind =
+                        if List.contains "5" rows then
+                            N
+                        else
+                            Text.Json.JsonValueKind.Null
+                    Expect.equal (made.GetProperty "verify_rows_ratio").ValueKind kind "five rows over one"
+                    Expect.isGreaterThan ((made.GetProperty "ratio").GetDouble()) 0.0 "timed")
+
         testCase "bad options are one line and exit code 2" (fun () ->
             for options, part in
                 [
@@ -96,6 +121,12 @@ let tests =
                     [ "--shape"; "hidden=32,layers=2,heads=4,kv-heads=3,intermediate=8,vocab=8" ], "kv-heads"
                     [ "--shape"; shape + ",vocab=9" ], "twice"
                     [ "--shape"; shape; "--accept-rate"; "1.5" ], "accept-rate"
+                    [ "--shape"; shape; "--accept-rate"; "0,1" ],
+                    "accept-rate is \"0,1\", it must be a number"
+                    [ "--shape"; shape; "--accept-rate"; "1,000" ], "accept-rate is \"1,000\""
+                    [ "--shape"; shape; "--accept-rate"; "NaN" ], "accept-rate is \"NaN\""
+                    [ "--shape"; shape.Replace("layers=6", "layers=6.0") ], "layers=6.0"
+                    [ "--shape"; shape + ",context=2" ], "context is 2, it must be 3 or more"
                     [ "--shape"; shape; "--identity-after"; "6" ], "identity-after"
                     [ "--shape"; shape; "--exit-layer"; "6" ], "exit-layer"
                     [ "--shape"; shape; "--runs"; "0" ], "runs"

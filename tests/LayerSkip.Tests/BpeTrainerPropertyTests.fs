@@ -137,13 +137,13 @@ let private properties = [
         [ 1; 2; 7; 100 ]
         |> List.forall (fun size ->
             use reader = new StringReader(text)
-            let blocks = List.ofSeq (TextBlocks.ofReader size specials "" reader)
+            let blocks = List.ofSeq (TextBlocks.ofReader size specials reader)
             String.concat "" blocks = text && counts blocks = counts [ text ]))
 
     testProperty "blocks end soon after their size, where there is white space"
     <| fun (PositiveInt size) ->
         use reader = new StringReader(String.replicate 200 "ab ")
-        TextBlocks.ofReader size [] "" reader
+        TextBlocks.ofReader size [] reader
         |> Seq.forall (fun block -> block.Length < 2 * size + 6)
 ]
 

@@ -242,7 +242,9 @@ let options =
                 [ "--draft-length"; "2"; "--strategy"; "early-exit" ],
                 [ "--draft-length and --strategy early-exit exclude" ]
                 [ "--exit-layer"; "-1"; "--strategy"; "early-exit" ], [ "--exit-layer is -1" ]
-                [ "--exit-layer"; "two" ], [ "--exit-layer"; "'two'" ]
+                [ "--exit-layer"; "two" ], [ "--exit-layer is \"two\", it must be a whole number" ]
+                [ "--exit-layer=1e3" ], [ "--exit-layer is \"1e3\", it must be a whole number" ]
+                [ "--max-new-tokens"; "1,000" ], [ "--max-new-tokens is \"1,000\"" ]
                 [ "--draft-length"; "0" ], [ "--draft-length is 0"; "1 or more" ]
                 [ "--draft-length"; "-1" ], [ "draft-length is -1" ]
                 [ "--temperature"; "-1" ], [ "--temperature is -1" ]
@@ -328,11 +330,18 @@ let options =
                     "; line 2: the prompt has 96 tokens"
                     "95 or fewer"
                 ]))
+        testCase "certify: more lines than are read" (fun () ->
+            withModel (fun folder ->
+                let prompts = Path.Combine(folder, "prompts.txt")
+                File.WriteAllText(prompts, String.replicate 100_001 "1\n")
+
+                [ "certify"; "--model"; folder; "--prompts"; prompts ]
+                |> refuses [ prompts; "has more than 100,000 lines" ]))
         testCase "a prompt that has no end" (fun () ->
             withModel (fun folder ->
                 for command in [ [ "generate"; "--prompt-file" ]; [ "certify"; "--prompts" ] ] do
                     command @ [ "/dev/zero"; "--model"; folder ]
-                    |> refuses [ "/dev/zero: is longer than 64 MiB" ]))
+                    |> refuses [ "/dev/zero: is no text: it holds NUL bytes" ]))
         badOption "no prompt file" [ "--prompt-file"; "" ] [ "--prompt-file is empty" ]
         testCase "info: a path that is not there" (fun () ->
             [ "info"; "--model"; "/nowhere" ] |> refuses [ "/nowhere"; "not found" ])

@@ -137,6 +137,7 @@ let private training =
                 ValidationShare = 0.0
                 Bos = false
                 Eos = false
+                Special = true
             }
             let options = { options with Precision = precision }
             let config = config 24 4 4 2 true

@@ -137,8 +137,8 @@ let tests =
                 refuses (text @ size @ [ "--output"; "" ]) [ "--output is empty" ]
                 refuses (ofText (inside "none.txt")) [ "none.txt: not found" ]
                 refuses (all @ [ "--text"; inside "none.txt" ]) [ "none.txt: not found" ]
-                refuses (ofText folder) [ folder; "is a folder; give a text file" ]
-                refuses (ofText "/dev/zero") [ "/dev/zero: has no space in 16 Mi characters" ]
+                refuses (ofText folder) [ folder; "is a folder; give a UTF-8 text or .jsonl file" ]
+                refuses (ofText "/dev/zero") [ "/dev/zero: is no text: it holds NUL bytes" ]
                 refuses (text @ output @ [ "--vocab-size"; "256" ]) [ "--vocab-size is 256"; "257 to" ]
                 refuses (text @ output @ [ "--vocab-size"; "many" ]) [
                     "--vocab-size"
@@ -157,9 +157,14 @@ let tests =
                 refuses (text @ size @ [ "--output"; inside "text.txt" ]) [ "text.txt"; "it is a file" ]
                 refuses (text @ size @ [ "--output"; "/proc/made" ]) [ "/proc/made"; "cannot be written" ]
 
-                for bytes in [ [| 0xFFuy; 0xFEuy |]; [| 0x61uy; 0xC3uy |]; [| 0xEDuy; 0xA0uy; 0x80uy |] ] do
+                for bytes, words in
+                    [
+                        [| 0xFFuy; 0xFEuy |], "is UTF-16 or UTF-32 text; convert it to UTF-8 first"
+                        [| 0x61uy; 0xC3uy |], "is not UTF-8 text: byte 0xC3 in line 1; convert it first"
+                        [| 0x0Auy; 0xEDuy; 0xA0uy; 0x80uy |], "is not UTF-8 text: byte 0xED in line 2"
+                    ] do
                     File.WriteAllBytes(inside "bad.txt", bytes)
-                    refuses (ofText (inside "bad.txt")) [ "bad.txt: is not UTF-8 text; convert it first" ]
+                    refuses (ofText (inside "bad.txt")) [ $"bad.txt: {words}" ]
 
                 for nothing in [ ""; "<|endoftext|>" ] do
                     File.WriteAllText(inside "bad.txt", nothing)

@@ -334,6 +334,132 @@ let private runs =
 
                 Expect.equal (encode (inside "run")) (encode shipped) "the same ids"))
 
+        testCase
+            "from scratch, BOS and EOS are the tokenizer's, and no folder's files come along uncalled"
+            (fun () ->
+                withFolder (fun folder ->
+                    let inside name = Path.Combine(folder, name)
+                    let words = [ for i in 0..199 -> $"The cat number {i} sat on mat {i % 9}." ]
+                    File.WriteAllText(inside "text.txt", "\uFEFF" + String.concat " " words)
+
+                    File.WriteAllLines(
+                        inside "text.jsonl",
+                        [ JsonSerializer.Serialize {| text = String.concat " " words |} ]
+                    )
+
+                    let tokenizer text output =
+                        json [
+                            "tokenizer"
+                            "train"
+                            "--text"
+                            inside text
+                            "--vocab-size=290"
+                            "--special=<pad>"
+                            "--special=<|im_start|>"
+                            "--output"
+                            inside output
+                        ]
+                        |> ignore
+
+                    tokenizer "text.txt" "tokenizer"
+                    tokenizer "text.jsonl" "same"
+
+                    Expect.equal
+                        (File.ReadAllText(Path.Combine(inside "same", "tokenizer.json")))
+                        (File.ReadAllText(Path.Combine(inside "tokenizer", "tokenizer.json")))
+                        "a tokenizer learns from the texts of a file, whatever its form"
+
+                    let config = configJson.Replace("\"vocab_size\": 24", "\"vocab_size\": 290")
+                    File.WriteAllText(
+                        inside "config.json",
+                        config.Replace("_token_id\": ", "_token_id\": 20")
+                    )
+
+                    let train output options =
+                        let made =
+                            shell
+                                (inside "tokenizer")
+                                $"layerskip train --steps=1 --batch-size=1 --sequence-length=8 --valid-share=0 --threads=1 --validate-every=0 --output {inside output} {options}"
+
+                        Expect.equal made.Code 0 made.Error
+                        use config =
+                            JsonDocument.Parse(File.ReadAllText(Path.Combine(inside output, "config.json")))
+
+                        [
+                            for key in [ "bos_token_id"; "eos_token_id" ] ->
+                                match config.RootElement.TryGetProperty key with
+                                | true, id -> Some(id.ToString())
+                                | _ -> None
+                        ]
+
+                    let text = inside "text.txt"
+                    let given = train "a" $"--config ../config.json --tokenizer . --data {text}"
+                    Expect.equal given [ Some "0"; Some "0" ] "the tokenizer's, not 201 and 202"
+
+                    TokenFile.write (inside "data.tokens") [ Array.init 60 (fun i -> i % 24) ]
+                    |> Check.getOrRaise
+                    |> ignore
+
+                    let own = train "b" "--config ../config.json --data ../data.tokens"
+                    Expect.equal
+                        own
+                        [ Some "201"; Some "202" ]
+                        "the configuration's own, without a tokenizer"
+                    Expect.isEmpty
+                        (Directory.GetFiles(inside "b", "tokenizer*"))
+                        "of the current folder, nothing"
+
+                    let sizes = "hidden=8,layers=2,heads=2,kv-heads=1,intermediate=8,vocab=24,context=32"
+                    train "c" $"--shape {sizes} --data ../data.tokens" |> ignore
+                    Expect.isEmpty (Directory.GetFiles(inside "c", "tokenizer*")) "nor with --shape"))
+
+        testCase "--no-special spells what else is a special token" (fun () ->
+            withFolder (fun folder ->
+                let inside name = Path.Combine(folder, name)
+                File.WriteAllText(inside "chat.txt", String.replicate 9 "<|im_start|>user hello\n")
+
+                [
+                    "tokenizer"
+                    "train"
+                    "--text"
+                    inside "chat.txt"
+                    "--vocab-size=270"
+                    "--special=<s>"
+                    "--special=<|im_start|>"
+                    "--output"
+                    inside "tokenizer"
+                ]
+                |> json
+                |> ignore
+
+                let specials output options =
+                    [
+                        "train"
+                        "--shape=hidden=8,layers=2,heads=2,kv-heads=1,intermediate=8,context=32"
+                        "--tokenizer"
+                        inside "tokenizer"
+                        "--data"
+                        inside "chat.txt"
+                        "--valid-share=0"
+                        "--steps=1"
+                        "--batch-size=1"
+                        "--sequence-length=8"
+                        "--output"
+                        inside output
+                    ]
+                    @ options
+                    |> json
+                    |> ignore
+
+                    use tokens =
+                        TokenFile.openRead 270 (Path.Combine(inside output, "train.tokens"))
+                        |> Check.getOrRaise
+
+                    tokens.Read(0L, int tokens.Count) |> Array.filter ((=) 1) |> Array.length
+
+                Expect.equal (specials "parsed" []) 9 "as generate reads them"
+                Expect.equal (specials "spelled" [ "--no-special" ]) 0 "as characters"))
+
         testCase "a model of eight ids is probed" (fun () ->
             withData (fun folder ->
                 json [

@@ -40,6 +40,7 @@ let private dataOf file : TrainingData = {
     ValidationShare = 0.0
     Bos = false
     Eos = false
+    Special = true
 }
 
 /// A folder with something to learn, `data.tokens`.

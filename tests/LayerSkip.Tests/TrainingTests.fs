@@ -51,6 +51,7 @@ let private dataOf file : TrainingData = {
     ValidationShare = 0.0
     Bos = false
     Eos = false
+    Special = true
 }
 
 let private start options data output =
