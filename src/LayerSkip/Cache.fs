@@ -133,7 +133,7 @@ type Slab internal (weights: Weights, capacity: int) =
 
         let faults room =
             match weights.Device with
-            | Device.Cpu -> Memory.faults $"a cache for {room} positions" (each * int64 room)
+            | Device.Cpu -> Memory.faults (fun () -> $"a cache for {room} positions") (each * int64 room)
             | Device.Cuda -> []
 
         // Half as much again, so that a text copies each position a few times at most, however long it gets.

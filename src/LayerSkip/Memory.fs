@@ -46,10 +46,11 @@ module internal Memory =
         else
             Int64.MaxValue
 
-    /// The fault of taking `bytes` for a thing, where they are not there.
-    let faults (what: string) (bytes: int64) : LayerSkipError list =
+    /// The fault of taking `bytes` for a thing, where they are not there. `what` it is costs time to say: start-up's.
+    let faults (what: unit -> string) (bytes: int64) : LayerSkipError list =
         if bytes < much then
             []
         else
-            let free = free ()
-            Check.that (bytes <= free) (LayerSkipError.NotEnoughMemory(what, bytes, free))
+            match free () with
+            | free when bytes <= free -> []
+            | free -> [ LayerSkipError.NotEnoughMemory(what (), bytes, free) ]

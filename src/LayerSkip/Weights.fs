@@ -354,7 +354,9 @@ module Weights =
     let private memoryFaults dtype device config =
         match device with
         | Device.Cpu ->
-            Memory.faults $"the weights in {Dtype.name dtype}" (int64 (Dtype.bytes dtype) * parameters config)
+            Memory.faults
+                (fun () -> $"the weights in {Dtype.name dtype}")
+                (int64 (Dtype.bytes dtype) * parameters config)
         | Device.Cuda -> []
 
     /// Makes a model's weights from stored tensors, converted to `dtype`; every fault at once.

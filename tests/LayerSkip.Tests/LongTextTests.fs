@@ -133,13 +133,13 @@ let tests =
             if not (OperatingSystem.IsLinux()) then
                 skiptest "only Linux says what is free"
 
-            match Memory.faults "a thing" (1L <<< 60) with
+            match Memory.faults (fun () -> "a thing") (1L <<< 60) with
             | [ LayerSkipError.NotEnoughMemory("a thing", bytes, free) ] ->
                 Expect.equal bytes (1L <<< 60) "what it takes"
                 Expect.isGreaterThan free 0L "what is there"
             | other -> failtest $"{other}"
 
-            Expect.isEmpty (Memory.faults "a thing" 1000L) "little is always there"
+            Expect.isEmpty (Memory.faults (fun () -> "a thing") 1000L) "little is always there"
 
             // 64 KB a position.
             let wide = { Tiny.config 24 2 64 64 true with HeadDim = 64; Context = Int32.MaxValue }
