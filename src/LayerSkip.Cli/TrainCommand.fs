@@ -204,7 +204,8 @@ module internal TrainCommand =
         (commonGiven: Argument list)
         (arguments: TrainArgument list)
         : int =
-        let given = TrainOptions.read commonGiven arguments
+        let given = TrainOptions.read arguments
+        ResumeOptions.check commonGiven arguments given
         let ranks = Ranks.tryJoin () |> Check.getOrRaise
 
         if ranks.Count > 1 && not (commonGiven |> List.exists _.IsThreads) then
@@ -221,7 +222,7 @@ module internal TrainCommand =
             use session =
                 match given.Resume with
                 | Some folder when given.Extend ->
-                    TrainingSession.extend (TrainOptions.extension given) folder ranks common.Device
+                    TrainingSession.extend (ResumeOptions.extension given) folder ranks common.Device
                     |> Check.getOrRaise
                 | Some folder -> TrainingSession.resume folder ranks common.Device |> Check.getOrRaise
                 | None -> start common given ranks

@@ -145,57 +145,8 @@ module internal TrainOptions =
         | TrainArgument.SaveEvery count -> change (fun options -> { options with SaveEvery = count })
         | TrainArgument.Keep count -> change (fun options -> { options with Keep = count })
 
-    /// What a run that goes on may change on purpose, with --extend.
-    let private isExtension (argument: TrainArgument) =
-        match argument with
-        | TrainArgument.Steps _
-        | TrainArgument.LearningRate _
-        | TrainArgument.Warmup _
-        | TrainArgument.RateFloor _
-        | TrainArgument.WeightDecay _
-        | TrainArgument.ClipNorm _
-        | TrainArgument.OnSpike _
-        | TrainArgument.ValidateEvery _
-        | TrainArgument.ValidationTokens _
-        | TrainArgument.ProbeEvery _
-        | TrainArgument.SaveEvery _
-        | TrainArgument.Keep _ -> true
-        | _ -> false
-
-    /// Options of the command that have a place beside --resume.
-    let private resumes (extend: bool) (argument: TrainArgument) =
-        argument.IsResume || (extend && (argument.IsExtend || isExtension argument))
-
-    let private checkResume (common: Argument list) (given: GivenTraining) (arguments: TrainArgument list) =
-        match given.Resume with
-        | Some "" -> Inputs.usage "--resume is empty; name the folder of a run"
-        | Some _ when common |> List.exists (fun option -> option.IsModel || option.IsDtype || option.IsSeed) ->
-            Inputs.usage
-                "--resume goes on with the run's own model, dtype and seed; leave --model, --dtype and --seed out"
-        | Some _ when arguments |> List.exists (resumes given.Extend >> not) ->
-            Inputs.usage
-                "--resume goes on with the run's own options; leave the others of `train` out, or change some of them on purpose with --extend (see `layerskip train --help`)"
-        | Some _ when given.Extend && not (List.exists isExtension arguments) ->
-            Inputs.usage
-                "--extend changes nothing; give what to change with it, as --steps (see `layerskip train --help`)"
-        | None when given.Extend ->
-            Inputs.usage "--extend changes a run that goes on; name its folder with --resume"
-        | _ -> ()
-
-    /// Reads what `train` was given, with the common options beside it.
-    let read (common: Argument list) (arguments: TrainArgument list) : GivenTraining =
-        let given = arguments |> List.fold add none
-        checkResume common given arguments
-        given
-
-    /// What --extend changes.
-    let extension (given: GivenTraining) (options: TrainingOptions) : TrainingOptions =
-        let options = given.Changes |> List.fold (fun options change -> change options) options
-        {
-            options with
-                Rate = { options.Rate with Peak = defaultArg given.LearningRate options.Rate.Peak }
-                ProbeEvery = defaultArg given.ProbeEvery options.ProbeEvery
-        }
+    /// Reads what `train` was given.
+    let read (arguments: TrainArgument list) : GivenTraining = arguments |> List.fold add none
 
     let isFromScratch (given: GivenTraining) : bool = given.Shape.IsSome || given.Config.IsSome
 
