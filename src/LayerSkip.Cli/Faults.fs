@@ -43,6 +43,8 @@ module internal Faults =
         "allow it to be overwritten", "give --overwrite"
         "name another place", "name another with --output"
         "resume it", "go on with --resume"
+        "other files to validate on, or hold none of it out", "files for --validation, or --valid-share 0"
+        "take smaller samples", "a smaller --sequence-length"
         "give longer samples", "give a longer --sequence-length"
     ]
 

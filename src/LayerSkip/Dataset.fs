@@ -184,7 +184,7 @@ module Dataset =
             Error [
                 LayerSkipError.BadFile(
                     tokens.Path,
-                    $"holds {tokens.Count} ids, too few for one sample of {rows}; give more text, or a smaller --sequence-length"
+                    $"holds {tokens.Count} ids, too few for one sample of {rows}; give more text, or take smaller samples"
                 )
             ]
         else

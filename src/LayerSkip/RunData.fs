@@ -119,7 +119,7 @@ module internal RunData =
                 Error(
                     fault
                         sources
-                        $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, files for --validation, or --valid-share 0"
+                        $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, other files to validate on, or hold none of it out"
                 )
             else
                 copy valid cut tokens.Count |> Result.bind (fun () -> copy train 0L cut))
