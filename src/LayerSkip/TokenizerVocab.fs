@@ -3,6 +3,7 @@ namespace LayerSkip
 open System
 open System.Collections.Generic
 open System.IO
+open System.Text
 
 /// GPT-2's two files: a vocab.json of pieces, and a merges.txt of pairs by rank.
 [<RequireQualifiedAccess>]
@@ -22,8 +23,8 @@ module internal TokenizerVocab =
             ]
 
     // The first line names the version.
-    let private pairs (path: string) : seq<struct (string * string)> =
-        File.ReadLines path
+    let private pairs (text: byte[]) : seq<struct (string * string)> =
+        Encoding.UTF8.GetString(text).Split('\n', StringSplitOptions.TrimEntries)
         |> Seq.filter (fun line -> line <> "" && not (line.StartsWith("#version", StringComparison.Ordinal)))
         |> Seq.map (fun line ->
             match line.IndexOf ' ' with
@@ -33,7 +34,11 @@ module internal TokenizerVocab =
     let private build path mergesPath (config: TokenizerConfig) (root: JsonPart) =
         let ids = TokenizerJson.vocabulary root
 
-        Check.both (ruleOf path config) (TokenizerJson.merges mergesPath ids (pairs mergesPath))
+        let merges =
+            SourceFile.readAll mergesPath "GPT-2's merges are needed"
+            |> Result.bind (fun text -> TokenizerJson.merges mergesPath ids (pairs text))
+
+        Check.both (ruleOf path config) merges
         |> Result.bind (fun (rule, merges) ->
             let rule = (WordRules.tryFind rule).Value
             let beside = config.Added |> Seq.map _.Content |> HashSet

@@ -183,6 +183,8 @@ let private slow = [
     "(a+)+$", String('a', 48) + "!"
     "(a|a)*b", String('a', 48) + "!"
     "(?=(a+)+$)b", String('a', 48) + "!"
+    "(a|a)*c", String('a', 48) + "!c"
+    "(?:(?:(?:a{1,40}){1,40}){1,40}){1,40}c", String('a', 60) + "!c"
     "(?:(?:(?:a{1,40}){1,40}){1,40}){1,40}b", String('a', 60) + "!"
 ]
 
@@ -237,6 +239,13 @@ let tests =
                     WordRules.words (WordRules.tryFind rule).Value { Text = text; Place = Place.First }
                 Expect.equal (words |> Array.map _.Text |> String.concat "") text "all of it"
                 Expect.isGreaterThan words.Length 10 "words")
+
+        testCase "a pattern that backtracks without end says so" (fun () ->
+            let pattern = expression "(?=a)(?:a|b|ab)*c"
+            let text = String.replicate 40 "ab" + "!c"
+            let fault = Expect.throwsC (fun () -> pattern.Find text |> ignore) id
+            Expect.isTrue (fault :? LayerSkipException) "an error"
+            Expect.stringContains fault.Message "no end" "says what")
 
         for source, text in slow do
             testCase $"{source} ends soon, in a match or in one line" (fun () ->
