@@ -109,13 +109,8 @@ let train (name: string, recipe: Recipe) : float[] * float =
 
     let session =
         if (TrainingCheckpoint.all output).IsEmpty then
-            let model = {
-                Path = tokenizerFolder
-                Weights = Weights.initial 1L Dtype.F32 Device.Cpu config
-                Tokenizer = Some tokenizer
-                StopIds = config.StopIds
-                Recommended = None
-            }
+            let weights = Weights.initial 1L Dtype.F32 Device.Cpu config
+            let model = Checkpoint.ofWeights tokenizerFolder weights (Some tokenizer)
 
             TrainingSession.start output (options recipe) Ranks.alone model data |> orStop
         else

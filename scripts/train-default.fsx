@@ -341,13 +341,10 @@ let options = {
         Keep = 1
 }
 
-let model () = {
-    Path = tokenizer
-    Weights = Weights.initial 1L Dtype.F32 device config
-    Tokenizer = Tokenizer.tryLoad tokenizer |> orStop
-    StopIds = config.StopIds
-    Recommended = Some(2, 3)
-}
+let model () =
+    let weights = Weights.initial 1L Dtype.F32 device config
+    let vocabulary = Tokenizer.tryLoad tokenizer |> orStop
+    { Checkpoint.ofWeights tokenizer weights vocabulary with Recommended = Some(2, 3) }
 
 let trained = Path.Combine(run, "trained")
 

@@ -47,13 +47,7 @@ module internal BenchCommand =
         Backend.tryDevice common.Device |> Check.getOrRaise |> ignore
         let dtype = common.Dtype |> Option.defaultValue Dtype.BF16
 
-        {
-            Path = text
-            Weights = Weights.random common.Seed 0.5 dtype common.Device config
-            Tokenizer = None
-            StopIds = [||]
-            Recommended = None
-        }
+        Checkpoint.ofWeights text (Weights.random common.Seed 0.5 dtype common.Device config) None
 
     /// Of a model with a small context, the beginning of it.
     let private prompt (checkpoint: Checkpoint) =
@@ -209,7 +203,7 @@ module internal BenchCommand =
         use checkpoint =
             match given.Shape with
             | Some text -> ofShape common text
-            | None -> Inputs.load common
+            | None -> Inputs.load terminal common
 
         let layers = checkpoint.Config.Layers
         let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft checkpoint

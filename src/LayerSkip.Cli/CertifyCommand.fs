@@ -146,7 +146,7 @@ module internal CertifyCommand =
         |> fun faults -> Check.all faults () |> Check.getOrRaise
 
         use output = OutputFile.Open given.Output
-        use checkpoint = Inputs.load common
+        use checkpoint = Inputs.load terminal common
         let layers = checkpoint.Config.Layers
 
         given.Exits

@@ -63,7 +63,7 @@ module internal ExportCommand =
         |> Check.getOrRaise
         |> ignore
 
-        use checkpoint = Inputs.load common
+        use checkpoint = Inputs.load terminal common
         let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
         let report = Export.write format layers output checkpoint |> Check.getOrRaise
 

@@ -137,7 +137,7 @@ module internal GenerateCommand =
         let prompt = GenerateOptions.prompt given
         let sampling = GenerateOptions.sampling given
         use output = OutputFile.Open given.Output
-        use checkpoint = Inputs.load common
+        use checkpoint = Inputs.load terminal common
         let options = GenerateOptions.resolve common.Seed sampling checkpoint given
 
         let ids =
@@ -146,9 +146,6 @@ module internal GenerateCommand =
             | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
 
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
-
-        for remark in Checkpoint.remarks checkpoint do
-            Terminal.remark terminal remark
 
         match prompt, checkpoint.Tokenizer with
         | GivenPrompt.Text _, Some tokenizer when Tokenizer.beginsTwice tokenizer ids ->

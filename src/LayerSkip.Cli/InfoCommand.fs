@@ -129,11 +129,8 @@ module internal InfoCommand =
         let file = arguments |> List.map (fun (InfoArgument.Output file) -> file) |> List.tryHead
 
         use output = OutputFile.Open file
-        use checkpoint = Inputs.load common
+        use checkpoint = Inputs.load terminal common
         let backend = Backend.load () |> Check.getOrRaise
-
-        for remark in Checkpoint.remarks checkpoint do
-            Terminal.remark terminal remark
 
         let made = (if common.Json then json else table) checkpoint backend
         Terminal.result terminal made

@@ -148,8 +148,14 @@ module internal Inputs =
         let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
         $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}"""
 
-    let load (common: Common) : Checkpoint =
-        Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
+    /// Loads the model, and tells what the user should know of it.
+    let load (terminal: Terminal) (common: Common) : Checkpoint =
+        let checkpoint = Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
+
+        for text in checkpoint.Remarks do
+            Terminal.remark terminal text
+
+        checkpoint
 
     /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.
     let encode (checkpoint: Checkpoint) (text: string) : int[] =

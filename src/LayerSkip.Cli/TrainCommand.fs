@@ -169,7 +169,12 @@ module internal TrainCommand =
         | Some output -> output
         | None -> Inputs.usage "no --output; name a folder for the run"
 
-    let private start (common: Common) (given: GivenTraining) (ranks: Ranks) : TrainingSession =
+    let private start
+        (terminal: Terminal)
+        (common: Common)
+        (given: GivenTraining)
+        (ranks: Ranks)
+        : TrainingSession =
         let output = outputOf given
         let data = TrainOptions.data given
 
@@ -191,7 +196,7 @@ module internal TrainCommand =
             elif given.Tokenizer.IsSome then
                 Inputs.usage "--tokenizer goes with --shape or --config; a model has its own"
             else
-                Inputs.load { common with Dtype = Some master }
+                Inputs.load terminal { common with Dtype = Some master }
 
         let recommended = TrainOptions.recommended given model.Recommended
         let options = TrainOptions.resolve common given model.Config recommended
@@ -225,7 +230,7 @@ module internal TrainCommand =
                     TrainingSession.extend (ResumeOptions.extension given) folder ranks common.Device
                     |> Check.getOrRaise
                 | Some folder -> TrainingSession.resume folder ranks common.Device |> Check.getOrRaise
-                | None -> start common given ranks
+                | None -> start terminal common given ranks
 
             if ranks.Rank = 0 then
                 remarks terminal given session

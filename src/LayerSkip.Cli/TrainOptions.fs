@@ -269,11 +269,10 @@ module internal TrainOptions =
 
         Backend.tryDevice common.Device |> Check.getOrRaise |> ignore
 
+        // Without a tokenizer no folder's files belong to it.
+        let path = List.choose id [ given.Tokenizer; given.Shape; given.Config ] |> List.head
+
         {
-            // Without a tokenizer no folder's files belong to it.
-            Path = List.choose id [ given.Tokenizer; given.Shape; given.Config ] |> List.head
-            Weights = Weights.initial common.Seed master common.Device config
-            Tokenizer = tokenizer
-            StopIds = config.StopIds
-            Recommended = None
+            Checkpoint.ofWeights path (Weights.initial common.Seed master common.Device config) tokenizer with
+                Kept = given.Config |> Option.map KeptFields.ofConfig |> Option.defaultValue KeptFields.none
         }

@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.IO
+open TorchSharp
 
 /// A model ready to run: what a Hugging Face folder or a .gguf file holds.
 [<NoEquality; NoComparison>]
@@ -11,8 +12,12 @@ type Checkpoint = {
     Tokenizer: Tokenizer option
     /// generation_config.json's, else config.json's eos_token_id; eos and eot of a GGUF.
     StopIds: int[]
-    /// Exit layer and draft length that generation_config.json recommends.
+    /// Exit layer and draft length that generation_config.json recommends, or a GGUF file's `layerskip.` keys.
     Recommended: (int * int) option
+    /// What is written with the model again.
+    Kept: KeptFields
+    /// What the user should know of the files: sentences.
+    Remarks: string list
 } with
 
     member this.Config = this.Weights.Config
@@ -22,6 +27,17 @@ type Checkpoint = {
 
 [<RequireQualifiedAccess>]
 module Checkpoint =
+    /// A model in memory; `path` names it, and its configuration has its stop ids.
+    let ofWeights (path: string) (weights: Weights) (tokenizer: Tokenizer option) : Checkpoint = {
+        Path = path
+        Weights = weights
+        Tokenizer = tokenizer
+        StopIds = weights.Config.StopIds
+        Recommended = None
+        Kept = KeptFields.none
+        Remarks = []
+    }
+
     /// The dtype that "auto" stands for: bfloat16 on CUDA; on a CPU that of the file's matrices where all have the
     /// same (float16 where all are 16-bit or quantised), else float32.
     let autoDtype (device: Device) (stored: StoredTensor list) : Dtype =
@@ -39,40 +55,72 @@ module Checkpoint =
         | Device.Cpu when matrices |> List.forall narrow -> Dtype.F16
         | Device.Cpu -> Dtype.F32
 
-    /// transformers' own names: eos_token_id, assistant_early_exit, num_assistant_tokens.
+    /// What is wrong with a recommendation; `exit` and `length` name its parts in the file.
+    let private recommendationFaults
+        (config: LlamaConfig)
+        (path: string)
+        (exit, length)
+        (layer: int, tokens: int)
+        =
+        let bad text = LayerSkipError.BadFile(path, text)
+
+        Check.that
+            (layer >= 1 && layer < config.Layers)
+            (bad $"\"{exit}\" is {layer}, it must be 1 to {config.Layers - 1}")
+        @ Check.that (tokens >= 1) (bad $"\"{length}\" is {tokens}, it must be at least 1")
+
+    let private stopName, exitName, lengthName =
+        "eos_token_id", "assistant_early_exit", "num_assistant_tokens"
+
+    /// transformers' own names. Stop ids, the recommendation, and the fields that are kept.
     let private generationConfig (folder: string) (config: LlamaConfig) =
         let path = Path.Combine(folder, "generation_config.json")
 
         match Json.read path "" with
-        | Error [ LayerSkipError.NotFound _ ] -> Ok(config.StopIds, None)
+        | Error [ LayerSkipError.NotFound _ ] -> Ok(config.StopIds, None, [])
         | Error faults -> Error faults
         | Ok document ->
             use document = document
             let json = JsonReader(path, document.RootElement)
-
-            let stops = json.TokenIds("eos_token_id", config.Vocabulary) |> Option.defaultValue config.StopIds
-
+            let stops = json.TokenIds(stopName, config.Vocabulary) |> Option.defaultValue config.StopIds
             json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
+            let length = json.Int(lengthName, 4)
+            let recommended = json.TryInt exitName |> Option.map (fun exit -> exit, length)
 
-            let recommended =
-                match json.TryInt "assistant_early_exit", json.Int("num_assistant_tokens", 4) with
-                | Some exit, length ->
-                    if exit < 1 || exit >= config.Layers then
-                        json.Fault $"\"assistant_early_exit\" is {exit}, it must be 1 to {config.Layers - 1}"
+            let wrong =
+                recommended
+                |> Option.map (recommendationFaults config path (exitName, lengthName))
+                |> Option.defaultValue []
 
-                    if length < 1 then
-                        json.Fault $"\"num_assistant_tokens\" is {length}, it must be at least 1"
+            let isOurs name = name = stopName || name = exitName || name = lengthName && recommended.IsSome
+            Check.all
+                (json.Faults @ wrong)
+                (stops, recommended, KeptFields.where (isOurs >> not) document.RootElement)
 
-                    Some(exit, length)
-                | None, _ -> None
+    let private ggufRecommended (path: string) (file: GgufFile) =
+        let exitKey, lengthKey = GgufConfig.exitKey, GgufConfig.draftKey
+        let reader = GgufReader(path, "layerskip", file.Metadata)
+        let length = reader.TryInt lengthKey |> Option.defaultValue 4
+        let recommended = reader.TryInt exitKey |> Option.map (fun exit -> exit, length)
 
-            Check.all json.Faults (stops, recommended)
+        let wrong =
+            recommended
+            |> Option.map (recommendationFaults file.Config path (exitKey, lengthKey))
+            |> Option.defaultValue []
 
-    /// A tokenizer of a kind that we do not read keeps no model from taking and giving ids.
+        Check.all (reader.Faults @ wrong) recommended
+
+    /// A tokenizer of a kind that we do not read keeps no model from taking and giving ids: none then, and a remark.
     let private readable (tokenizer: Result<Tokenizer option, LayerSkipError list>) =
         match tokenizer with
-        | Error faults when faults |> List.forall _.IsUnsupported -> Ok None
-        | tokenizer -> tokenizer
+        | Error faults when faults |> List.forall _.IsUnsupported ->
+            Ok(
+                None,
+                [
+                    $"{LayerSkipError.summary faults}; without its tokenizer, the model takes and gives ids only"
+                ]
+            )
+        | tokenizer -> tokenizer |> Result.map (fun tokenizer -> tokenizer, [])
 
     let private tokenizerFaults (path: string) : LayerSkipError list =
         if Directory.Exists path then
@@ -91,24 +139,31 @@ module Checkpoint =
             | [] -> Error [ LayerSkipError.NoTokenizer checkpoint.Path ]
             | faults -> Error faults
 
-    /// What to tell whoever uses the model, a line each.
-    let remarks (checkpoint: Checkpoint) : string list = [
-        match checkpoint.Tokenizer, lazy (tokenizerFaults checkpoint.Path) with
-        | None, faults when not faults.Value.IsEmpty ->
-            $"{LayerSkipError.summary faults.Value}; without its tokenizer, the model takes and gives ids only"
-        | _ -> ()
-    ]
+    /// A head that a file holds beside tied embeddings: it is not used, which is for the user to know where it says otherwise.
+    let private headRemarks (weights: Weights) (stored: StoredTensor list) : string list =
+        let isSame (head: StoredTensor) =
+            use _scope = torch.NewDisposeScope()
+            let embedding = weights.Embedding
 
-    let private build path dtype device config (stored: StoredTensor list) tokenizer stops recommended =
+            if head.Shape <> embedding.shape then
+                false
+            else
+                let values = head.Read().``to``(embedding.dtype, embedding.device)
+                values.eq(embedding).all().cpu().data<bool>().[0L]
+
+        match stored |> List.tryFind (fun tensor -> tensor.Name = "lm_head.weight") with
+        | Some head when weights.Config.TiedHead && not (isSame head) -> [
+            "the file holds a head (lm_head.weight) that differs from the embedding, and \"tie_word_embeddings\" has the embedding used; to use the head, set it to false in config.json"
+          ]
+        | _ -> []
+
+    let private build path dtype device config (stored: StoredTensor list) tokenizer =
         let dtype = dtype |> Option.defaultWith (fun () -> autoDtype device stored)
 
         Weights.load dtype device config stored
         |> Result.map (fun weights -> {
-            Path = path
-            Weights = weights
-            Tokenizer = tokenizer
-            StopIds = stops
-            Recommended = recommended
+            ofWeights path weights tokenizer with
+                Remarks = headRemarks weights stored
         })
         |> Result.mapError (fun faults ->
             // What names its file needs no other place.
@@ -125,9 +180,18 @@ module Checkpoint =
 
         let result =
             match config, files, tokenizer, generation with
-            | Ok config, Ok files, Ok tokenizer, Ok(stops, recommended) ->
-                let stored = files |> List.collect _.Tensors
-                build folder dtype device config stored tokenizer stops recommended
+            | Ok config, Ok files, Ok(tokenizer, remarks), Ok(stops, recommended, generation) ->
+                let stored = files |> List.collect _.Tensors |> TensorNames.huggingFace
+                let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
+
+                SourceFile.guard (fun () -> build folder dtype device config stored tokenizer)
+                |> Result.map (fun checkpoint -> {
+                    checkpoint with
+                        StopIds = stops
+                        Recommended = recommended
+                        Kept = { kept with OfGeneration = generation }
+                        Remarks = remarks @ checkpoint.Remarks
+                })
             | _ ->
                 let generation =
                     if Result.isError config then
@@ -151,10 +215,14 @@ module Checkpoint =
         | Ok file ->
             use file = file
 
-            Tokenizer.ofGguf path file.Metadata
-            |> readable
-            |> Result.bind (fun tokenizer ->
-                build path dtype device file.Config file.Tensors tokenizer file.Config.StopIds None)
+            Check.both (readable (Tokenizer.ofGguf path file.Metadata)) (ggufRecommended path file)
+            |> Result.bind (fun ((tokenizer, remarks), recommended) ->
+                build path dtype device file.Config file.Tensors tokenizer
+                |> Result.map (fun checkpoint -> {
+                    checkpoint with
+                        Recommended = recommended
+                        Remarks = remarks @ checkpoint.Remarks
+                }))
 
     /// Loads a folder or a .gguf file with weights of `dtype` (None: auto) on `device`; every fault at once.
     let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =

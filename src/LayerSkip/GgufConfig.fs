@@ -88,6 +88,9 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
 module internal GgufConfig =
     let architectureKey = "general.architecture"
 
+    /// Keys of our own, which other engines pass over: the exit layer and draft length that a model recommends.
+    let exitKey, draftKey = "layerskip.exit_layer", "layerskip.draft_length"
+
     let private scaling (reader: GgufReader) (context: int) : RopeScaling =
         let factor () = reader.Float("rope.scaling.factor", 1.0)
 

@@ -124,6 +124,14 @@ module internal GgufExport =
             yield! windows key config.Windows
         ]
 
+    let private recommended (checkpoint: Checkpoint) : (string * GgufValue) list =
+        match checkpoint.Recommended with
+        | None -> []
+        | Some(exit, length) -> [
+            GgufConfig.exitKey, GgufValue.Int(int64 exit)
+            GgufConfig.draftKey, GgufValue.Int(int64 length)
+          ]
+
     let private item config dtype (name: string, tensor: Tensor) : GgufItem = {
         Name = GgufName.ggml name
         Shape = tensor.shape
@@ -207,7 +215,10 @@ module internal GgufExport =
             let items = List.map (item config weights.Dtype) (Weights.named weights) @ ropeTable config
 
             let metadata =
-                metadata name weights.Dtype config @ StopTokens.metadata checkpoint.StopIds @ tokenizer
+                metadata name weights.Dtype config
+                @ recommended checkpoint
+                @ StopTokens.metadata checkpoint.StopIds
+                @ tokenizer
 
             GgufWriter.write path metadata items
             |> Result.map (fun bytes ->

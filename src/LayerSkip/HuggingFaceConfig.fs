@@ -170,8 +170,8 @@ module internal HuggingFaceConfig =
         memory.WriteByte(byte '\n')
         memory.ToArray()
 
-    /// Of an expressible configuration.
-    let bytes (dtype: Dtype) (config: LlamaConfig) : byte[] =
+    /// Of an expressible configuration, with fields of the file that it came from.
+    let bytes (dtype: Dtype) (kept: (string * string) list) (config: LlamaConfig) : byte[] =
         json (fun json ->
             json.WriteStartArray "architectures"
             json.WriteStringValue(architecture config.Family)
@@ -193,6 +193,7 @@ module internal HuggingFaceConfig =
             json.WriteBoolean("tie_word_embeddings", config.TiedHead)
             intOrNull json "bos_token_id" config.Bos
             ids json "eos_token_id" config.StopIds
+            KeptFields.write [] kept json
 
             match config.Family with
             | Family.Llama ->

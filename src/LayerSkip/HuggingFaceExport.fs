@@ -50,14 +50,20 @@ module internal HuggingFaceExport =
 
     let private generationConfig (checkpoint: Checkpoint) : byte[] =
         HuggingFaceConfig.json (fun json ->
-            checkpoint.Config.Bos |> Option.iter (fun bos -> json.WriteNumber("bos_token_id", bos))
+            let kept = checkpoint.Kept.OfGeneration
             HuggingFaceConfig.ids json "eos_token_id" checkpoint.StopIds
+
+            match checkpoint.Config.Bos with
+            | Some bos when not (List.exists (fun (name, _) -> name = "bos_token_id") kept) ->
+                json.WriteNumber("bos_token_id", bos)
+            | _ -> ()
 
             match checkpoint.Recommended with
             | Some(exit, length) ->
                 json.WriteNumber("assistant_early_exit", exit)
                 json.WriteNumber("num_assistant_tokens", length)
-            | None -> ())
+                KeptFields.write [ "num_assistant_tokens" ] kept json
+            | None -> KeptFields.write [] kept json)
 
     /// Writes every file of a model into a folder that is there; the number of tensors.
     let fill
@@ -68,7 +74,9 @@ module internal HuggingFaceExport =
         let inside name = Path.Combine(folder, name)
         let tensors = Weights.named checkpoint.Weights
 
-        AtomicFile.writeBytes (inside "config.json") (HuggingFaceConfig.bytes checkpoint.Weights.Dtype config)
+        AtomicFile.writeBytes
+            (inside "config.json")
+            (HuggingFaceConfig.bytes checkpoint.Weights.Dtype checkpoint.Kept.OfConfig config)
         |> Result.bind (fun () ->
             AtomicFile.writeBytes (inside "generation_config.json") (generationConfig checkpoint))
         |> Result.bind (fun () -> putTokenizer folder checkpoint)

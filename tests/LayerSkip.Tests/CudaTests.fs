@@ -142,13 +142,9 @@ let private training =
             let options = { options with Precision = precision }
             let config = config 24 4 4 2 true
 
-            let model = {
-                Path = folder
-                Weights = Weights.initial 3L (Training.masterDtype options) device config
-                Tokenizer = None
-                StopIds = [| 2 |]
-                Recommended = None
-            }
+            let weights = Weights.initial 3L (Training.masterDtype options) device config
+
+            let model = { Checkpoint.ofWeights folder weights None with StopIds = [| 2 |] }
 
             let output = Path.Combine(folder, "run")
 

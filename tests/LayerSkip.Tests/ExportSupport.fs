@@ -6,13 +6,7 @@ open LayerSkip
 open LayerSkip.Tests.FileSupport
 
 /// A checkpoint in memory: no file, no tokenizer.
-let checkpoint (weights: Weights) : Checkpoint = {
-    Path = "tiny"
-    Weights = weights
-    Tokenizer = None
-    StopIds = weights.Config.StopIds
-    Recommended = None
-}
+let checkpoint (weights: Weights) : Checkpoint = Checkpoint.ofWeights "tiny" weights None
 
 let load (dtype: Dtype option) (path: string) : Checkpoint =
     Checkpoint.load path dtype Device.Cpu |> Check.getOrRaise

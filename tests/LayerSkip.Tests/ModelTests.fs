@@ -227,13 +227,7 @@ let generation =
         <| fun (case: Case) ->
             for dtype in [ Dtype.F64; Dtype.F32; Dtype.BF16 ] do
                 withWeights dtype case.Model (fun weights ->
-                    let checkpoint = {
-                        Path = "tiny"
-                        Weights = weights
-                        Tokenizer = None
-                        StopIds = [||]
-                        Recommended = None
-                    }
+                    let checkpoint = Checkpoint.ofWeights "tiny" weights None
 
                     let report =
                         Certify.run checkpoint {

@@ -168,13 +168,7 @@ let tests =
         testCase "certify and the acceptance and validation of training fail alike" (fun () ->
             use weights = fragile 2 Dtype.F32
 
-            let model = {
-                Path = "fragile"
-                Weights = weights
-                Tokenizer = None
-                StopIds = [||]
-                Recommended = None
-            }
+            let model = Checkpoint.ofWeights "fragile" weights None
 
             caught (fun () -> Certify.run model { Certify.options with Prompts = [| [| 1; 7; 2 |] |] })
             |> expectOverflow 2 1

@@ -245,13 +245,7 @@ let private encoded layout (tokenizer: Tokenizer) change (files: (string * strin
                 Device.Cpu
                 (Tiny.config (Tokenizer.vocabularySize tokenizer) 1 1 1 true)
 
-        let model: Checkpoint = {
-            Path = folder
-            Weights = weights
-            Tokenizer = Some tokenizer
-            StopIds = [||]
-            Recommended = None
-        }
+        let model: Checkpoint = { Checkpoint.ofWeights folder weights (Some tokenizer) with StopIds = [||] }
 
         RunData.encode folder (options layout) model (change (plainly paths))
         |> Result.map (fun () ->
@@ -435,13 +429,7 @@ let private holding =
                     |]
                 )
                 use weights = Weights.random 1L 0.5 Dtype.F32 Device.Cpu (Tiny.config 100 1 1 1 true)
-                let model: Checkpoint = {
-                    Path = folder
-                    Weights = weights
-                    Tokenizer = None
-                    StopIds = [||]
-                    Recommended = None
-                }
+                let model: Checkpoint = { Checkpoint.ofWeights folder weights None with StopIds = [||] }
                 RunData.encode folder (options Layout.Packed) model (share 0.1 (plainly [ path ]))
                 |> Check.getOrRaise
                 Expect.equal (textsIn (Path.Combine(folder, "train.tokens"))) [ [ 0..89 ] ] "learned"
@@ -527,13 +515,7 @@ let private tokenFiles =
                     let path = Path.Combine(folder, file)
                     File.WriteAllBytes(path, bytes)
                     use weights = Weights.random 1L 0.5 Dtype.F32 Device.Cpu (Tiny.config 512 1 1 1 true)
-                    let model: Checkpoint = {
-                        Path = folder
-                        Weights = weights
-                        Tokenizer = None
-                        StopIds = [||]
-                        Recommended = None
-                    }
+                    let model: Checkpoint = { Checkpoint.ofWeights folder weights None with StopIds = [||] }
 
                     RunData.encode folder (options Layout.Packed) model (plainly [ path ])
                     |> messages

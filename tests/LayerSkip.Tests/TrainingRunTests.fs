@@ -27,11 +27,8 @@ let private options: TrainingOptions = {
 }
 
 let private model () : Checkpoint = {
-    Path = Path.GetTempPath()
-    Weights = Weights.initial 3L Dtype.F32 Device.Cpu config
-    Tokenizer = None
-    StopIds = [| 2 |]
-    Recommended = None
+    Checkpoint.ofWeights (Path.GetTempPath()) (Weights.initial 3L Dtype.F32 Device.Cpu config) None with
+        StopIds = [| 2 |]
 }
 
 let private dataOf file : TrainingData = {

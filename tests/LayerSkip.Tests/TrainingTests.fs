@@ -38,11 +38,9 @@ let private withData (body: string -> string -> 'T) : 'T =
         body folder data)
 
 let private model () : Checkpoint = {
-    Path = Path.GetTempPath()
-    Weights = Weights.initial 3L Dtype.F32 Device.Cpu config
-    Tokenizer = None
-    StopIds = [| 2 |]
-    Recommended = Some(1, 3)
+    Checkpoint.ofWeights (Path.GetTempPath()) (Weights.initial 3L Dtype.F32 Device.Cpu config) None with
+        StopIds = [| 2 |]
+        Recommended = Some(1, 3)
 }
 
 let private dataOf file : TrainingData = {
