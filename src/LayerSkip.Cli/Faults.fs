@@ -46,6 +46,12 @@ module internal Faults =
         "other files to validate on, or hold none of it out", "files for --validation, or --valid-share 0"
         "take smaller samples", "a smaller --sequence-length"
         "give longer samples", "give a longer --sequence-length"
+        "export a Hugging Face folder", "use --format hf"
+        "export a GGUF file", "use --format gguf"
+        "use dtype", "use --dtype"
+        "use the CPU", "use --device cpu"
+        "give stop ids", "give --stop-ids"
+        "give the prompt as ids", "give the prompt as ids (--prompt-ids 1,2,3)"
     ]
 
     let private advice (text: string) : string =
@@ -64,6 +70,8 @@ module internal Faults =
         | LayerSkipError.BadFile(path, fault) -> LayerSkipError.BadFile(path, advice fault)
         | LayerSkipError.NotFound(path, hint) -> LayerSkipError.NotFound(path, advice hint)
         | LayerSkipError.Unsupported(what, hint) -> LayerSkipError.Unsupported(what, advice hint)
+        | LayerSkipError.NoDevice(device, why) -> LayerSkipError.NoDevice(device, advice why)
+        | LayerSkipError.NoTokenizer path -> LayerSkipError.BadFile(path, advice LayerSkipError.noTokenizer)
         | error -> error
 
     /// The library's faults, with options as they are typed.

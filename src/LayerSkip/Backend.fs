@@ -223,15 +223,15 @@ module Backend =
 
                 if not (holds "libtorch_cuda.so" info.Folder) then
                     missing
-                        $"the libtorch in use ({info.Origin}) is for CPUs; build with `-p:TorchBackend=cuda`, set {variable} to a CUDA libtorch, or use --device cpu"
+                        $"the libtorch in use ({info.Origin}) is for CPUs; build with `-p:TorchBackend=cuda`, set {variable} to a CUDA libtorch, or use the CPU"
                 else
                     try
                         if torch.cuda.is_available () then
                             Ok torch.CUDA
                         else
-                            missing "no NVIDIA GPU or driver was found; use --device cpu"
+                            missing "no NVIDIA GPU or driver was found; use the CPU"
                     with e ->
-                        missing $"{reason e}; use --device cpu")
+                        missing $"{reason e}; use the CPU")
 
     /// The most threads that can be asked for, by whatever way.
     let mostThreads = Workers.Most

@@ -92,6 +92,10 @@ module LayerSkipError =
     /// A path is shown as long as file systems have them in practice: it may be needed whole.
     let private place = Printable.cut 1024
 
+    /// What `NoTokenizer` says of its path.
+    let noTokenizer =
+        "no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one, or give the prompt as ids"
+
     let rec private told (error: LayerSkipError) : string =
         match error with
         | LayerSkipError.NotFound(path, hint) -> $"{place path}: not found; {piece hint}"
@@ -132,8 +136,7 @@ module LayerSkipError =
                 (float bytes / 1e9).ToString("0.0", System.Globalization.CultureInfo.InvariantCulture)
             $"{what} needs {gigabytes bytes} GB of memory, {gigabytes free} GB are free; end other programs, or ask for less: a narrower dtype, a smaller model, a shorter text"
         | LayerSkipError.NoText -> "there is no text to train on; give a text that is not empty"
-        | LayerSkipError.NoTokenizer path ->
-            $"{place path}: no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one, or give the prompt as ids (--prompt-ids 1,2,3)"
+        | LayerSkipError.NoTokenizer path -> $"{place path}: {noTokenizer}"
         | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
         | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"

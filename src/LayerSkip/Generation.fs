@@ -267,7 +267,7 @@ module Generation =
             if tokenizer.IsNone && not (List.isEmpty options.StopTexts) then
                 LayerSkipError.Unsupported(
                     "a stop string for a model without a tokenizer",
-                    "give stop ids (--stop-ids) instead"
+                    "give stop ids instead"
                 )
         ]
 

@@ -24,7 +24,7 @@ module internal GgufExport =
                 (not present)
                 (LayerSkipError.Unsupported(
                     $"a GGUF file of architecture {name} with {part}",
-                    "use --format hf"
+                    "export a Hugging Face folder"
                 ))
 
         let isLlama = config.Family = Family.Llama

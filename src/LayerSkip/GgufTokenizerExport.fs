@@ -147,7 +147,7 @@ module internal GgufTokenizerExport =
         (stopIds: int[])
         (tokenizer: Tokenizer)
         : Result<(string * GgufValue) list, LayerSkipError list> =
-        let unsupported what = Error [ LayerSkipError.Unsupported(what, "use --format hf") ]
+        let unsupported what = Error [ LayerSkipError.Unsupported(what, "export a Hugging Face folder") ]
         let metadata = metadata vocabulary (List.ofArray stopIds) tokenizer
 
         let candidates =

@@ -23,7 +23,7 @@ module internal GgufWriter =
 
     let private aligned (size: int64) = (size + alignment - 1L) / alignment * alignment
 
-    let unsupportedDtype = LayerSkipError.Unsupported("GGUF with f64 weights", "use --dtype f32, f16 or bf16")
+    let unsupportedDtype = LayerSkipError.Unsupported("GGUF with f64 weights", "use dtype f32, f16 or bf16")
 
     /// ggml's number of a dtype that llama.cpp computes with.
     let private tryKind (dtype: Dtype) : uint32 option =

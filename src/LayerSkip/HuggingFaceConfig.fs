@@ -33,7 +33,7 @@ module internal HuggingFaceConfig =
         let without part =
             LayerSkipError.Unsupported(
                 $"a Hugging Face {Family.name config.Family} with {part}",
-                "use --format gguf"
+                "export a GGUF file"
             )
 
         let isLlama = config.Family = Family.Llama

@@ -1,4 +1,8 @@
 using System.Reflection;
+using System.Reflection.Metadata;
+using System.Reflection.Metadata.Ecma335;
+using System.Reflection.PortableExecutable;
+using System.Text.RegularExpressions;
 using Expecto;
 using Expecto.CSharp;
 using static LayerSkip.CSharp.Tests.Support;
@@ -28,6 +32,17 @@ internal static class SurfaceTests
                 .MakeGenericType(typeof(int), typeof(LayerSkip.Strategy).MakeArrayType()));
             True(Parts(hidden.MakeByRefType()).Contains(typeof(LayerSkip.Strategy)), "found");
         }),
+        Case("no text of the libraries names an option of the command", () =>
+        {
+            Assembly[] libraries = [Facade, typeof(LayerSkip.Checkpoint).Assembly];
+            var named =
+                from library in libraries
+                from text in Texts(library)
+                where Regex.IsMatch(text, @"(?<![\w-])--[a-z]")
+                select text;
+            Same(named, [], "texts");
+            True(Texts(libraries[1]).Any(text => text.Contains("give stop ids", StringComparison.Ordinal)), "its texts are seen");
+        }),
         Case("the defaults are the command line's", () =>
         {
             var options = new GenerateOptions();
@@ -37,6 +52,20 @@ internal static class SurfaceTests
             Equal((options.TopK, options.TopP), (0, 1.0), "top-k and top-p");
         }),
     ]);
+
+    /// <summary>The literals of an assembly's code.</summary>
+    private static List<string> Texts(Assembly assembly)
+    {
+        using PEReader file = new(File.OpenRead(assembly.Location));
+        var reader = file.GetMetadataReader();
+        List<string> texts = [];
+        for (var at = MetadataTokens.UserStringHandle(1); !at.IsNil; at = reader.GetNextHandle(at))
+        {
+            texts.Add(reader.GetUserString(at));
+        }
+
+        return texts;
+    }
 
     private static IEnumerable<Type> Signature(Type type) =>
         type.GetInterfaces()
