@@ -106,7 +106,7 @@ let tests =
                 ]
                 refuses model (output @ [ "--layers"; "0" ]) [ "layers is 0"; "1 to 4" ]
                 refuses model (output @ [ "--layers"; "5" ]) [ "layers is 5"; "1 to 4" ]
-                refuses model [ "--output"; model ] [ model; "not empty"; "name another place" ]
+                refuses model [ "--output"; model ] [ model; "not empty"; "name another with --output" ]
                 refuses model [ "--output"; inside "config.json" ] [ "config.json"; "a file already" ]
                 refuses model [
                     "--output"

@@ -200,7 +200,7 @@ let faults =
                         refuses format layers [ "layers"; "1 to 4" ] source))
 
         testCase "float64 in GGUF" (fun () ->
-            withTiny Dtype.F64 llama (refuses ExportFormat.Gguf 4 [ "f64"; "--dtype" ]))
+            withTiny Dtype.F64 llama (refuses ExportFormat.Gguf 4 [ "f64"; "use dtype f32" ]))
 
         testCase "what a format has no words for" (fun () ->
             let hf (words: string list) config =
@@ -208,8 +208,8 @@ let faults =
             let gguf (words: string list) config =
                 withTiny Dtype.F32 config (refuses ExportFormat.Gguf 4 words)
             let windows = [| Some 3; None; None; Some 5 |]
-            hf [ "norms"; "--format gguf" ] { llama with QkNorm = true }
-            gguf [ "norms"; "--format hf" ] { llama with QkNorm = true }
+            hf [ "norms"; "GGUF file" ] { llama with QkNorm = true }
+            gguf [ "norms"; "Hugging Face folder" ] { llama with QkNorm = true }
             hf [ "q, k and v" ] { llama with QkvBias = true }
             gguf [ "q, k and v" ] { asFamily Family.Qwen3 llama with QkvBias = true }
             hf [ "output" ] { asFamily Family.Qwen2 llama with OutputBias = true }

@@ -162,14 +162,14 @@ let tests =
 
             export 511 source
             |> FileSupport.messages
-            |> FileSupport.expectFault [ "512 tokens"; "511"; "--format hf" ])
+            |> FileSupport.expectFault [ "512 tokens"; "511"; "Hugging Face folder" ])
 
         sharedTest "a tokenizer that llama.cpp cannot follow" [ "tiny-llama" ] (fun _ ->
             let source = tiny "tiny_bpe_bytelevel_tokenizer.json"
             let odd = { source with Words = source.Words >> Array.collect (fun word -> [| word; word |]) }
             export (Tokenizer.vocabularySize source) odd
             |> FileSupport.messages
-            |> FileSupport.expectFault [ "pre-tokenizers"; "--format hf" ])
+            |> FileSupport.expectFault [ "pre-tokenizers"; "Hugging Face folder" ])
 
         testCase "stop ids have a key each" (fun () ->
             let keys stops = [
