@@ -3,7 +3,6 @@ namespace LayerSkip
 open System
 open System.Collections.Generic
 open System.IO
-open System.Text
 open System.Text.Json
 
 /// What the files beside a vocabulary add to it: tokenizer_config.json, added_tokens.json, special_tokens_map.json.
@@ -80,7 +79,7 @@ module internal TokenizerConfig =
     let private jinja (folder: string) =
         SourceFile.tryReadAll (Path.Combine(folder, "chat_template.jinja"))
         |> Check.getOrRaise
-        |> Option.map Encoding.UTF8.GetString
+        |> Option.map Utf8Text.decode
 
     /// added_tokens_decoder: tokens by id.
     let private decoder (root: JsonPart) : AddedToken list =

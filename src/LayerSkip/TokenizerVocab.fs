@@ -3,7 +3,6 @@ namespace LayerSkip
 open System
 open System.Collections.Generic
 open System.IO
-open System.Text
 
 /// GPT-2's two files: a vocab.json of pieces, and a merges.txt of pairs by rank.
 [<RequireQualifiedAccess>]
@@ -24,7 +23,7 @@ module internal TokenizerVocab =
 
     // The first line names the version.
     let private pairs (text: byte[]) : seq<struct (string * string)> =
-        Encoding.UTF8.GetString(text).Split('\n', StringSplitOptions.TrimEntries)
+        (Utf8Text.decode text).Split('\n', StringSplitOptions.TrimEntries)
         |> Seq.filter (fun line -> line <> "" && not (line.StartsWith("#version", StringComparison.Ordinal)))
         |> Seq.map (fun line ->
             match line.IndexOf ' ' with

@@ -25,6 +25,11 @@ module internal Utf8Text =
         else
             0
 
+    /// The text of a whole file, without its byte order mark; what is no UTF-8 as U+FFFD.
+    let decode (bytes: byte[]) : string =
+        let mark = markLength (ReadOnlySpan bytes)
+        Encoding.UTF8.GetString(bytes, mark, bytes.Length - mark)
+
     /// What a file is that begins so and is no UTF-8 text, and what to do.
     let notText (head: ReadOnlySpan<byte>) : string option =
         if

@@ -160,6 +160,26 @@ let private reading =
                 File.WriteAllText(path, "version https://git-lfs.github.com/spec/v1\n")
                 LlamaConfig.load path |> messages |> expectFault [ path; "Git-LFS pointer" ]))
 
+        testCase "of a tokenizer may begin with a mark, and have Windows' ends of lines" (fun () ->
+            let vocabulary = serialize (dict [ for id, token in List.indexed byteTokens -> token, id ])
+            let merges = "#version: 0.2" :: [ for left, right in merged -> $"{left} {right}" ]
+
+            let load mark (ending: string) =
+                inFolder
+                    [
+                        "vocab.json", mark + vocabulary
+                        "merges.txt", mark + String.concat ending merges + ending
+                        "tokenizer_config.json", mark + """{"tokenizer_class": "GPT2Tokenizer"}"""
+                        "chat_template.jinja", mark + "{{ x }}"
+                    ]
+                    (fun folder ->
+                        let tokenizer = Tokenizer.tryLoad folder |> Check.getOrRaise |> Option.get
+                        pieces tokenizer "hello wo123", Tokenizer.chatTemplate tokenizer)
+
+            Expect.equal (load "" "\n" |> snd) (Some "{{ x }}") "the template"
+            Expect.equal (load "" "\n" |> fst |> List.contains "hello") true "merged"
+            Expect.equal (load "\uFEFF" "\r\n") (load "" "\n") "the same")
+
         testCase "of no space are cut in blocks all the same, and never within a character" (fun () ->
             let text = String.replicate 1_500_000 "😀"
             let blocks = TextBlocks.ofText [] text |> List.ofSeq
