@@ -84,7 +84,7 @@ module internal InfoCommand =
 
         let stored =
             config.StoredDtype
-            |> Option.map (fun name -> $" (stored as {name})")
+            |> Option.map (fun name -> $" (stored as {name |> Printable.cut 40 |> Printable.line})")
             |> Option.defaultValue ""
 
         let patch =
@@ -96,7 +96,7 @@ module internal InfoCommand =
         let stops = checkpoint.StopIds |> Seq.map string |> String.concat ", "
 
         Output.table [] [
-            [ "model"; checkpoint.Path ]
+            [ "model"; Printable.line checkpoint.Path ]
             [ "family"; Family.name config.Family ]
             [ "layers"; string config.Layers ]
             [ "hidden"; $"{config.Hidden} (intermediate {config.Intermediate})" ]

@@ -98,7 +98,8 @@ module internal SourceFile =
 
                 match stray front with
                 | Some what -> Error [ LayerSkipError.BadFile(path, what) ]
-                | None when front.Length = 0 -> Error [ LayerSkipError.BadFile(path, "the file is empty") ]
+                | None when front.Length = 0 ->
+                    Error [ LayerSkipError.BadFile(path, "the file is empty; get it again") ]
                 | None -> Ok file)
 
         if Result.isError found then

@@ -94,6 +94,16 @@ let tests =
                     use model = load None folder
                     expectSameWeights expected model.Weights)
 
+        testCase "info shows a file's own words without what steers a terminal"
+        <| fun () ->
+            withModel tied id "\"dtype\":\"\\u001b[2Jx\"," (fun folder ->
+                use out = new StringWriter()
+                use error = new StringWriter()
+                let code = LayerSkip.Cli.Program.run out error [| "info"; "--model"; folder |]
+                Expect.equal (code, string error) (0, "") "it runs"
+                Expect.isFalse ((string out).Contains '\u001b') "no escape"
+                Expect.stringContains (string out) "stored as \\u001b[2Jx" "shown")
+
         testCase "two tensors that would have one name keep their own, and are faults"
         <| fun () ->
             let rename (name: string) =

@@ -137,7 +137,7 @@ let models =
         ]
         badModel "an empty config.json" (fun f -> File.WriteAllText(Path.Combine(f, "config.json"), "")) [
             "config.json"
-            "line 1, byte 1; repair it"
+            "the file is empty"
         ]
         for key in [ "eos"; "bos" ] do
             let id = if key = "eos" then 2 else 1
