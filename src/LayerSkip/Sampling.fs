@@ -39,61 +39,69 @@ module Sampling =
              else
                  Sampling.Filtered(temperature, topK, topP))
 
-    /// Probabilities of logits, in float64; -infinity has none.
-    let softmax (logits: float[]) : float[] =
+    /// Probabilities of logits of at least `least`, over a temperature.
+    let private tempered (temperature: float) (least: float) (logits: float[]) : float[] =
         let largest = Array.max logits
-        let weights = logits |> Array.map (fun logit -> exp (logit - largest))
-        let total = Array.sum weights
-        weights |> Array.map (fun weight -> weight / total)
+        let law = Array.zeroCreate logits.Length
+        let mutable total = 0.0
 
-    /// Drops all but the k largest; those equal to the k-th stay.
-    let private topK k (logits: float[]) =
-        if k = 0 || k >= logits.Length then
-            logits
-        else
-            let least = (Array.sortDescending logits)[k - 1]
-            logits
-            |> Array.map (fun logit -> if logit < least then Double.NegativeInfinity else logit)
+        for id in 0 .. logits.Length - 1 do
+            if logits[id] >= least then
+                // Shifted before it is divided: however small the temperature, the largest is 0 and no other is NaN.
+                let weight = exp ((logits[id] - largest) / temperature)
+                law[id] <- weight
+                total <- total + weight
 
-    /// The ids of the most probable tokens whose mass reaches p, in order of probability, then of id.
-    /// Sorting a whole vocabulary costs milliseconds, so only the probable part of it is.
-    let rec private nucleus p (floor: float) (probabilities: float[]) =
-        let ids = [|
-            for id in 0 .. probabilities.Length - 1 do
-                if probabilities[id] > floor then
-                    id
-        |]
+        for id in 0 .. law.Length - 1 do
+            law[id] <- law[id] / total
 
-        if floor > 0.0 && Array.sumBy (fun id -> probabilities[id]) ids < p then
-            nucleus p (if floor > 1e-9 then floor * 1e-3 else 0.0) probabilities
-        else
-            let sorted = Array.sortBy (fun id -> struct (-probabilities[id], id)) ids
-            let before = Array.scan (fun mass id -> mass + probabilities[id]) 0.0 sorted
-            Array.zip sorted before[.. sorted.Length - 1]
-            |> Array.takeWhile (fun (_, mass) -> mass < p)
-            |> Array.map fst
+        law
 
+    /// Probabilities of logits, in float64; -infinity has none.
+    let softmax (logits: float[]) : float[] = tempered 1.0 Double.NegativeInfinity logits
+
+    /// Drops all but the most probable tokens whose mass reaches p; of equally probable ones the first stay.
     let private topP p (probabilities: float[]) =
         if p >= 1.0 then
             probabilities
         else
-            let kept = nucleus p 1e-3 probabilities
-            let total = kept |> Array.sumBy (fun id -> probabilities[id])
+            // Those that are less probable have less than 1 - p together, so the mass is reached before them.
+            let floor = if p < 0.999 then (1.0 - p) / (2.0 * float probabilities.Length) else 0.0
+            let kept = ResizeArray<int>()
+            let mass = ref 0.0
+
+            Order.descending floor probabilities (fun id ->
+                let isKept = mass.Value < p
+
+                if isKept then
+                    kept.Add id
+                    mass.Value <- mass.Value + probabilities[id]
+
+                isKept)
+
             let filtered = Array.zeroCreate probabilities.Length
 
             for id in kept do
-                filtered[id] <- probabilities[id] / total
+                filtered[id] <- probabilities[id] / mass.Value
 
             filtered
 
-    /// The law that a token is drawn from: probabilities over the vocabulary.
+    /// The law that a token is drawn from: probabilities over the vocabulary. As the temperature goes to 0, it goes to
+    /// equal shares of the largest logits.
     let law (sampling: Sampling) (logits: float[]) : float[] =
         match sampling with
         | Sampling.Greedy ->
             let best = Array.IndexOf(logits, Array.max logits)
             Array.init logits.Length (fun id -> if id = best then 1.0 else 0.0)
         | Sampling.Filtered(temperature, k, p) ->
-            logits |> Array.map (fun logit -> logit / temperature) |> topK k |> softmax |> topP p
+            // Those equal to the k-th largest stay.
+            let least =
+                if k = 0 || k >= logits.Length then
+                    Double.NegativeInfinity
+                else
+                    Order.largest k logits
+
+            tempered temperature least logits |> topP p
 
     /// The token that a uniform number in [0, 1) picks: never one of probability 0.
     let pick (law: float[]) (uniform: float) : int =
