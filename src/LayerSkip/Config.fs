@@ -25,7 +25,7 @@ type RopeScaling =
     | Linear of factor: float
     | Llama3 of factor: float * lowFrequency: float * highFrequency: float * original: int
     | Yarn of YarnScaling
-    /// A divisor for each pair of dimensions: how llama.cpp stores llama3's (`rope_freqs.weight`).
+    /// A divisor for each pair of dimensions: how llama.cpp stores llama3's (`rope_freqs.weight`), and here any others.
     | Divided of divisors: float[]
 
 /// YaRN (arXiv 2309.00071), with transformers' names and defaults.

@@ -9,7 +9,7 @@ type GgufFile = {
     Metadata: Map<string, GgufValue>
     Config: LlamaConfig
     /// With Hugging Face's names, shapes [out; in], and order of q's and k's rows; without `rope_freqs.weight`,
-    /// whose divisors are in `Config.RopeScaling`.
+    /// which is in `Config.RopeScaling`.
     Tensors: StoredTensor list
     /// The open file behind `Tensors`.
     Source: IDisposable
@@ -45,7 +45,10 @@ module Gguf =
         | Some table ->
             use values = (GgufTensors.stored file config table).Read()
             let scaled = { config with RopeScaling = RopeScaling.Divided(Tensors.toFloats values) }
-            Check.all (ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled) scaled
+
+            match ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled with
+            | [] -> Ok { scaled with RopeScaling = Rope.named scaled }
+            | faults -> Error faults
 
     let private ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
         let tensors = GgufTensors.ofHeader file header

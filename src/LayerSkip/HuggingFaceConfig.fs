@@ -8,27 +8,7 @@ open System.Text.Json
 /// config.json as transformers reads it, in the spelling of its version 4, which version 5 reads too.
 [<RequireQualifiedAccess>]
 module internal HuggingFaceConfig =
-    /// Meta's numbers of llama3 scaling, from the divisors that llama.cpp keeps in their place.
-    let private asLlama3 (config: LlamaConfig) (divisors: float[]) : RopeScaling option =
-        let angles scaling =
-            let struct (angles, _) = Rope.frequencies { config with RopeScaling = scaling }
-            angles
-
-        let agree scaling =
-            Array.forall2
-                (fun a b -> abs (a / b - 1.0) < 1e-6)
-                (angles scaling)
-                (angles (RopeScaling.Divided divisors))
-
-        let originals = [ for power in 4..20 -> 1 <<< power ]
-
-        RopeScaling.Default
-        :: [
-            for original in originals -> RopeScaling.Llama3(Array.max divisors, 1.0, 4.0, original)
-        ]
-        |> List.tryFind agree
-
-    /// The configuration with divisors as numbers again; an error where transformers has no name for what it says.
+    /// The configuration with divisors by their name; an error where transformers has no name for what it says.
     let expressible (config: LlamaConfig) : Result<LlamaConfig, LayerSkipError list> =
         let without part =
             LayerSkipError.Unsupported(
@@ -55,8 +35,8 @@ module internal HuggingFaceConfig =
             | Family.Qwen2 -> config.QkvBias
 
         let scaling =
-            match config.RopeScaling with
-            | RopeScaling.Divided divisors -> asLlama3 config divisors
+            match Rope.named config with
+            | RopeScaling.Divided _ -> None
             | scaling -> Some scaling
 
         let faults = [

@@ -56,6 +56,30 @@ module Rope =
 
             struct (Array.mapi mixed plain, yarn.AttentionFactor)
 
+    /// The scaling that divisors stand for: Meta's numbers of llama3, which llama.cpp keeps as a table of float32, where
+    /// they come to the same angles; else the divisors. Whoever reads a table asks for it, so that a model's angles have the
+    /// same bits whichever format it is read from.
+    let named (config: LlamaConfig) : RopeScaling =
+        match config.RopeScaling with
+        | RopeScaling.Divided divisors ->
+            let angles scaling =
+                let struct (angles, _) = frequencies { config with RopeScaling = scaling }
+                angles
+
+            let agree scaling =
+                Array.forall2
+                    (fun a b -> abs (a / b - 1.0) < 1e-6)
+                    (angles scaling)
+                    (angles config.RopeScaling)
+
+            RopeScaling.Default
+            :: [
+                for power in 4..20 -> RopeScaling.Llama3(Array.max divisors, 1.0, 4.0, 1 <<< power)
+            ]
+            |> List.tryFind agree
+            |> Option.defaultValue config.RopeScaling
+        | scaling -> scaling
+
     /// The tables of positions 0 to `positions` - 1, with angles in float64 whatever the dtype.
     let table (config: LlamaConfig) (positions: int) (dtype: torch.ScalarType) (device: torch.Device) : Rope =
         let struct (frequencies, scale) = frequencies config

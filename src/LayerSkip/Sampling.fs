@@ -66,7 +66,11 @@ module Sampling =
             probabilities
         else
             // Those that are less probable have less than 1 - p together, so the mass is reached before them.
-            let floor = if p < 0.999 then (1.0 - p) / (2.0 * float probabilities.Length) else 0.0
+            let floor =
+                if p < 0.999 then
+                    (1.0 - p) / (2.0 * float probabilities.Length)
+                else
+                    0.0
             let kept = ResizeArray<int>()
             let mass = ref 0.0
 
