@@ -98,6 +98,7 @@ let tests =
                         ValidationShare = 0.0
                         Bos = false
                         Eos = false
+                        Special = true
                     }
 
                     let start output =
