@@ -20,13 +20,7 @@ let private config = {
 
 /// A GGUF file of a model to train from, with its table of divisors.
 let private writeGguf (path: string) : unit =
-    use model = {
-        Path = Path.GetTempPath()
-        Weights = Weights.initial 3L Dtype.F32 Device.Cpu config
-        Tokenizer = None
-        StopIds = [| 2 |]
-        Recommended = None
-    }
+    use model = Checkpoint.ofWeights "initial" (Weights.initial 3L Dtype.F32 Device.Cpu config) None
 
     Export.write ExportFormat.Gguf config.Layers path model |> ok |> ignore
 
