@@ -33,54 +33,49 @@ module Backend =
     let private shimName = "libLibTorchSharp.so"
     let private versionNeeded = "GLIBCXX_3.4.32"
 
-    /// Sets VER_FLG_WEAK on each need of `tag` in an ELF64 file's .gnu.version_r; returns how many it set.
-    let internal weaken (elf: byte[]) (tag: string) : int =
-        let u16 at = int (BitConverter.ToUInt16(elf, at))
-        let u32 at = int (BitConverter.ToUInt32(elf, at))
-        let u64 at = int (BitConverter.ToUInt64(elf, at))
-        let section index = u64 0x28 + index * u16 0x3A
-        let isNeeds index = u32 (section index + 4) = 0x6ffffffe
-
-        let text at = Text.Encoding.ASCII.GetString(elf, at, Array.IndexOf(elf, 0uy, at) - at)
-
-        let rec follow count at nextAt visit =
-            if count > 0 then
-                visit at
-                follow (count - 1) (at + u32 (at + nextAt)) nextAt visit
-
-        let mutable changed = 0
-
-        for index in Seq.filter isNeeds (seq { 0 .. u16 0x3C - 1 }) do
-            let strings = u64 (section (u32 (section index + 40)) + 24)
-
-            follow (u32 (section index + 44)) (u64 (section index + 24)) 12 (fun need ->
-                follow (u16 (need + 2)) (need + u32 (need + 8)) 12 (fun entry ->
-                    if text (strings + u32 (entry + 8)) = tag then
-                        elf[entry + 4] <- elf[entry + 4] ||| 2uy
-                        changed <- changed + 1))
-
-        changed
+    /// The libtorch that this TorchSharp was built against: another one has other functions.
+    let internal torchVersion = "2.10"
 
     let private torchSharp = lazy (typeof<torch.Tensor>.Assembly)
+    let private torchSharpVersion () = torchSharp.Value.GetName().Version.ToString 3
 
+    /// NuGet's packages, where it is told to keep them and where it does so untold. Never relative to the current folder,
+    /// in which anybody may have put something.
     let private packageFolders () =
-        let fromEnvironment = Environment.GetEnvironmentVariable "NUGET_PACKAGES"
         let home = Environment.GetFolderPath Environment.SpecialFolder.UserProfile
 
         [
-            if not (String.IsNullOrEmpty fromEnvironment) then
-                fromEnvironment
+            Environment.GetEnvironmentVariable "NUGET_PACKAGES"
             Path.Combine(home, ".nuget", "packages")
         ]
+        |> List.filter (fun folder -> not (String.IsNullOrEmpty folder) && Path.IsPathRooted folder)
 
-    /// The native folders of a package's versions in the NuGet cache, newest first.
-    let private inPackages (id: string) = [
+    /// Versions 2.10.0 and 2.10.1 of a wish for 2.10, newest first; "2.9.1" is older than both, "2.10.0-rc1" than 2.10.0.
+    let internal fitting (wanted: string) (versions: string list) : string list =
+        let read (version: string) =
+            match Version.TryParse(version.Split('-', '+')[0]) with
+            | true, number when version = wanted || version.StartsWith(wanted + ".", StringComparison.Ordinal) ->
+                Some(struct (number, not (version.Contains '-'), version))
+            | _ -> None
+
+        versions
+        |> List.choose read
+        |> List.sortDescending
+        |> List.map (fun (struct (_, _, version)) -> version)
+
+    let private versionsOf (packages: string) (id: string) : string list =
+        let folder = Path.Combine(packages, id)
+
+        if Directory.Exists folder then
+            Directory.GetDirectories folder |> Array.map Path.GetFileName |> List.ofArray
+        else
+            []
+
+    /// The native folders of a package's fitting versions in the NuGet cache.
+    let private inPackages (id: string) (wanted: string) = [
         for packages in packageFolders () do
-            let root = Path.Combine(packages, id)
-
-            if Directory.Exists root then
-                for version in Directory.GetDirectories root |> Array.sortDescending do
-                    Path.Combine(version, "runtimes", "linux-x64", "native")
+            for version in fitting wanted (versionsOf packages id) do
+                Path.Combine(packages, id, version, "runtimes", "linux-x64", "native")
     ]
 
     let private besideProgram () =
@@ -101,46 +96,23 @@ module Backend =
         | "" ->
             let places =
                 [ for folder in besideProgram () -> folder, "beside the program" ]
-                @ [ for folder in inPackages "libtorch-cpu-linux-x64" -> folder, "NuGet cache" ]
+                @ [
+                    for folder in inPackages "libtorch-cpu-linux-x64" torchVersion -> folder, "NuGet cache"
+                ]
 
             match places |> List.tryFind (fun (folder, _) -> holds "libtorch_cpu.so" folder) with
             | Some place -> Ok place
             | None ->
+                let caches = packageFolders () |> String.concat ", "
+
                 Error(
-                    $"no libtorch_cpu.so beside the program or in the NuGet cache ({packageFolders () |> List.head}); "
-                    + $"run `dotnet build` in the project, or set {variable} to a folder that holds libtorch 2.10 (a Python torch's lib folder will do)"
+                    $"no libtorch {torchVersion} beside the program or in the NuGet cache ({caches}); "
+                    + $"run `dotnet build` in the project, or set {variable} to a folder that holds libtorch {torchVersion} (a Python torch's lib folder will do)"
                 )
         | folder when holds "libtorch_cpu.so" folder -> Ok(folder, variable)
         | folder ->
             Error
                 $"{variable} names {folder}, which holds no libtorch_cpu.so; name a libtorch lib folder, or unset it"
-
-    /// A copy of TorchSharp's library that older C++ run-times load, made once per user and version.
-    let private patchedShim (shim: string) =
-        let key =
-            $"{shim}|{File.GetLastWriteTimeUtc(shim).Ticks}"
-            |> Text.Encoding.UTF8.GetBytes
-            |> Security.Cryptography.SHA256.HashData
-            |> Convert.ToHexString
-
-        let cache =
-            match Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData) with
-            | null
-            | "" -> Path.Combine(Path.GetTempPath(), $"layerskip-{Environment.UserName}")
-            | folder -> Path.Combine(folder, "layerskip")
-
-        let folder = Path.Combine(cache, "native-" + key.Substring(0, 16))
-        let copy = Path.Combine(folder, shimName)
-
-        if not (File.Exists copy) then
-            Directory.CreateDirectory folder |> ignore
-            let elf = File.ReadAllBytes shim
-            weaken elf versionNeeded |> ignore
-            let unfinished = $"{copy}.{Environment.ProcessId}"
-            File.WriteAllBytes(unfinished, elf)
-            File.Move(unfinished, copy, true)
-
-        copy
 
     /// libtorch's parts in the order in which they need each other; those of CUDA only where they are there.
     let private parts = [
@@ -157,7 +129,7 @@ module Backend =
         let shims =
             (if origin = variable then [ folder ] else [])
             @ besideProgram ()
-            @ inPackages "torchsharp"
+            @ inPackages "torchsharp" (torchSharpVersion ())
 
         match shims |> List.tryFind (holds shimName) with
         | None ->
@@ -173,35 +145,50 @@ module Backend =
                 let mutable handle = 0n
                 let asIs = NativeLibrary.TryLoad(shim, &handle)
 
-                if not asIs then
-                    handle <- NativeLibrary.Load(patchedShim shim)
+                let loaded =
+                    if asIs then
+                        Some handle
+                    else
+                        PatchedLibrary.tryLoad shim versionNeeded
 
-                let loaded = handle
+                match loaded with
+                | None ->
+                    Error
+                        $"{shim} needs a newer C++ run-time than this system's, and no file for a copy that does without could be made in the user's data, in memory or in {Path.GetTempPath()}; set TMPDIR to a folder where programs may lie, or install the C++ run-time of GCC 13"
+                | Some loaded ->
+                    NativeLibrary.SetDllImportResolver(
+                        torchSharp.Value,
+                        fun name _ _ ->
+                            match name with
+                            | "LibTorchSharp"
+                            | "torch_cpu"
+                            | "torch_cuda" -> loaded
+                            | _ -> 0n
+                    )
 
-                NativeLibrary.SetDllImportResolver(
-                    torchSharp.Value,
-                    fun name _ _ ->
-                        match name with
-                        | "LibTorchSharp"
-                        | "torch_cpu"
-                        | "torch_cuda" -> loaded
-                        | _ -> 0n
-                )
-
-                Ok { Folder = folder; Origin = origin; Patched = not asIs }
+                    Ok { Folder = folder; Origin = origin; Patched = not asIs }
             with
             | :? DllNotFoundException
             | :? BadImageFormatException
             | :? IOException
             | :? UnauthorizedAccessException as e ->
                 Error
-                    $"{folder} ({origin}) does not load: {reason e}; install a libtorch 2.10 for this system and name its folder in {variable}"
+                    $"{folder} ({origin}) does not load: {reason e}; install a libtorch {torchVersion} for this system and name its folder in {variable}"
+
+    let private hasCurrentFolder () =
+        try
+            Directory.GetCurrentDirectory() <> ""
+        with :? IOException ->
+            false
 
     // Once a process: two copies of libtorch in one abort it.
     let private loaded =
         lazy
             (if not (RuntimeInformation.IsOSPlatform OSPlatform.Linux) then
                  Ok { Folder = AppContext.BaseDirectory; Origin = "TorchSharp's own search"; Patched = false }
+             elif not (hasCurrentFolder ()) then
+                 Error
+                     "the current folder has been deleted, and Intel's MKL ends a process that has none; change to one that is there (cd)"
              else
                  findTorch () |> Result.bind loadFrom)
 

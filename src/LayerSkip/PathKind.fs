@@ -18,19 +18,34 @@ module internal PathKind =
     [<DllImport("libc", SetLastError = true)>]
     extern int private statx(int folder, byte[] path, int flags, uint32 mask, byte[] result)
 
-    // Of struct statx, the same on every architecture: the size, the place of the mode, and its bits of the type.
-    let private size, modeAt, typeBits = 256, 28, 0xF000us
+    [<DllImport("libc")>]
+    extern uint32 private geteuid()
+
+    // Of struct statx, the same on every architecture: the size, places of owner and mode, and its bits of the type.
+    let private size, ownerAt, modeAt, typeBits = 256, 20, 28, 0xF000us
 
     // .NET tells of devices and FIFOs nothing but that they are files.
-    let private typeOf (path: string) : uint16 option =
-        let currentFolder, typeAndMode = -100, 3u
+    let private stateOf (path: string) : byte[] option =
+        let currentFolder, typeModeAndOwner = -100, 11u
         let result = Array.zeroCreate<byte> size
         let name = Text.Encoding.UTF8.GetBytes(path + "\000")
 
-        if statx (currentFolder, name, 0, typeAndMode, result) = 0 then
-            Some(BitConverter.ToUInt16(result, modeAt) &&& typeBits)
+        if statx (currentFolder, name, 0, typeModeAndOwner, result) = 0 then
+            Some result
         else
             None
+
+    let private typeOf (path: string) : uint16 option =
+        stateOf path
+        |> Option.map (fun state -> BitConverter.ToUInt16(state, modeAt) &&& typeBits)
+
+    /// Whether a file is this user's, and nobody else may write it.
+    let isOnlyOurs (path: string) : bool =
+        match stateOf path with
+        | Some state ->
+            BitConverter.ToUInt32(state, ownerAt) = geteuid ()
+            && BitConverter.ToUInt16(state, modeAt) &&& 0o022us = 0us
+        | None -> false
 
     let find (path: string) : PathKind =
         if Directory.Exists path then
