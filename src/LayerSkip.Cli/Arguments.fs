@@ -1,5 +1,6 @@
 namespace LayerSkip.Cli
 
+open System
 open Argu
 
 // The schema is the manual: `layerskip generate --help` prints these sentences.
@@ -63,7 +64,8 @@ type internal GenerateArgument =
             | TopK _ -> "samples among the k most probable tokens only; 0 is all (default 0)."
             | TopP _ ->
                 "samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default 1)."
-            | Stop _ -> "ends the text before this string; may be given several times."
+            | Stop _ ->
+                "ends the text before this string; may be given several times. token_ids go on to the token that completed it."
             | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."
             | IgnoreEos -> "does not stop at the model's end-of-text ids."
             | Special -> "shows special tokens in the text."
@@ -235,3 +237,45 @@ module internal Arguments =
             usageStringCharacterWidth = 80,
             checkStructure = false
         )
+
+    /// The options that take no value.
+    let private flags =
+        set [
+            "--json"
+            "--version"
+            "--help"
+            "--ignore-eos"
+            "--recompute"
+            "--no-bos"
+            "--no-eos"
+            "--no-special"
+            "--extend"
+            "--overwrite"
+        ]
+
+    // Argu reads --name=VALUE up to the first line's end only, and not where it is empty; it reads the value whole where it is a word of its own.
+    let private parted (word: string) =
+        match word.IndexOf '=' with
+        | at when
+            at > 2
+            && word.StartsWith("--", StringComparison.Ordinal)
+            && (at = word.Length - 1 || word.IndexOf('\n', at) > 0)
+              ->
+              [ word[.. at - 1]; word[at + 1 ..] ]
+        | _ -> [ word ]
+
+    /// A command line as Argu reads all of it. A word after an option that waits for its value is that value, whatever it
+    /// looks like.
+    let ofWords (argv: string[]) : string[] =
+        // Of `tokenizer train` it names a token.
+        let isSpecialFlag = Array.tryHead argv <> Some "tokenizer"
+        let isFlag word = flags.Contains word || word = "--special" && isSpecialFlag
+
+        let read awaitsValue (word: string) =
+            if awaitsValue then
+                [ word ], false
+            else
+                parted word,
+                word.StartsWith("--", StringComparison.Ordinal) && not (word.Contains '=' || isFlag word)
+
+        argv |> Array.mapFold read false |> fst |> Seq.concat |> Array.ofSeq

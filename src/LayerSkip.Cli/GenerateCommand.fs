@@ -119,11 +119,14 @@ module internal GenerateCommand =
         while more && Volatile.Read &signal.Value = 0 do
             match events.Current with
             | GenerationEvent.Token(id, origin, text) ->
-                shown checkpoint first id text |> Terminal.coloured terminal origin |> write
+                shown checkpoint first id text
+                |> terminal.Shown
+                |> Terminal.coloured terminal origin
+                |> write
                 first <- false
             | GenerationEvent.Round _ -> ()
             | GenerationEvent.End(rest, made) ->
-                write rest
+                write (terminal.Shown rest)
                 completion <- Some made
 
             more <- completion.IsNone && Volatile.Read &signal.Value = 0 && moveNext ()

@@ -57,7 +57,9 @@ module Program =
         match unknownCommand argv with
         | Some word ->
             Inputs.usage $"unknown sub-command \"{word}\"; there are {known} (see `layerskip --help`)"
-        | None -> Arguments.parser().ParseCommandLine(argv, raiseOnUsage = true) |> dispatch terminal
+        | None ->
+            Arguments.parser().ParseCommandLine(Arguments.ofWords argv, raiseOnUsage = true)
+            |> dispatch terminal
 
     let private debugging () = Environment.GetEnvironmentVariable "LAYERSKIP_DEBUG" = "1"
 
@@ -67,7 +69,7 @@ module Program =
             Terminal.fault terminal message
 
             if debugging () then
-                terminal.Error.WriteLine(string e)
+                terminal.Error.WriteLine(Printable.text (string e))
 
             code
 
@@ -99,6 +101,7 @@ module Program =
             Out = out
             Error = error
             Colour = false
+            Shown = id
             Status = StatusLine(error, false)
             OnInterrupt = fun _ -> nothing
         }
@@ -150,6 +153,7 @@ module Program =
                         Terminal.isColourful
                             (not Console.IsOutputRedirected)
                             Environment.GetEnvironmentVariable
+                    Shown = if Console.IsOutputRedirected then id else Printable.text
                     Status = StatusLine(error, not Console.IsErrorRedirected)
                     OnInterrupt = Signals.cooperate
                 }

@@ -63,6 +63,8 @@ type Terminal = {
     Error: TextWriter
     /// Whether text may be coloured.
     Colour: bool
+    /// A generated text as standard output may have it: on a terminal, nothing that steers it.
+    Shown: string -> string
     Status: StatusLine
     /// Calls its argument with the exit code on Ctrl-C, SIGTERM or SIGHUP from now on, until the result is disposed; before and
     /// after, the process just ends.
@@ -86,12 +88,12 @@ module Terminal =
     let remark (terminal: Terminal) (text: string) : unit =
         lock terminal.Error (fun () ->
             terminal.Status.Clear()
-            terminal.Error.WriteLine(oneLine text)
+            terminal.Error.WriteLine(Printable.line (oneLine text))
             terminal.Error.Flush())
 
-    /// Lines on standard output.
+    /// Lines on standard output; what a file put into them steers no terminal. In JSON the escapes mean the same text.
     let result (terminal: Terminal) (text: string) : unit =
-        terminal.Out.WriteLine text
+        terminal.Out.WriteLine(Printable.text text)
         terminal.Out.Flush()
 
     /// Shows what is done and for how long, on a terminal, until the result is disposed.

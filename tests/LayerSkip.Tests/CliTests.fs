@@ -16,6 +16,7 @@ let private terminal out (error: TextWriter) colour interrupt = {
     Error = error
     Colour = colour
     Status = StatusLine(error, false)
+    Shown = id
     OnInterrupt = interrupt
 }
 
