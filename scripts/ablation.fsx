@@ -3,29 +3,35 @@
 //
 //     dotnet fsi scripts/ablation.fsx
 //     dotnet fsi scripts/ablation.fsx --text DIR --tokenizer DIR --run DIR --steps N
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--text DIR", "../shared/data/text"
+        "--tokenizer DIR", "models/stories-10m"
+        "--run DIR", "runs/ablation"
+        "--steps N", "600"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/OxyPlot.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.IO
 open LayerSkip
-open Options
 
-let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
-
-let given = Given "--text DIR --tokenizer DIR --run DIR --steps N"
-let text = given.Text("--text", Path.Combine(root, "..", "shared", "data", "text"))
-let run = given.Text("--run", Path.Combine(root, "runs", "ablation"))
-let steps = given.Whole("--steps", 1, 600)
+let text = given.Path "--text"
+let run = given.Path "--run"
+let steps = given.Whole("--steps", 1)
 
 /// The default model's own, unless another is named.
-let tokenizerFolder = given.Text("--tokenizer", Path.Combine(root, "models", "stories-10m"))
+let tokenizerFolder = given.Path "--tokenizer"
 
 let tokenizer =
     match Tokenizer.tryLoad tokenizerFolder |> orStop with

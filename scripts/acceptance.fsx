@@ -4,23 +4,29 @@
 //
 //     dotnet fsi scripts/acceptance.fsx
 //     dotnet fsi scripts/acceptance.fsx --model DIR --max-new-tokens N --runs N
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--model DIR", "models/stories-10m"
+        "--max-new-tokens N", "128"
+        "--runs N", "5"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System.IO
 open LayerSkip
-open Options
 
-let given = Given "--model DIR --max-new-tokens N --runs N"
-let shipped = Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-10m")
-let model = Checkpoint.load (given.Text("--model", shipped)) None Device.Cpu |> orStop
-let newTokens = given.Whole("--max-new-tokens", 1, 128)
-let runs = given.Whole("--runs", 1, 5)
+let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
+let newTokens = given.Whole("--max-new-tokens", 1)
+let runs = given.Whole("--runs", 1)
 
 let openings = [
     "Once upon a time"

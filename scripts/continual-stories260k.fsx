@@ -3,31 +3,35 @@
 //
 //     dotnet fsi scripts/continual-stories260k.fsx
 //     dotnet fsi scripts/continual-stories260k.fsx --model DIR --text DIR --run DIR --share 0.01
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--model DIR", "../shared/data/stories260K"
+        "--text DIR", "../shared/data/text"
+        "--run DIR", "runs/stories260k"
+        "--share S", "1.0"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.IO
 open LayerSkip
-open Options
 
-let shared = Path.Combine(__SOURCE_DIRECTORY__, "..", "..", "shared", "data")
-
-let given = Given "--model DIR --text DIR --run DIR --share S"
-let text = given.Text("--text", Path.Combine(shared, "text"))
-let run = given.Text("--run", Path.Combine(__SOURCE_DIRECTORY__, "..", "runs", "stories260k"))
+let text = given.Path "--text"
+let run = given.Path "--run"
 /// A share of all the work, for a try.
-let share = given.Real("--share", 1.0)
+let share = given.Real "--share"
 let scaled (count: int) = max 1 (int (float count * share))
 
-let model =
-    Checkpoint.load (given.Text("--model", Path.Combine(shared, "stories260K"))) (Some Dtype.F32) Device.Cpu
-    |> orStop
+let model = Checkpoint.load (given.Path "--model") (Some Dtype.F32) Device.Cpu |> orStop
 
 let tokenizer =
     match model.Tokenizer with

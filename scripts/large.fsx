@@ -3,13 +3,29 @@
 //
 //     dotnet fsi scripts/large.fsx --folder DIR
 //     dotnet fsi scripts/large.fsx --folder DIR --layers 2 --vocab 20000 --prompt-length 600 --max-new-tokens 8
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--folder DIR", "must be given"
+        "--hidden N", "4096"
+        "--intermediate N", "12288"
+        "--layers N", "36"
+        "--heads N", "32"
+        "--kv-heads N", "8"
+        "--head-dim N", "128"
+        "--vocab N", "151936"
+        "--prompt-length N", "64"
+        "--max-new-tokens N", "8"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.Diagnostics
@@ -17,20 +33,15 @@ open System.IO
 open System.Text
 open System.Text.Json
 open LayerSkip
-open Options
-
-let given =
-    Given
-        "--folder DIR --hidden N --intermediate N --layers N --heads N --kv-heads N --head-dim N --vocab N --prompt-length N --max-new-tokens N"
 
 let folder =
     match given.TryText "--folder" with
     | Some folder -> folder
     | None -> stop 2 "--folder is missing; give a scratch folder for the model's files"
 
-let size name fallback = given.Whole(name, 1, fallback)
-let layers, vocabulary = size "--layers" 36, size "--vocab" 151936
-let promptLength, newTokens = size "--prompt-length" 64, size "--max-new-tokens" 8
+let size name = given.Whole(name, 1)
+let layers, vocabulary = size "--layers", size "--vocab"
+let promptLength, newTokens = size "--prompt-length", size "--max-new-tokens"
 
 /// Ids that have an embedding and a head; the last of them lie as far in their tensors as any.
 let ids =
@@ -41,12 +52,12 @@ let ids =
 let configText =
     JsonSerializer.Serialize {|
         model_type = "qwen3"
-        hidden_size = size "--hidden" 4096
-        intermediate_size = size "--intermediate" 12288
+        hidden_size = size "--hidden"
+        intermediate_size = size "--intermediate"
         num_hidden_layers = layers
-        num_attention_heads = size "--heads" 32
-        num_key_value_heads = size "--kv-heads" 8
-        head_dim = size "--head-dim" 128
+        num_attention_heads = size "--heads"
+        num_key_value_heads = size "--kv-heads"
+        head_dim = size "--head-dim"
         vocab_size = vocabulary
         max_position_embeddings = 40960
         rms_norm_eps = 1e-6

@@ -2,32 +2,39 @@
 // of each kind of pass times how often it ran.
 //
 //     dotnet fsi scripts/overhead.fsx --model DIR --exit-layer E --draft-length D --max-new-tokens N
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--model DIR", "must be given"
+        "--exit-layer E", "the model's own"
+        "--draft-length D", "the model's own"
+        "--max-new-tokens N", "256"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.Diagnostics
 open LayerSkip
-open Options
-
-let given = Given "--model DIR --exit-layer E --draft-length D --max-new-tokens N"
 
 let model =
     match given.TryText "--model" with
     | Some path -> Checkpoint.load path None Device.Cpu |> orStop
     | None -> stop 2 "--model is missing; give a Hugging Face folder or a .gguf file"
 
-let number name fallback = given.Whole(name, 1, fallback)
+let number name fallback = given.TryWhole(name, 1) |> Option.defaultValue fallback
 
 let weights = model.Weights
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
 let exitLayer, draftLength = number "--exit-layer" recommendedExit, number "--draft-length" recommendedDraft
-let limit = number "--max-new-tokens" 256
+let limit = given.Whole("--max-new-tokens", 1)
 let prompt = [| defaultArg model.Config.Bos 1 |]
 
 let decode () =

@@ -2,21 +2,23 @@
 // sorts them all: by filter, for flat and for steep logits.
 //
 //     dotnet fsi scripts/sampling.fsx --vocabulary N --laws N
+#load "options.fsx"
+
+open Options
+
+let given = Given [ "--vocabulary N", "128256"; "--laws N", "40" ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.Diagnostics
 open LayerSkip
-open Options
 
-let given = Given "--vocabulary N --laws N"
-let vocabulary = given.Whole("--vocabulary", 2, 128_256)
-let laws = given.Whole("--laws", 1, 40)
+let vocabulary = given.Whole("--vocabulary", 2)
+let laws = given.Whole("--laws", 1)
 
 /// Standard normal numbers (Box and Muller 1958), as float32 logits are, times a spread.
 let logits (spread: float) =

@@ -3,38 +3,43 @@
 //
 //     dotnet fsi scripts/speculate.fsx
 //     dotnet fsi scripts/speculate.fsx --model DIR --prompt TEXT --exit-layer E --draft-length D --max-new-tokens N
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--model DIR", "models/stories-10m"
+        "--prompt TEXT", "Once upon a time, there was a boy named Tim."
+        "--prompt-ids 1,2,3", "those of the prompt"
+        "--exit-layer E", "the model's own"
+        "--draft-length D", "the model's own"
+        "--max-new-tokens N", "128"
+        "--runs N", "15"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.IO
 open LayerSkip
-open Options
-
-let given =
-    Given
-        "--model DIR --prompt TEXT --prompt-ids 1,2,3 --exit-layer E --draft-length D --max-new-tokens N --runs N"
 
 /// What is out of range is the library's to say.
-let number name fallback = given.Whole(name, Int32.MinValue, fallback)
-
-/// The default model, which scripts/train-default.fsx made.
-let shipped = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "models", "stories-10m"))
+let any = Int32.MinValue
 
 Backend.load () |> orStop |> ignore
 
-let model = Checkpoint.load (given.Text("--model", shipped)) None Device.Cpu |> orStop
+let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
 
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
-let exitLayer = number "--exit-layer" recommendedExit
-let draftLength = number "--draft-length" recommendedDraft
-let limit = number "--max-new-tokens" 128
-let runs = max 1 (number "--runs" 15)
+let exitLayer = given.TryWhole("--exit-layer", any) |> Option.defaultValue recommendedExit
+let draftLength = given.TryWhole("--draft-length", any) |> Option.defaultValue recommendedDraft
+let limit = given.Whole("--max-new-tokens", any)
+let runs = max 1 (given.Whole("--runs", any))
 
 let prompt =
     match given.TryText "--prompt-ids", given.TryText "--prompt", model.Tokenizer with
@@ -47,7 +52,7 @@ let prompt =
             | None -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
     | None, Some text, Some tokenizer -> Tokenizer.encode tokenizer text
     | None, Some _, None -> stop 2 (LayerSkipError.message (LayerSkipError.NoTokenizer model.Path))
-    | None, None, Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time, there was a boy named Tim."
+    | None, None, Some tokenizer -> Tokenizer.encode tokenizer (given.Text "--prompt")
     | None, None, None -> [| 1 |]
 
 let decode strategy : Completion =

@@ -6,14 +6,33 @@
 //
 // On one H200 the first training takes minutes, with the teller and what it tells; what comes after it takes an hour on two
 // cores. There the lessons alone take a day: ask for fewer `--stories`, or give them with `--told FILE`, and for fewer `--steps`.
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--device cpu|cuda", "cpu"
+        "--text DIR", "../shared/data/text"
+        "--teller MODEL", "../shared/data/smollm2-135m-instruct/model.gguf"
+        "--told FILE", "what the teller tells"
+        "--run DIR", "runs/ and the recipe"
+        "--recipe default|paper", "default"
+        "--stories N", "80000"
+        "--temperature T", "1.0"
+        "--steps N", "1550"
+        "--rate R", "0.003"
+        "--settle N", "1800"
+        "--own N", "6000"
+        "--finish N", "350"
+    ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/OxyPlot.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.IO
@@ -21,25 +40,19 @@ open System.Runtime.InteropServices
 open System.Text.Json
 open System.Text.RegularExpressions
 open LayerSkip
-open Options
 open TorchSharp
 
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 
-let given =
-    Given
-        "--device cpu|cuda --text DIR --teller MODEL --told FILE --run DIR --recipe default|paper --stories N --temperature T --steps N --rate R --settle N --own N --finish N"
-
-let shared (path: string) = Path.Combine(root, "..", "shared", "data", path)
-let recipeName = given.Text("--recipe", "default")
-let text = given.Text("--text", shared "text")
-let run = given.Text("--run", Path.Combine(root, "runs", recipeName))
-let steps = given.Whole("--steps", 1, 1550)
-let storyCount = given.Whole("--stories", 1, 80000)
-let temperature = given.Real("--temperature", 1.0)
+let recipeName = given.Text "--recipe"
+let text = given.Path "--text"
+let run = given.TryText "--run" |> Option.defaultValue (Path.Combine(root, "runs", recipeName))
+let steps = given.Whole("--steps", 1)
+let storyCount = given.Whole("--stories", 1)
+let temperature = given.Real "--temperature"
 
 let device =
-    match given.Text("--device", "cpu") with
+    match given.Text "--device" with
     | "cpu" -> Device.Cpu
     | "cuda" -> Device.Cuda
     | other -> stop 2 $"--device is {other}, it must be cpu or cuda"
@@ -144,7 +157,7 @@ let teller () =
         folder
         tellerOptions
         (fun () ->
-            let path = given.Text("--teller", shared "smollm2-135m-instruct/model.gguf")
+            let path = given.Path "--teller"
             Checkpoint.load path (Some Dtype.F32) device |> orStop)
         [ people ]
 
@@ -331,7 +344,7 @@ let options = {
         BatchSize = (if isGpu then 64 else 8)
         Accumulate = (if isGpu then 1 else 8)
         SequenceLength = 512
-        Rate = { Peak = given.Real("--rate", 3e-3); Warmup = min 200 (steps / 4); Floor = 0.02 }
+        Rate = { Peak = given.Real "--rate"; Warmup = min 200 (steps / 4); Floor = 0.02 }
         ValidateEvery = 200
         ValidationTokens = (if isGpu then 130816 else 49056)
         ProbeEvery = steps
@@ -402,7 +415,7 @@ let escapes =
 let settling = {
     options with
         Seed = 2L
-        Steps = given.Whole("--settle", 1, 1800)
+        Steps = given.Whole("--settle", 1)
         BatchSize = 4
         Accumulate = 1
         Rate = { Peak = 6e-4; Warmup = 50; Floor = 0.02 }
@@ -435,7 +448,7 @@ let own =
             |> Seq.map (Tokenizer.encode tokenizer >> Array.truncate 20)
             |> Seq.filter (fun ids -> ids.Length = 20)
             |> Seq.distinct
-            |> Seq.truncate (given.Whole("--own", 1, 6000))
+            |> Seq.truncate (given.Whole("--own", 1))
             |> Array.ofSeq
 
         let kept =
@@ -458,7 +471,7 @@ let own =
 let finishing = {
     settling with
         Seed = 3L
-        Steps = given.Whole("--finish", 1, 350)
+        Steps = given.Whole("--finish", 1)
         Rate = { Peak = 2e-4; Warmup = 20; Floor = 0.02 }
         ValidateEvery = 175
         ProbeEvery = 175

@@ -3,21 +3,24 @@
 //
 //     dotnet fsi scripts/train-throughput.fsx
 //     dotnet fsi scripts/train-throughput.fsx --rounds N
+#load "options.fsx"
+
+open Options
+
+let given = Given [ ("--rounds N", "7") ]
+
 #if !READY
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#load "options.fsx"
 
 open System
 open System.Diagnostics
 open TorchSharp
 open LayerSkip
-open Options
 
-let rounds = Given("--rounds N").Whole("--rounds", 1, 7)
+let rounds = given.Whole("--rounds", 1)
 
 Backend.ensure ()
 let layers, vocabulary, batch, length = 12, 4096, 16, 256

@@ -2,6 +2,7 @@ module LayerSkip.Tests.CliOutputTests
 
 open System.Diagnostics
 open System.IO
+open System.Threading
 open System.Threading.Tasks
 open Expecto
 open LayerSkip.Tests.CliSupport
@@ -23,6 +24,12 @@ let private makeFifo (path: string) =
     use made = Process.Start("mkfifo", [ path ])
     made.WaitForExit()
     Expect.equal made.ExitCode 0 "a FIFO"
+
+/// How many descriptors of this process are open on a file.
+let private openings (path: string) =
+    Directory.GetFiles "/proc/self/fd"
+    |> Array.filter (fun descriptor -> FileInfo(descriptor).LinkTarget = path)
+    |> Array.length
 
 [<Tests>]
 let files =
@@ -72,9 +79,24 @@ let files =
             withModel (fun folder ->
                 let fifo = Path.Combine(folder, "fifo")
                 makeFifo fifo
-                let reading = Task.Run(fun () -> using (File.OpenRead fifo) ignore)
+                let opening = Task.Run(fun () -> File.OpenRead fifo)
+
+                // It is full: what is written waits, until the reader goes.
+                using
+                    (new FileStream(fifo, FileMode.Append, FileAccess.Write, FileShare.ReadWrite))
+                    (fun filling -> filling.Write(Array.zeroCreate<byte> 65536))
+
+                let reader = opening.Result
+
+                let going =
+                    Task.Run(fun () ->
+                        while openings fifo < 2 do
+                            Thread.Sleep 5
+
+                        reader.Dispose())
+
                 let outcome = writeTo fifo folder
-                reading.Wait()
+                Expect.isTrue (going.Wait 10_000) "it went"
                 Expect.equal outcome.Code 1 outcome.Error
                 Expect.stringContains outcome.Error $"{fifo}: cannot be written" "named"))
 
