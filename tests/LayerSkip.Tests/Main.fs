@@ -39,4 +39,5 @@ let private runTests argv =
 let main argv =
     match List.ofArray argv with
     | word :: arguments when word = RankProgram.word -> RankProgram.run arguments
+    | word :: arguments when word = FuzzProgram.word -> FuzzProgram.run arguments
     | _ -> runTests argv
