@@ -502,11 +502,20 @@ let lines (random: Random) (file: byte[]) : byte[] =
 
     Encoding.Latin1.GetBytes(String.Join('\n', changed))
 
-/// The mutation that knows a file's format, by its name.
+/// The mutation that knows a file's format, by its name. A file that an earlier one broke too much for it is any file.
 let ofFile (name: string) : Mutation =
-    if name.EndsWith ".json" then json
-    elif name.EndsWith ".safetensors" then safetensors
-    elif name.EndsWith ".gguf" then gguf
-    elif name.EndsWith ".model" then protobuf
-    elif name.EndsWith ".txt" then lines
-    else bytes
+    let mutate =
+        if name.EndsWith ".json" then json
+        elif name.EndsWith ".safetensors" then safetensors
+        elif name.EndsWith ".gguf" then gguf
+        elif name.EndsWith ".model" then protobuf
+        elif name.EndsWith ".txt" then lines
+        else bytes
+
+    fun random file ->
+        try
+            mutate random file
+        with
+        | :? ArgumentException
+        | :? IndexOutOfRangeException
+        | :? OverflowException -> bytes random file
