@@ -80,7 +80,7 @@ let private faultOf (message: string) : string option =
 
 /// The files of a case and the model to load: the same for the same seed and number.
 let private changed (corpus: Sound[]) (seed: int) (case: int) : Map<string, byte[]> * string * string =
-    let random = Random(HashCode.Combine(seed, case))
+    let random = Random(seed * 1_000_003 + case)
     let sound = corpus[random.Next corpus.Length]
     let mutable files = sound.Files
     let names = ResizeArray()
@@ -108,9 +108,13 @@ let private memory (name: string) =
 /// The most seconds that a case may take before the run is ended: far above what is normal, for slow machines.
 let private patience = 60.0
 
-/// arguments: SEED FIRST SECONDS FOLDER. Writes what it found to standard output, one finding a line, after a line of counts.
+/// arguments: MODEL, for one model alone; or SEED FIRST SECONDS FOLDER. Writes what it found to standard output, one finding a line, after a line of counts.
 let run (arguments: string list) : int =
     match arguments with
+    | [ model ] ->
+        Backend.setThreads 1
+        printfn $"%A{attempt model}"
+        0
     | [ seed; first; seconds; folder ] ->
         let seed, first, seconds = int seed, int first, float seconds
         Backend.setThreads 1
