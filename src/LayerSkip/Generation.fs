@@ -13,6 +13,8 @@ module Generation =
         Cache: Cache
         /// All that the early layers have read, the latest first.
         Read: int list
+        /// The fault of the row that decides the next token, where its numbers are not finite.
+        Overflow: Lazy<exn> option
         Key: Key
         DraftMs: float
         VerifyMs: float
@@ -64,11 +66,33 @@ module Generation =
             key
             (Array.zeroCreate<unit> count)
 
-    /// Logits of the last `rows` positions read, after so many layers: finite, or an exception that says what was not.
-    let private logitsOf weights layers rows (reader: Reader) (hidden: Hidden) : Logits =
-        let textUpTo row = reader.Read |> List.skip (rows - 1 - row) |> List.rev |> Array.ofList
+    /// What a pass says of each row, up to the first whose numbers are not finite; that row's fault, should it count.
+    [<NoEquality; NoComparison>]
+    type private Seen = { Verdicts: Verdicts; Overflow: Lazy<exn> option }
 
-        Model.logits weights hidden |> Overflow.guard weights layers textUpTo
+    /// A row counts only where all drafts before it are kept: one that the whole model would not have come to may overflow.
+    let private see sampling weights layers rows (reader: Reader) (logits: Logits) : Seen =
+        match Logits.tryFirstNotFinite logits with
+        | None -> { Verdicts = Sampling.judge sampling logits; Overflow = None }
+        | Some row ->
+            let fault () =
+                reader.Read
+                |> List.skip (rows - 1 - row)
+                |> List.rev
+                |> Array.ofList
+                |> Overflow.exceptionOf weights layers
+
+            {
+                Verdicts = Sampling.judge sampling (Logits.truncate row logits)
+                Overflow = Some(Lazy<exn> fault)
+            }
+
+    /// What an exit that overflows drafts: a token, for certain. The whole model, which may be sound, judges it like any other.
+    let private blind (sampling: Sampling) (vocabulary: int) : Verdicts =
+        match sampling with
+        | Sampling.Greedy -> Verdicts.Tokens [| 0 |]
+        | Sampling.Filtered _ ->
+            Verdicts.Laws [| Array.init vocabulary (fun id -> if id = 0 then 1.0 else 0.0) |]
 
     /// Layers 1..E propose token by token.
     let private propose cancelled weights sampling (inspection: Inspection) last (reader: Reader) =
@@ -76,7 +100,13 @@ module Generation =
         let struct (hidden, cache) = Model.passEarly cancelled weights [| last |] reader.Cache
         let headStarted = Stopwatch.GetTimestamp()
         let reader = { reader with Cache = cache; Read = last :: reader.Read }
-        let verdict = logitsOf weights cache.Early.Count 1 reader hidden |> Sampling.judge sampling
+        let logits = Model.logits weights hidden
+
+        let verdict =
+            match Logits.tryFirstNotFinite logits with
+            | None -> Sampling.judge sampling logits
+            | Some _ -> blind sampling weights.Config.Vocabulary
+
         let reader = { reader with HeadMs = reader.HeadMs + elapsed headStarted }
 
         let struct (draft, reader) =
@@ -114,16 +144,16 @@ module Generation =
 
         let headStarted = Stopwatch.GetTimestamp()
         let reader = { reader with Read = Array.fold (fun read id -> id :: read) reader.Read fresh }
-        let logits = logitsOf weights layers judged reader hidden
+        let logits = Model.logits weights hidden
 
         inspection.Logits
         |> Option.iter (fun look ->
             let rows = Logits.toFloats logits
             look (cache.Early.Length - rows.Length + 1) rows)
 
-        let verdicts = Sampling.judge options.Sampling logits
+        let seen = see options.Sampling weights layers judged reader logits
 
-        struct (verdicts,
+        struct (seen,
                 {
                     reader with
                         Cache = cache
@@ -131,16 +161,22 @@ module Generation =
                         HeadMs = reader.HeadMs + elapsed headStarted
                 })
 
-    let private judge (drafts: Draft<float[]>[]) (verdicts: Verdicts) (reader: Reader) =
-        match verdicts with
-        | Verdicts.Tokens own ->
-            let struct (agreed, next) = Speculation.acceptGreedy own (drafts |> Array.map _.Token)
-            struct (agreed, next, reader)
-        | Verdicts.Laws laws ->
-            let us, key = uniforms (drafts.Length + 1) reader.Key
-            let struct (agreed, law) = Speculation.acceptSampled us laws drafts
-            let next = law |> ValueOption.map (fun law -> Sampling.pick law us[drafts.Length])
-            struct (agreed, next, { reader with Key = key })
+    let private judge (drafts: Draft<float[]>[]) (seen: Seen) (reader: Reader) =
+        let struct (agreed, next, reader) =
+            match seen.Verdicts with
+            | Verdicts.Tokens own ->
+                let struct (agreed, next) = Speculation.acceptGreedy own (drafts |> Array.map _.Token)
+                struct (agreed, next, reader)
+            | Verdicts.Laws laws ->
+                let us, key = uniforms (drafts.Length + 1) reader.Key
+                let judged = Array.truncate laws.Length drafts
+                let struct (agreed, law) = Speculation.acceptSampled us laws judged
+                let next = law |> ValueOption.map (fun law -> Sampling.pick law us[drafts.Length])
+                struct (agreed, next, { reader with Key = key })
+
+        // The kept drafts may end the text before the row that overflows is asked for.
+        let reader = { reader with Overflow = if next.IsNone then seen.Overflow else None }
+        struct (agreed, next, reader)
 
     let private rewind count (reader: Reader) =
         if count = 0 then
@@ -301,6 +337,7 @@ module Generation =
             let reader = {
                 Cache = cache
                 Read = []
+                Overflow = None
                 Key = Key.ofSeed options.Seed
                 DraftMs = 0.0
                 VerifyMs = 0.0
@@ -333,6 +370,7 @@ module Generation =
             | Decoding(reader, writer, rounds, ttft, decode) ->
                 match writer.Finish, writer.Reversed with
                 | Some reason, _ -> Some([ finish prompt reader writer reason rounds ttft decode ], Ended)
+                | None, _ when reader.Overflow.IsSome -> raise reader.Overflow.Value.Value
                 | None, [] -> invalidOp "the pass over the prompt gave no token"
                 | None, last :: _ ->
                     let began = Stopwatch.GetTimestamp()
@@ -340,7 +378,7 @@ module Generation =
                     let struct (made, reader) = Scope.run (fun () -> round ahead last reader)
                     let events, writer = writeAll options (origins made) writer
 
-                    if writer.Finish <> Some FinishReason.Stop then
+                    if writer.Finish <> Some FinishReason.Stop && reader.Overflow.IsNone then
                         inspection.Round
                             (fun () -> Array.append prompt (Array.ofList (List.rev writer.Reversed)))
                             reader.Cache

@@ -100,6 +100,17 @@ module internal Logits =
                 Seq.init (int tensor.shape[1]) id
                 |> Seq.tryFind (fun index -> not (Tensors.isFinite (tensor.narrow (1L, int64 index, 1L))))
 
+    let rows (logits: Logits) : int =
+        match logits with
+        | Logits.InMemory(_, rows, _) -> rows
+        | Logits.Tensor tensor -> int tensor.shape[1]
+
+    /// The first `rows` of them.
+    let truncate (rows: int) (logits: Logits) : Logits =
+        match logits with
+        | Logits.InMemory(first, _, vocabulary) -> Logits.InMemory(first, rows, vocabulary)
+        | Logits.Tensor tensor -> Logits.Tensor(tensor.narrow (1L, 0L, int64 rows))
+
     /// The values of each row.
     let toFloats (logits: Logits) : float[][] =
         match logits with

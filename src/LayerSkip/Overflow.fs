@@ -88,14 +88,17 @@ module internal Overflow =
             |> Seq.mapi (fun index ids -> inRows (index * rowsAtOnce) ids)
             |> Seq.tryPick id)
 
+    /// What is not finite in logits after `layers` layers of a text, as the exception to throw.
+    let exceptionOf (weights: Weights) (layers: int) (text: int[]) : exn =
+        let found =
+            tryFind weights layers text
+            |> Option.defaultWith (fun () -> fault weights (headAfter weights layers) (text.Length - 1))
+
+        LayerSkipException [ found ]
+
     /// Throws where logits after `layers` layers are not finite; else gives them back. `textUpTo` is the text that a row
     /// of them stands after.
     let guard (weights: Weights) (layers: int) (textUpTo: int -> int[]) (logits: Logits) : Logits =
         match Logits.tryFirstNotFinite logits with
         | None -> logits
-        | Some row ->
-            let text = textUpTo row
-            let found =
-                tryFind weights layers text
-                |> Option.defaultWith (fun () -> fault weights (headAfter weights layers) (text.Length - 1))
-            raise (LayerSkipException [ found ])
+        | Some row -> raise (exceptionOf weights layers (textUpTo row))

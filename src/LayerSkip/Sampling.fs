@@ -137,6 +137,8 @@ module Sampling =
     /// Reads logits as verdicts, one a row.
     let internal judge (sampling: Sampling) (logits: Logits) : Verdicts =
         match sampling with
+        | Sampling.Greedy when Logits.rows logits = 0 -> Verdicts.Tokens [||]
+        | Sampling.Filtered _ when Logits.rows logits = 0 -> Verdicts.Laws [||]
         | Sampling.Greedy -> Verdicts.Tokens(Logits.argmax logits)
         | Sampling.Filtered _ -> Verdicts.Laws(Logits.toFloats logits |> Array.map (law sampling))
 

@@ -145,6 +145,43 @@ let tests =
                     else
                         complete () |> expectOverflow culprit 3)
 
+        testCase "a draft that overflows is refused: the text is the whole model's" (fun () ->
+            // Plain decoding never reads the trigger; these drafts hold it, at each place.
+            for dtype in [ Dtype.F64; Dtype.F32; Dtype.BF16 ] do
+                for culprit in 1..layers do
+                    use weights = fragile culprit dtype
+                    let plain =
+                        Generation.complete weights None (Tiny.options Strategy.Autoregressive 6) [|
+                            1
+                            2
+                            3
+                        |]
+                    let expected = (Check.getOrRaise plain).TokenIds
+
+                    for exit in 1 .. layers - 1 do
+                        for at in 3..7 do
+                            let inspection = {
+                                Generation.noInspection with
+                                    Draft = fun place token -> if place = at then trigger else token
+                            }
+
+                            let completion =
+                                Generation.runInspected
+                                    inspection
+                                    weights
+                                    None
+                                    (Tiny.options (Strategy.SelfSpeculative(Tiny.exit layers exit, 3)) 6)
+                                    [| 1; 2; 3 |]
+                                |> Check.getOrRaise
+                                |> Seq.pick (function
+                                    | GenerationEvent.End(_, completion) -> Some completion
+                                    | _ -> None)
+
+                            Expect.equal
+                                completion.TokenIds
+                                expected
+                                $"{dtype}, layer {culprit}, exit {exit}, at {at}")
+
         testCase "a text far longer than what is read again at once" (fun () ->
             use weights = fragile 3 Dtype.F32
 
