@@ -140,7 +140,7 @@ module internal GenerateCommand =
         let prompt = GenerateOptions.prompt given
         let sampling = GenerateOptions.sampling given
         use output = OutputFile.Open given.Output
-        use checkpoint = Inputs.load terminal common
+        use checkpoint = Inputs.read common
         let options = GenerateOptions.resolve common.Seed sampling checkpoint given
 
         let ids =
@@ -149,6 +149,8 @@ module internal GenerateCommand =
             | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
 
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
+
+        Inputs.remarks terminal checkpoint
 
         match prompt, checkpoint.Tokenizer with
         | GivenPrompt.Text _, Some tokenizer when Tokenizer.beginsTwice tokenizer ids ->
@@ -189,7 +191,7 @@ module internal GenerateCommand =
                 && not common.Json
                 && completion.Stats.NumSpecSteps > 0
             then
-                Terminal.remark terminal (Terminal.legend terminal)
+                Terminal.say terminal (Terminal.legend terminal)
 
             Terminal.remark terminal (statistics completion)
             ExitCode.done'

@@ -148,13 +148,17 @@ module internal Inputs =
         let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
         $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}"""
 
-    /// Loads the model, and tells what the user should know of it.
+    let read (common: Common) : Checkpoint =
+        Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
+
+    /// What the user should know of a model.
+    let remarks (terminal: Terminal) (checkpoint: Checkpoint) : unit =
+        checkpoint.Remarks |> List.iter (Terminal.remark terminal)
+
+    /// Loads the model, with remarks.
     let load (terminal: Terminal) (common: Common) : Checkpoint =
-        let checkpoint = Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
-
-        for text in checkpoint.Remarks do
-            Terminal.remark terminal text
-
+        let checkpoint = read common
+        remarks terminal checkpoint
         checkpoint
 
     /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.

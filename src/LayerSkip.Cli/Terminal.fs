@@ -84,12 +84,15 @@ module Terminal =
     let isColourful (isTerminal: bool) (variable: string -> string) : bool =
         isTerminal && String.IsNullOrEmpty(variable "NO_COLOR") && variable "TERM" <> "dumb"
 
-    /// One line on standard error.
-    let remark (terminal: Terminal) (text: string) : unit =
+    /// One line on standard error, of words and colours that are all the program's own.
+    let say (terminal: Terminal) (text: string) : unit =
         lock terminal.Error (fun () ->
             terminal.Status.Clear()
-            terminal.Error.WriteLine(Printable.line (oneLine text))
+            terminal.Error.WriteLine text
             terminal.Error.Flush())
+
+    /// One line on standard error; what a file put into it steers no terminal.
+    let remark (terminal: Terminal) (text: string) : unit = say terminal (Printable.line (oneLine text))
 
     /// Lines on standard output; what a file put into them steers no terminal. In JSON the escapes mean the same text.
     let result (terminal: Terminal) (text: string) : unit =

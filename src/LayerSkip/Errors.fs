@@ -113,7 +113,7 @@ module LayerSkipError =
             $"tensor {piece name} holds values beyond the largest of {dtype}; use dtype {wider}"
         | LayerSkipError.Overflow(place, position, dtype) ->
             let wider = if dtype = "f64" then "" else ", or use a wider dtype"
-            $"the output of {place} is not finite at position {position} (counted from 0): the model's numbers overflow in {dtype}; check its weights and config.json{wider}"
+            $"the output of {piece place} is not finite at position {position} (counted from 0): the model's numbers overflow in {dtype}; check its weights and config.json{wider}"
         | LayerSkipError.InWeights(path, faults) ->
             listed (faults |> List.map (fun fault -> place path, told fault)) + advice faults
         | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"
