@@ -83,7 +83,7 @@ module internal JsonLessons =
 
     let private ofArray (path: string) : seq<Lesson> =
         seq {
-            use file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)
+            use file = SourceFile.openOnce path "give a .json file" |> Check.getOrRaise
 
             let objects =
                 JsonSerializer

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Globalization
 open System.IO
 open System.Runtime.InteropServices
 
@@ -60,19 +61,33 @@ module internal PathKind =
         else
             PathKind.Nothing
 
+    let private isOfProcess (path: string) =
+        path.StartsWith("/proc/", StringComparison.Ordinal)
+        || path.StartsWith("/dev/fd/", StringComparison.Ordinal)
+
+    /// Where a path's symbolic links end, or become those of a process.
+    let rec private follow (depth: int) (path: string) : string =
+        if isOfProcess path then
+            path
+        else
+            match FileInfo(path).LinkTarget with
+            | null -> path
+            | _ when depth = 40 -> raise (IOException "its links lead in a circle")
+            | next -> follow (depth + 1) (Path.Combine(Path.GetDirectoryName path, next))
+
     /// Where a path's symbolic links end. An open descriptor's end at a name that is none, or at a file that is not ours
     /// to replace.
-    let resolve (path: string) : string option =
-        let rec follow (path: string) depth =
-            if
-                path.StartsWith("/proc/", StringComparison.Ordinal)
-                || path.StartsWith("/dev/fd/", StringComparison.Ordinal)
-            then
-                None
-            else
-                match FileInfo(path).LinkTarget with
-                | null -> Some path
-                | _ when depth = 40 -> raise (IOException "its links lead in a circle")
-                | next -> follow (Path.Combine(Path.GetDirectoryName path, next)) (depth + 1)
+    let resolve (path: string) : string option = Some(follow 0 path) |> Option.filter (isOfProcess >> not)
 
-        follow path 0
+    /// The open descriptor of this process that a path stands for, as /dev/stdin and a shell's <(command) do.
+    let descriptor (path: string) : int option =
+        let path = follow 0 (Path.GetFullPath path)
+
+        [ "/proc/self/fd/"; $"/proc/{Environment.ProcessId}/fd/"; "/dev/fd/" ]
+        |> List.tryFind (fun folder -> path.StartsWith(folder, StringComparison.Ordinal))
+        |> Option.bind (fun folder ->
+            match
+                Int32.TryParse(path.AsSpan folder.Length, NumberStyles.None, CultureInfo.InvariantCulture)
+            with
+            | true, number -> Some number
+            | _ -> None)

@@ -107,23 +107,44 @@ module internal SourceFile =
 
         found
 
-    /// Opens a regular file that holds something; `hint` says what should be there when it is not.
-    let openRead (path: string) (hint: string) : Result<SourceFile, LayerSkipError list> =
+    /// Opens a regular file; `advice` is for what is none, `hint` for what is not there.
+    let private openRegular (share: FileShare) (advice: string) (hint: string) (path: string) =
         let bad text = Error [ LayerSkipError.BadFile(path, text) ]
 
         match PathKind.find path with
-        | PathKind.Folder -> bad "this is a folder, a file is needed"
+        | PathKind.Folder -> bad $"is a folder; {advice}"
         // To open a pipe waits for who writes to it, and a device never ends.
-        | PathKind.Special -> bad "is a pipe, a socket or a device; a regular file is needed"
+        | PathKind.Special -> bad $"is a pipe, a socket or a device; {advice}"
         // Also what lies in a folder that may not be looked into: to open it tells.
         | PathKind.Nothing
         | PathKind.RegularFile ->
             try
-                opened path (File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read))
+                Ok(File.OpenHandle(path, FileMode.Open, FileAccess.Read, share))
             with
             | :? FileNotFoundException
             | :? DirectoryNotFoundException -> Error [ LayerSkipError.NotFound(path, hint) ]
             | e when (ReadFault.why e).IsSome -> bad (ReadFault.why e).Value
+
+    /// Opens a regular file that holds something; `hint` says what should be there when it is not.
+    let openRead (path: string) (hint: string) : Result<SourceFile, LayerSkipError list> =
+        openRegular FileShare.Read "a regular file is needed" hint path
+        |> Result.bind (opened path)
+
+    /// Opens what is read once, from its beginning to its end: a regular file, which others may write meanwhile, or a pipe
+    /// that is open already (/dev/stdin, a shell's <(command)), for to open one again may wait for ever.
+    let openOnce (path: string) (hint: string) : Result<Stream, LayerSkipError list> =
+        let stream (handle: SafeFileHandle) = new FileStream(handle, FileAccess.Read, 1) :> Stream
+
+        let openAlready =
+            match PathKind.find path with
+            | PathKind.Special -> PathKind.descriptor path
+            | PathKind.Nothing
+            | PathKind.RegularFile
+            | PathKind.Folder -> None
+
+        match openAlready with
+        | Some number -> Ok(stream (new SafeFileHandle(nativeint number, false)))
+        | None -> openRegular FileShare.ReadWrite hint hint path |> Result.map stream
 
     /// More than any text file of a model has.
     let private most = 1L <<< 30

@@ -139,22 +139,11 @@ type internal Utf8Reader(path: string, stream: Stream) =
 module TextFile =
     /// Whether there is a file to read, before any work is done; `wanted` is what should be there.
     let check (wanted: string) (path: string) : LayerSkipError list =
-        if Directory.Exists path then
-            [ LayerSkipError.BadFile(path, $"is a folder; give {wanted}") ]
-        elif not (File.Exists path) then
-            [ LayerSkipError.NotFound(path, $"give {wanted}") ]
-        else
-            []
+        SourceFile.openOnce path $"give {wanted}" |> Result.map _.Dispose() |> Check.faults
 
-    /// Opens a file to be read once, from its beginning.
+    /// Opens a file, or a pipe that is open already, to be read once, from its beginning.
     let openRead (path: string) : TextReader =
-        Check.all (check "a UTF-8 text file" path) () |> Check.getOrRaise
-
-        try
-            let file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite, 1)
-            new Utf8Reader(path, file)
-        with e when (ReadFault.why e).IsSome ->
-            raise (LayerSkipException [ LayerSkipError.BadFile(path, (ReadFault.why e).Value) ])
+        new Utf8Reader(path, SourceFile.openOnce path "give a UTF-8 text file" |> Check.getOrRaise)
 
     /// Its lines, of which the first is number 1, as they are asked for.
     let lines (path: string) : seq<struct (int * string)> =

@@ -60,7 +60,7 @@ module Texts =
     /// Whether a file can be read at all.
     let check (path: string) : LayerSkipError list =
         match TextFile.check "a text, .jsonl or token file" path with
-        | [] when FileInfo(path).Length = 0L -> [
+        | [] when PathKind.find path = PathKind.RegularFile && FileInfo(path).Length = 0L -> [
             LayerSkipError.BadFile(path, "is empty; there is nothing to learn from")
           ]
         | faults -> faults

@@ -42,7 +42,7 @@ let fileFaults =
         testCase "no file"
         <| fun () -> expectFault [ "absent.gguf"; "not found" ] (Gguf.openFile "absent.gguf" |> messages)
         testCase "a folder"
-        <| fun () -> withFolder (Gguf.openFile >> messages >> expectFault [ "this is a folder" ])
+        <| fun () -> withFolder (Gguf.openFile >> messages >> expectFault [ "is a folder" ])
         fault "an empty file" [||] [ "empty" ]
         fault "another magic" (Array.append "GGML"B small[4..]) [ "not a GGUF file" ]
         fault "version 1" (gguf 1u [] []) [ "version 1"; "2 and 3" ]

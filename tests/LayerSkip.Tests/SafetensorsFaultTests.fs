@@ -31,7 +31,7 @@ let faults =
                 [ "absent.safetensors"; "not found" ]
                 (Safetensors.openFile "absent.safetensors" |> messages)
         testCase "a folder"
-        <| fun () -> withFolder (Safetensors.openFile >> messages >> expectFault [ "this is a folder" ])
+        <| fun () -> withFolder (Safetensors.openFile >> messages >> expectFault [ "is a folder" ])
         testCase "an empty file" <| fun () -> expectFault [ "empty" ] (faultsOf [||])
         testCase "fewer than 8 bytes"
         <| fun () -> expectFault [ "7 bytes"; "takes 8" ] (faultsOf (Array.zeroCreate 7))
