@@ -1,6 +1,8 @@
 namespace LayerSkip
 
 open System
+open System.Buffers
+open System.Collections.Generic
 
 /// Values in order, found no further than somebody looks: a vocabulary is wide, and few of its tokens are probable.
 [<RequireQualifiedAccess>]
@@ -9,6 +11,18 @@ module internal Order =
     let private few = 16
 
     let private mostBuckets = 1 <<< 16
+
+    /// Up to so many are the largest of, without parting the rest.
+    let private mostHeld = 1024
+
+    /// Lent memory, of at least so many numbers, which hold anything: for a wide vocabulary new memory costs more than the work.
+    let private withInts (count: int) (body: int[] -> 'T) : 'T =
+        let ints = ArrayPool.Shared.Rent count
+
+        try
+            body ints
+        finally
+            ArrayPool.Shared.Return ints
 
     /// An integer that grows with the value.
     let private rank (value: float) : int64 =
@@ -38,23 +52,24 @@ module internal Order =
 
         struct (least, largest)
 
+    /// As they stand, while `visit` says true; false where it said false.
+    let private visitAll (ids: int[]) first count (visit: int -> bool) : bool =
+        let mutable at = first
+
+        while at < first + count && visit ids[at] do
+            at <- at + 1
+
+        at = first + count
+
     /// Visits ids that stand in rising order, those of the largest values first, while `visit` says true; false where it
     /// said false. They are parted into buckets by their values, and a bucket is put in order when its turn comes.
     let rec private descend (values: float[]) (ids: int[]) first count (visit: int -> bool) : bool =
-        let visitAll () =
-            let mutable at = first
-
-            while at < first + count && visit ids[at] do
-                at <- at + 1
-
-            at = first + count
-
         if count <= few then
             sortFew values ids first count
-            visitAll ()
+            visitAll ids first count visit
         else
             match range values ids first count with
-            | struct (least, largest) when least = largest -> visitAll ()
+            | struct (least, largest) when least = largest -> visitAll ids first count visit
             | struct (least, largest) ->
                 let buckets =
                     int (min (Numerics.BitOperations.RoundUpToPowerOf2(uint32 count)) (uint32 mostBuckets))
@@ -66,56 +81,72 @@ module internal Order =
                          - Numerics.BitOperations.LeadingZeroCount span
                          - Numerics.BitOperations.Log2(uint32 buckets))
                 let bucket id = int (uint64 (largest - rank values[id]) >>> shift)
-                let ends = Array.zeroCreate (buckets + 1)
 
-                for i in first .. first + count - 1 do
-                    let at = bucket ids[i] + 1
-                    ends[at] <- ends[at] + 1
+                withInts (buckets + 1) (fun ends ->
+                    withInts count (fun parted ->
+                        Array.Clear(ends, 0, buckets + 1)
 
-                for at in 1..buckets do
-                    ends[at] <- ends[at] + ends[at - 1]
+                        for i in first .. first + count - 1 do
+                            let at = bucket ids[i] + 1
+                            ends[at] <- ends[at] + 1
 
-                let parted = Array.zeroCreate count
+                        for at in 1..buckets do
+                            ends[at] <- ends[at] + ends[at - 1]
 
-                // Each bucket's start moves to its end.
-                for i in first .. first + count - 1 do
-                    let at = bucket ids[i]
-                    parted[ends[at]] <- ids[i]
-                    ends[at] <- ends[at] + 1
+                        // Each bucket's start moves to its end.
+                        for i in first .. first + count - 1 do
+                            let at = bucket ids[i]
+                            parted[ends[at]] <- ids[i]
+                            ends[at] <- ends[at] + 1
 
-                let mutable at = 0
-                let mutable goesOn = true
+                        let mutable at = 0
+                        let mutable goesOn = true
 
-                while goesOn && at < buckets do
-                    let start = if at = 0 then 0 else ends[at - 1]
+                        while goesOn && at < buckets do
+                            let start = if at = 0 then 0 else ends[at - 1]
 
-                    if ends[at] > start then
-                        goesOn <- descend values parted start (ends[at] - start) visit
+                            if ends[at] > start then
+                                goesOn <- descend values parted start (ends[at] - start) visit
 
-                    at <- at + 1
+                            at <- at + 1
 
-                goesOn
+                        goesOn))
 
     /// Visits the places of values above `floor`, the largest value first and of equal ones the first, while `visit`
     /// says true.
     let descending (floor: float) (values: float[]) (visit: int -> bool) : unit =
-        let ids = Array.zeroCreate values.Length
-        let mutable count = 0
+        withInts values.Length (fun ids ->
+            let mutable count = 0
 
-        for id in 0 .. values.Length - 1 do
-            if values[id] > floor then
-                ids[count] <- id
-                count <- count + 1
+            for id in 0 .. values.Length - 1 do
+                if values[id] > floor then
+                    ids[count] <- id
+                    count <- count + 1
 
-        descend values ids 0 count visit |> ignore
+            descend values ids 0 count visit |> ignore)
 
     /// The k-th largest value, equal ones counted each.
     let largest (k: int) (values: float[]) : float =
-        let seen, found = ref 0, ref Double.NegativeInfinity
+        if k <= mostHeld then
+            // The k largest so far, the least of them first.
+            let held = PriorityQueue<float, float> k
+            let mutable least = Double.NegativeInfinity
 
-        descending Double.NegativeInfinity values (fun id ->
-            seen.Value <- seen.Value + 1
-            found.Value <- values[id]
-            seen.Value < k)
+            for value in values do
+                if held.Count < k then
+                    held.Enqueue(value, value)
+                    least <- held.Peek()
+                elif value > least then
+                    held.EnqueueDequeue(value, value) |> ignore
+                    least <- held.Peek()
 
-        found.Value
+            least
+        else
+            let seen, found = ref 0, ref Double.NegativeInfinity
+
+            descending Double.NegativeInfinity values (fun id ->
+                seen.Value <- seen.Value + 1
+                found.Value <- values[id]
+                seen.Value < k)
+
+            found.Value
