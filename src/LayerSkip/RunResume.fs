@@ -7,22 +7,25 @@ open System.IO
 [<RequireQualifiedAccess>]
 module internal RunResume =
     let private latest (output: string) : Result<string * (int * string) list, LayerSkipError list> =
-        match TrainingCheckpoint.all output with
-        | (_, folder) :: earlier -> Ok(folder, earlier)
-        | [] when TrainingCheckpoint.all(Path.GetDirectoryName(Path.GetFullPath output) |> string).IsEmpty ->
-            Error [
-                LayerSkipError.NotFound(
-                    Path.Combine(output, "checkpoint-*"),
-                    "name the folder of a run that saved a checkpoint"
-                )
-            ]
-        | [] ->
-            Error [
-                LayerSkipError.BadFile(
-                    output,
-                    "is one checkpoint; name the run's folder, in which it lies: the latest there is taken"
-                )
-            ]
+        SourceFile.guard (fun () ->
+            match TrainingCheckpoint.all output with
+            | (_, folder) :: earlier -> Ok(folder, earlier)
+            | [] when
+                TrainingCheckpoint.all(Path.GetDirectoryName(Path.GetFullPath output) |> string).IsEmpty
+                ->
+                Error [
+                    LayerSkipError.NotFound(
+                        Path.Combine(output, "checkpoint-*"),
+                        "name the folder of a run that saved a checkpoint"
+                    )
+                ]
+            | [] ->
+                Error [
+                    LayerSkipError.BadFile(
+                        output,
+                        "is one checkpoint; name the run's folder, in which it lies: the latest there is taken"
+                    )
+                ])
 
     /// A checkpoint that cannot be gone on from, and the latest that can.
     let private damaged (folder: string) (earlier: (int * string) list) (faults: LayerSkipError list) = [

@@ -11,24 +11,30 @@ open System.Text.Json
 module TrainingCheckpoint =
     let private optimiserFile, prefix = "optimizer.safetensors", "checkpoint-"
 
-    /// A run's checkpoints, the latest first.
+    let private folders (output: string) : string[] =
+        try
+            if Directory.Exists output then
+                Directory.GetDirectories(output, prefix + "*")
+            else
+                [||]
+        with e when (ReadFault.why e).IsSome ->
+            raise (LayerSkipException [ LayerSkipError.BadFile(output, (ReadFault.why e).Value) ])
+
+    /// A run's checkpoints, the latest first. A folder that cannot be looked into is thrown as LayerSkipException.
     let all (output: string) : (int * string) list =
-        if not (Directory.Exists output) then
-            []
-        else
-            [
-                for folder in Directory.GetDirectories(output, prefix + "*") do
-                    match
-                        Int32.TryParse(
-                            Path.GetFileName(folder)[prefix.Length ..],
-                            NumberStyles.None,
-                            CultureInfo.InvariantCulture
-                        )
-                    with
-                    | true, step -> step, folder
-                    | _ -> ()
-            ]
-            |> List.sortByDescending fst
+        [
+            for folder in folders output do
+                match
+                    Int32.TryParse(
+                        Path.GetFileName(folder)[prefix.Length ..],
+                        NumberStyles.None,
+                        CultureInfo.InvariantCulture
+                    )
+                with
+                | true, step -> step, folder
+                | _ -> ()
+        ]
+        |> List.sortByDescending fst
 
     /// Moments under the names of the weights that they belong to.
     let private named (weights: Weights) (kind: string) (moments: Tensor[]) : (string * Tensor) list =

@@ -21,17 +21,20 @@ module TrainingSession =
            ]
            |> List.exists (fun pattern -> Directory.GetFiles(folder, pattern).Length > 0)
 
-    let private outputFaults (output: string) = [
-        if File.Exists output then
-            LayerSkipError.BadFile(output, "is a file; name a folder for the run")
-        elif not (TrainingCheckpoint.all output).IsEmpty then
-            LayerSkipError.BadFile(output, "holds a run already; resume it, or name another folder")
-        elif holdsModel output then
-            LayerSkipError.BadFile(
-                output,
-                "holds a model or a tokenizer already, which the run would write over; name another folder"
-            )
-    ]
+    let private outputFaults (output: string) : LayerSkipError list =
+        let bad why = Error [ LayerSkipError.BadFile(output, why) ]
+
+        SourceFile.guard (fun () ->
+            if File.Exists output then
+                bad "is a file; name a folder for the run"
+            elif not (TrainingCheckpoint.all output).IsEmpty then
+                bad "holds a run already; resume it, or name another folder"
+            elif holdsModel output then
+                bad
+                    "holds a model or a tokenizer already, which the run would write over; name another folder"
+            else
+                Ok())
+        |> Check.faults
 
     /// What is wrong with a run before any work is done.
     let check

@@ -86,6 +86,20 @@ let processes =
                         Expect.equal (Directory.GetFiles cache).Length 1 "one file"))
 
         patchedCase
+            "a copy of another user's is never loaded, though it is the same, and is put right"
+            (fun () ->
+                athome
+                    $"test $(id -u) = 0 || exit 77
+                  (layerskip {info}) >first && copy=$(echo $HOME/.local/share/layerskip/*.so) && cp $copy good && chown 65534 $copy
+                  (layerskip {info}) >second && cmp first second && cmp good $copy && stat -c %%u:%%a $copy"
+                    (fun _ outcome ->
+                        if outcome.Code = 77 then
+                            skiptest "only root can give a file away"
+
+                        Expect.equal outcome.Code 0 outcome.Error
+                        Expect.equal outcome.Out "0:700\n" "ours again"))
+
+        patchedCase
             "where no copy can be kept, none is needed, and nothing stays in the temporary folder"
             (fun () ->
                 for home in [ "/nonexistent"; "/proc"; "''" ] do

@@ -5,6 +5,7 @@ open System.IO
 open System.Threading
 open System.Threading.Tasks
 open Expecto
+open LayerSkip
 open LayerSkip.Tests.CliSupport
 
 /// Runs `generate` with an output; what it gives.
@@ -133,8 +134,28 @@ let streams =
 
         testCase "a standard output that cannot be written is a failure with one line" (fun () ->
             withModel (fun folder ->
-                for command in [ "layerskip generate --help"; generate; "layerskip info --model . --json" ] do
-                    for broken in [ ">/dev/full"; ">&-" ] do
+                TokenFile.write (Path.Combine(folder, "data.tokens")) [
+                    for i in 0..40 -> [| for j in 0..19 -> (i + 5 * j) % 24 |]
+                ]
+                |> Check.getOrRaise
+                |> ignore
+
+                File.WriteAllText(Path.Combine(folder, "prompts"), "3,4,5")
+                let both, full = [ ">/dev/full"; ">&-" ], [ ">/dev/full" ]
+
+                for command, ways in
+                    [
+                        "layerskip generate --help", both
+                        generate, both
+                        "layerskip info --model . --json", both
+                        "layerskip certify --model . --prompts prompts --exit-layers 2 --draft-lengths 2 --max-new-tokens 2",
+                        full
+                        "layerskip bench --model . --runs 1 --max-new-tokens 2", full
+                        "rm -rf made; layerskip export --model . --output made", full
+                        "rm -rf run; layerskip train --model . --data data.tokens --output run --steps 1 --batch-size 2 --sequence-length 8 --validation-tokens 14",
+                        full
+                    ] do
+                    for broken in ways do
                         let outcome = shell folder $"{command} {broken}"
                         let lines = outcome.Error.Split('\n') |> Array.filter _.StartsWith("layerskip: ")
                         Expect.equal

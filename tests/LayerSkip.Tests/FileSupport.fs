@@ -2,6 +2,8 @@ module LayerSkip.Tests.FileSupport
 
 open System
 open System.IO
+open System.Runtime.InteropServices
+open System.Threading
 open Expecto
 open TorchSharp
 open LayerSkip
@@ -55,3 +57,19 @@ let isFault (result: Result<'T, LayerSkipError list>) =
          | _ -> ())
 
         false
+
+[<DllImport("libc")>]
+extern int private setfsuid(uint32 user)
+
+/// What is found where root's rights are not those of the file system's user. Libraries load while they may.
+let asNobody (work: unit -> 'T) : 'T =
+    let mutable found = None
+
+    let thread =
+        Thread(fun () ->
+            setfsuid 65534u |> ignore
+            found <- Some(work ()))
+
+    thread.Start()
+    thread.Join()
+    found.Value

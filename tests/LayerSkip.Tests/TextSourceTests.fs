@@ -4,7 +4,6 @@ module LayerSkip.Tests.TextSourceTests
 open System
 open System.IO
 open System.Runtime.InteropServices
-open System.Threading
 open System.Threading.Tasks
 open Expecto
 open LayerSkip
@@ -13,9 +12,6 @@ open LayerSkip.Tests.FileSupport
 
 [<DllImport("libc", SetLastError = true)>]
 extern int private mkfifo(string path, uint32 mode)
-
-[<DllImport("libc")>]
-extern int private setfsuid(uint32 user)
 
 /// Each command that reads a text, with an option to read it from.
 let private readers (model: string) (path: string) = [
@@ -78,19 +74,6 @@ let private places: (string * (string -> unit)) list = [
     "is a folder; give", (Directory.CreateDirectory >> ignore)
     "not found; give", ignore
 ]
-
-/// What is found where root's rights are not those of the file system's user. Libraries load while they may.
-let private asNobody (work: unit -> 'T) : 'T =
-    let mutable found = None
-
-    let thread =
-        Thread(fun () ->
-            setfsuid 65534u |> ignore
-            found <- Some(work ()))
-
-    thread.Start()
-    thread.Join()
-    found.Value
 
 [<Tests>]
 let tests =

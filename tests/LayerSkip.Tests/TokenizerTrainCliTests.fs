@@ -138,7 +138,7 @@ let tests =
                 refuses (ofText (inside "none.txt")) [ "none.txt: not found" ]
                 refuses (all @ [ "--text"; inside "none.txt" ]) [ "none.txt: not found" ]
                 refuses (ofText folder) [ folder; "is a folder; give a UTF-8 text or .jsonl file" ]
-                refuses (ofText "/dev/zero") [ "/dev/zero: is no text: it holds NUL bytes" ]
+                refuses (ofText "/dev/zero") [ "/dev/zero: is a pipe, a socket or a device" ]
                 refuses (text @ output @ [ "--vocab-size"; "256" ]) [ "--vocab-size is 256"; "257 to" ]
                 refuses (text @ output @ [ "--vocab-size"; "many" ]) [
                     "--vocab-size"
