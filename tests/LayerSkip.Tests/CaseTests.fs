@@ -11,19 +11,6 @@ open LayerSkip.Tests.Support
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.CliSupport
 
-let private cases = Path.GetFullPath(Path.Combine(root, "..", "shared", "cases"))
-
-let private path (parts: string list) = Path.Combine(Array.ofList (cases :: parts))
-
-let private caseTest (name: string) (parts: string list) (body: string -> unit) =
-    let path = path parts
-
-    testCase name (fun () ->
-        if File.Exists path || Directory.Exists path then
-            body path
-        else
-            skiptest $"""no ../shared/cases/{String.concat "/" parts}""")
-
 let private defaultModel = Path.Combine(root, "models", "stories-10m")
 
 /// The folder of a case. Those about the default model's tokenizer have a stub for its weights: a copy gets them.
@@ -251,7 +238,7 @@ let private report (code: int) (name: string) (expect: string -> string -> unit)
                 shell
                     folder
                     $"""
-mkdir -p work bin; ln -s {path [ ".." ]} shared; cd work; cp -r {path [ "reports" ]} cases; chmod -R u+w cases
+mkdir -p work bin; ln -s {casePath [ ".." ]} shared; cd work; cp -r {casePath [ "reports" ]} cases; chmod -R u+w cases
 mkdir -p out/out
 printf '#!/bin/sh\nexec dotnet %%s "$@"\n' "$PROGRAM" > ../bin/layerskip; chmod +x ../bin/layerskip
 export PATH=$PWD/../bin:$PATH

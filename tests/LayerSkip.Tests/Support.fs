@@ -20,17 +20,29 @@ let rec private findRoot (folder: string) =
 /// The root of the checkout.
 let root = findRoot System.AppContext.BaseDirectory
 
-/// The reference data beside the checkout, which a fresh clone lacks.
-let private data = Path.GetFullPath(Path.Combine(root, "..", "shared", "data"))
+/// What lies beside the checkout, which a fresh clone lacks.
+let private shared = Path.GetFullPath(Path.Combine(root, "..", "shared"))
 
-let sharedPath (parts: string list) = Path.Combine(Array.ofList (data :: parts))
+let private inShared (folder: string) (parts: string list) =
+    Path.Combine(Array.ofList (shared :: folder :: parts))
 
-/// A test over `../shared/data`; says `skipped` where a file that it reads is not there.
-let sharedTest (name: string) (path: string list) (body: string -> unit) =
-    let file = sharedPath path
+let private testOver (folder: string) (name: string) (parts: string list) (body: string -> unit) =
+    let path = inShared folder parts
 
     testCase name (fun () ->
-        if File.Exists file || Directory.Exists file then
-            body file
+        if Path.Exists path then
+            body path
         else
-            skiptest $"""no ../shared/data/{String.concat "/" path}""")
+            skiptest $"""no ../shared/{folder}/{String.concat "/" parts}""")
+
+/// The path of reference data.
+let sharedPath (parts: string list) = inShared "data" parts
+
+/// A test over `../shared/data`; says `skipped` where a file that it reads is not there.
+let sharedTest (name: string) (path: string list) (body: string -> unit) = testOver "data" name path body
+
+/// The path of an input that went wrong once.
+let casePath (parts: string list) = inShared "cases" parts
+
+/// A test over `../shared/cases`; says `skipped` where they are not there.
+let caseTest (name: string) (path: string list) (body: string -> unit) = testOver "cases" name path body
