@@ -341,7 +341,7 @@ let options =
             withModel (fun folder ->
                 for command in [ [ "generate"; "--prompt-file" ]; [ "certify"; "--prompts" ] ] do
                     command @ [ "/dev/zero"; "--model"; folder ]
-                    |> refuses [ "/dev/zero: is no text: it holds NUL bytes" ]))
+                    |> refuses [ "/dev/zero: is a pipe, a socket or a device" ]))
         badOption "no prompt file" [ "--prompt-file"; "" ] [ "--prompt-file is empty" ]
         testCase "info: a path that is not there" (fun () ->
             [ "info"; "--model"; "/nowhere" ] |> refuses [ "/nowhere"; "not found" ])
