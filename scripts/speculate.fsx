@@ -39,7 +39,7 @@ let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
 let exitLayer = given.TryWhole("--exit-layer", any) |> Option.defaultValue recommendedExit
 let draftLength = given.TryWhole("--draft-length", any) |> Option.defaultValue recommendedDraft
 let limit = given.Whole("--max-new-tokens", any)
-let runs = max 1 (given.Whole("--runs", any))
+let runs = given.Whole("--runs", 1)
 
 let prompt =
     match given.TryText "--prompt-ids", given.TryText "--prompt", model.Tokenizer with

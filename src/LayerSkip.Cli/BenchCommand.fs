@@ -198,7 +198,7 @@ module internal BenchCommand =
         ]
         |> fun faults -> Check.all faults () |> Check.getOrRaise
 
-        use output = OutputFile.Open given.Output
+        use output = OutputFile.Open(given.Output, Inputs.modelPlace common)
 
         use checkpoint =
             match given.Shape with

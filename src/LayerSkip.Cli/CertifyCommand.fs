@@ -145,7 +145,7 @@ module internal CertifyCommand =
         ]
         |> fun faults -> Check.all faults () |> Check.getOrRaise
 
-        use output = OutputFile.Open given.Output
+        use output = OutputFile.Open(given.Output, Inputs.modelPlace common @ Option.toList given.PromptFile)
         use checkpoint = Inputs.load terminal common
         let layers = checkpoint.Config.Layers
 

@@ -139,7 +139,14 @@ module internal GenerateCommand =
         let given = GenerateOptions.read arguments
         let prompt = GenerateOptions.prompt given
         let sampling = GenerateOptions.sampling given
-        use output = OutputFile.Open given.Output
+
+        let prompts =
+            arguments
+            |> List.choose (function
+                | GenerateArgument.PromptFile file -> Some file
+                | _ -> None)
+
+        use output = OutputFile.Open(given.Output, Inputs.modelPlace common @ prompts)
         use checkpoint = Inputs.read common
         let options = GenerateOptions.resolve common.Seed sampling checkpoint given
 

@@ -128,7 +128,7 @@ module internal InfoCommand =
     let run (terminal: Terminal) (common: Common) (arguments: InfoArgument list) : int =
         let file = arguments |> List.map (fun (InfoArgument.Output file) -> file) |> List.tryHead
 
-        use output = OutputFile.Open file
+        use output = OutputFile.Open(file, Inputs.modelPlace common)
         use checkpoint = Inputs.load terminal common
         let backend = Backend.load () |> Check.getOrRaise
 

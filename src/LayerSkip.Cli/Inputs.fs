@@ -118,6 +118,12 @@ module internal Inputs =
             | Ok path -> path
             | Error message -> usage message
 
+    /// The model that a command reads, where there is one.
+    let modelPlace (common: Common) : string list =
+        match common.Model with
+        | Some path -> [ path ]
+        | None -> DefaultModel.find AppContext.BaseDirectory |> Result.toOption |> Option.toList
+
     /// Reads the common options; sets the number of threads, which is the process's.
     let common (arguments: Argument list) : Common =
         // A fold, for Argu's own look-ups by quotation take 10 ms each at start-up.

@@ -1,15 +1,32 @@
 namespace LayerSkip.Cli
 
 open System
+open System.IO
 open System.Text
 open LayerSkip
 
 /// The file that `--output` names, found unwritable before any work is done; where none is asked for, writing does nothing.
 [<Sealed>]
 type OutputFile private (file: AtomicFile option) =
-    static member Open(path: string option) : OutputFile =
+    /// `reads`: the files and folders that the command reads, in whose place nothing is written.
+    static member Open(path: string option, reads: string list) : OutputFile =
+        let real (path: string) =
+            let full = Path.GetFullPath path |> Path.TrimEndingDirectorySeparator
+            PathKind.resolve full |> Option.defaultValue full
+
+        let isRead (path: string) =
+            let target = real path
+
+            reads
+            |> List.filter (String.IsNullOrEmpty >> not)
+            |> List.exists (fun read ->
+                let read = real read
+                target = read || File.Exists target && Path.GetDirectoryName target = read)
+
         match path with
         | Some "" -> raise (UsageException "--output is empty; name the file to write")
+        | Some path when isRead path ->
+            raise (UsageException $"--output is {path}, which this command reads; name another file")
         | path -> new OutputFile(path |> Option.map (AtomicFile.Open >> Check.getOrRaise))
 
     /// The text and a line's end.

@@ -86,6 +86,7 @@ module Program =
             | :? UsageException as e -> explain e e.Message ExitCode.badInput
             | :? LayerSkipException as e -> explain e (Faults.ofLibrary e.Errors) (ExitCode.ofFaults e.Errors)
             | :? FailureException as e -> explain e e.Message ExitCode.failed
+            | e when Memory.isShort e -> explain e Memory.shortage ExitCode.failed
             | e when not (StandardStreams.isBrokenPipe e) ->
                 explain e $"{e.Message} ({e.GetType().Name}; LAYERSKIP_DEBUG=1 shows where)" ExitCode.failed
         with e when StandardStreams.isBrokenPipe e ->

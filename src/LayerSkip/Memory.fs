@@ -30,6 +30,14 @@ module internal Memory =
         | true, limit -> limit - (numbers "/sys/fs/cgroup/memory.stat")["anon"]
         | _ -> Int64.MaxValue
 
+    /// Whether an exception, .NET's or libtorch's, says that memory could not be had.
+    let isShort (e: exn) : bool =
+        e :? OutOfMemoryException
+        || [ "can't allocate memory"; "out of memory" ] |> List.exists e.Message.Contains
+
+    let shortage =
+        "not enough memory; end other programs, or ask for less: a smaller batch, a shorter text, a narrower dtype, a smaller model"
+
     let private orUnknown (read: unit -> int64) =
         try
             read ()

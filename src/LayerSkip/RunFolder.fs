@@ -66,7 +66,7 @@ module internal RunFolder =
     /// Data that the run itself would write over.
     let faultsOf (output: string) (data: string list) : LayerSkipError list = [
         for file in data do
-            if List.exists (samePlace file) [ trainFile output; validFile output ] then
+            if List.exists (samePlace file) [ trainFile output; validFile output; logFile output ] then
                 LayerSkipError.BadFile(
                     file,
                     "the run would write its own data over this file; move it, or name another folder"

@@ -342,6 +342,40 @@ let options =
                 for command in [ [ "generate"; "--prompt-file" ]; [ "certify"; "--prompts" ] ] do
                     command @ [ "/dev/zero"; "--model"; folder ]
                     |> refuses [ "/dev/zero: is a pipe, a socket or a device" ]))
+        testCase "an output in place of what is read" (fun () ->
+            withModel (fun folder ->
+                let inside name = System.IO.Path.Combine(folder, name)
+                System.IO.File.WriteAllText(inside "prompt.txt", "3,4")
+                let config = System.IO.File.ReadAllText(inside "config.json")
+                let link = inside "link"
+                System.IO.File.CreateSymbolicLink(link, inside "model.safetensors") |> ignore
+                let refused = [ "--output is"; "which this command reads" ]
+
+                for output in [ inside "config.json"; link; folder ] do
+                    [ "generate"; "--model"; folder; "--output"; output ] @ ids |> refuses refused
+                    [ "info"; "--model"; folder; "--output"; output ] |> refuses refused
+                    [ "certify"; "--model"; folder; "--output"; output ] |> refuses refused
+                    [ "bench"; "--model"; folder; "--output"; output ] |> refuses refused
+
+                [
+                    "generate"
+                    "--model"
+                    folder
+                    "--prompt-file"
+                    inside "prompt.txt"
+                    "--output"
+                    inside "prompt.txt"
+                ]
+                |> refuses refused
+                Expect.equal (System.IO.File.ReadAllText(inside "config.json")) config "nothing was written"))
+        testCase "memory that libtorch cannot have is told as such" (fun () ->
+            Backend.ensure ()
+
+            try
+                TorchSharp.torch.empty ([| 1L <<< 45 |]) |> ignore
+                failtest "it could be had"
+            with e when Memory.isShort e ->
+                ())
         badOption "no prompt file" [ "--prompt-file"; "" ] [ "--prompt-file is empty" ]
         testCase "info: a path that is not there" (fun () ->
             [ "info"; "--model"; "/nowhere" ] |> refuses [ "/nowhere"; "not found" ])
