@@ -14,14 +14,26 @@ type OutputFile private (file: AtomicFile option) =
             let full = Path.GetFullPath path |> Path.TrimEndingDirectorySeparator
             PathKind.resolve full |> Option.defaultValue full
 
-        let isRead (path: string) =
-            let target = real path
+        /// Whether a model's folder is read for such a file.
+        let isOfModel (file: string) =
+            File.Exists file
+            && (Path.GetFileName file = "merges.txt"
+                || [ ".json"; ".safetensors"; ".model"; ".gguf"; ".jinja" ]
+                   |> List.contains (Path.GetExtension file))
 
-            reads
-            |> List.filter (String.IsNullOrEmpty >> not)
-            |> List.exists (fun read ->
-                let read = real read
-                target = read || File.Exists target && Path.GetDirectoryName target = read)
+        let isRead (path: string) =
+            try
+                let target = real path
+
+                reads
+                |> List.filter (String.IsNullOrEmpty >> not)
+                |> List.exists (fun read ->
+                    let read = real read
+                    target = read || isOfModel target && Path.GetDirectoryName target = read)
+            with
+            // A path that leads nowhere is told of by whoever opens it.
+            | :? IOException
+            | :? UnauthorizedAccessException -> false
 
         match path with
         | Some "" -> raise (UsageException "--output is empty; name the file to write")
