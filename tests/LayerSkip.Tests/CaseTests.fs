@@ -186,7 +186,7 @@ stat -c %%F link.gguf; cmp read target.gguf && echo same"""
                         shell
                             folder
                             $"""
-layerskip export --model {model} --dtype f32 --format gguf --output d.gguf & job=$!
+set -m; layerskip export --model {model} --dtype f32 --format gguf --output d.gguf & job=$!
 for i in $(seq 600); do ls d.gguf.* 2>/dev/null | grep -q . && break; sleep 0.1; done
 kill -{signal} $job; wait $job; echo "code $?"; ls -A"""
 

@@ -32,7 +32,15 @@ let program = Path.ChangeExtension(typeof<Terminal>.Assembly.Location, ".dll")
 let shell (folder: string) (script: string) : Outcome =
     // exec, so that the id of a background job is the program's.
     let start =
-        ProcessStartInfo("bash", [ "-c"; "layerskip() { exec dotnet \"$PROGRAM\" \"$@\"; }\n" + script ])
+        ProcessStartInfo(
+            "env",
+            [
+                "--default-signal=INT,QUIT"
+                "bash"
+                "-c"
+                "layerskip() { exec dotnet \"$PROGRAM\" \"$@\"; }\n" + script
+            ]
+        )
     start.WorkingDirectory <- folder
     start.RedirectStandardOutput <- true
     start.RedirectStandardError <- true
