@@ -39,7 +39,7 @@ module Export =
 
         {
             checkpoint with
-                Weights = { weights with Config = config; Layers = Array.truncate layers weights.Layers }
+                Weights = Weights.truncate config weights
                 Recommended =
                     if layers = weights.Config.Layers then
                         checkpoint.Recommended

@@ -186,6 +186,46 @@ module CpuKernels =
             Windows = (config.Windows |> Array.map (Option.defaultValue 0))
         )
 
+    let private layerMemory (layer: LayerParts<nativeint>) : LayerMemory =
+        let orZero = Option.defaultValue 0n
+
+        LayerMemory(
+            AttentionNorm = layer.AttentionNorm,
+            Qkv = layer.Qkv,
+            QkvBias = orZero layer.QkvBias,
+            QNorm = orZero layer.QNorm,
+            KNorm = orZero layer.KNorm,
+            Output = layer.Output,
+            OutputBias = orZero layer.OutputBias,
+            MlpNorm = layer.MlpNorm,
+            GateUp = layer.GateUp,
+            GateUpBias = orZero layer.GateUpBias,
+            Down = layer.Down,
+            DownBias = orZero layer.DownBias
+        )
+
+    /// The kernels over a model's tensors, whose memory then lasts as long as they; None where they serve not device or dtype.
+    let internal tryOver form device dtype config (parts: DecoderParts<Tensor>) : KernelWeights option =
+        let over format =
+            let at = DecoderParts.map Tensors.address parts
+
+            let memory =
+                DecoderMemory(
+                    format,
+                    at.Embedding,
+                    at.Norm,
+                    defaultArg at.Head at.Embedding,
+                    Array.map layerMemory at.Layers
+                )
+
+            let own = [|
+                for tensor in DecoderParts.toList parts -> tensor.detach().DetachFromDisposeScope()
+            |]
+
+            new KernelWeights(form, shape config, memory, own)
+
+        format device dtype |> Option.map over
+
     /// The vectors that the processor at hand is given: "AVX2 (256 bits)".
     let form () : string =
         match KernelForms.Best with

@@ -11,7 +11,7 @@ module Training =
         let weights = Weights.withoutKernels weights
         {
             Weights = weights
-            Optimiser = AdamW.start (Weights.distinctTensors weights)
+            Optimiser = AdamW.start (Weights.tensors weights)
             Guard = LossGuard.start
             Step = 0
         }
@@ -19,7 +19,7 @@ module Training =
     /// Whether no weight and no moment is NaN or infinite.
     let internal isFinite (trainee: Trainee) : bool =
         Scope.run (fun () ->
-            Seq.append (Weights.distinctTensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser)
+            Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser)
             |> Seq.forall Tensors.isFinite)
 
     /// The dtype in which the weights of a run are kept.
@@ -179,8 +179,8 @@ module Training =
                         (1.0 / total)
                         batch)
 
-        let masters = Weights.distinctTensors trainee.Weights
-        let gradients = gradients ranks masters (Weights.distinctTensors leaves)
+        let masters = Weights.tensors trainee.Weights
+        let gradients = gradients ranks masters (Weights.tensors leaves)
         let norm = AdamW.norm gradients
         let whole = sums |> Array.reduce LossSums.plus |> sumOver ranks
 

@@ -38,7 +38,7 @@ module TrainingCheckpoint =
 
     /// Moments under the names of the weights that they belong to.
     let private named (weights: Weights) (kind: string) (moments: Tensor[]) : (string * Tensor) list =
-        let handles = Weights.distinctTensors weights |> Array.map _.Handle
+        let handles = Weights.tensors weights |> Array.map _.Handle
 
         weights
         |> Weights.mapTensors (fun tensor -> moments[Array.IndexOf(handles, tensor.Handle)])
@@ -115,7 +115,7 @@ module TrainingCheckpoint =
             use _file = file :> IDisposable
             use _noGrad = TorchSharp.torch.no_grad ()
             use _scope = TorchSharp.torch.NewDisposeScope()
-            let state = AdamW.start (Weights.distinctTensors weights)
+            let state = AdamW.start (Weights.tensors weights)
             let stored = file.Tensors |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 
             let faults =

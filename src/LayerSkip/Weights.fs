@@ -4,29 +4,8 @@ open System
 open LayerSkip.Kernels
 open TorchSharp
 
-/// The weights of one decoder layer. Products that read the same input are joined: q, k, v and gate, up.
-[<NoEquality; NoComparison>]
-type LayerWeights = {
-    /// [hidden]
-    AttentionNorm: Tensor
-    /// [(heads + 2 kvHeads) * headDim; hidden]: q, then k, then v.
-    Qkv: Tensor
-    QkvBias: Tensor option
-    /// [headDim] each, where the family norms q and k (Qwen3).
-    QNorm: Tensor option
-    KNorm: Tensor option
-    /// [hidden; heads * headDim]
-    Output: Tensor
-    OutputBias: Tensor option
-    /// [hidden]
-    MlpNorm: Tensor
-    /// [2 intermediate; hidden]: gate, then up.
-    GateUp: Tensor
-    GateUpBias: Tensor option
-    /// [hidden; intermediate]
-    Down: Tensor
-    DownBias: Tensor option
-}
+/// The weights of one decoder layer.
+type LayerWeights = LayerParts<Tensor>
 
 /// A whole model's weights in memory, on one device. `Dtype` is that of the matrices; norms and biases have the
 /// dtype of the activations.
@@ -35,150 +14,38 @@ type Weights = {
     Config: LlamaConfig
     Dtype: Dtype
     Device: Device
-    /// [vocabulary; hidden]
-    Embedding: Tensor
-    Layers: LayerWeights[]
-    /// [hidden]
-    Norm: Tensor
-    /// [vocabulary; hidden]: the embedding itself where they are tied.
-    Head: Tensor
+    Parts: DecoderParts<Tensor>
     /// Made when a sequence first needs them.
     Rope: RopeTables
     /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
     Kernels: KernelWeights option
 } with
 
+    /// [vocabulary; hidden]
+    member this.Embedding = this.Parts.Embedding
+    member this.Layers: LayerWeights[] = this.Parts.Layers
+    /// [hidden]
+    member this.Norm = this.Parts.Norm
+    /// [vocabulary; hidden]: the embedding itself where they are tied.
+    member this.Head = defaultArg this.Parts.Head this.Parts.Embedding
+
     interface IDisposable with
         member this.Dispose() =
             this.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
             (this.Rope :> IDisposable).Dispose()
 
-            for tensor in Weights.TensorsOf this do
+            for tensor in DecoderParts.toList this.Parts do
                 tensor.Dispose()
-
-    static member TensorsOf(weights: Weights) : seq<Tensor> =
-        seq {
-            weights.Embedding
-            weights.Norm
-            // Disposing a tensor twice is harmless; a tied head is the embedding.
-            weights.Head
-
-            for layer in weights.Layers do
-                yield! [
-                    layer.AttentionNorm
-                    layer.Qkv
-                    layer.Output
-                    layer.MlpNorm
-                    layer.GateUp
-                    layer.Down
-                ]
-
-                yield!
-                    [
-                        layer.QkvBias
-                        layer.QNorm
-                        layer.KNorm
-                        layer.OutputBias
-                        layer.GateUpBias
-                        layer.DownBias
-                    ]
-                    |> List.choose id
-        }
 
 [<RequireQualifiedAccess>]
 module Weights =
-    /// One of a checkpoint's tensors: its Hugging Face name and shape.
-    type private Part = string * int64 list
+    /// Each tensor once.
+    let tensors (weights: Weights) : Tensor[] = Array.ofList (DecoderParts.toList weights.Parts)
 
-    /// The parts that make one tensor in memory, stacked by rows.
-    let private layout (config: LlamaConfig) =
-        let h, i, v = int64 config.Hidden, int64 config.Intermediate, int64 config.Vocabulary
-        let dim = int64 config.HeadDim
-        let q, kv = int64 config.Heads * dim, int64 config.KvHeads * dim
-
-        let layer index =
-            let name part = $"model.layers.{index}.{part}"
-            let given condition parts : Part list = if condition then parts else []
-            let attention part = name $"self_attn.{part}"
-            let mlp part = name $"mlp.{part}"
-
-            {|
-                AttentionNorm = [ name "input_layernorm.weight", [ h ] ]
-                Qkv = [
-                    attention "q_proj.weight", [ q; h ]
-                    attention "k_proj.weight", [ kv; h ]
-                    attention "v_proj.weight", [ kv; h ]
-                ]
-                QkvBias =
-                    given config.QkvBias [
-                        attention "q_proj.bias", [ q ]
-                        attention "k_proj.bias", [ kv ]
-                        attention "v_proj.bias", [ kv ]
-                    ]
-                QNorm = given config.QkNorm [ attention "q_norm.weight", [ dim ] ]
-                KNorm = given config.QkNorm [ attention "k_norm.weight", [ dim ] ]
-                Output = [ attention "o_proj.weight", [ h; q ] ]
-                OutputBias = given config.OutputBias [ attention "o_proj.bias", [ h ] ]
-                MlpNorm = [ name "post_attention_layernorm.weight", [ h ] ]
-                GateUp = [ mlp "gate_proj.weight", [ i; h ]; mlp "up_proj.weight", [ i; h ] ]
-                GateUpBias = given config.MlpBias [ mlp "gate_proj.bias", [ i ]; mlp "up_proj.bias", [ i ] ]
-                Down = [ mlp "down_proj.weight", [ h; i ] ]
-                DownBias = given config.MlpBias [ mlp "down_proj.bias", [ h ] ]
-            |}
-
-        {|
-            Embedding = [ "model.embed_tokens.weight", [ v; h ] ]
-            Norm = [ "model.norm.weight", [ h ] ]
-            Head =
-                (if config.TiedHead then
-                     []
-                 else
-                     [ "lm_head.weight", [ v; h ] ])
-            Layers = Array.init config.Layers layer
-        |}
-
-    let private layerMemory (layer: LayerWeights) : LayerMemory =
-        let at = Tensors.address
-        let orZero = Option.map at >> Option.defaultValue 0n
-
-        LayerMemory(
-            AttentionNorm = at layer.AttentionNorm,
-            Qkv = at layer.Qkv,
-            QkvBias = orZero layer.QkvBias,
-            QNorm = orZero layer.QNorm,
-            KNorm = orZero layer.KNorm,
-            Output = at layer.Output,
-            OutputBias = orZero layer.OutputBias,
-            MlpNorm = at layer.MlpNorm,
-            GateUp = at layer.GateUp,
-            GateUpBias = orZero layer.GateUpBias,
-            Down = at layer.Down,
-            DownBias = orZero layer.DownBias
-        )
-
-    let internal withKernelForm (form: KernelForm) (weights: Weights) : Weights =
-        let memory format =
-            DecoderMemory(
-                format,
-                Tensors.address weights.Embedding,
-                Tensors.address weights.Norm,
-                Tensors.address weights.Head,
-                Array.map layerMemory weights.Layers
-            )
-
-        // Their memory lasts as long as these, whatever becomes of the weights.
-        let own () = [|
-            for tensor in Weights.TensorsOf weights |> Seq.distinctBy _.Handle ->
-                tensor.detach().DetachFromDisposeScope()
-        |]
-
-        {
-            weights with
-                Kernels =
-                    CpuKernels.format weights.Device weights.Dtype
-                    |> Option.map (fun format ->
-                        new KernelWeights(form, CpuKernels.shape weights.Config, memory format, own ()))
-        }
+    let internal withKernelForm (form: KernelForm) (weights: Weights) : Weights = {
+        weights with
+            Kernels = CpuKernels.tryOver form weights.Device weights.Dtype weights.Config weights.Parts
+    }
 
     /// The same weights for the CPU kernels, where they serve the device and dtype.
     let withKernels (weights: Weights) : Weights = withKernelForm KernelForms.Best weights
@@ -186,111 +53,41 @@ module Weights =
     /// The same weights through libtorch alone, as `Ops` defines it.
     let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None }
 
+    let private ofParts config dtype device parts : Weights = {
+        Config = config
+        Dtype = dtype
+        Device = device
+        Parts = parts
+        Rope = new RopeTables()
+        Kernels = None
+    }
+
+    /// A model of which `make` builds each tensor from its parts.
+    let private assemble config dtype device (make: CheckpointPart list -> Tensor) : Weights =
+        CheckpointPart.ofConfig config |> DecoderParts.map make |> ofParts config dtype device
+
     /// The same model over other tensors of the same shapes; a tied head stays tied. For libtorch alone.
     let mapTensors (change: Tensor -> Tensor) (weights: Weights) : Weights =
-        let embedding = change weights.Embedding
-        let isTied = weights.Head.Handle = weights.Embedding.Handle
+        DecoderParts.map change weights.Parts
+        |> ofParts weights.Config weights.Dtype weights.Device
 
-        let changeLayer (layer: LayerWeights) = {
-            AttentionNorm = change layer.AttentionNorm
-            Qkv = change layer.Qkv
-            QkvBias = Option.map change layer.QkvBias
-            QNorm = Option.map change layer.QNorm
-            KNorm = Option.map change layer.KNorm
-            Output = change layer.Output
-            OutputBias = Option.map change layer.OutputBias
-            MlpNorm = change layer.MlpNorm
-            GateUp = change layer.GateUp
-            GateUpBias = Option.map change layer.GateUpBias
-            Down = change layer.Down
-            DownBias = Option.map change layer.DownBias
-        }
-
-        {
-            weights with
-                Embedding = embedding
-                Norm = change weights.Norm
-                Head = if isTied then embedding else change weights.Head
-                Layers = Array.map changeLayer weights.Layers
-                Rope = new RopeTables()
-                Kernels = None
-        }
-
-    /// Each of them once.
-    let distinctTensors (weights: Weights) : Tensor[] =
-        Weights.TensorsOf weights |> Seq.distinctBy _.Handle |> Array.ofSeq
-
-    /// Builds every tensor of a model from its parts: `make` gets the parts of one tensor, in row order.
-    let private assemble config dtype device (make: Part list -> Tensor) : Weights =
-        let layout = layout config
-
-        let tryMake parts = if List.isEmpty parts then None else Some(make parts)
-
-        let embedding = make layout.Embedding
-
-        {
+    /// The first layers of a model under their configuration; it shares the tensors.
+    let truncate (config: LlamaConfig) (weights: Weights) : Weights = {
+        weights with
             Config = config
-            Dtype = dtype
-            Device = device
-            Embedding = embedding
-            Norm = make layout.Norm
-            Head = tryMake layout.Head |> Option.defaultValue embedding
-            Layers =
-                layout.Layers
-                |> Array.map (fun layer -> {
-                    AttentionNorm = make layer.AttentionNorm
-                    Qkv = make layer.Qkv
-                    QkvBias = tryMake layer.QkvBias
-                    QNorm = tryMake layer.QNorm
-                    KNorm = tryMake layer.KNorm
-                    Output = make layer.Output
-                    OutputBias = tryMake layer.OutputBias
-                    MlpNorm = make layer.MlpNorm
-                    GateUp = make layer.GateUp
-                    GateUpBias = tryMake layer.GateUpBias
-                    Down = make layer.Down
-                    DownBias = tryMake layer.DownBias
-                })
-            Rope = new RopeTables()
-            Kernels = None
-        }
-
-    /// The parts of every tensor in memory, in the order of `Weights.TensorsOf` where they stand in `layout`.
-    let private partsOf config =
-        let layout = layout config
-
-        [
-            layout.Embedding
-            layout.Norm
-            layout.Head
-            for layer in layout.Layers do
-                yield! [
-                    layer.AttentionNorm
-                    layer.Qkv
-                    layer.Output
-                    layer.MlpNorm
-                    layer.GateUp
-                    layer.Down
-                    layer.QkvBias
-                    layer.QNorm
-                    layer.KNorm
-                    layer.OutputBias
-                    layer.GateUpBias
-                    layer.DownBias
-                ]
-        ]
-        |> List.filter (List.isEmpty >> not)
+            Parts = { weights.Parts with Layers = Array.truncate config.Layers weights.Layers }
+    }
 
     /// The tensors that a checkpoint of this configuration holds: Hugging Face names and shapes.
-    let expected (config: LlamaConfig) : (string * int64 list) list = List.concat (partsOf config)
+    let expected (config: LlamaConfig) : CheckpointPart list =
+        List.concat (DecoderParts.toList (CheckpointPart.ofConfig config))
 
     /// Every weight under its Hugging Face name, as views of the joined tensors; a tied head has no name.
     let named (weights: Weights) : (string * Tensor) list =
-        let tensors = Weights.TensorsOf weights |> Seq.distinctBy (fun tensor -> tensor.Handle) |> List.ofSeq
-
-        List.zip (partsOf weights.Config) tensors
+        DecoderParts.zip (CheckpointPart.ofConfig weights.Config) weights.Parts
+        |> DecoderParts.toList
         |> List.collect (fun (parts, whole) ->
-            let starts = parts |> List.scan (fun start (_, shape) -> start + shape.Head) 0L
+            let starts = parts |> List.scan (fun start (_, shape) -> start + List.head shape) 0L
 
             List.zip parts (List.take parts.Length starts)
             |> List.map (fun ((name, shape), start) -> name, whole.narrow (0L, start, shape.Head)))
@@ -327,7 +124,7 @@ module Weights =
         | Device.Cuda -> torch.CUDA
 
     /// Norms and biases are vectors: beside the matrices they weigh nothing, so they keep the activations' precision.
-    let private allocate dtype device (parts: Part list) =
+    let private allocate dtype device (parts: CheckpointPart list) =
         let rows = parts |> List.sumBy (fun (_, shape) -> shape.Head)
         let size = Array.ofList (rows :: (snd parts.Head).Tail)
 
@@ -340,7 +137,7 @@ module Weights =
         torch.empty (size, Nullable kind, torchDevice device)
 
     /// Fills each part's rows of a new tensor.
-    let private fill dtype device (write: string -> Tensor -> unit) (parts: Part list) =
+    let private fill dtype device (write: string -> Tensor -> unit) (parts: CheckpointPart list) =
         let whole = allocate dtype device parts
         use _scope = torch.NewDisposeScope()
         let mutable start = 0L
@@ -393,7 +190,7 @@ module Weights =
 
             match List.ofSeq unfit with
             | [] ->
-                Scope.own (Weights.TensorsOf weights)
+                Scope.own (tensors weights)
                 Ok(withKernels weights)
             | errors -> Error errors
 
@@ -424,7 +221,7 @@ module Weights =
                 Scalars.addNumberInPlace mean destination |> ignore
 
         let weights = assemble config dtype device (fill dtype device write)
-        Scope.own (Weights.TensorsOf weights)
+        Scope.own (tensors weights)
         withKernels weights
 
     let private isNorm (name: string) = name.EndsWith "norm.weight"
@@ -468,6 +265,5 @@ module Weights =
 
     /// Bytes of the weights in memory.
     let bytes (weights: Weights) : int64 =
-        Weights.TensorsOf weights
-        |> Seq.distinctBy _.Handle
-        |> Seq.sumBy (fun tensor -> tensor.numel () * tensor.ElementSize)
+        tensors weights
+        |> Array.sumBy (fun tensor -> tensor.numel () * tensor.ElementSize)

@@ -88,7 +88,7 @@ let private passes =
 let private learn device dtype (options: LossOptions) (model: Model) : float[] * float[][] =
     use weights = on device dtype model
     use _scope = torch.NewDisposeScope()
-    let parameters = Weights.distinctTensors weights
+    let parameters = Weights.tensors weights
 
     for tensor in parameters do
         tensor.requires_grad_ true |> ignore

@@ -32,7 +32,7 @@ let private sharesOf layers eScale =
 
 let private distilled = { LossOptions.standard with Targets = { Labels = 0.7; LastLayer = 1.5 } }
 
-let private parameters weights = Weights.TensorsOf weights |> Seq.distinctBy _.Handle |> Array.ofSeq
+let private parameters weights = Weights.tensors weights
 
 /// A float64 model whose weights learn, and the table of its positions; it is freed after `body`.
 let private learning (model: Model) (body: Rope -> Weights -> 'T) : 'T =

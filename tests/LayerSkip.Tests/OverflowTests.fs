@@ -26,7 +26,7 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
         tensor.select(0L, int64 row).select(0L, int64 column).fill_(value.ToScalar()) |> ignore
 
     Scope.run (fun () ->
-        for tensor in Weights.distinctTensors zeros do
+        for tensor in Weights.tensors zeros do
             tensor.fill_ ((if tensor.shape.Length = 1 then 1.0 else 0.0).ToScalar()) |> ignore
 
         // Channel 0 marks the trigger, channel 1 the id before it; both have others beside them, so that norms are usual.

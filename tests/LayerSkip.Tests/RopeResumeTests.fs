@@ -38,7 +38,7 @@ let private options: TrainingOptions = {
 let private bits (session: TrainingSession) = [
     for tensor in
         Seq.append
-            (Weights.distinctTensors session.Trainee.Weights)
+            (Weights.tensors session.Trainee.Weights)
             (AdamWState.TensorsOf session.Trainee.Optimiser) do
         Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
 ]

@@ -184,7 +184,7 @@ let private spikes =
 
                     let state () =
                         Seq.append
-                            (Weights.distinctTensors trainee.Weights)
+                            (Weights.tensors trainee.Weights)
                             (AdamWState.TensorsOf trainee.Optimiser)
                         |> bitsOf,
                         trainee.Optimiser.Updates
@@ -242,7 +242,7 @@ let private spikes =
 
                         let tensors (session: TrainingSession) =
                             Seq.append
-                                (Weights.distinctTensors session.Trainee.Weights)
+                                (Weights.tensors session.Trainee.Weights)
                                 (AdamWState.TensorsOf session.Trainee.Optimiser)
                             |> bitsOf
 

@@ -65,7 +65,7 @@ let private bits (session: TrainingSession) =
 
     [
         for tensor in
-            Seq.append (Weights.distinctTensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser) do
+            Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser) do
             Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
     ]
 
@@ -362,7 +362,7 @@ let private steps =
                 let losses = runFor 100 session |> lossesOf |> List.map snd
                 Expect.isLessThan (List.last losses) (0.8 * losses.Head) "it learns"
                 let kinds =
-                    Weights.distinctTensors session.Trainee.Weights |> Array.map _.dtype |> Array.distinct
+                    Weights.tensors session.Trainee.Weights |> Array.map _.dtype |> Array.distinct
                 Expect.equal kinds [| torch.ScalarType.Float32 |] "float32"))
 
         testCase "a loss that is no number stops the run, and names step and samples" (fun () ->
