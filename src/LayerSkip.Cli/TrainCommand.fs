@@ -211,10 +211,10 @@ module internal TrainCommand =
         : int =
         let given = TrainOptions.read arguments
         ResumeOptions.check commonGiven arguments given
-        let ranks = Ranks.tryJoin () |> Check.getOrRaise
+        let ranks = MpiRanks.tryJoin () |> Check.getOrRaise
 
         if ranks.Count > 1 && not (commonGiven |> List.exists _.IsThreads) then
-            CpuKernels.setThreads (Ranks.threads ranks)
+            CpuKernels.setThreads (MpiRanks.threads ranks)
 
         // One rank speaks for all, as long as nothing goes wrong with another alone.
         let terminal =

@@ -142,7 +142,7 @@ module Recipe =
         | DropoutShape.Exponential -> Schedule.exponential count
 
     let private shares layers steps (rule: ExitRule) =
-        let paper curriculum scale = ExitShares.tryCreate layers curriculum (LossScale.paper scale)
+        let paper curriculum scale = ExitShares.tryCreate layers curriculum (ExitScale.paper scale)
 
         match rule with
         | ExitRule.LastOnly -> paper Curriculum.lastOnly 0.0

@@ -26,9 +26,9 @@ let private dropout p : LayerDropout = {
 let private wrapAt first = LayerDropout.wrap (dropout 0.4) { Step = 2; First = first }
 
 let private sharesOf layers eScale =
-    (ExitShares.tryCreate layers Curriculum.all (LossScale.byDepth sqrt eScale)
-     |> Check.getOrRaise)
-        0
+    let scale layer = if layer < layers - 1 then eScale else 1.0
+    let weights = Array.init layers (fun layer -> scale layer * sqrt (float (layer + 1)))
+    (ExitShares.tryCreate layers Curriculum.all (ExitScale.own weights) |> Check.getOrRaise) 0
 
 let private distilled = { LossOptions.standard with Targets = { Labels = 0.7; LastLayer = 1.5 } }
 
@@ -202,7 +202,7 @@ let tests =
         <| fun (model: Model) (seed: int) ->
             let batch, layers = batchOf seed 3, model.Config.Layers
             let shares =
-                (ExitShares.tryCreate layers Curriculum.all (LossScale.paper 0.0) |> Check.getOrRaise) 0
+                (ExitShares.tryCreate layers Curriculum.all (ExitScale.paper 0.0) |> Check.getOrRaise) 0
             let sums, found =
                 run LossOptions.standard model shares Model.plain (1.0 / float (Batch.tokens batch)) batch
 
@@ -248,7 +248,7 @@ let tests =
                 (ExitShares.tryCreate
                     6
                     { Curriculum.grouped 1 [ 2 ] with LastAlways = false }
-                    (LossScale.paper 1.0)
+                    (ExitScale.paper 1.0)
                  |> Check.getOrRaise)
                     0
             let _, found = run LossOptions.standard model early Model.plain 1.0 (batchOf 1 4)

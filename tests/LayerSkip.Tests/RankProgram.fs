@@ -94,7 +94,7 @@ let private sums (folder: string) (ranks: Ranks) =
         |]
         line "any is none" [| (if Ranks.anyOf false ranks then 1.0 else 0.0) |]
         $"ranks: {ranks.Rank} of {ranks.Count}, here {ranks.Local}, gone {ranks.Gone()}"
-        $"threads: {Ranks.threads ranks}"
+        $"threads: {MpiRanks.threads ranks}"
         $"tensors left: {left}"
         $"null: {caught}"
         $"elsewhere: {elsewhere ()}"
@@ -137,7 +137,7 @@ let private forever (folder: string) (ranks: Ranks) =
     0
 
 let run (arguments: string list) : int =
-    match Ranks.tryJoin (), arguments with
+    match MpiRanks.tryJoin (), arguments with
     | Ok ranks, [ "sums"; folder ] -> sums folder ranks
     | Ok ranks, [ "forever"; folder ] -> forever folder ranks
     | Ok ranks, [ "abort"; code ] ->

@@ -156,7 +156,7 @@ let private afterKilling (count: int) (signal: string) (victim: int option) =
 
 let private inEnvironment (variables: (string * string) list) =
     let variables = Map variables
-    Ranks.joinIn variables.TryFind
+    MpiRanks.joinIn variables.TryFind
 
 let private faultIn variables =
     match inEnvironment variables with
@@ -182,7 +182,7 @@ let tests =
             alone.Barrier()
             Expect.isTrue (Ranks.anyOf true alone && not (Ranks.anyOf false alone)) "any"
             Expect.isTrue (Ranks.isFirstLeft alone) "first"
-            Expect.equal (Ranks.threads alone) Environment.ProcessorCount "threads"
+            Expect.equal (MpiRanks.threads alone) Environment.ProcessorCount "threads"
             alone.Leave())
 
         testCase "without mpirun, or with it and one rank, a process is alone" (fun () ->
@@ -221,14 +221,14 @@ let tests =
                 speakers.Length = min 1 (ranks.Length - ended.Length))
 
         testCase "threads are a rank's share of the processors that it may use" (fun () ->
-            Expect.equal (Ranks.processors " 0-3,8\n") [ 0; 1; 2; 3; 8 ] "the kernel's list"
+            Expect.equal (MpiRanks.processors " 0-3,8\n") [ 0; 1; 2; 3; 8 ] "the kernel's list"
             let all = [ 0..15 ]
-            Expect.equal (Ranks.share 16 all (fun _ -> 2.0)) 8 "two ranks, bound to nothing"
-            Expect.equal (Ranks.share 8 [ 0..7 ] (fun _ -> 1.0)) 8 "bound to 8 of its own"
-            Expect.equal (Ranks.share 1 [ 3 ] (fun _ -> 1.0)) 1 "bound to one"
-            Expect.equal (Ranks.share 8 [ 8..15 ] (fun _ -> 2.0)) 4 "two ranks in each half"
-            Expect.equal (Ranks.share 4 all (fun _ -> 2.0)) 2 "a container's quota of 4"
-            Expect.equal (Ranks.share 2 [ 0; 1 ] (fun _ -> 5.0)) 1 "never none")
+            Expect.equal (MpiRanks.share 16 all (fun _ -> 2.0)) 8 "two ranks, bound to nothing"
+            Expect.equal (MpiRanks.share 8 [ 0..7 ] (fun _ -> 1.0)) 8 "bound to 8 of its own"
+            Expect.equal (MpiRanks.share 1 [ 3 ] (fun _ -> 1.0)) 1 "bound to one"
+            Expect.equal (MpiRanks.share 8 [ 8..15 ] (fun _ -> 2.0)) 4 "two ranks in each half"
+            Expect.equal (MpiRanks.share 4 all (fun _ -> 2.0)) 2 "a container's quota of 4"
+            Expect.equal (MpiRanks.share 2 [ 0; 1 ] (fun _ -> 5.0)) 1 "never none")
 
         testCase "2 ranks: sums are those of one addition, bit for bit, and the same on both" (fun () ->
             let wrote = sums 2

@@ -15,8 +15,6 @@ let private first count (schedule: Schedule) = List.init count schedule
 let private shares layers curriculum scale step =
     (ExitShares.tryCreate layers curriculum scale |> Check.getOrRaise) step |> List.ofArray
 
-let private on (bits: int list) = bits |> List.map ((=) 1) |> Array.ofList
-
 /// The layers that learn at steps 0, 1, ...
 let private sets layers steps (curriculum: Curriculum) =
     List.init steps (fun step ->
@@ -61,29 +59,19 @@ let tests =
                 let time = Schedule.exponential 101
                 close "t = 0, 50, 100, 500" [ 0.0; 0.414214; 1.0; 1.0 ] (List.map time [ 0; 50; 100; 500 ]))
 
-            testCase "torchtune's shapes start, pass the middle and end where they should" (fun () ->
-                for name, start, middle in
-                    [
-                        "uniform", 1.0, 1.0
-                        "exp", 0.0, sqrt 2.0 - 1.0
-                        "linear", 0.0, 0.5
-                        "log", 0.0, log 6.0 / log 11.0
-                        "sin", 0.0, sqrt 0.5
-                        "sigmoid", 0.006692851, 0.5
-                    ] do
-                    let shape = (Torchtune.dropoutShape name |> Check.getOrRaise) 11
-                    close name [ start; middle; 1.0; 1.0 ] (List.map shape [ 0; 5; 10; 99 ]))
+            testCase
+                "every shape starts, passes the middle and ends where torchtune's of its name does"
+                (fun () ->
+                    for name, shape, middle in
+                        [
+                            "exp", Schedule.exponential 11, sqrt 2.0 - 1.0
+                            "linear", Schedule.linear 11, 0.5
+                        ] do
+                        close name [ 0.0; middle; 1.0; 1.0 ] (List.map shape [ 0; 5; 10; 99 ]))
 
             testProperty "every shape stays within 0 and 1 and never falls"
             <| fun (PositiveInt count) (NonNegativeInt i) ->
-                for shape in
-                    [
-                        Schedule.exponential
-                        Schedule.linear
-                        Schedule.logarithmic
-                        Schedule.sine
-                        Schedule.sigmoid
-                    ] do
+                for shape in [ Schedule.exponential; Schedule.linear ] do
                     let here, next = shape count i, shape count (i + 1)
                     Expect.isTrue (0.0 <= here && here <= next && next <= 1.0) $"{here}, then {next}"
 
@@ -91,58 +79,42 @@ let tests =
                 Schedule.linear 5
                 |> Schedule.scale 0.2
                 |> Schedule.startingAt 2
-                |> Schedule.among (on [ 1; 1; 1; 0; 1 ])
                 |> first 5
-                |> close "scaled, started, chosen" [ 0.0; 0.0; 0.1; 0.0; 0.2 ]
+                |> close "scaled and started" [ 0.0; 0.0; 0.1; 0.15; 0.2 ]
 
                 close "constant" [ 0.3; 0.3 ] (first 2 (Schedule.constant 0.3)))
         ]
 
         testList "shares of the loss" [
             testCase "e(l) has the paper's values, raw and normalised" (fun () ->
-                let raw scale = LossScale.paper scale (Array.create 4 true) |> List.ofArray
+                let raw scale = ExitScale.paper scale (Array.create 4 true) |> List.ofArray
                 close "raw, 0.1" [ 0.0; 0.1; 0.3; 3.3 ] (raw 0.1)
                 close "raw, 0.2" [ 0.0; 0.2; 0.6; 3.6 ] (raw 0.2)
                 close "raw, 1" [ 0.0; 1.0; 3.0; 6.0 ] (raw 1.0)
-                let share scale = shares 4 Curriculum.all (LossScale.paper scale) 0
+                let share scale = shares 4 Curriculum.all (ExitScale.paper scale) 0
                 close "0.1" [ 0.0; 0.027027; 0.081081; 0.891892 ] (share 0.1)
                 close "0.2" [ 0.0; 0.045455; 0.136364; 0.818182 ] (share 0.2)
                 close "1" [ 0.0; 0.1; 0.3; 0.6 ] (share 1.0)
 
-                shares 8 Curriculum.all (LossScale.paper 0.2) 0
+                shares 8 Curriculum.all (ExitScale.paper 0.2) 0
                 |> close "L = 8" [ 0.0; 0.008929; 0.026786; 0.053571; 0.089286; 0.133929; 0.1875; 0.5 ])
 
             testCase "of 32 layers with 15 and the last on, the last has 0.837838" (fun () ->
-                let found = shares 32 (Curriculum.grouped 1 [ 15 ]) (LossScale.paper 0.2) 0
+                let found = shares 32 (Curriculum.grouped 1 [ 15 ]) (ExitScale.paper 0.2) 0
                 close "the last" [ 0.837838 ] [ found[31] ]
                 close "layer 15" [ 1.0 - 0.837838 ] [ found[15] ])
 
             testCase "e_scale 0 is the last layer's loss alone" (fun () ->
                 Expect.equal
-                    (shares 5 Curriculum.all (LossScale.paper 0.0) 0)
+                    (shares 5 Curriculum.all (ExitScale.paper 0.0) 0)
                     [ 0.0; 0.0; 0.0; 0.0; 1.0 ]
                     "shares")
 
             testCase "one layer alone has weight 1" (fun () ->
-                Expect.equal (shares 1 Curriculum.all (LossScale.paper 0.2) 0) [ 1.0 ] "a model of one layer"
+                Expect.equal (shares 1 Curriculum.all (ExitScale.paper 0.2) 0) [ 1.0 ] "a model of one layer"
 
                 let only = { Curriculum.grouped 1 [ 2 ] with LastAlways = false }
-                Expect.equal (shares 4 only (LossScale.paper 0.2) 0) [ 0.0; 0.0; 1.0; 0.0 ] "one layer on")
-
-            testCase "torchtune's scales, by name" (fun () ->
-                let scale name eScale enabled =
-                    (Torchtune.lossScale name |> Check.getOrRaise) eScale enabled |> List.ofArray
-
-                let all = on [ 1; 1; 1; 1 ]
-                close "uniform" [ 0.5; 0.5; 0.5; 1.0 ] (scale "uniform" 0.5 all)
-                close "linear_l" [ 1.0; 2.0; 3.0; 4.0 ] (scale "linear_l" 1.0 all)
-                close "sum_l" [ 1.0; 3.0; 6.0; 10.0 ] (scale "sum_l" 1.0 all)
-                close "sqrt_l" [ 1.0; sqrt 2.0; sqrt 3.0; 2.0 ] (scale "sqrt_l" 1.0 all)
-                close "inv_l" [ 1.0; 0.5; 1.0 / 3.0; 0.25 ] (scale "inv_l" 1.0 all)
-                close "inv_sqrt_l" [ 1.0; sqrt 0.5; sqrt (1.0 / 3.0); 0.5 ] (scale "inv_sqrt_l" 1.0 all)
-
-                scale "torchtune.modules.early_exit_loss.sum_l_loss_scale" 0.1 (on [ 1; 0; 1; 1 ])
-                |> close "sum_l over the layers that are on" [ 0.1; 0.0; 0.4; 8.0 ])
+                Expect.equal (shares 4 only (ExitScale.paper 0.2) 0) [ 0.0; 0.0; 1.0; 0.0 ] "one layer on")
 
             testProperty "the shares of every step are 0 or more, and 1 together"
             <| fun (PositiveInt layers) (PositiveInt every) (NonNegativeInt step) (NormalFloat eScale) ->
@@ -154,10 +126,8 @@ let tests =
                         Curriculum.lastOnly
                         Curriculum.rotational every
                         Curriculum.gradual layers every
-                        Curriculum.torchtuneRotational (Array.create layers true)
-                        Curriculum.torchtuneGradual 0.5 every (Array.create layers true)
                     ] do
-                    let found = shares layers curriculum (LossScale.paper (abs eScale)) step
+                    let found = shares layers curriculum (ExitScale.paper (abs eScale)) step
                     Expect.all found (fun share -> share >= 0.0) "0 or more"
                     Expect.isLessThan (abs (List.sum found - 1.0)) 1e-12 "1 together"
                     Expect.isGreaterThan (List.last found) 0.0 "the last layer learns"
@@ -166,26 +136,26 @@ let tests =
                 let noLast curriculum = { curriculum with LastAlways = false }
                 let faults curriculum scale = ExitShares.tryCreate 4 (noLast curriculum) scale |> messages
 
-                Expect.stringContains (faults Curriculum.lastOnly (LossScale.paper 1.0)) "step 0" "no layer"
+                Expect.stringContains (faults Curriculum.lastOnly (ExitScale.paper 1.0)) "step 0" "no layer"
                 // Layer 0 alone comes first, and e(0) = 0.
                 Expect.stringContains
-                    (faults (Curriculum.rotational 4) (LossScale.paper 1.0))
+                    (faults (Curriculum.rotational 4) (ExitScale.paper 1.0))
                     "step 0"
                     "layer 0"
 
-                let late = Curriculum.torchtuneRotational (on [ 0; 0; 1; 0 ])
-                Expect.stringContains (faults late (LossScale.paper 0.2)) "step 2" "only at step 2"
-                Expect.stringContains (faults Curriculum.all (LossScale.paper -0.1)) "0 or more" "negative"
+                let late = Curriculum.grouped 3 [ 2; 3; 0 ]
+                Expect.stringContains (faults late (ExitScale.paper 0.2)) "step 2" "only at step 2"
+                Expect.stringContains (faults Curriculum.all (ExitScale.paper -0.1)) "0 or more" "negative"
                 Expect.stringContains
-                    (faults Curriculum.all (LossScale.paper nan))
+                    (faults Curriculum.all (ExitScale.paper nan))
                     "0 or more"
                     "not a number"
                 Expect.stringContains
-                    (faults (Curriculum.rotational 0) (LossScale.paper 0.2))
+                    (faults (Curriculum.rotational 0) (ExitScale.paper 0.2))
                     "1 or more"
                     "R = 0"
                 Expect.stringContains
-                    (faults (Curriculum.grouped 0 [ 1 ]) (LossScale.paper 0.2))
+                    (faults (Curriculum.grouped 0 [ 1 ]) (ExitScale.paper 0.2))
                     "1 or more"
                     "0 groups")
         ]
@@ -214,29 +184,11 @@ let tests =
 
                     Expect.equal times 1 $"layer {layer}"
 
-            testCase "torchtune's rotation has its values" (fun () ->
+            testCase "a rotation whose R divides L has torchtune's values" (fun () ->
                 Expect.equal
-                    (Curriculum.torchtuneRotational (on [ 1; 0; 0 ]) |> sets 3 4)
+                    (Curriculum.rotational 3 |> sets 3 4)
                     [ [ 1; 0; 1 ]; [ 0; 1; 1 ]; [ 0; 0; 1 ]; [ 1; 0; 1 ] ]
                     "from [1, 0, 0]")
-
-            testCase "torchtune's gradual curriculum has its values" (fun () ->
-                Expect.equal
-                    (Curriculum.torchtuneGradual 1.0 4 (on [ 1; 1; 1; 1 ]) |> sets 4 6)
-                    [
-                        [ 0; 0; 0; 1 ]
-                        [ 0; 0; 0; 1 ]
-                        [ 0; 0; 0; 1 ]
-                        [ 0; 0; 1; 1 ]
-                        [ 0; 1; 1; 1 ]
-                        [ 1; 1; 1; 1 ]
-                    ]
-                    "L = T = 4, all at the end"
-
-                Expect.equal
-                    (Curriculum.torchtuneGradual 0.5 4 (on [ 1; 0; 1; 1 ]) |> sets 4 4 |> List.last)
-                    [ 1; 0; 1; 1 ]
-                    "only the chosen")
 
             testCase
                 "the paper's gradual curriculum has one layer more every T / 2L steps, and all before T / 2"
@@ -251,27 +203,20 @@ let tests =
 
             testProperty "what a gradual curriculum turns on stays on"
             <| fun (PositiveInt layers) (PositiveInt steps) (NonNegativeInt step) ->
-                for curriculum in
-                    [
-                        Curriculum.gradual layers steps
-                        Curriculum.torchtuneGradual 0.5 steps (Array.create layers true)
-                    ] do
-                    for layer in 0 .. layers - 1 do
-                        if curriculum.Enabled step layer then
-                            Expect.isTrue (curriculum.Enabled (step + 1) layer) $"layer {layer}"
+                let curriculum = Curriculum.gradual layers steps
 
-                    Expect.isTrue (curriculum.Enabled (steps + 2) 0) "all on at the end"
+                for layer in 0 .. layers - 1 do
+                    if curriculum.Enabled step layer then
+                        Expect.isTrue (curriculum.Enabled (step + 1) layer) $"layer {layer}"
+
+                Expect.isTrue (curriculum.Enabled (steps + 2) 0) "all on at the end"
 
             testProperty "the cycle shows every set of layers"
             <| fun (PositiveInt layers) (PositiveInt every) (NonNegativeInt step) ->
-                let chosen = Array.init layers (fun layer -> layer % 3 = 0)
-
                 for curriculum in
                     [
                         Curriculum.rotational every
                         Curriculum.gradual layers every
-                        Curriculum.torchtuneRotational chosen
-                        Curriculum.torchtuneGradual 0.5 every chosen
                         Curriculum.grouped every [ 0 .. layers - 1 ]
                     ] do
                     let at = Curriculum.at layers curriculum
@@ -312,57 +257,5 @@ let tests =
                     (ExitShares.emphasis 4 1 [ 2, 0.0 ] |> messages)
                     "without any weight"
                     "none")
-        ]
-
-        testList "torchtune's configuration" [
-            testCase "layers come as slices and lists" (fun () ->
-                let read count text =
-                    Torchtune.layers count text
-                    |> Check.getOrRaise
-                    |> Seq.indexed
-                    |> Seq.choose (fun (layer, chosen) -> if chosen then Some layer else None)
-                    |> List.ofSeq
-
-                Expect.equal (read 10 "0::4") [ 0; 4; 8 ] "0::4"
-                Expect.equal (read 4 ":") [ 0; 1; 2; 3 ] ":"
-                Expect.equal (read 5 "1::2") [ 1; 3 ] "1::2"
-                Expect.equal (read 5 ":2") [ 0; 1 ] ":2"
-                Expect.equal (read 5 "3:") [ 3; 4 ] "3:"
-                Expect.equal (read 5 "1:9:3") [ 1; 4 ] "an end beyond the last"
-                Expect.equal (read 32 "8,12, 16") [ 8; 12; 16 ] "a list"
-                Expect.equal (read 4 "3") [ 3 ] "one")
-
-            testCase "curricula come by their class names, or none" (fun () ->
-                let chosen = on [ 1; 0; 0 ]
-                let read name = Torchtune.curriculum name 4 chosen |> Check.getOrRaise |> sets 3 2
-                let rotated, still = [ [ 1; 0; 1 ]; [ 0; 1; 1 ] ], [ [ 1; 0; 1 ]; [ 1; 0; 1 ] ]
-                Expect.equal
-                    (read "torchtune.modules.early_exit_loss.RotationalEarlyExitCurriculum")
-                    rotated
-                    "a path"
-                Expect.equal (read "rot") rotated "the short name"
-                Expect.equal (read "gradual") [ [ 0; 0; 1 ]; [ 0; 0; 1 ] ] "gradual"
-                Expect.equal (read null) still "null")
-
-            testCase "a whole configuration gives its shares" (fun () ->
-                let chosen = Torchtune.layers 4 "0::2" |> Check.getOrRaise
-                let curriculum = Torchtune.curriculum "rot" 100 chosen |> Check.getOrRaise
-                let scale = Torchtune.lossScale "sum_l" |> Check.getOrRaise
-                // Layers 0, 2 and 3: sums 1, 4, 8.
-                close
-                    "step 0"
-                    [ 1.0 / 13.0; 0.0; 4.0 / 13.0; 8.0 / 13.0 ]
-                    (shares 4 curriculum (scale 1.0) 0))
-
-            testCase "unknown names say what is known" (fun () ->
-                Expect.stringContains (Torchtune.lossScale "one" |> messages) "inv_sqrt_l" "scale"
-                Expect.stringContains (Torchtune.dropoutShape "step" |> messages) "sigmoid" "shape"
-                Expect.stringContains
-                    (Torchtune.curriculum "x" 4 [| true |] |> messages)
-                    "Gradual"
-                    "curriculum"
-
-                for text in [ "4"; "a"; "1:2:3:4"; "::0"; "-1"; "" ] do
-                    Expect.stringContains (Torchtune.layers 4 text |> messages) "0::4" $"'{text}'")
         ]
     ]
