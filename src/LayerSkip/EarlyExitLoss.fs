@@ -36,8 +36,8 @@ module LossOptions =
 
 /// J = sum over layers l of e~(t, l) CE(g(x_{l+1}), Y), with one norm and head g for every exit (LayerSkip, equation 5).
 ///
-/// Exits are computed one after another. Each runs back at once, through the head into the gradient of its own hidden
-/// states, so that the logits of one exit are in memory, never those of all; then the layers run back once.
+/// Each exit runs back at once, through the head into the gradient of its own hidden states; then the layers run back
+/// once.
 [<RequireQualifiedAccess>]
 module EarlyExitLoss =
     let private idsOf (batch: Batch) =
@@ -54,8 +54,9 @@ module EarlyExitLoss =
         else
             options.Targets
 
-    /// Log-probabilities at some rows of hidden states [batch; rows; hidden], [row; vocabulary], in float32 at least.
-    let private logProbabilities weights (rows: Tensor) (hidden: Tensor) =
+    /// What an exit says at some rows of its hidden states [batch; rows; hidden]: log-probabilities [row; vocabulary], in
+    /// float32 at least.
+    let private lawOf weights (rows: Tensor) (hidden: Tensor) : Tensor =
         Scope.one (fun () ->
             let logits = hidden.reshape(-1L, hidden.shape[2]).index_select(0L, rows) |> Model.head weights
 
@@ -67,6 +68,80 @@ module EarlyExitLoss =
 
             torch.special.log_softmax (logits, -1L, Nullable wide))
 
+    /// Cross entropy of a law [row; vocabulary] to labels [row], summed over rows, in nats.
+    let private crossEntropy (labels: Tensor) (law: Tensor) : Tensor =
+        torch.nn.functional.nll_loss (law, labels, reduction = torch.nn.Reduction.Sum)
+
+    /// KL divergence of a law from a teacher's, [row; vocabulary] both, summed over rows, in nats.
+    let private divergence (teacher: Tensor) (law: Tensor) : Tensor =
+        torch.nn.functional.kl_div (law, teacher, true, torch.nn.Reduction.Sum)
+
+    /// Adds the gradients of some sums, each times its weight.
+    let private runBack (sums: (float * Tensor) list) : unit =
+        sums
+        |> List.filter (fun (weight, _) -> weight <> 0.0)
+        |> List.map (fun (weight, sum) ->
+            // A Scalar would have to live as long as the process, and these are never the same.
+            let seed = Tensors.ofFloats [||] [| weight |]
+            sum, seed.``to`` (sum.dtype, sum.device))
+        |> Trunk.runBack
+
+    /// Positions that learn, and what.
+    [<NoEquality; NoComparison>]
+    type private Lessons = { Rows: Tensor; Labels: Tensor }
+
+    /// One exit learns, its gradients times `weight`: the sums of its cross entropy and divergence, [2] in float64, which
+    /// stay on the device, as a read would stop for it; and its law, which may teach.
+    let private learn weights (targets: ExitTargets) weight lessons (teacher: Tensor option) hidden =
+        Scope.keep (fun (sums: Tensor, law: Tensor) -> [ sums; law ]) (fun () ->
+            let law = lawOf weights lessons.Rows hidden
+            let entropy = crossEntropy lessons.Labels law
+            let divergence = teacher |> Option.map (fun teacher -> divergence teacher law)
+
+            runBack [
+                weight * targets.Labels, entropy
+                yield! divergence |> Option.map (fun sum -> weight * targets.LastLayer, sum) |> Option.toList
+            ]
+
+            let sums = [|
+                entropy
+                Option.defaultWith (fun () -> torch.zeros_like entropy) divergence
+            |]
+            torch.stack(sums).detach().``to`` torch.ScalarType.Float64, law.detach ())
+
+    /// Every exit learns, one after another, so that the logits of one are in memory; the last is first, for it may teach.
+    /// Their sums, [layers; 2].
+    let private learnAll options weights (shares: float[]) scale (hidden: Tensor option[]) lessons : Tensor =
+        let last = shares.Length - 1
+        let off = torch.zeros (2L, torch.ScalarType.Float64, weights.Embedding.device)
+
+        let learn teacher layer =
+            learn
+                weights
+                (targetsOf options last layer)
+                (scale * shares[layer])
+                lessons
+                teacher
+                hidden[layer].Value
+
+        let taught (teacher: Tensor option) layer =
+            let sums, law = learn teacher layer
+            law.Dispose()
+            sums
+
+        let ofLast, teacher =
+            if hidden[last].IsNone then
+                off, None
+            elif teaches options shares then
+                let sums, law = learn None last
+                sums, Some law
+            else
+                taught None last, None
+
+        let early = Array.init last (fun layer -> if shares[layer] > 0.0 then taught teacher layer else off)
+
+        torch.stack (Array.append early [| ofLast |])
+
     /// The sums of every exit; their gradients, times `scale`, go into the hidden states and the head's weights.
     let private score
         (options: LossOptions)
@@ -76,90 +151,33 @@ module EarlyExitLoss =
         (hidden: Tensor option[])
         (batch: Batch)
         : LossSums =
-        let last = shares.Length - 1
-        let device = weights.Embedding.device
-
-        // Each layer's cross entropy and divergence, [2; layers]: they stay on the device, which a read would stop for.
         use _scope = torch.NewDisposeScope()
-        let totals = torch.zeros (2L, int64 shares.Length, torch.ScalarType.Float64, device)
-        let entropy, divergence = 0L, 1L
+        let device = weights.Embedding.device
+        let onDevice (ids: int[]) = (Tensors.ofIds [| int64 ids.Length |] ids).``to`` device
 
-        // Adds one exit's sums over some rows, learns from them, and returns its log-probabilities.
-        let learn rows labels (teacher: Tensor option) layer =
+        let addPart (total: Tensor) (part: (int * int)[]) =
             Scope.one (fun () ->
-                let law = logProbabilities weights rows hidden[layer].Value
+                let rows, labels = Array.unzip part
+                let lessons = { Rows = onDevice rows; Labels = onDevice labels }
+                learnAll options weights shares scale hidden lessons |> Scalars.plus total)
 
-                let take row weight (sum: Tensor) =
-                    totals.select(0L, row).select(0L, int64 layer)
-                    |> Scalars.addInPlace (sum.detach().``to`` torch.ScalarType.Float64)
-                    |> ignore
+        let layers, lessons = shares.Length, Batch.lessons batch
 
-                    sum, scale * shares[layer] * weight
+        let sums =
+            Array.chunkBySize options.RowsAtOnce lessons
+            |> Array.fold addPart (torch.zeros (int64 layers, 2L, torch.ScalarType.Float64, device))
+            |> Tensors.toFloats
+            |> Array.chunkBySize 2
 
-                let targets = targetsOf options last layer
-                let sum = torch.nn.Reduction.Sum
-
-                [
-                    torch.nn.functional.nll_loss (law, labels, reduction = sum)
-                    |> take entropy targets.Labels
-
-                    match teacher with
-                    | Some teacher ->
-                        torch.nn.functional.kl_div (law, teacher, true, sum)
-                        |> take divergence targets.LastLayer
-                    | None -> ()
-                ]
-                |> List.filter (fun (_, weight) -> weight <> 0.0)
-                |> List.map (fun (sum, weight) ->
-                    // A Scalar would have to live as long as the process, and these are never the same.
-                    let seed = Tensors.ofFloats [||] [| weight |]
-                    sum, seed.``to`` (sum.dtype, sum.device))
-                |> Trunk.runBack
-
-                law.detach ())
-
-        let early = [ 0 .. last - 1 ] |> List.filter (fun layer -> shares[layer] > 0.0)
-        let lessons = Batch.lessons batch
-
-        for part in Array.chunkBySize options.RowsAtOnce lessons do
-            use _scope = torch.NewDisposeScope()
-            let onDevice (ids: int[]) = (Tensors.ofIds [| int64 ids.Length |] ids).``to`` device
-            let rows, labels = Array.unzip part
-            let rows, labels = onDevice rows, onDevice labels
-
-            let teacher =
-                if hidden[last].IsNone then
-                    None
-                else
-                    let law = learn rows labels None last
-
-                    if teaches options shares then
-                        Some law
-                    else
-                        law.Dispose()
-                        None
-
-            for layer in early do
-                (learn rows labels teacher layer).Dispose()
-
-        let entropies, divergences = Tensors.toFloats totals |> Array.splitAt shares.Length
-
-        let objective =
-            Seq.sum (
-                seq {
-                    for layer in 0..last do
-                        let targets = targetsOf options last layer
-
-                        shares[layer]
-                        * (targets.Labels * entropies[layer] + targets.LastLayer * divergences[layer])
-                }
-            )
+        let objective layer =
+            let targets = targetsOf options (layers - 1) layer
+            shares[layer] * (targets.Labels * sums[layer][0] + targets.LastLayer * sums[layer][1])
 
         {
             Tokens = lessons.Length
-            Objective = objective
-            CrossEntropy = entropies
-            Divergence = divergences
+            Objective = List.sumBy objective [ 0 .. layers - 1 ]
+            CrossEntropy = Array.map Array.head sums
+            Divergence = Array.map Array.last sums
         }
 
     let private check (weights: Weights) (shares: float[]) =
