@@ -111,7 +111,14 @@ module EarlyExitLoss =
 
     /// Every exit learns, one after another, so that the logits of one are in memory; the last is first, for it may teach.
     /// Their sums, [layers; 2].
-    let private learnAll options weights (shares: float[]) scale (hidden: Tensor option[]) lessons : Tensor =
+    let private learnAll
+        options
+        (weights: Weights)
+        (shares: float[])
+        scale
+        (hidden: Tensor option[])
+        lessons
+        : Tensor =
         let last = shares.Length - 1
         let off = torch.zeros (2L, torch.ScalarType.Float64, weights.Embedding.device)
 

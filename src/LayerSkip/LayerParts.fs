@@ -75,8 +75,7 @@ module DecoderParts =
     let map (f: 'A -> 'B) (parts: DecoderParts<'A>) : DecoderParts<'B> =
         map2 (fun part _ -> f part) parts parts
 
-    let zip (a: DecoderParts<'A>) (b: DecoderParts<'B>) : DecoderParts<'A * 'B> =
-        map2 (fun a b -> a, b) a b
+    let zip (a: DecoderParts<'A>) (b: DecoderParts<'B>) : DecoderParts<'A * 'B> = map2 (fun a b -> a, b) a b
 
     /// Those that are there, each once, in the order of the record.
     let toList (parts: DecoderParts<'T>) : 'T list = [

@@ -265,5 +265,4 @@ module Weights =
 
     /// Bytes of the weights in memory.
     let bytes (weights: Weights) : int64 =
-        tensors weights
-        |> Array.sumBy (fun tensor -> tensor.numel () * tensor.ElementSize)
+        tensors weights |> Array.sumBy (fun tensor -> tensor.numel () * tensor.ElementSize)

@@ -37,9 +37,7 @@ let private options: TrainingOptions = {
 /// The weights and moments of a session, as bits.
 let private bits (session: TrainingSession) = [
     for tensor in
-        Seq.append
-            (Weights.tensors session.Trainee.Weights)
-            (AdamWState.TensorsOf session.Trainee.Optimiser) do
+        Seq.append (Weights.tensors session.Trainee.Weights) (AdamWState.TensorsOf session.Trainee.Optimiser) do
         Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
 ]
 

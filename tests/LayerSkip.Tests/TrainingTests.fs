@@ -64,8 +64,7 @@ let private bits (session: TrainingSession) =
     let trainee = session.Trainee
 
     [
-        for tensor in
-            Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser) do
+        for tensor in Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser) do
             Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
     ]
 
@@ -361,8 +360,7 @@ let private steps =
                 use session = start options data (Path.Combine(folder, "run"))
                 let losses = runFor 100 session |> lossesOf |> List.map snd
                 Expect.isLessThan (List.last losses) (0.8 * losses.Head) "it learns"
-                let kinds =
-                    Weights.tensors session.Trainee.Weights |> Array.map _.dtype |> Array.distinct
+                let kinds = Weights.tensors session.Trainee.Weights |> Array.map _.dtype |> Array.distinct
                 Expect.equal kinds [| torch.ScalarType.Float32 |] "float32"))
 
         testCase "a loss that is no number stops the run, and names step and samples" (fun () ->
