@@ -180,7 +180,7 @@ let tell
     let eos = Option.get (Tokenizer.eos tokenizer)
     let count, opened = openings.Length, openings[0].Length
     let place = weights.Embedding.device
-    let dtype = Dtype.activations weights.Device weights.Dtype
+    let dtype = ScalarType.activations weights.Device weights.Dtype
     torch.random.manual_seed seed |> ignore
     let rope = Rope.table config length dtype place
 

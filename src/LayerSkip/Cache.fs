@@ -46,7 +46,7 @@ module internal Storage =
     /// where the kernels' threads want to run.
     let create (weights: Weights) (room: int) : Storage =
         let config, device = weights.Config, weights.Embedding.device
-        let dtype = Dtype.activations weights.Device weights.Dtype
+        let dtype = ScalarType.activations weights.Device weights.Dtype
         let made = ResizeArray<Tensor>()
 
         let allocate (size: int64[]) =
@@ -128,7 +128,7 @@ type Slab internal (weights: Weights, capacity: int) =
         | None -> invalidOp "this cache holds no position yet"
 
     let roomFor needed =
-        let activations = Dtype.activations weights.Device weights.Dtype
+        let activations = ScalarType.activations weights.Device weights.Dtype
         let each = Storage.bytesPerPosition weights.Config activations
 
         let faults room =

@@ -148,7 +148,7 @@ module Checkpoint =
             if head.Shape <> embedding.shape then
                 false
             else
-                let values = head.Read().``to``(embedding.dtype, embedding.device)
+                let values = (Tensors.ofStored head).``to``(embedding.dtype, embedding.device)
                 values.eq(embedding).all().cpu().data<bool>().[0L]
 
         match stored |> List.tryFind (fun tensor -> tensor.Name = "lm_head.weight") with

@@ -23,7 +23,7 @@ module internal Exactness =
 
     /// Keys and values may differ by rounding alone; a wrong position or row is off by its own size.
     let private cacheTolerance device dtype =
-        match Dtype.activations device dtype with
+        match ScalarType.activations device dtype with
         | torch.ScalarType.Float64 -> 1e-9
         | torch.ScalarType.Float32 -> 1e-3
         | _ -> 5e-2

@@ -87,7 +87,7 @@ module Export =
     let private overflows (weights: Weights) = [
         for name, tensor in Weights.named weights do
             if not (Tensors.isFinite tensor) then
-                Dtype.beyond name tensor.dtype
+                ScalarType.beyond name tensor.dtype
     ]
 
     let private nameOf (whole: Checkpoint) (layers: int) =

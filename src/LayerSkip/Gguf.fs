@@ -43,11 +43,11 @@ module Gguf =
                 )
             ]
         | Some table ->
-            use values = (GgufTensors.stored file config table).Read()
-            let scaled = { config with RopeScaling = RopeScaling.Divided(Tensors.toFloats values) }
+            let divisors = StoredTensor.toFloats (GgufTensors.stored file config table)
+            let scaled = { config with RopeScaling = RopeScaling.Divided divisors }
 
             match ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled with
-            | [] -> Ok { scaled with RopeScaling = Rope.named scaled }
+            | [] -> Ok { scaled with RopeScaling = RopeAngles.named scaled }
             | faults -> Error faults
 
     let private ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =

@@ -132,20 +132,21 @@ module internal GgufExport =
             GgufConfig.draftKey, GgufValue.Int(int64 length)
           ]
 
-    let private item config dtype (name: string, tensor: Tensor) : GgufItem = {
-        Name = GgufName.ggml name
-        Shape = tensor.shape
-        // Norms and biases.
-        Dtype = if tensor.shape.Length = 1 then Dtype.F32 else dtype
-        Values =
-            fun () ->
-                match GgufTensors.reordered config name tensor.shape with
-                | Some heads -> GgufTensors.toPairs heads tensor
-                | None -> tensor.alias ()
-    }
+    /// A head's rows from two halves to pairs that rotate together, llama.cpp's order.
+    let private toPairs (heads: int) (rows: Tensor) : Tensor =
+        rows.view(int64 heads, 2L, rows.shape[0] / int64 heads / 2L, -1L).transpose(1L, 2L).reshape rows.shape
+
+    let private item config dtype (name: string, tensor: Tensor) : TensorItem =
+        // Norms and biases are float32.
+        let dtype = if tensor.shape.Length = 1 then Dtype.F32 else dtype
+
+        TensorWriter.item (GgufName.ggml name) tensor.shape dtype (fun () ->
+            match GgufTensors.reordered config name tensor.shape with
+            | Some heads -> toPairs heads tensor
+            | None -> tensor.alias ())
 
     /// How much slower each pair of dimensions turns, where no key of metadata says it.
-    let private ropeTable (config: LlamaConfig) : GgufItem list =
+    let private ropeTable (config: LlamaConfig) : TensorItem list =
         match config.RopeScaling with
         | RopeScaling.Default
         | RopeScaling.Dynamic _
@@ -153,16 +154,14 @@ module internal GgufExport =
         | RopeScaling.Yarn _ -> []
         | RopeScaling.Llama3 _
         | RopeScaling.Divided _ ->
-            let struct (scaled, _) = Rope.frequencies config
-            let struct (plain, _) = Rope.frequencies { config with RopeScaling = RopeScaling.Default }
+            let struct (scaled, _) = RopeAngles.frequencies config
+            let struct (plain, _) = RopeAngles.frequencies { config with RopeScaling = RopeScaling.Default }
+
+            let shape = [| int64 plain.Length |]
 
             [
-                {
-                    Name = GgufName.ropeTable
-                    Shape = [| int64 plain.Length |]
-                    Dtype = Dtype.F32
-                    Values = fun () -> Tensors.ofFloats [| int64 plain.Length |] (Array.map2 (/) plain scaled)
-                }
+                TensorWriter.item GgufName.ropeTable shape Dtype.F32 (fun () ->
+                    Tensors.ofFloats shape (Array.map2 (/) plain scaled))
             ]
 
     /// A GGUF source's own metadata of its tokenizer, else what the tokenizer comes to.

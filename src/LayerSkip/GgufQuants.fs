@@ -185,12 +185,11 @@ module internal GgufQuants =
         with :? AggregateException as e ->
             ExceptionDispatchInfo.Throw e.InnerException
 
-    /// Copies the values at byte `first` of a file into a contiguous CPU tensor of the format's dtype.
-    let read (file: SourceFile) (format: GgufFormat) (first: int64) (tensor: Tensor) : unit =
+    /// Fills memory with the values at byte `first` of a file, in the format's dtype.
+    let read (file: SourceFile) (format: GgufFormat) (first: int64) (memory: RawMemory) : unit =
         // A block of 32 values fills 128 bytes.
         let blocks run (width: int) =
-            Tensors.fill
-                tensor
+            RawMemory.fill
                 (FillSpan(fun at destination ->
                     use target = fixed &MemoryMarshal.GetReference destination
                     let start = first + at / 128L * int64 width
@@ -202,12 +201,13 @@ module internal GgufQuants =
                         start
                         (NativePtr.toNativeInt target)
                         (int64 destination.Length / 128L)))
+                memory
 
         match format with
         | GgufFormat.F32
         | GgufFormat.F16
         | GgufFormat.BF16 ->
-            Tensors.fill tensor (FillSpan(fun at destination -> file.Copy(first + at, destination)))
+            RawMemory.fill (FillSpan(fun at destination -> file.Copy(first + at, destination))) memory
         | GgufFormat.Q8_0 -> blocks q8_0 34
         | GgufFormat.Q4_0 -> blocks q4_0 18
         | GgufFormat.Q4_1 -> blocks q4_1 20

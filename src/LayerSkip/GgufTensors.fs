@@ -1,7 +1,6 @@
 namespace LayerSkip
 
 open System
-open TorchSharp
 
 /// llama.cpp's names of tensors, and Hugging Face's.
 [<RequireQualifiedAccess>]
@@ -147,25 +146,21 @@ module internal GgufTensors =
 
             Check.all (doubled @ List.collect Check.faults results @ overlaps file.Path tensors) tensors
 
-    /// In place: a head's rows from llama.cpp's order, in pairs that rotate together, to two halves. By spans,
-    /// since libtorch's threads would wait, spinning, for the cores that dequantise the next tensor.
-    let private toHalves (heads: int) (rows: Tensor) : unit =
-        use _scope = torch.NewDisposeScope()
-        let size = int rows.shape[0] / heads
-        let width = int (rows.numel () * int64 rows.ElementSize / rows.shape[0])
+    /// In place: the rows of heads of `size` rows from llama.cpp's order, in pairs that rotate together, to two halves.
+    let private toHalves (size: int) (rows: Rows) (memory: RawMemory) : unit =
+        if rows.First % int64 size <> 0L || rows.Count % int64 size <> 0L then
+            invalidArg (nameof rows) $"{rows.First} and {rows.Count} cut a head of {size} rows"
+
+        let width = int (memory.Length / max 1L rows.Count)
         let pairs = Array.zeroCreate<byte>(size * width)
 
-        for head in 0 .. heads - 1 do
-            let halves = rows.narrow(0L, int64 (head * size), int64 size).bytes
+        for head in 0L .. rows.Count / int64 size - 1L do
+            let halves = RawMemory.span (head * pairs.LongLength) pairs.Length memory
             halves.CopyTo(pairs.AsSpan())
 
             for row in 0 .. size - 1 do
                 let pair = 2 * (row % (size / 2)) + row / (size / 2)
                 pairs.AsSpan(pair * width, width).CopyTo(halves.Slice(row * width, width))
-
-    /// The way back: a head's rows from two halves to pairs that rotate together.
-    let toPairs (heads: int) (rows: Tensor) : Tensor =
-        rows.view(int64 heads, 2L, rows.shape[0] / int64 heads / 2L, -1L).transpose(1L, 2L).reshape rows.shape
 
     /// Heads whose rows llama.cpp's converter reorders: those of q and k in llama models.
     let reordered (config: LlamaConfig) (name: string) (shape: int64[]) : int option =
@@ -185,18 +180,18 @@ module internal GgufTensors =
         heads |> Option.filter (fun heads -> shape.Length <= 2 && rowsOf heads)
 
     let stored (file: SourceFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
-        let dtype = GgufFormat.dtype tensor.Format
+        let row = (tensor.End - tensor.Start) / max 1L (StoredTensor.every tensor.Shape).Count
 
-        let fill (values: Tensor) =
-            GgufQuants.read file tensor.Format tensor.Start values
+        let fill (rows: Rows) (memory: RawMemory) =
+            GgufQuants.read file tensor.Format (tensor.Start + rows.First * row) memory
 
-            reordered config tensor.Name tensor.Shape
-            |> Option.iter (fun heads -> toHalves heads values)
+            if (reordered config tensor.Name tensor.Shape).IsSome then
+                toHalves config.HeadDim rows memory
 
         {
             Name = tensor.Name
             Shape = tensor.Shape
             Format = tensor.FormatName
-            Dtype = dtype
+            Dtype = GgufFormat.dtype tensor.Format
             Fill = fill
         }

@@ -2,19 +2,6 @@ namespace LayerSkip
 
 open System.IO
 open System.Text
-open TorchSharp
-
-/// A tensor to write, whose values are made when its turn comes.
-[<NoEquality; NoComparison>]
-type internal GgufItem = {
-    /// llama.cpp's.
-    Name: string
-    /// Slowest dimension first, as everywhere but in the file.
-    Shape: int64[]
-    Dtype: Dtype
-    /// In any dtype, on any device; the writer's scope frees it.
-    Values: unit -> Tensor
-}
 
 /// GGUF files, version 3.
 [<RequireQualifiedAccess>]
@@ -32,8 +19,6 @@ module internal GgufWriter =
         | Dtype.F16 -> Some 1u
         | Dtype.BF16 -> Some 30u
         | Dtype.F64 -> None
-
-    let private size (item: GgufItem) = Array.fold (*) (int64 (Dtype.bytes item.Dtype)) item.Shape
 
     let private text (out: BinaryWriter) (value: string) =
         let bytes = Encoding.UTF8.GetBytes value
@@ -73,7 +58,7 @@ module internal GgufWriter =
 
     let private header
         (metadata: (string * GgufValue) list)
-        (tensors: struct (GgufItem * uint32) list)
+        (tensors: struct (TensorItem * uint32) list)
         : byte[] =
         use memory = new MemoryStream()
         use out = new BinaryWriter(memory)
@@ -94,7 +79,7 @@ module internal GgufWriter =
             Array.rev item.Shape |> Array.iter (uint64 >> out.Write)
             out.Write kind
             out.Write(uint64 offset)
-            offset <- aligned (offset + size item)
+            offset <- aligned (offset + item.Size)
 
         memory.ToArray()
 
@@ -102,11 +87,11 @@ module internal GgufWriter =
     let private pad (file: Stream) (written: int64) =
         file.Write(Array.zeroCreate<byte>(int (aligned written - written)))
 
-    /// One tensor at a time is in memory beside what the items hold; the number of bytes written.
+    /// The number of bytes written.
     let write
         (path: string)
         (metadata: (string * GgufValue) list)
-        (tensors: GgufItem list)
+        (tensors: TensorItem list)
         : Result<int64, LayerSkipError list> =
         let known = [
             for item in tensors do
@@ -125,8 +110,8 @@ module internal GgufWriter =
                 pad file header.LongLength
 
                 for item in tensors do
-                    use _scope = torch.NewDisposeScope()
-                    FileWriter.tensor file (item.Values().to_type(Dtype.scalarType item.Dtype))
-                    pad file (size item))
+                    item.Write file
+                    pad file item.Size)
             |> Result.map (fun () ->
-                aligned header.LongLength + List.sumBy (fun item -> aligned (size item)) tensors)
+                aligned header.LongLength
+                + List.sumBy (fun (item: TensorItem) -> aligned item.Size) tensors)

@@ -35,7 +35,7 @@ module internal HuggingFaceConfig =
             | Family.Qwen2 -> config.QkvBias
 
         let scaling =
-            match Rope.named config with
+            match RopeAngles.named config with
             | RopeScaling.Divided _ -> None
             | scaling -> Some scaling
 

@@ -82,7 +82,7 @@ module internal HuggingFaceExport =
         |> Result.bind (fun () -> putTokenizer folder checkpoint)
         |> Result.bind (fun () ->
             // transformers refuses a file that does not say whose it is.
-            SafetensorsWriter.write (inside "model.safetensors") (Map [ "format", "pt" ]) tensors)
+            TensorWriter.safetensors (inside "model.safetensors") (Map [ "format", "pt" ]) tensors)
         |> Result.map (fun () -> tensors.Length)
 
     /// What to say of a model whose tokenizer is not in its folder.

@@ -147,7 +147,7 @@ module Model =
     let embed (weights: Weights) (ids: Tensor) : Tensor =
         Scope.one (fun () ->
             let rows = weights.Embedding.index_select (0L, ids.reshape(-1L).``to`` weights.Embedding.device)
-            let activations = Dtype.activations weights.Device weights.Dtype
+            let activations = ScalarType.activations weights.Device weights.Dtype
             rows.``to``(activations).view(ids.shape[0], ids.shape[1], int64 weights.Config.Hidden))
 
     /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
@@ -351,7 +351,7 @@ module Model =
         use _noGrad = torch.no_grad ()
         use _scope = torch.NewDisposeScope()
         let rows = int ids.shape[1]
-        let activations = Dtype.activations weights.Device weights.Dtype
+        let activations = ScalarType.activations weights.Device weights.Dtype
         let rope = Rope.table weights.Config rows activations weights.Embedding.device
 
         let tap: LayerWrapper =

@@ -24,9 +24,11 @@ module Safetensors =
     let private indexName = "model.safetensors.index.json"
 
     let private stored (file: SourceFile) (data: int64) (entry: SafetensorsEntry) (dtype: Dtype) =
-        let fill (tensor: Tensor) =
-            let first = data + entry.Start
-            Tensors.fill tensor (FillSpan(fun start destination -> file.Copy(first + start, destination)))
+        let row = (entry.End - entry.Start) / max 1L (StoredTensor.every entry.Shape).Count
+
+        let fill (rows: Rows) =
+            let first = data + entry.Start + rows.First * row
+            RawMemory.fill (FillSpan(fun start destination -> file.Copy(first + start, destination)))
 
         {
             Name = entry.Name
@@ -176,10 +178,10 @@ module Safetensors =
                         $"{files.Length} .safetensors files and no {indexName}; add the index, or keep one file"
                 ]
 
-    /// Writes tensors in the dtypes they have (F64, F32, F16, BF16), replacing `path` only once all is on disk.
+    /// Writes a file of tensors, replacing `path` only once all is on disk.
     let write
         (path: string)
         (metadata: Map<string, string>)
-        (tensors: (string * Tensor) seq)
+        (tensors: TensorItem seq)
         : Result<unit, LayerSkipError list> =
         SafetensorsWriter.write path metadata (List.ofSeq tensors)

@@ -10,37 +10,26 @@ open TorchSharp
 
 type Tensor = torch.Tensor
 
-/// Dtype of the weights in memory, as `--dtype` names it.
+/// libtorch's dtypes, by ours.
 [<RequireQualifiedAccess>]
-type Dtype =
-    | F64
-    | F32
-    | F16
-    | BF16
-
-[<RequireQualifiedAccess>]
-module Dtype =
-    let name (dtype: Dtype) =
-        match dtype with
-        | Dtype.F64 -> "f64"
-        | Dtype.F32 -> "f32"
-        | Dtype.F16 -> "f16"
-        | Dtype.BF16 -> "bf16"
-
-    let tryParse (name: string) =
-        match name with
-        | "f64" -> Some Dtype.F64
-        | "f32" -> Some Dtype.F32
-        | "f16" -> Some Dtype.F16
-        | "bf16" -> Some Dtype.BF16
-        | _ -> None
-
-    let scalarType (dtype: Dtype) : torch.ScalarType =
+module ScalarType =
+    let ofDtype (dtype: Dtype) : torch.ScalarType =
         match dtype with
         | Dtype.F64 -> torch.ScalarType.Float64
         | Dtype.F32 -> torch.ScalarType.Float32
         | Dtype.F16 -> torch.ScalarType.Float16
         | Dtype.BF16 -> torch.ScalarType.BFloat16
+
+    /// None for whole numbers and others that no weight has.
+    let tryDtype (kind: torch.ScalarType) : Dtype option =
+        [ Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 ]
+        |> List.tryFind (fun dtype -> ofDtype dtype = kind)
+
+    /// Of activations and KV cache: on a CPU float32 (float64 with f64), on CUDA that of the weights.
+    let activations (device: Device) (dtype: Dtype) : torch.ScalarType =
+        match device, dtype with
+        | Device.Cpu, (Dtype.F16 | Dtype.BF16) -> torch.ScalarType.Float32
+        | _ -> ofDtype dtype
 
     /// A tensor's values are beyond `kept`, the dtype that it is kept in: a fault that names dtypes which reach further.
     let internal beyond (name: string) (kept: torch.ScalarType) : LayerSkipError =
@@ -48,40 +37,6 @@ module Dtype =
         | torch.ScalarType.Float16 -> LayerSkipError.BeyondDtype(name, "f16", "bf16 or f32")
         | torch.ScalarType.BFloat16 -> LayerSkipError.BeyondDtype(name, "bf16", "f32 or f64")
         | _ -> LayerSkipError.BeyondDtype(name, "f32", "f64")
-
-    let bytes (dtype: Dtype) =
-        match dtype with
-        | Dtype.F64 -> 8
-        | Dtype.F32 -> 4
-        | Dtype.F16
-        | Dtype.BF16 -> 2
-
-    /// Of activations and KV cache: on a CPU float32 (float64 with f64), on CUDA that of the weights.
-    let activations (device: Device) (dtype: Dtype) : torch.ScalarType =
-        match device, dtype with
-        | Device.Cpu, (Dtype.F16 | Dtype.BF16) -> torch.ScalarType.Float32
-        | _ -> scalarType dtype
-
-/// A tensor as a file holds it.
-[<NoEquality; NoComparison>]
-type StoredTensor = {
-    /// Hugging Face's name, whatever the file calls it.
-    Name: string
-    Shape: int64[]
-    /// The format as the file names it: "BF16", "Q4_1".
-    Format: string
-    /// The smallest dtype that holds the values (float32 for quantised ones).
-    Dtype: Dtype
-    /// Writes the values into a contiguous CPU tensor of `Shape` and `Dtype`.
-    Fill: Tensor -> unit
-} with
-
-    /// The values as a new CPU tensor, which the caller owns.
-    member this.Read() : Tensor =
-        Backend.ensure ()
-        let tensor = torch.empty (this.Shape, dtype = Dtype.scalarType this.Dtype, device = torch.CPU)
-        this.Fill tensor
-        tensor
 
 [<RequireQualifiedAccess>]
 module Scope =
@@ -134,35 +89,6 @@ module Scalars =
     let addNumberInPlace (b: float) (a: Tensor) : Tensor = a.add_ (ofFloat b, one.Value)
     let timesInPlace (b: float) (a: Tensor) : Tensor = a.mul_ (ofFloat b)
 
-/// A point in a stream of random numbers. The same key always draws the same number.
-[<Struct>]
-type Key = { Seed: uint64; Counter: uint64 }
-
-[<RequireQualifiedAccess>]
-module Key =
-    let ofSeed (seed: int64) : Key = { Seed = uint64 seed; Counter = 0UL }
-
-    // The finaliser of SplitMix64 (Steele, Lea and Flood 2014), twice, so that seeds and counters both spread.
-    let private mix (z: uint64) =
-        let z = (z ^^^ (z >>> 30)) * 0xBF58476D1CE4E5B9UL
-        let z = (z ^^^ (z >>> 27)) * 0x94D049BB133111EBUL
-        z ^^^ (z >>> 31)
-
-    let private bits (key: Key) =
-        mix (mix (key.Seed + 0x9E3779B97F4A7C15UL) + (key.Counter + 1UL) * 0x9E3779B97F4A7C15UL)
-
-    /// A number in [0, 1) of 53 random bits, and the key after it.
-    let uniform (key: Key) : struct (float * Key) =
-        struct (float (bits key >>> 11) / 9007199254740992.0, { key with Counter = key.Counter + 1UL })
-
-    /// The start of another stream for each part: a step, a layer, a sample.
-    let within (part: int) (key: Key) : Key =
-        // A stream's own seed is mixed once more, so that it is no number that `uniform` draws.
-        { Seed = mix (bits { key with Counter = uint64 (uint32 part) }); Counter = 0UL }
-
-/// Writes the bytes that start at an offset of a file into a span.
-type FillSpan = delegate of start: int64 * destination: Span<byte> -> unit
-
 [<RequireQualifiedAccess>]
 module Tensors =
     /// A 1-D or shaped CPU tensor of ids.
@@ -191,21 +117,31 @@ module Tensors =
         else
             NativePtr.toNativeInt (&&MemoryMarshal.GetReference(tensor.bytes))
 
-    /// In bytes: a multiple of every block that a file has, and little beside the tensors it is read for.
-    let private piece = 1L <<< 26
+    /// A contiguous CPU tensor's values, as long as it lives.
+    let internal memory (tensor: Tensor) : RawMemory = {
+        Address = address tensor
+        Length = tensor.numel () * tensor.ElementSize
+    }
 
     /// Copies raw bytes into a contiguous CPU tensor of as many bytes, piece by piece.
     let fill (tensor: Tensor) (copy: FillSpan) : unit =
-        let first, size = address tensor, tensor.numel () * tensor.ElementSize
-        let mutable start = 0L
-
-        while start < size do
-            let length = min piece (size - start)
-            let at = NativePtr.ofNativeInt<byte>(first + nativeint start)
-            copy.Invoke(start, Span<byte>(NativePtr.toVoidPtr at, int length))
-            start <- start + length
-
+        RawMemory.fill copy (memory tensor)
         GC.KeepAlive tensor
+
+    /// Reads a stored tensor's values into a contiguous CPU tensor of its shape and dtype.
+    let read (stored: StoredTensor) (tensor: Tensor) : unit =
+        StoredTensor.fill (memory tensor) stored
+        GC.KeepAlive tensor
+
+    /// A stored tensor's values as a new CPU tensor, which the caller owns.
+    let ofStored (stored: StoredTensor) : Tensor =
+        Backend.ensure ()
+        let tensor = torch.empty (stored.Shape, dtype = ScalarType.ofDtype stored.Dtype, device = torch.CPU)
+        read stored tensor
+        tensor
+
+    // Of a sum in another dtype: little beside the tensor.
+    let private piece = 1L <<< 26
 
     /// True when no value is NaN or infinite. A sum in another dtype makes a copy first, so by pieces.
     let isFinite (tensor: Tensor) : bool =

@@ -36,7 +36,7 @@ module Training =
         (weights: Weights)
         (read: int64 -> int -> Batch)
         : TrainingPlan =
-        let activations = Dtype.activations weights.Device options.Precision
+        let activations = ScalarType.activations weights.Device options.Precision
 
         let rope =
             Scope.keep Rope.tensorsOf (fun () ->
@@ -47,12 +47,12 @@ module Training =
 
     /// Leaves that gradients gather in, over the same memory or in the dtype of the passes.
     let private leaves (precision: Dtype) (weights: Weights) : Weights =
-        let activations = Dtype.activations weights.Device precision
+        let activations = ScalarType.activations weights.Device precision
 
         let leaf (tensor: Tensor) =
             let kind =
                 if tensor.shape.Length > 1 then
-                    Dtype.scalarType precision
+                    ScalarType.ofDtype precision
                 else
                     activations
 

@@ -77,7 +77,7 @@ module TrainingCheckpoint =
                 HuggingFaceExport.fill folder config { model with Weights = trainee.Weights })
             |> Result.bind (fun _ ->
                 moments trainee.Weights trainee.Optimiser
-                |> SafetensorsWriter.write (Path.Combine(folder, optimiserFile)) (Map [ "format", "pt" ]))
+                |> TensorWriter.safetensors (Path.Combine(folder, optimiserFile)) (Map [ "format", "pt" ]))
             |> Result.bind (fun () ->
                 let stored = {
                     State = state
@@ -123,7 +123,7 @@ module TrainingCheckpoint =
                 |> List.collect (fun (name, destination) ->
                     match Map.tryFind name stored with
                     | Some tensor when tensor.Shape = destination.shape ->
-                        use source = tensor.Read()
+                        use source = Tensors.ofStored tensor
                         destination.copy_ source |> ignore
                         []
                     | Some tensor -> [

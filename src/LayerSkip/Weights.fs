@@ -130,9 +130,9 @@ module Weights =
 
         let kind =
             if size.Length > 1 then
-                Dtype.scalarType dtype
+                ScalarType.ofDtype dtype
             else
-                Dtype.activations device dtype
+                ScalarType.activations device dtype
 
         torch.empty (size, Nullable kind, torchDevice device)
 
@@ -169,19 +169,19 @@ module Weights =
             let read name (destination: Tensor) =
                 let stored = byName[name]
 
-                if device = Device.Cpu && destination.dtype = Dtype.scalarType stored.Dtype then
-                    stored.Fill destination
+                if device = Device.Cpu && destination.dtype = ScalarType.ofDtype stored.Dtype then
+                    Tensors.read stored destination
 
                     if not (Tensors.isFinite destination) then
                         unfit.Add(LayerSkipError.NotFinite name)
                 else
-                    use source = stored.Read()
+                    use source = Tensors.ofStored stored
                     destination.copy_ source |> ignore
 
                     if not (Tensors.isFinite destination) then
                         unfit.Add(
                             if Tensors.isFinite source then
-                                Dtype.beyond name destination.dtype
+                                ScalarType.beyond name destination.dtype
                             else
                                 LayerSkipError.NotFinite name
                         )

@@ -43,7 +43,7 @@ internal sealed class Tiny : IDisposable
         using var scope = torch.NewDisposeScope();
         using var weights = WeightsModule.random(
             7, 0.7, LayerSkip.Dtype.F64, LayerSkip.Device.Cpu, LlamaConfigModule.load(config).ResultValue);
-        var written = Safetensors.write(
+        var written = TensorWriter.safetensors(
             System.IO.Path.Combine(folder, "model.safetensors"),
             MapModule.Empty<string, string>(),
             WeightsModule.named(weights));

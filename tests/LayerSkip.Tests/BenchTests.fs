@@ -149,7 +149,7 @@ let tests =
 
                 let size =
                     use weights = Weights.random 1L 0.8 Dtype.BF16 Device.Cpu config
-                    Safetensors.write
+                    TensorWriter.safetensors
                         (Path.Combine(folder, "model.safetensors"))
                         Map.empty
                         (Weights.named weights)

@@ -26,7 +26,7 @@ let private withModel
 
         Weights.named weights
         |> List.map (fun (name, tensor) -> rename name, tensor)
-        |> Safetensors.write (inside "model.safetensors") Map.empty
+        |> TensorWriter.safetensors (inside "model.safetensors") Map.empty
         |> Check.getOrRaise
 
         body folder)
@@ -125,13 +125,13 @@ let tests =
 
                     let tensors =
                         using (Safetensors.openFile path |> Check.getOrRaise) (fun file -> [
-                            for tensor in file.Tensors -> tensor.Name, tensor.Read()
+                            for tensor in file.Tensors -> tensor.Name, Tensors.ofStored tensor
                         ])
 
                     let embedding = tensors |> List.find (fst >> (=) "model.embed_tokens.weight") |> snd
                     use head = embedding.add (change.ToScalar())
 
-                    Safetensors.write path Map.empty (("lm_head.weight", head) :: tensors)
+                    TensorWriter.safetensors path Map.empty (("lm_head.weight", head) :: tensors)
                     |> Check.getOrRaise
 
                     for dtype in [ Dtype.F32; Dtype.BF16 ] do

@@ -79,7 +79,7 @@ let writeModel (folder: string) (change: (string * Tensor) list -> (string * Ten
 
     File.WriteAllText(Path.Combine(folder, "config.json"), configJson)
 
-    Safetensors.write (weightsFile folder) Map.empty (change (Weights.named weights))
+    TensorWriter.safetensors (weightsFile folder) Map.empty (change (Weights.named weights))
     |> Check.getOrRaise
 
 /// A folder with a sound tiny model, gone after `body`.

@@ -148,7 +148,7 @@ let tests =
                 match read [ "rope_theta", number (10.0 * theta); "rope_scaling", fields ] with
                 | Error _ -> true
                 | Ok config ->
-                    let struct (angles, scale) = Rope.frequencies config
+                    let struct (angles, scale) = RopeAngles.frequencies config
                     Double.IsFinite scale && Array.forall Double.IsFinite angles)
 
         testCase "a table of rotary divisors of another shape, or with a dimension of 0, is refused by name"
@@ -189,7 +189,7 @@ let tests =
             Expect.equal config.RopeScaling (RopeScaling.Dynamic(4.0, Some 48)) "read"
 
             let plain = { config with RopeScaling = RopeScaling.Default }
-            Expect.equal (Rope.frequencies config) (Rope.frequencies plain) "the angles"
+            Expect.equal (RopeAngles.frequencies config) (RopeAngles.frequencies plain) "the angles"
 
             use again = JsonDocument.Parse(ReadOnlyMemory<byte>(HuggingFaceConfig.bytes Dtype.F32 [] config))
 

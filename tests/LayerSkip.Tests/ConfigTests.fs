@@ -189,7 +189,7 @@ let recommended =
 
                 File.WriteAllText(Path.Combine(folder, "config.json"), json)
 
-                Safetensors.write
+                TensorWriter.safetensors
                     (Path.Combine(folder, "model.safetensors"))
                     Map.empty
                     (Weights.named weights)

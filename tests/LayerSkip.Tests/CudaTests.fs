@@ -94,7 +94,7 @@ let private learn device dtype (options: LossOptions) (model: Model) : float[] *
         tensor.requires_grad_ true |> ignore
 
     let layers = model.Config.Layers
-    let activations = Dtype.activations device dtype
+    let activations = ScalarType.activations device dtype
     let rope = Rope.table model.Config 7 activations weights.Embedding.device
     let random = Random(int model.Seed)
     let batch = Batch.ofIds (Array.init 5 (fun _ -> Array.init 7 (fun _ -> random.Next 24)))

@@ -55,7 +55,7 @@ let private underArchitecture (config: LlamaConfig) =
         config
 
 let private angles (config: LlamaConfig) =
-    let struct (angles, _) = Rope.frequencies config
+    let struct (angles, _) = RopeAngles.frequencies config
     angles
 
 /// A tiny model in memory, gone after `body`.

@@ -85,12 +85,13 @@ let private tensor name (dtype: Dtype) (values: float[]) : StoredTensor = {
     Format = Dtype.name dtype
     Dtype = dtype
     Fill =
-        fun destination ->
+        fun _ memory ->
             use _scope = torch.NewDisposeScope()
-            destination.copy_ (
-                (Tensors.ofFloats [| 1L; int64 values.Length |] values).``to``(Dtype.scalarType dtype)
-            )
-            |> ignore
+            let whole = (Tensors.ofFloats [| int64 values.Length |] values).``to``(ScalarType.ofDtype dtype)
+
+            RawMemory.fill
+                (FillSpan(fun start span -> whole.bytes.Slice(int start, span.Length).CopyTo span))
+                memory
 }
 
 [<Tests>]
@@ -147,11 +148,7 @@ let tests =
                             if name = culprit then
                                 values[values.Length - 1] <- value
 
-                            {
-                                tensor name kept values with
-                                    Shape = shape
-                                    Fill = (tensor name kept values).Fill << _.view(1L, -1L)
-                            }
+                            { tensor name kept values with Shape = shape }
                     ]
 
                     Weights.load asked Device.Cpu model.Config tensors

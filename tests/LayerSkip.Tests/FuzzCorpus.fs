@@ -129,8 +129,8 @@ let private sharded (files: Map<string, byte[]>) =
         let map = JsonObject()
 
         for name, tensors in parts do
-            Safetensors.write (Path.Combine(folder, name)) Map.empty [
-                for tensor in tensors -> tensor.Name, tensor.Read()
+            TensorWriter.safetensors (Path.Combine(folder, name)) Map.empty [
+                for tensor in tensors -> tensor.Name, Tensors.ofStored tensor
             ]
             |> Check.getOrRaise
 

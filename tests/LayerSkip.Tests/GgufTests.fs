@@ -61,7 +61,7 @@ let properties =
                     Expect.equal stored.Shape [| int64 rows; int64 (32 * columns) |] "shape"
                     Expect.equal stored.Dtype Dtype.F32 "dtype"
                     Expect.equal
-                        (bits (Tensors.toFloat32s (stored.Read())))
+                        (bits (Tensors.toFloat32s (Tensors.ofStored stored)))
                         (bits (naive kind bytes))
                         "values")
 
@@ -81,7 +81,7 @@ let properties =
                         use file = Gguf.openFile path |> ok
                         Expect.isFalse file.Config.TiedHead "has a head"
                         Expect.equal (only file).Dtype dtype "dtype"
-                        Expect.equal (bytesOf ((only file).Read())) bytes "values")
+                        Expect.equal (bytesOf (Tensors.ofStored (only file))) bytes "values")
 
         testProperty "puts q's and k's rows back in halves, of llama alone"
         <| fun (seed: int) (isBias: bool) ->
@@ -107,10 +107,43 @@ let properties =
                     withBytes (gguf 3u (model architecture) (placed [ name, dims, 0u, data ])) (fun path ->
                         use file = Gguf.openFile path |> ok
                         Expect.equal
-                            (Tensors.toFloat32s ((only file).Read()))
+                            (Tensors.toFloat32s (Tensors.ofStored (only file)))
                             expected
                             $"{architecture} {name}"
                         Expect.equal file.Config.QkvBias (isBias && part = "q") "biases")
+
+        testProperty "reads some rows as it reads them all, and values without libtorch"
+        <| fun (seed: int) (NonNegativeInt first) (NonNegativeInt count) ->
+            Backend.ensure ()
+            use _scope = torch.NewDisposeScope()
+            let random = Random seed
+            // Heads of 32 rows are read whole.
+            let first, count = first % 3, count % 3
+            let first, count = first, min count (2 - first) |> max 0
+
+            for name, unit in [ "blk.0.attn_q.weight", 32; "blk.0.ffn_up.weight", 7 ] do
+                for kind, width in [ 0u, 128; 1u, 64; 30u, 64; 2u, 18; 3u, 20; 8u, 34 ] do
+                    let rows = 2 * unit
+
+                    let bytes =
+                        if width < 64 then
+                            blocks random kind (2 * rows)
+                        else
+                            Array.init (2 * rows * width) (fun at -> byte (at % 127))
+
+                    let file = gguf 3u (model "llama") (placed [ name, [ 64UL; uint64 rows ], kind, bytes ])
+
+                    withBytes file (fun path ->
+                        use file = Gguf.openFile path |> ok
+                        let whole = Tensors.ofStored (only file)
+                        let part =
+                            StoredTensor.rows (int64 (first * unit)) (int64 (count * unit)) (only file)
+                        let expected = whole.narrow (0L, int64 (first * unit), int64 (count * unit))
+                        Expect.equal (bytesOf (Tensors.ofStored part)) (bytesOf expected) $"{name}, {kind}"
+                        Expect.equal (StoredTensor.toFloats part) (Tensors.toFloats expected) "as float64"
+                        Expect.throwsT<ArgumentOutOfRangeException>
+                            (fun () -> StoredTensor.rows 1L (int64 rows) (only file) |> ignore)
+                            "outside")
 
         testCase "reads every type of metadata"
         <| fun () ->
@@ -229,8 +262,8 @@ let properties =
 
             let llama3 = { plain with RopeScaling = RopeScaling.Llama3(8.0, 1.0, 4.0, 64) }
 
-            let struct (unscaled, _) = Rope.frequencies plain
-            let struct (scaled, _) = Rope.frequencies llama3
+            let struct (unscaled, _) = RopeAngles.frequencies plain
+            let struct (scaled, _) = RopeAngles.frequencies llama3
             let divisors = Array.map2 (fun a b -> float32 (a / b)) unscaled scaled
             let table (values: float32[]) = [
                 "rope_freqs.weight", [ uint64 values.Length ], 0u, Array.collect f32 values
@@ -239,7 +272,7 @@ let properties =
             withBytes (gguf 3u (model "llama") (placed (table divisors))) (fun path ->
                 use file = Gguf.openFile path |> ok
                 Expect.isEmpty file.Tensors "no weight"
-                let struct (found, _) = Rope.frequencies file.Config
+                let struct (found, _) = RopeAngles.frequencies file.Config
                 Expect.isGreaterThan (Array.max divisors) 1.5f "something is scaled"
 
                 for a, b in Array.zip scaled found do
@@ -278,14 +311,16 @@ let properties =
 
                     for _ in 1..20 do
                         use _scope = torch.NewDisposeScope()
-                        (only file).Read() |> ignore
+                        Tensors.ofStored (only file) |> ignore
 
                     Expect.equal torch.Tensor.TotalCount before "live tensors"
 
                     for _ in 1..20 do
-                        (only file).Read().Dispose()
+                        (Tensors.ofStored (only file)).Dispose()
 
                     Expect.equal torch.Tensor.TotalCount before "live tensors, without a scope"
                     (file :> IDisposable).Dispose()
-                    Expect.throwsT<ObjectDisposedException> ((only file).Read >> ignore) "closed")
+                    Expect.throwsT<ObjectDisposedException>
+                        (fun () -> Tensors.ofStored (only file) |> ignore)
+                        "closed")
     ]

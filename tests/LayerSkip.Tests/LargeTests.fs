@@ -156,7 +156,7 @@ let tests =
                         Shape = Array.ofList shape
                         Format = "BF16"
                         Dtype = Dtype.BF16
-                        Fill = fun _ -> failtest "read"
+                        Fill = fun _ _ -> failtest "read"
                     }
             ]
 

@@ -59,9 +59,10 @@ let tests =
                 let path = Path.Combine(folder, "model.gguf")
                 writeGguf path
                 use file = Gguf.openFile path |> ok
-                let struct (written, _) = Rope.frequencies config
-                let struct (found, _) = Rope.frequencies file.Config
-                let struct (plain, _) = Rope.frequencies { config with RopeScaling = RopeScaling.Default }
+                let struct (written, _) = RopeAngles.frequencies config
+                let struct (found, _) = RopeAngles.frequencies file.Config
+                let struct (plain, _) =
+                    RopeAngles.frequencies { config with RopeScaling = RopeScaling.Default }
                 Expect.isGreaterThan
                     (Array.distinct (Array.map2 (/) plain written)).Length
                     2
@@ -70,7 +71,7 @@ let tests =
 
         testCase "a table that no numbers of llama3 come to stays as it is" (fun () ->
             let odd = { config with RopeScaling = RopeScaling.Divided [| for i in 1..8 -> 1.0 + float i |] }
-            Expect.equal (Rope.named odd) odd.RopeScaling "divisors")
+            Expect.equal (RopeAngles.named odd) odd.RopeScaling "divisors")
 
         testCase
             "a run from a Llama-3 GGUF that stops and goes on makes the bits of one that does not stop"

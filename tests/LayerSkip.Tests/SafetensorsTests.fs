@@ -17,7 +17,7 @@ let private tensorOf (seed: int) (index: int) : Tensor =
     let random = Random(seed * 31 + index)
     let shape = Array.init (random.Next 4) (fun _ -> int64 (random.Next 5))
     let dtype = dtypes[random.Next 4]
-    let tensor = torch.empty (shape, dtype = Dtype.scalarType dtype)
+    let tensor = torch.empty (shape, dtype = ScalarType.ofDtype dtype)
     let values = Array.zeroCreate<byte>(int (tensor.numel ()) * Dtype.bytes dtype)
     random.NextBytes values
     Tensors.fill tensor (FillSpan(fun start span -> values.AsSpan(int start, span.Length).CopyTo span))
@@ -39,7 +39,7 @@ let properties =
 
             withFolder (fun folder ->
                 let path = Path.Combine(folder, "model.safetensors")
-                Safetensors.write path metadata tensors |> ok
+                TensorWriter.safetensors path metadata tensors |> ok
                 use opened = Safetensors.openFile path |> ok
                 let data = 8L + BitConverter.ToInt64(File.ReadAllBytes path, 0)
                 Expect.equal (data % 8L) 0L "data starts at 8 bytes"
@@ -49,11 +49,18 @@ let properties =
                 Expect.equal found.Count tensors.Length "all tensors"
 
                 for name, tensor in tensors do
-                    let read = found[name].Read()
+                    let read = Tensors.ofStored found[name]
                     Expect.equal found[name].Shape tensor.shape "shape"
                     Expect.equal read.shape tensor.shape "shape as read"
                     Expect.equal read.dtype tensor.dtype "dtype"
-                    Expect.equal (bytesOf read) (bytesOf tensor) "values")
+                    Expect.equal (bytesOf read) (bytesOf tensor) "values"
+
+                    if tensor.dim () > 0L then
+                        let half = tensor.shape[0] / 2L
+                        let part = StoredTensor.rows half (tensor.shape[0] - half) found[name]
+                        Expect.equal part.Shape[0] (tensor.shape[0] - half) "rows"
+                        let expected = tensor.narrow (0L, half, tensor.shape[0] - half)
+                        Expect.equal (bytesOf (Tensors.ofStored part)) (bytesOf expected) "some rows")
 
         testProperty "never throws on a changed byte"
         <| fun (NonNegativeInt at) (value: byte) ->
@@ -81,7 +88,7 @@ let properties =
                     use _scope = torch.NewDisposeScope()
 
                     for tensor in opened.Tensors do
-                        tensor.Read() |> ignore
+                        Tensors.ofStored tensor |> ignore
 
                 Expect.equal torch.Tensor.TotalCount before "live tensors")
 
@@ -103,7 +110,7 @@ let properties =
 
                 use opened = Safetensors.openFile path |> ok
                 let last = List.last opened.Tensors
-                Expect.equal (Tensors.toFloats (last.Read())) [| 1.5 |] "the last value")
+                Expect.equal (Tensors.toFloats (Tensors.ofStored last)) [| 1.5 |] "the last value")
 
         testCase "reads nothing after it is closed"
         <| fun () ->
@@ -112,13 +119,15 @@ let properties =
             withBytes (file small 10) (fun path ->
                 let opened = Safetensors.openFile path |> ok
                 (opened :> IDisposable).Dispose()
-                Expect.throwsT<ObjectDisposedException> (opened.Tensors.Head.Read >> ignore) "closed")
+                Expect.throwsT<ObjectDisposedException>
+                    (fun () -> Tensors.ofStored opened.Tensors.Head |> ignore)
+                    "closed")
     ]
 
 [<Tests>]
 let writing =
     let write name tensors =
-        withFolder (fun folder -> Safetensors.write (Path.Combine(folder, name)) Map.empty tensors)
+        withFolder (fun folder -> TensorWriter.safetensors (Path.Combine(folder, name)) Map.empty tensors)
 
     testList "safetensors writing" [
         testCase "refuses whole numbers, and a name twice"
@@ -143,7 +152,8 @@ let writing =
 
             withFolder (fun folder ->
                 Directory.CreateDirectory(Path.Combine(folder, "m")) |> ignore
-                let found = Safetensors.write (Path.Combine(folder, "m")) Map.empty [ "a", torch.zeros 2L ]
+                let found =
+                    TensorWriter.safetensors (Path.Combine(folder, "m")) Map.empty [ "a", torch.zeros 2L ]
                 expectFault [ "cannot be written" ] (messages found)
                 Expect.isEmpty (Directory.GetFiles folder) "nothing is left")
         testCase "writes views, and tensors with gradients"
@@ -154,10 +164,10 @@ let writing =
             withFolder (fun folder ->
                 let path = Path.Combine(folder, "m")
                 let view = torch.arange(6.0).reshape(2L, 3L).t().requires_grad_()
-                Safetensors.write path Map.empty [ "a", view ] |> ok
+                TensorWriter.safetensors path Map.empty [ "a", view ] |> ok
                 use opened = Safetensors.openFile path |> ok
                 Expect.equal
-                    (Tensors.toFloats (opened.Tensors.Head.Read()))
+                    (Tensors.toFloats (Tensors.ofStored opened.Tensors.Head))
                     [| 0.0; 3.0; 1.0; 4.0; 2.0; 5.0 |]
                     "rows")
     ]
@@ -173,7 +183,7 @@ let private valuesOf (files: SafetensorsFile list) =
     Map [
         for file in files do
             for tensor in file.Tensors do
-                use values = tensor.Read()
+                use values = Tensors.ofStored tensor
                 tensor.Name, (List.ofArray tensor.Shape, tensor.Format, bytesOf values)
     ]
 

@@ -28,7 +28,7 @@ let private withModel (others: (string * byte[]) list) (body: string -> 'T) : 'T
         File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes Dtype.F32 [] config)
         File.WriteAllText(inside "generation_config.json", """{"eos_token_id": 5}""")
 
-        Safetensors.write (inside "model.safetensors") Map.empty (Weights.named weights)
+        TensorWriter.safetensors (inside "model.safetensors") Map.empty (Weights.named weights)
         |> Check.getOrRaise
 
         for name, bytes in others do
@@ -258,7 +258,7 @@ let tests =
                         use tensor = torch.zeros (64L, 64L)
                         cut path 1200L
 
-                        SourceFile.guard (fun () -> Ok((List.exactlyOne file.Tensors).Fill tensor))
+                        SourceFile.guard (fun () -> Ok(Tensors.read (List.exactlyOne file.Tensors) tensor))
                         |> messages
                         |> expectFault [ "model.bin"; "shorter" ])
 

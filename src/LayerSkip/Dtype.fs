@@ -1,0 +1,34 @@
+namespace LayerSkip
+
+/// Dtype of the weights in memory, as `--dtype` names it.
+[<RequireQualifiedAccess>]
+type Dtype =
+    | F64
+    | F32
+    | F16
+    | BF16
+
+[<RequireQualifiedAccess>]
+module Dtype =
+    let name (dtype: Dtype) =
+        match dtype with
+        | Dtype.F64 -> "f64"
+        | Dtype.F32 -> "f32"
+        | Dtype.F16 -> "f16"
+        | Dtype.BF16 -> "bf16"
+
+    let tryParse (name: string) =
+        match name with
+        | "f64" -> Some Dtype.F64
+        | "f32" -> Some Dtype.F32
+        | "f16" -> Some Dtype.F16
+        | "bf16" -> Some Dtype.BF16
+        | _ -> None
+
+    /// Of one value.
+    let bytes (dtype: Dtype) =
+        match dtype with
+        | Dtype.F64 -> 8
+        | Dtype.F32 -> 4
+        | Dtype.F16
+        | Dtype.BF16 -> 2

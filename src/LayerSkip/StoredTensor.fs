@@ -1,0 +1,117 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open System.Runtime.InteropServices
+open Microsoft.FSharp.NativeInterop
+
+#nowarn "9" // Memory by its address.
+
+/// Writes the bytes that start at an offset into a span.
+type FillSpan = delegate of start: int64 * destination: Span<byte> -> unit
+
+/// Memory outside .NET's heap, of any size. Whoever hands it on keeps it alive meanwhile.
+[<Struct>]
+type RawMemory = {
+    Address: nativeint
+    /// In bytes.
+    Length: int64
+}
+
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module RawMemory =
+    /// In bytes: a multiple of every block that a file has, and little beside the tensors it is read for.
+    let private piece = 1L <<< 26
+
+    /// `length` bytes from byte `start` on.
+    let span (start: int64) (length: int) (memory: RawMemory) : Span<byte> =
+        ArgumentOutOfRangeException.ThrowIfNegative start
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(start, memory.Length - int64 length)
+        Span<byte>(
+            NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte>(memory.Address + nativeint start)),
+            length
+        )
+
+    /// Writes all of it, piece by piece: a span holds 2 GiB at most.
+    let fill (copy: FillSpan) (memory: RawMemory) : unit =
+        for start in 0L .. piece .. memory.Length - 1L do
+            copy.Invoke(start, span start (int (min piece (memory.Length - start))) memory)
+
+/// Some of a tensor's rows: the slices of its first dimension. A scalar is one row.
+[<Struct>]
+type Rows = { First: int64; Count: int64 }
+
+/// A tensor as a file holds it.
+[<NoEquality; NoComparison>]
+type StoredTensor = {
+    /// Hugging Face's name, whatever the file calls it.
+    Name: string
+    Shape: int64[]
+    /// The format as the file names it: "BF16", "Q4_1".
+    Format: string
+    /// The smallest dtype that holds the values (float32 for quantised ones).
+    Dtype: Dtype
+    /// Writes rows, one after the other, as values of `Dtype` into memory of just their size.
+    Fill: Rows -> RawMemory -> unit
+}
+
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module StoredTensor =
+    /// Every row of a shape.
+    let internal every (shape: int64[]) : Rows = {
+        First = 0L
+        Count = Array.tryHead shape |> Option.defaultValue 1L
+    }
+
+    /// In bytes, of `Dtype`.
+    let internal size (stored: StoredTensor) : int64 =
+        Array.fold (*) (int64 (Dtype.bytes stored.Dtype)) stored.Shape
+
+    /// Writes all values into memory of just their size.
+    let fill (memory: RawMemory) (stored: StoredTensor) : unit =
+        if memory.Length <> size stored then
+            invalidArg (nameof memory) $"{memory.Length} bytes for the {size stored} of {stored.Name}"
+
+        stored.Fill (every stored.Shape) memory
+
+    /// `count` of its rows from row `first` on, as a tensor of their own.
+    let rows (first: int64) (count: int64) (stored: StoredTensor) : StoredTensor =
+        ArgumentOutOfRangeException.ThrowIfNegative first
+        ArgumentOutOfRangeException.ThrowIfNegative count
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(first, stored.Shape[0] - count)
+
+        {
+            stored with
+                Shape = Array.append [| count |] stored.Shape[1..]
+                Fill = fun rows -> stored.Fill { rows with First = first + rows.First }
+        }
+
+    /// The values as float64: of tables, which an array holds.
+    let toFloats (stored: StoredTensor) : float[] =
+        let bytes = Array.zeroCreate<byte>(Checked.int (size stored))
+        use memory = fixed bytes
+        fill { Address = NativePtr.toNativeInt memory; Length = bytes.LongLength } stored
+        let values () : 'T[] = MemoryMarshal.Cast<byte, 'T>(bytes.AsSpan()).ToArray()
+
+        match stored.Dtype with
+        | Dtype.F64 -> values ()
+        | Dtype.F32 -> values () |> Array.map (fun (value: float32) -> float value)
+        | Dtype.F16 -> values () |> Array.map (fun (value: Half) -> float value)
+        | Dtype.BF16 ->
+            values ()
+            |> Array.map (fun (bits: uint16) -> float (BitConverter.UInt32BitsToSingle(uint32 bits <<< 16)))
+
+/// A tensor to write, whose values are made when its turn comes.
+[<NoEquality; NoComparison>]
+type TensorItem = {
+    /// As the file is to call it.
+    Name: string
+    /// Slowest dimension first, as everywhere but in GGUF files.
+    Shape: int64[]
+    Dtype: Dtype
+    /// Writes the values, row after row, in that dtype.
+    Write: Stream -> unit
+} with
+
+    /// In bytes.
+    member this.Size = Array.fold (*) (int64 (Dtype.bytes this.Dtype)) this.Shape

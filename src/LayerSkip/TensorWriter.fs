@@ -1,0 +1,58 @@
+namespace LayerSkip
+
+open System
+open System.IO
+open TorchSharp
+
+/// Tensors as bytes of files.
+[<RequireQualifiedAccess>]
+module TensorWriter =
+    /// A tensor's values, in pieces that a span can hold.
+    let private write (tensor: Tensor) (file: Stream) : unit =
+        use _scope = torch.NewDisposeScope()
+        let flat = tensor.detach().cpu().contiguous().view -1L
+        let piece = 1L <<< 24
+        let mutable start = 0L
+
+        while start < flat.numel () do
+            let count = min piece (flat.numel () - start)
+            use part = flat.narrow (0L, start, count)
+            file.Write(Span.op_Implicit part.bytes: ReadOnlySpan<byte>)
+            start <- start + count
+
+    /// Values to write in a dtype, which `make` makes when their turn comes; one tensor at a time is then in memory.
+    let internal item (name: string) (shape: int64[]) (dtype: Dtype) (make: unit -> Tensor) : TensorItem = {
+        Name = name
+        Shape = shape
+        Dtype = dtype
+        Write =
+            fun file ->
+                use _scope = torch.NewDisposeScope()
+                write (make().to_type(ScalarType.ofDtype dtype)) file
+    }
+
+    /// Writes a safetensors file of tensors in the dtypes they have (F64, F32, F16, BF16), replacing `path` only once
+    /// all is on disk.
+    let safetensors
+        (path: string)
+        (metadata: Map<string, string>)
+        (tensors: (string * Tensor) seq)
+        : Result<unit, LayerSkipError list> =
+        let results = [
+            for name, tensor in tensors do
+                match ScalarType.tryDtype tensor.dtype with
+                | Some dtype -> Ok(item name tensor.shape dtype (fun () -> tensor.alias ()))
+                | None ->
+                    Error [
+                        LayerSkipError.Unsupported(
+                            $"tensor {name} of {tensor.dtype}",
+                            "F64, F32, F16 and BF16 are written"
+                        )
+                    ]
+        ]
+
+        let items = List.choose Result.toOption results
+
+        match List.collect Check.faults results with
+        | [] -> Safetensors.write path metadata items
+        | faults -> Error(faults @ SafetensorsWriter.faults path items)
