@@ -25,29 +25,11 @@ internal static unsafe class Attention<V, L>
 
     private static void Scores(float* query, float* keys, int count, int dim, float scale, float* scores)
     {
-        int steps = dim / L.Count * L.Count, at = 0;
-        nint stride = (nint)dim * sizeof(float);
+        Products<V, L, Float32<V, L>>.Few((byte*)keys, dim, query, dim, scores, count, 1, 0, count);
 
-        for (; at <= count - 8; at += 8)
+        for (int at = 0; at < count; at++)
         {
-            Tiles<V, L, Float32<V, L>>.Rows1Outs8((byte*)(keys + ((nint)at * dim)), stride, query, scores + at, steps);
-        }
-
-        for (; at < count; at++)
-        {
-            scores[at] = Tiles<V, L, Float32<V, L>>.One((byte*)(keys + ((nint)at * dim)), query, steps);
-        }
-
-        for (at = 0; at < count; at++)
-        {
-            float sum = scores[at];
-
-            for (int i = steps; i < dim; i++)
-            {
-                sum += query[i] * keys[((nint)at * dim) + i];
-            }
-
-            scores[at] = sum * scale;
+            scores[at] *= scale;
         }
     }
 

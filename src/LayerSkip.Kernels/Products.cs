@@ -96,94 +96,74 @@ internal static unsafe class Products<V, L, W>
         }
     }
 
-    private static void Few(
+    /// <summary>At most <see cref="FewRows"/> rows, each weight read once.</summary>
+    internal static void Few(
         byte* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int first, int last)
     {
-        nint stride = (nint)k * W.Bytes;
         int steps = k / L.Count * L.Count;
-        int o = first;
-        byte* w = weights + (first * stride);
 
         switch (rows)
         {
             case 1:
-                for (; o <= last - 8; o += 8, w += 8 * stride)
-                {
-                    Tiles<V, L, W>.Rows1Outs8(w, stride, x, y + o, steps);
-                }
-
+                Tiled<One, Eight>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             case 2:
-                for (; o <= last - 4; o += 4, w += 4 * stride)
-                {
-                    Tiles<V, L, W>.Rows2Outs4(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Two, Four>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             case 3:
-                for (; o <= last - 4; o += 4, w += 4 * stride)
-                {
-                    Tiles<V, L, W>.Rows3Outs4(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Three, Four>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
-            case 4 when IsWide:
-                for (; o <= last - 4; o += 4, w += 4 * stride)
-                {
-                    Tiles<V, L, W>.Rows4Outs4(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+            case 4 when IsWide && last - first >= 4:
+                Tiled<Four, Four>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             case 4:
-                for (; o <= last - 3; o += 3, w += 3 * stride)
-                {
-                    Tiles<V, L, W>.Rows4Outs3(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Four, Three>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             case 5 when IsWide:
-                for (; o <= last - 4; o += 4, w += 4 * stride)
-                {
-                    Tiles<V, L, W>.Rows5Outs4(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Five, Four>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             case 5:
-                for (; o <= last - 2; o += 2, w += 2 * stride)
-                {
-                    Tiles<V, L, W>.Rows5Outs2(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Five, Two>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             case 6 when IsWide:
-                for (; o <= last - 4; o += 4, w += 4 * stride)
-                {
-                    Tiles<V, L, W>.Rows6Outs4(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Six, Four>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
             default:
-                for (; o <= last - 2; o += 2, w += 2 * stride)
-                {
-                    Tiles<V, L, W>.Rows6Outs2(w, stride, x, xStride, y + o, yStride, steps);
-                }
-
+                Tiled<Six, Two>(weights, k, x, xStride, y, yStride, first, last, steps);
                 break;
         }
 
-        Rest(w, stride, x, xStride, y, yStride, rows, o, last, steps);
         Tail(weights, k, x, xStride, y, yStride, rows, first, last, steps);
     }
 
-    /// <summary>Outputs that fill no tile.</summary>
-    private static void Rest(
-        byte* w, nint stride, float* x, int xStride, float* y, int yStride, int rows, int o, int last, int steps)
+    /// <summary>By tiles of one size, and what fills none of them number by number.</summary>
+    private static void Tiled<Rows, Outs>(
+        byte* weights, int k, float* x, int xStride, float* y, int yStride, int first, int last, int steps)
+        where Rows : unmanaged
+        where Outs : unmanaged
     {
+        nint stride = (nint)k * W.Bytes;
+        byte* w = weights + (first * stride);
+        int o = first;
+
+        for (; o <= last - sizeof(Outs); o += sizeof(Outs), w += sizeof(Outs) * stride)
+        {
+            if (sizeof(Rows) < 4)
+            {
+                Tile<V, L, W, HoldRows, Rows, Outs>.Run(w, stride, x, xStride, y + o, yStride, steps);
+            }
+            else
+            {
+                Tile<V, L, W, HoldWeights, Outs, Rows>.Run(w, stride, x, xStride, y + o, yStride, steps);
+            }
+        }
+
         for (; o < last; o++, w += stride)
         {
-            for (int r = 0; r < rows; r++)
+            for (int r = 0; r < sizeof(Rows); r++)
             {
-                y[(r * (nint)yStride) + o] = Tiles<V, L, W>.One(w, x + (r * (nint)xStride), steps);
+                nint row = r;
+                Tile<V, L, W, HoldRows, One, One>.Run(w, stride, x + (row * xStride), xStride, y + (row * yStride) + o, yStride, steps);
             }
         }
     }
@@ -219,31 +199,13 @@ internal static unsafe class Products<V, L, W>
     /// <summary>Many rows over a block of float32 weights that lies near: four rows by three outputs at a time.</summary>
     private static void Block(float* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int outs)
     {
-        nint stride = (nint)k * sizeof(float);
-        int steps = k / L.Count * L.Count;
         int r = 0;
 
         for (; r <= rows - 4; r += 4)
         {
-            float* xs = x + (r * (nint)xStride);
-            float* ys = y + (r * (nint)yStride);
-            byte* w = (byte*)weights;
-            int o = 0;
-
-            for (; IsWide && o <= outs - 4; o += 4, w += 4 * stride)
-            {
-                Tiles<V, L, Float32<V, L>>.Rows4Outs4(w, stride, xs, xStride, ys + o, yStride, steps);
-            }
-
-            for (; o <= outs - 3; o += 3, w += 3 * stride)
-            {
-                Tiles<V, L, Float32<V, L>>.Rows4Outs3(w, stride, xs, xStride, ys + o, yStride, steps);
-            }
-
-            Products<V, L, Float32<V, L>>.Rest(w, stride, xs, xStride, ys, yStride, 4, o, outs, steps);
+            Products<V, L, Float32<V, L>>.Few(
+                (byte*)weights, k, x + (r * (nint)xStride), xStride, y + (r * (nint)yStride), yStride, 4, 0, outs);
         }
-
-        Products<V, L, Float32<V, L>>.Tail((byte*)weights, k, x, xStride, y, yStride, r, 0, outs, steps);
 
         if (r < rows)
         {
