@@ -17,9 +17,6 @@ public sealed class Workers
     /// <summary>The most threads that can be asked for.</summary>
     public const int Most = 1024;
 
-    private const int PartBits = 16;
-    private const long PartMask = (1L << PartBits) - 1;
-
     private static readonly long IdleSpin = Stopwatch.Frequency / 5_000;
     private static readonly long WaitSpin = Stopwatch.Frequency / 20_000;
 
@@ -31,9 +28,7 @@ public sealed class Workers
     private readonly object gate = new();
     private readonly object owner = new();
 
-    // Which job, its number of parts, and the next part that nobody has: in one word, so that a worker that was
-    // held up between two looks cannot take a part of a later job for one of an earlier.
-    private long state;
+    private PartQueue queue;
     private Action<int>? work;
     private int done;
     private int sleeping;
@@ -91,7 +86,7 @@ public sealed class Workers
     {
         RefuseWithinPart();
 
-        if (parts > PartMask)
+        if (parts > PartQueue.Most)
         {
             RunGrouped(parts, body);
             return;
@@ -111,11 +106,10 @@ public sealed class Workers
             fault = null;
             Volatile.Write(ref done, 0);
             work = body;
-            long job = (Volatile.Read(ref state) >> (2 * PartBits)) + 1;
-            Interlocked.Exchange(ref state, (job << (2 * PartBits)) | ((long)parts << PartBits));
+            queue.Open(parts);
             interrupted = Volatile.Read(ref sleeping) > 0 && !TryWake();
 
-            while (TryTake(out int part))
+            while (queue.TryTake(out int part))
             {
                 Do(body, part);
             }
@@ -140,7 +134,7 @@ public sealed class Workers
     /// <summary>More parts than a job can count: the job has fewer, of several each.</summary>
     private void RunGrouped(int parts, Action<int> body)
     {
-        int size = (int)((parts + PartMask - 1) / PartMask);
+        int size = (int)((parts + (long)PartQueue.Most - 1) / PartQueue.Most);
 
         Run(
             (int)(((long)parts + size - 1) / size),
@@ -220,46 +214,14 @@ public sealed class Workers
         }
     }
 
-    private static bool HasParts(long state) => (state & PartMask) < ((state >> PartBits) & PartMask);
-
-    private bool TryTake(out int part)
-    {
-        while (true)
-        {
-            long seen = Volatile.Read(ref state);
-            part = (int)(seen & PartMask);
-
-            if (!HasParts(seen))
-            {
-                return false;
-            }
-
-            if (Interlocked.CompareExchange(ref state, seen + 1, seen) == seen)
-            {
-                return true;
-            }
-        }
-    }
-
     /// <summary>Until all parts are done; false where this thread was interrupted meanwhile.</summary>
     private bool Await(int parts)
     {
-        long started = 0;
+        var spin = new Spin(WaitSpin);
 
-        for (int turn = 0; Volatile.Read(ref done) < parts; turn++)
+        while (Volatile.Read(ref done) < parts)
         {
-            Thread.SpinWait(1);
-
-            if ((turn & 63) != 63)
-            {
-                continue;
-            }
-
-            if (started == 0)
-            {
-                started = Stopwatch.GetTimestamp();
-            }
-            else if (Stopwatch.GetTimestamp() - started > WaitSpin)
+            if (spin.IsOver())
             {
                 return Block(parts);
             }
@@ -299,11 +261,11 @@ public sealed class Workers
 
     private void Serve()
     {
-        long idleSince = 0;
+        var spin = new Spin(IdleSpin);
 
-        for (int turn = 0; !stopped; turn++)
+        while (!stopped)
         {
-            if (TryTake(out int part))
+            if (queue.TryTake(out int part))
             {
                 // The job cannot end before this part does, so its work stays in place.
                 Do(work!, part);
@@ -316,26 +278,12 @@ public sealed class Workers
                     }
                 }
 
-                idleSince = 0;
-                turn = 0;
-                continue;
+                spin = new Spin(IdleSpin);
             }
-
-            Thread.SpinWait(1);
-
-            if ((turn & 63) != 63)
-            {
-                continue;
-            }
-
-            if (idleSince == 0)
-            {
-                idleSince = Stopwatch.GetTimestamp();
-            }
-            else if (Stopwatch.GetTimestamp() - idleSince > IdleSpin)
+            else if (spin.IsOver())
             {
                 Sleep();
-                idleSince = 0;
+                spin = new Spin(IdleSpin);
             }
         }
     }
@@ -346,7 +294,7 @@ public sealed class Workers
         {
             Interlocked.Increment(ref sleeping);
 
-            while (!stopped && !HasParts(Volatile.Read(ref state)))
+            while (!stopped && !queue.HasParts)
             {
                 Monitor.Wait(gate);
             }
