@@ -33,6 +33,12 @@ public sealed class LayerSkipModel : IDisposable
     /// <summary>Whether the model has a tokenizer; without one, prompts are ids and there is no text.</summary>
     public bool HasTokenizer => checkpoint.Tokenizer is not null;
 
+    /// <summary>
+    /// The tokenizer, for whatever takes one of Microsoft.ML.Tokenizers: it encodes as <see cref="Encode"/> does, special tokens read
+    /// as such, and gives offsets; null where the model has none.
+    /// </summary>
+    public Microsoft.ML.Tokenizers.Tokenizer? Tokenizer => checkpoint.Tokenizer?.Value;
+
     /// <summary>The number format of the weights in memory; never <see cref="Dtype.Auto"/>.</summary>
     public Dtype Dtype => Translate.Dtype(checkpoint.Weights.Dtype);
 
@@ -66,7 +72,7 @@ public sealed class LayerSkipModel : IDisposable
     public int[] Encode(string text, bool parseSpecial = true)
     {
         ArgumentNullException.ThrowIfNull(text);
-        var tokenizer = Tokenizer();
+        var tokenizer = RequiredTokenizer();
         return TokenizerModule.encodeWith(TokenizerModule.addsBos(tokenizer), parseSpecial, tokenizer, text);
     }
 
@@ -79,7 +85,7 @@ public sealed class LayerSkipModel : IDisposable
         var unknown = all.Where(id => id < 0 || id >= VocabularySize).ToArray();
         return unknown is [var first, ..]
             ? throw Translate.Exception(LayerSkipError.NewUnknownToken(first, VocabularySize))
-            : TokenizerModule.decode(showSpecial, Tokenizer(), all);
+            : TokenizerModule.decode(showSpecial, RequiredTokenizer(), all);
     }
 
     /// <summary>Continues a text, on this thread.</summary>
@@ -159,7 +165,7 @@ public sealed class LayerSkipModel : IDisposable
         return Encode(prompt);
     }
 
-    private Tokenizer Tokenizer() =>
+    private Tokenizer RequiredTokenizer() =>
         CheckpointModule.tokenizer(checkpoint).OrThrow();
 
     /// <summary>Checks prompt and options; nothing is computed before the events are pulled.</summary>

@@ -17,11 +17,11 @@ type internal AddedToken = {
     Normalized: bool
 }
 
-/// A stretch of text, or the id of an added token.
+/// A stretch of text, or an added token with the text that it took.
 [<Struct; RequireQualifiedAccess>]
 type internal Segment =
     | Text of text: string
-    | Token of id: int
+    | Token of id: int * taken: string
 
 [<RequireQualifiedAccess>]
 module internal AddedToken =
@@ -103,7 +103,7 @@ module internal AddedToken =
                         if left > start then
                             segments.Add(Segment.Text text[start .. left - 1])
 
-                        segments.Add(Segment.Token token.Id)
+                        segments.Add(Segment.Token(token.Id, text[left .. right - 1]))
                         start <- right
 
                     found <- find text right

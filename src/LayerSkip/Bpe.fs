@@ -40,7 +40,31 @@ type internal Alphabet =
     | Bytes of ids: int[]
     | CodePoints of ids: Dictionary<int, int>
 
+/// Ids, and where they end in the text that words were made of: the tokenizer's normalized text.
+[<Sealed>]
+type internal Encoded() =
+    let mutable start = 0
+    member val Text = StringBuilder()
+    member val Ids = List<int>()
+    /// The characters [UTF-16] up to the end of each id; where it ends within a character, the complement of those before it.
+    member val Ends = List<int>()
+
+    /// Appends a word, whose ids are to be added.
+    member this.Begin(word: string) : unit =
+        start <- this.Text.Length
+        this.Text.Append word |> ignore
+
+    /// Adds an id that ends at a place in the word.
+    member this.Add(id: int, stop: int) : unit =
+        this.Ids.Add id
+        this.Ends.Add(if stop < 0 then stop - start else stop + start)
+
+    /// Lengthens the last id.
+    member this.Extend(stop: int) : unit = this.Ends[this.Ends.Count - 1] <- stop + start
+
 /// A trained byte-pair encoding. Keys of `Merges` are `Pair.key`; values the merge's rank and the id it makes.
+/// Ours, as Microsoft.ML.Tokenizers' BpeTokenizer fails llama.cpp's vector "Cửa Việt" of llama-bpe, CodeGenTokenizer "  " of
+/// gpt-2, TiktokenTokenizer our test of `ignore_merges`, and LlamaTokenizer "!!!!!!" of llama-spm.
 [<NoEquality; NoComparison>]
 type internal Bpe = {
     Alphabet: Alphabet
@@ -87,8 +111,8 @@ type internal Merger(merges: Dictionary<int64, struct (int * int)>) =
                 )
             | _ -> ()
 
-    /// Merges the symbols in place.
-    member _.Merge(symbols: List<int>) : unit =
+    /// Merges the symbols in place, and their ends.
+    member _.Merge(symbols: List<int>, ends: List<int>) : unit =
         let count = symbols.Count
 
         if next.Length < count then
@@ -110,6 +134,7 @@ type internal Merger(merges: Dictionary<int64, struct (int * int)>) =
                 let struct (_, merged) = merges[Pair.key first second]
                 symbols[left] <- merged
                 symbols[right] <- taken
+                ends[left] <- ends[right]
                 next[left] <- next[right]
 
                 if next[right] < count then
@@ -118,7 +143,16 @@ type internal Merger(merges: Dictionary<int64, struct (int * int)>) =
                 enqueue symbols previous[left] left
                 enqueue symbols left next[left]
 
-        symbols.RemoveAll(fun symbol -> symbol = taken) |> ignore
+        let mutable kept = 0
+
+        for i in 0 .. count - 1 do
+            if symbols[i] <> taken then
+                symbols[kept] <- symbols[i]
+                ends[kept] <- ends[i]
+                kept <- kept + 1
+
+        symbols.RemoveRange(kept, count - kept)
+        ends.RemoveRange(kept, count - kept)
 
 [<RequireQualifiedAccess>]
 module internal Bpe =
@@ -143,28 +177,43 @@ module internal Bpe =
                 Words = bpe.Words |> Option.map (fun words -> kept words id)
         }
 
-    let private spell (bpe: Bpe) (word: string) (symbols: List<int>) =
-        match bpe.Alphabet with
-        | Alphabet.Bytes ids ->
-            for b in Encoding.UTF8.GetBytes word do
-                symbols.Add(if ids[int b] >= 0 then ids[int b] else -1 - int b)
-        | Alphabet.CodePoints ids ->
-            for rune in word.EnumerateRunes() do
+    let private spell (bpe: Bpe) (word: string) (symbols: List<int>) (ends: List<int>) =
+        let utf8 = Array.zeroCreate<byte> 4
+        let mutable start = 0
+
+        for rune in word.EnumerateRunes() do
+            let stop = start + rune.Utf16SequenceLength
+
+            match bpe.Alphabet with
+            | Alphabet.Bytes ids ->
+                let last = rune.EncodeToUtf8(Span utf8) - 1
+
+                for i in 0..last do
+                    let id = ids[int utf8[i]]
+                    symbols.Add(if id >= 0 then id else -1 - int utf8[i])
+                    ends.Add(if i < last then ~~~start else stop)
+            | Alphabet.CodePoints ids ->
                 match ids.TryGetValue rune.Value with
                 | true, id -> symbols.Add id
                 | _ -> symbols.Add(-1 - rune.Value)
+
+                ends.Add stop
+
+            start <- stop
 
     let private bytesOf (bpe: Bpe) (symbol: int) : byte[] =
         match bpe.Alphabet with
         | Alphabet.Bytes _ -> [| byte (-1 - symbol) |]
         | Alphabet.CodePoints _ -> Encoding.UTF8.GetBytes((Rune(-1 - symbol)).ToString())
 
-    let private emit (bpe: Bpe) (symbols: List<int>) (ids: List<int>) =
+    let private emit (bpe: Bpe) (symbols: List<int>) (ends: List<int>) (encoded: Encoded) =
         let mutable afterUnknown = false
 
-        for symbol in symbols do
+        for i in 0 .. symbols.Count - 1 do
+            let symbol, stop = symbols[i], ends[i]
+
             if symbol >= 0 then
-                ids.Add symbol
+                encoded.Add(symbol, stop)
                 afterUnknown <- false
             else
                 let spelled =
@@ -173,11 +222,16 @@ module internal Bpe =
                     | None -> [| -1 |]
 
                 if Array.forall (fun id -> id >= 0) spelled then
-                    ids.AddRange spelled
+                    let before = if i = 0 then 0 else ends[i - 1]
+                    let last = spelled.Length - 1
+                    spelled
+                    |> Array.iteri (fun i id -> encoded.Add(id, (if i < last then ~~~before else stop)))
                     afterUnknown <- false
                 else
-                    if not (afterUnknown && bpe.FuseUnknown) then
-                        Option.iter ids.Add bpe.Unknown
+                    match bpe.Unknown with
+                    | Some _ when afterUnknown && bpe.FuseUnknown -> encoded.Extend stop
+                    | Some id -> encoded.Add(id, stop)
+                    | None -> ()
 
                     afterUnknown <- true
 
@@ -194,16 +248,19 @@ module internal Bpe =
             | true, id -> ValueSome id
             | _ -> ValueNone
 
-    /// A function that appends the ids of a word to a list; for one thread.
-    let encoder (bpe: Bpe) : string -> List<int> -> unit =
+    /// A function that appends a word and its ids; for one thread.
+    let encoder (bpe: Bpe) : string -> Encoded -> unit =
         let merger = Merger bpe.Merges
-        let symbols = List<int>()
+        let symbols, ends = List<int>(), List<int>()
 
-        fun word ids ->
+        fun word encoded ->
+            encoded.Begin word
+
             match tryWord bpe word with
-            | ValueSome id -> ids.Add id
+            | ValueSome id -> encoded.Add(id, word.Length)
             | ValueNone ->
                 symbols.Clear()
-                spell bpe word symbols
-                merger.Merge symbols
-                emit bpe symbols ids
+                ends.Clear()
+                spell bpe word symbols ends
+                merger.Merge(symbols, ends)
+                emit bpe symbols ends encoded

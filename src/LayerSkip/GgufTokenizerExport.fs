@@ -16,17 +16,17 @@ module internal GgufTokenizerExport =
     let private key name = "tokenizer.ggml." + name
 
     let private isByteLevel (tokenizer: Tokenizer) =
-        match tokenizer.Spelling with
+        match tokenizer.Parts.Spelling with
         | Spelling.ByteLevel -> true
         | Spelling.SentencePiece _ -> false
 
     let private pieceType (tokenizer: Tokenizer) : int -> int =
-        let bytes = tokenizer.Bpe.ByteFallback |> Option.defaultValue [||] |> HashSet
+        let bytes = tokenizer.Parts.Bpe.ByteFallback |> Option.defaultValue [||] |> HashSet
 
         fun id ->
             match Tokenizer.tokenText tokenizer id, tokenizer.Added.TryFind id with
             | "", _ -> PieceType.unused
-            | _ when tokenizer.Bpe.Unknown = Some id && not (isByteLevel tokenizer) -> PieceType.unknown
+            | _ when tokenizer.Parts.Bpe.Unknown = Some id && not (isByteLevel tokenizer) -> PieceType.unknown
             | _, Some added when added.Special -> PieceType.control
             | _, Some _ -> PieceType.userDefined
             | _ when bytes.Contains id -> PieceType.``byte``
@@ -42,7 +42,7 @@ module internal GgufTokenizerExport =
 
     /// Two pieces and a space between them, by rank; without those of a character that is no piece.
     let merges (tokenizer: Tokenizer) : string[] =
-        tokenizer.Bpe.Merges
+        tokenizer.Parts.Bpe.Merges
         |> Seq.sortBy (fun entry ->
             let struct (rank, _) = entry.Value
             rank)
@@ -55,7 +55,7 @@ module internal GgufTokenizerExport =
     let private scores (tokenizer: Tokenizer) (types: int[]) : float[] =
         let ranks = Dictionary<int, int>()
 
-        for entry in tokenizer.Bpe.Merges do
+        for entry in tokenizer.Parts.Bpe.Merges do
             let struct (rank, id) = entry.Value
 
             match ranks.TryGetValue id with
@@ -92,17 +92,21 @@ module internal GgufTokenizerExport =
         let types = Array.init vocabulary (pieceType tokenizer)
 
         let startsWithSpace =
-            let words = tokenizer.Words { Text = tokenizer.Normalize Place.First "a"; Place = Place.First }
+            let words =
+                tokenizer.Parts.Words {
+                    Text = tokenizer.Parts.Normalize Place.First "a"
+                    Place = Place.First
+                }
             words.Length > 0 && words[0].Text.StartsWith '\u2581'
 
         let bos =
-            if tokenizer.AddsBos then
-                List.tryHead tokenizer.Prefix
+            if tokenizer.Parts.AddsBos then
+                List.tryHead tokenizer.Parts.Prefix
             else
-                tokenizer.BosId
+                tokenizer.Parts.Bos
         let eos =
             if stopIds.IsEmpty then
-                Option.toList tokenizer.EosId
+                Option.toList tokenizer.Parts.Eos
             else
                 stopIds
 
@@ -118,21 +122,21 @@ module internal GgufTokenizerExport =
 
             yield! ids bos eos
 
-            match tokenizer.Bpe.Unknown with
+            match tokenizer.Parts.Bpe.Unknown with
             | Some id -> key "unknown_token_id", GgufValue.Int(int64 id)
             | None -> ()
 
-            key "add_bos_token", GgufValue.Bool tokenizer.AddsBos
+            key "add_bos_token", GgufValue.Bool tokenizer.Parts.AddsBos
             key "add_space_prefix", GgufValue.Bool startsWithSpace
 
-            match tokenizer.Template with
+            match tokenizer.Parts.Template with
             | Some template -> "tokenizer.chat_template", GgufValue.Text template
             | None -> ()
         ]
 
     /// Whether the metadata make a tokenizer that cuts and encodes as the source does.
     let private agrees (tokenizer: Tokenizer) (metadata: (string * GgufValue) list) =
-        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; Place = Place.First }
+        let words (tokenizer: Tokenizer) = tokenizer.Parts.Words { Text = probe; Place = Place.First }
 
         match TokenizerGguf.load "" (Map.ofList metadata) with
         | Ok(Some made) ->

@@ -30,7 +30,7 @@ module internal LessonIds =
 
         for number, block in Seq.indexed (TextBlocks.ofText (specials ids.Tokenizer) text) do
             let place = if number = 0 then start else Place.Continuing
-            result.AddRange(TokenizerCore.encode place ids.ParsesSpecial ids.Tokenizer block)
+            result.AddRange(ids.Tokenizer.Encode(place, false, ids.ParsesSpecial, block).Ids)
 
         result.ToArray()
 

@@ -26,8 +26,8 @@ module internal RunData =
         | Error faults -> raise (LayerSkipException faults)
         | Ok tokenizer ->
             let opening =
-                if data.Bos && tokenizer.AddsBos then
-                    Array.ofList tokenizer.Prefix
+                if data.Bos && tokenizer.Parts.AddsBos then
+                    Array.ofList tokenizer.Parts.Prefix
                 else
                     [||]
 

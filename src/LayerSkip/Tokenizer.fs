@@ -1,8 +1,6 @@
 namespace LayerSkip
 
-open System
 open System.IO
-open System.Text
 
 /// Loads tokenizers, turns text into ids and ids into text.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
@@ -37,63 +35,50 @@ module Tokenizer =
     /// Ids of a text; `addBos` puts the beginning in front where there is one, `parseSpecial` reads "<s>" in the text as
     /// the special token, not as three characters: without it no text, whoever wrote it, gives a special token.
     let encodeWith (addBos: bool) (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
-        let ids = TokenizerCore.encode Place.First parseSpecial tokenizer text
-
-        if addBos then
-            ids.InsertRange(0, tokenizer.Prefix)
-
-        ids.ToArray()
+        tokenizer.Encode(Place.First, addBos, parseSpecial, text).Ids.ToArray()
 
     /// Ids of a text as the model is prompted: with BOS where the tokenizer adds one, special tokens parsed.
     let encode (tokenizer: Tokenizer) (text: string) : int[] =
-        encodeWith tokenizer.AddsBos true tokenizer text
+        encodeWith tokenizer.Parts.AddsBos true tokenizer text
 
     /// Whether ids begin with the beginning of a text twice: the tokenizer put it before a text that had it already.
     let beginsTwice (tokenizer: Tokenizer) (ids: int[]) : bool =
-        let front = Array.ofList tokenizer.Prefix
+        let front = Array.ofList tokenizer.Parts.Prefix
 
-        tokenizer.AddsBos
+        tokenizer.Parts.AddsBos
         && ids.Length > front.Length
         && Array.truncate front.Length ids = front
-        && tokenizer.BosId = Some ids[front.Length]
+        && tokenizer.Parts.Bos = Some ids[front.Length]
 
     /// Ids of a text that goes on from another: without BOS, and without the space that some tokenizers put before a text.
     let encodeContinuing (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
-        (TokenizerCore.encode Place.Continuing parseSpecial tokenizer text).ToArray()
-
-    let private text showSpecial tokenizer (ids: seq<int>) : string =
-        let bytes = ids |> Seq.map (TokenizerCore.bytes showSpecial tokenizer) |> Array.concat
-        Encoding.UTF8.GetString bytes
+        tokenizer.Encode(Place.Continuing, false, parseSpecial, text).Ids.ToArray()
 
     /// The text of ids that go on from others: a first space stays.
     let decodeContinuing (showSpecial: bool) (tokenizer: Tokenizer) (ids: seq<int>) : string =
-        text showSpecial tokenizer ids
+        tokenizer.Text(showSpecial, true, ids)
 
     /// The text of ids, without the space that some tokenizers put at the start; bytes that are not UTF-8 become U+FFFD.
     let decode (showSpecial: bool) (tokenizer: Tokenizer) (ids: seq<int>) : string =
-        let text = text showSpecial tokenizer ids
-        if tokenizer.DropsFirstSpace && text.StartsWith ' ' then
-            text[1..]
-        else
-            text
+        tokenizer.Text(showSpecial, false, ids)
 
     /// Whether `encode` puts the beginning before a text.
-    let addsBos (tokenizer: Tokenizer) : bool = tokenizer.AddsBos
+    let addsBos (tokenizer: Tokenizer) : bool = tokenizer.Parts.AddsBos
 
     /// The id that begins a text, where the tokenizer names one.
-    let bos (tokenizer: Tokenizer) : int option = tokenizer.BosId
+    let bos (tokenizer: Tokenizer) : int option = tokenizer.Parts.Bos
 
     /// The id that ends a text, where the tokenizer names one.
-    let eos (tokenizer: Tokenizer) : int option = tokenizer.EosId
+    let eos (tokenizer: Tokenizer) : int option = tokenizer.Parts.Eos
 
     /// One more than the largest id.
     let vocabularySize (tokenizer: Tokenizer) : int = tokenizer.Pieces.Length
 
     /// The Jinja template of a conversation, where the files have one.
-    let chatTemplate (tokenizer: Tokenizer) : string option = tokenizer.Template
+    let chatTemplate (tokenizer: Tokenizer) : string option = tokenizer.Parts.Template
 
     /// "byte-level BPE" or "SentencePiece BPE".
-    let kind (tokenizer: Tokenizer) : string = tokenizer.Kind
+    let kind (tokenizer: Tokenizer) : string = tokenizer.Parts.Kind
 
     /// Whether an id is a control token, which `decode false` leaves out.
     let isSpecial (tokenizer: Tokenizer) (id: int) : bool =
@@ -108,44 +93,18 @@ module Tokenizer =
         else
             ""
 
-/// The text of ids that arrive one by one. Immutable: `push` returns the stream after the id.
-[<NoEquality; NoComparison>]
-type TextStream = private {
-    Tokenizer: Tokenizer
-    ShowSpecial: bool
-    /// The next character, if it is a space, is the one that decoding drops.
-    DropsSpace: bool
-    /// The beginning of a character, 0 to 3 bytes.
-    Pending: byte[]
-}
-
 /// Decoding id by id. All that `push` returned, with what `finish` returns, is what decoding all the ids at once gives.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module TextStream =
-    let private start drops showSpecial tokenizer : TextStream = {
-        Tokenizer = tokenizer
-        ShowSpecial = showSpecial
-        DropsSpace = drops
-        Pending = [||]
-    }
-
     /// A stream that writes what `Tokenizer.decode` does.
-    let create (showSpecial: bool) (tokenizer: Tokenizer) : TextStream =
-        start tokenizer.DropsFirstSpace showSpecial tokenizer
+    let create (showSpecial: bool) (tokenizer: Tokenizer) : TextStream = tokenizer.Stream(showSpecial, false)
 
     /// A stream that writes what `Tokenizer.decodeContinuing` does: for the text that follows a prompt.
-    let continuing (showSpecial: bool) (tokenizer: Tokenizer) : TextStream = start false showSpecial tokenizer
+    let continuing (showSpecial: bool) (tokenizer: Tokenizer) : TextStream =
+        tokenizer.Stream(showSpecial, true)
 
     /// The text that has become certain with an id, never half a character, and the stream after it.
-    let push (id: int) (stream: TextStream) : struct (string * TextStream) =
-        let bytes = Array.append stream.Pending (TokenizerCore.bytes stream.ShowSpecial stream.Tokenizer id)
-
-        let certain = bytes.Length - Utf8Text.unfinished bytes
-        let text = Encoding.UTF8.GetString(bytes, 0, certain)
-        let drops = stream.DropsSpace && text.StartsWith ' '
-
-        struct ((if drops then text[1..] else text),
-                { stream with DropsSpace = stream.DropsSpace && text = ""; Pending = bytes[certain..] })
+    let push (id: int) (stream: TextStream) : struct (string * TextStream) = stream.Push id
 
     /// What was held back: U+FFFD for the beginning of a character that never came.
-    let finish (stream: TextStream) : string = Encoding.UTF8.GetString stream.Pending
+    let finish (stream: TextStream) : string = stream.Finish()

@@ -72,7 +72,7 @@ module internal TokenizerJsonExport =
                         json.WriteNumber("stop", 0))))
 
     let private model json (tokenizer: Tokenizer) =
-        let bpe = tokenizer.Bpe
+        let bpe = tokenizer.Parts.Bpe
 
         object json "model" (fun () ->
             kind json "BPE"
@@ -105,14 +105,14 @@ module internal TokenizerJsonExport =
             json.WriteNull "padding"
             TokenizerJsonWriter.added json tokenizer.Added.Values
 
-            match tokenizer.Spelling with
+            match tokenizer.Parts.Spelling with
             | Spelling.ByteLevel -> inBytes json patterns isNormalized
-            | Spelling.SentencePiece _ -> inPieces json tokenizer.DropsFirstSpace
+            | Spelling.SentencePiece _ -> inPieces json tokenizer.Parts.DropsFirstSpace
 
-            if tokenizer.AddsBos then
+            if tokenizer.Parts.AddsBos then
                 object json "post_processor" (fun () ->
                     TokenizerJsonWriter.template json [
-                        for id in tokenizer.Prefix -> id, tokenizer.Pieces[id]
+                        for id in tokenizer.Parts.Prefix -> id, tokenizer.Pieces[id]
                     ])
             else
                 json.WriteNull "post_processor"
@@ -122,16 +122,16 @@ module internal TokenizerJsonExport =
     let private config (tokenizer: Tokenizer) : byte[] =
         let piece = Option.map (fun id -> tokenizer.Pieces[id])
         TokenizerJsonWriter.config
-            tokenizer.AddsBos
-            (piece tokenizer.BosId)
-            (piece tokenizer.EosId)
-            tokenizer.Template
+            tokenizer.Parts.AddsBos
+            (piece tokenizer.Parts.Bos)
+            (piece tokenizer.Parts.Eos)
+            tokenizer.Parts.Template
             None
 
     /// Whether a folder's tokenizer cuts, encodes and decodes as the source does.
     let private agrees (source: Tokenizer) (folder: string) =
         let probe = GgufTokenizerExport.probe
-        let words (tokenizer: Tokenizer) = tokenizer.Words { Text = probe; Place = Place.First }
+        let words (tokenizer: Tokenizer) = tokenizer.Parts.Words { Text = probe; Place = Place.First }
         let ids = Tokenizer.encode source probe
 
         match Tokenizer.tryLoad folder with
@@ -139,7 +139,8 @@ module internal TokenizerJsonExport =
             words made = words source
             && Tokenizer.encode made probe = ids
             && Tokenizer.decode false made ids = Tokenizer.decode false source ids
-            && (made.BosId, made.EosId, made.AddsBos) = (source.BosId, source.EosId, source.AddsBos)
+            && (made.Parts.Bos, made.Parts.Eos, made.Parts.AddsBos) =
+                (source.Parts.Bos, source.Parts.Eos, source.Parts.AddsBos)
         | Ok None
         | Error _ -> false
 
@@ -149,7 +150,7 @@ module internal TokenizerJsonExport =
         let beside = Path.Combine(folder, "tokenizer_config.json")
 
         let candidates =
-            match tokenizer.Spelling with
+            match tokenizer.Parts.Spelling with
             | Spelling.ByteLevel -> [
                 for name in GgufTokenizerExport.preTokenizers do
                     match WordRules.tryFind name with

@@ -34,6 +34,21 @@ internal static class LoadTests
             Same(model.Encode("a</s>"), [id('a'), 257], "as in a prompt");
             Same(model.Encode("a</s>", parseSpecial: false), "a</s>".Select(id), "of unknown origin");
         }),
+        Case("hands out its tokenizer as one of Microsoft.ML.Tokenizers", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            Microsoft.ML.Tokenizers.Tokenizer tokenizer = model.Tokenizer!;
+            Same(tokenizer.EncodeToIds("a狐</s>"), model.Encode("a狐</s>"), "ids");
+            Equal(tokenizer.CountTokens("a狐</s>"), 5, "their number");
+            Equal(tokenizer.Decode(model.Encode("a狐</s>")), "a狐", "text without special tokens");
+            var tokens = tokenizer.EncodeToTokens("a狐</s>", out string? normalized);
+            Equal(normalized, null, "the text is not changed");
+            Same(tokens.Select(token => "a狐</s>"[token.Offset]), ["a", "", "", "狐", "</s>"], "what each stands for");
+            Equal(tokenizer.GetIndexByTokenCount("a狐</s>", 3, out _, out int count), 1, "no part of a character");
+            Equal(count, 1, "which is one token");
+            using var without = LayerSkipModel.Load(tiny.WithoutTokenizer);
+            Equal(without.Tokenizer, null, "none");
+        }),
         Case("refuses what is not there or not a model", () =>
         {
             Refused(() => LayerSkipModel.Load("nowhere"), "nowhere", "not found");

@@ -87,7 +87,7 @@ let private properties = [
             bytes
             |> Array.map (fun b ->
                 1 + Array.IndexOf(Array.sort ByteAlphabet.characters, ByteAlphabet.characters[int b]))
-        Array.collect (TokenizerCore.bytes true tokenizer) ids = bytes
+        Array.collect (tokenizer.Bytes true) ids = bytes
 
     testProperty "the order of the texts does not matter"
     <| Prop.forAll corpora (fun (texts, options) -> train options texts = train options (List.rev texts))
@@ -113,7 +113,7 @@ let private properties = [
 
         let ranked = [
             for entry in
-                tokenizer.Bpe.Merges
+                tokenizer.Parts.Bpe.Merges
                 |> Seq.sortBy (fun entry -> let struct (rank, _) = entry.Value in rank) ->
                 Pair.halves entry.Key
         ]

@@ -27,6 +27,11 @@ let private pre (tokenizer: Tokenizer) =
     | metadata when metadata.ContainsKey "tokenizer.ggml.pre" -> metadata["tokenizer.ggml.pre"]
     | _ -> GgufValue.Text ""
 
+/// One that no file describes.
+let private twiceTheWords (source: Tokenizer) =
+    let words = source.Parts.Words >> Array.collect (fun word -> [| word; word |])
+    source.With { source.Parts with Words = words }
+
 let private folder parts = sharedPath parts |> Tokenizer.tryLoad |> Check.getOrRaise |> Option.get
 
 let private sample (name: string) = File.ReadAllText(sharedPath [ "text"; name ]).Substring(0, 40_000)
@@ -98,10 +103,7 @@ let tests =
             FileSupport.withFolder (fun folder ->
                 let path = Path.Combine(root, "models", "stories-10m")
                 let source = Tokenizer.tryLoad path |> Check.getOrRaise |> Option.get
-                let odd = {
-                    source with
-                        Words = source.Words >> Array.collect (fun word -> [| word; word |])
-                }
+                let odd = twiceTheWords source
                 Expect.equal (TokenizerJsonExport.tryWrite folder odd) (Ok false) "not written"
                 Expect.isEmpty (Directory.GetFiles folder) "nothing left"))
 
@@ -166,7 +168,7 @@ let tests =
 
         sharedTest "a tokenizer that llama.cpp cannot follow" [ "tiny-llama" ] (fun _ ->
             let source = tiny "tiny_bpe_bytelevel_tokenizer.json"
-            let odd = { source with Words = source.Words >> Array.collect (fun word -> [| word; word |]) }
+            let odd = twiceTheWords source
             export (Tokenizer.vocabularySize source) odd
             |> FileSupport.messages
             |> FileSupport.expectFault [ "pre-tokenizers"; "Hugging Face folder" ])

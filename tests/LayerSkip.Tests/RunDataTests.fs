@@ -320,7 +320,7 @@ let private ids =
             Expect.equal bare [ inner ] "neither, where they are not wanted")
 
         testCase "BOS goes before a text where the tokenizer puts it before a prompt" (fun () ->
-            let tokenizer = { chat.Value with AddsBos = false }
+            let tokenizer = chat.Value.With { chat.Value.Parts with AddsBos = false }
             let found = trained Layout.Packed tokenizer id [ "x.txt", "hello" ]
             let prompt = Tokenizer.encode tokenizer "hello" |> List.ofArray
             Expect.equal found [ prompt @ [ 1 ] ] "as generate reads it")

@@ -76,7 +76,7 @@ let tests =
         for name, tokenizer in families do
             testProperty $"{name}: no text gives a special token where none is parsed"
             <| Prop.forAll tokenTexts (fun text ->
-                let isSpecial id = Tokenizer.isSpecial tokenizer id && tokenizer.Bpe.Unknown <> Some id
+                let isSpecial id = Tokenizer.isSpecial tokenizer id && tokenizer.Parts.Bpe.Unknown <> Some id
 
                 Seq.append
                     (Tokenizer.encodeWith false false tokenizer text)

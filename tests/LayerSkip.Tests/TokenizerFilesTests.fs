@@ -454,7 +454,7 @@ let private bounded = [
 
         let found =
             set [
-                for entry in tokenizer.Bpe.Merges ->
+                for entry in tokenizer.Parts.Bpe.Merges ->
                     let struct (_, id) = entry.Value
                     entry.Key, id
             ]
@@ -485,8 +485,8 @@ let private bounded = [
                 AddedToken.plain 2 "abc" true
                 AddedToken.plain 3 "bcd" true
             ]
-        Expect.equal (cut "abcd") [ Segment.Token 2; Segment.Text "d" ] "longest"
-        Expect.equal (cut "xabd") [ Segment.Text "x"; Segment.Token 1; Segment.Text "d" ] "leftmost")
+        Expect.equal (cut "abcd") [ Segment.Token(2, "abc"); Segment.Text "d" ] "longest"
+        Expect.equal (cut "xabd") [ Segment.Text "x"; Segment.Token(1, "ab"); Segment.Text "d" ] "leftmost")
 ]
 
 let private normalForm = [

@@ -186,11 +186,14 @@ let private special = [
             AddedToken.splitter [
                 { AddedToken.plain 7 "<m>" true with TakesLeft = true; TakesRight = true }
             ]
-        Expect.equal (cut "a  <m> b") [ Segment.Text "a"; Segment.Token 7; Segment.Text "b" ] "both sides"
+        Expect.equal
+            (cut "a  <m> b")
+            [ Segment.Text "a"; Segment.Token(7, "  <m> "); Segment.Text "b" ]
+            "both sides"
         let word = AddedToken.splitter [ { AddedToken.plain 7 "in" false with SingleWord = true } ]
-        Expect.equal (word "inn in") [ Segment.Text "inn "; Segment.Token 7 ] "whole words only"
+        Expect.equal (word "inn in") [ Segment.Text "inn "; Segment.Token(7, "in") ] "whole words only"
         let longest = AddedToken.splitter [ AddedToken.plain 1 "<a" true; AddedToken.plain 2 "<a>" true ]
-        Expect.equal (longest "<a><a") [ Segment.Token 2; Segment.Token 1 ] "the longest")
+        Expect.equal (longest "<a><a") [ Segment.Token(2, "<a>"); Segment.Token(1, "<a") ] "the longest")
 
     testCase "characters without a piece become bytes" (fun () ->
         Expect.equal
