@@ -1,6 +1,8 @@
 // dotnet fsi notebooks/build.fsx             runs each literate NN-name.fsx here and writes NN-name.ipynb with its outputs
 // dotnet fsi notebooks/build.fsx --check     runs them and writes nothing; exit code 1 where an .ipynb differs
 // In both, exit code 1 where a cell fails. `dotnet fsi notebooks/NN-name.fsx` runs one as a plain script.
+#load "../scripts/build.fsx"
+
 open System
 open System.Diagnostics
 open System.IO
@@ -55,20 +57,6 @@ let dotnet (arguments: string list) =
     let output, errors = running.StandardOutput.ReadToEndAsync(), running.StandardError.ReadToEndAsync()
     running.WaitForExit()
     running.ExitCode, output.Result.ReplaceLineEndings "\n", errors.Result
-
-/// Builds the library where a source is newer than its assembly.
-let buildLibrary () =
-    let folder = Path.Combine(root, "src", "LayerSkip")
-    let assembly = Path.Combine(folder, "bin", "Release", "net10.0", "LayerSkip.dll")
-    let newest = Directory.GetFiles(folder, "*.fs*") |> Array.map File.GetLastWriteTimeUtc |> Array.max
-
-    if not (File.Exists assembly) || File.GetLastWriteTimeUtc assembly < newest then
-        eprintfn "building the library ..."
-        let code, output, errors = dotnet [ "build"; folder; "-c"; "Release"; "-v"; "q"; "--nologo" ]
-
-        if code <> 0 then
-            eprintfn $"{output}{errors}"
-            exit 1
 
 /// Comes before the output of each code cell; U+241E, the sign for a record separator.
 let mark = "␞"
@@ -231,7 +219,9 @@ match List.except [ "--check" ] arguments with
     eprintfn $"{unknown}: unknown option; the only one is --check"
     exit 2
 
-buildLibrary ()
+match Build.ensure () with
+| 0 -> ()
+| failed -> exit failed
 
 let sources = Directory.GetFiles(__SOURCE_DIRECTORY__, "??-*.fsx") |> Array.sort
 let results = sources |> Array.map (make (List.contains "--check" arguments))

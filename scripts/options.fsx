@@ -1,16 +1,13 @@
 // The command line of a script: --name VALUE pairs, checked against its options. What is wrong is one line and exit code 2.
-// Only `orStop` needs the library, so that --help need not wait until it is built.
+// Only values need the library, so that --help need not wait until it is built.
 module Options
 
-#if !READY
-#load "../src/LayerSkip/Number.fs"
-#else
+#if READY
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
 #endif
 
 open System
 open System.IO
-open LayerSkip
 
 let private script = Path.GetFileName fsi.CommandLineArgs[0]
 let private root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
@@ -19,7 +16,28 @@ let stop (code: int) (message: string) : 'T =
     eprintfn "%s: %s" (Path.GetFileNameWithoutExtension script) message
     exit code
 
+/// Standard output, of which a fault ends the script in a line.
+type private Output(inner: TextWriter) =
+    inherit TextWriter()
+
+    let orStop (write: unit -> unit) =
+        try
+            write ()
+        with :? IOException as e ->
+            stop 1 $"standard output cannot be written: {e.Message.TrimEnd '.'}; send it elsewhere"
+
+    override _.Encoding = inner.Encoding
+    override _.Write(letter: char) = orStop (fun () -> inner.Write letter)
+    override _.Write(text: string) = orStop (fun () -> inner.Write text)
+
+    override _.Write(letters: char[], index: int, count: int) =
+        orStop (fun () -> inner.Write(letters, index, count))
+
+Console.SetOut(new Output(Console.Out))
+
 #if READY
+open LayerSkip
+
 let orStop (result: Result<'T, LayerSkipError list>) : 'T =
     match result with
     | Ok value -> value
@@ -73,16 +91,7 @@ type Given(options: (string * string) list) =
         |> pairs
         |> Map.ofList
 
-    let whole (name: string) (least: int) (text: string) =
-        match Number.tryWhole text with
-        | Some value when value >= least -> value
-        | _ when least = Int32.MinValue -> stop 2 $"{name} is {text}, it must be a whole number"
-        | _ -> stop 2 $"{name} is {text}, it must be a whole number, {least} or more"
-
     member _.TryText(name: string) : string option = Map.tryFind name given
-
-    member _.TryWhole(name: string, least: int) : int option =
-        Map.tryFind name given |> Option.map (whole name least)
 
     member this.Text(name: string) : string = this.TryText name |> Option.defaultValue defaults[name]
 
@@ -90,7 +99,17 @@ type Given(options: (string * string) list) =
         this.TryText name
         |> Option.defaultWith (fun () -> Path.GetFullPath(Path.Combine(root, defaults[name])))
 
-    member this.Whole(name: string, least: int) : int = whole name least (this.Text name)
+#if READY
+    member private _.Checked(name: string, least: int, text: string) : int =
+        match Number.tryWhole text with
+        | Some value when value >= least -> value
+        | _ when least = Int32.MinValue -> stop 2 $"{name} is {text}, it must be a whole number"
+        | _ -> stop 2 $"{name} is {text}, it must be a whole number, {least} or more"
+
+    member this.TryWhole(name: string, least: int) : int option =
+        Map.tryFind name given |> Option.map (fun text -> this.Checked(name, least, text))
+
+    member this.Whole(name: string, least: int) : int = this.Checked(name, least, this.Text name)
 
     /// A number above 0.
     member this.Real(name: string) : float =
@@ -99,3 +118,4 @@ type Given(options: (string * string) list) =
         match Number.tryReal text with
         | Some value when value > 0.0 -> value
         | _ -> stop 2 $"{name} is {text}, it must be a number above 0; write it as 0.5"
+#endif

@@ -1,9 +1,22 @@
 module LayerSkip.Tests.ScriptTests
 
+open System
 open System.IO
 open Expecto
 open LayerSkip.Tests.CliSupport
 open LayerSkip.Tests.FileSupport
+
+/// Copies files of the checkout to the same places in a folder.
+let private copy (folder: string) (names: string list) : unit =
+    for name in names do
+        let target = Path.Combine(folder, name)
+        Directory.CreateDirectory(Path.GetDirectoryName target) |> ignore
+        File.Copy(Path.Combine(Support.root, name), target)
+
+/// A script that cannot write what it prints says so in a line.
+let private isTold (name: string) (outcome: Outcome) =
+    Expect.equal (outcome.Code, outcome.Error.TrimEnd().Split('\n').Length) (1, 1) outcome.Error
+    Expect.stringStarts outcome.Error $"{name}: standard output cannot be written: No space left" "why"
 
 [<Tests>]
 let tests =
@@ -14,16 +27,7 @@ let tests =
             (fun () ->
                 withFolder (fun folder ->
                     // What --help may need, and nothing that a library could be made of.
-                    for name in
-                        [
-                            "scripts/large.fsx"
-                            "scripts/options.fsx"
-                            "scripts/build.fsx"
-                            "src/LayerSkip/Number.fs"
-                        ] do
-                        let copy = Path.Combine(folder, name)
-                        Directory.CreateDirectory(Path.GetDirectoryName copy) |> ignore
-                        File.Copy(Path.Combine(Support.root, name), copy)
+                    copy folder [ "scripts/large.fsx"; "scripts/options.fsx"; "scripts/build.fsx" ]
 
                     let help = shell folder "dotnet fsi scripts/large.fsx -- --help"
                     Expect.equal (help.Code, help.Error) (0, "") "no fault"
@@ -43,5 +47,72 @@ let tests =
                         wrong.Error
                         "large: unknown option --layer; the options are"
                         "named"
-                    Expect.equal (wrong.Error.TrimEnd().Split('\n').Length) 1 wrong.Error))
+                    Expect.equal (wrong.Error.TrimEnd().Split('\n').Length) 1 wrong.Error
+
+                    isTold "large" (shell folder "dotnet fsi scripts/large.fsx -- --help > /dev/full")))
+
+        testCase "what a script prints where nothing can be written ends it in a line" (fun () ->
+            shell Support.root "dotnet fsi scripts/speculate.fsx --runs 1 --max-new-tokens 2 > /dev/full"
+            |> isTold "speculate")
+
+        testCase "a source at any depth, of any project of the library, makes it stale" (fun () ->
+            withFolder (fun folder ->
+                copy folder [ "scripts/build.fsx" ]
+
+                let write (name: string) (text: string) =
+                    let path = Path.Combine(folder, name)
+                    Directory.CreateDirectory(Path.GetDirectoryName path) |> ignore
+                    File.WriteAllText(path, text)
+                    File.SetLastWriteTimeUtc(path, DateTime(2020, 1, 1))
+
+                let refersTo (names: string list) =
+                    let reference name = $"<ProjectReference Include=\"../{name}\" />"
+                    $"""<Project><ItemGroup>{names |> List.map reference |> String.concat ""}</ItemGroup></Project>"""
+
+                write "src/A/A.csproj" (refersTo [])
+                write "src/B/B.fsproj" (refersTo [ @"A\A.csproj" ])
+                write "src/LayerSkip/LayerSkip.fsproj" (refersTo [ "B/B.fsproj"; "A/A.csproj" ])
+
+                for dll in [ "A"; "B"; "LayerSkip" ] do
+                    write $"src/LayerSkip/bin/Release/net10.0/{dll}.dll" ""
+
+                // A file, and whether it makes the library stale: where it was not there before, and then touched.
+                let cases = [
+                    "src/LayerSkip/Model/Deeper/Rope.fs", true
+                    "src/LayerSkip/Model.fs", true
+                    "src/B/Config/Config.fsi", true
+                    "src/A/Tiles/Tiles.cs", true
+                    "src/A/A.csproj", true
+                    "Directory.Build.props", true
+                    "src/B/README.md", false
+                    "src/B/obj/Release/Made.fs", false
+                    "src/LayerSkip/bin/Made.cs", false
+                    "src/Other/Other.fs", false
+                ]
+
+                for name, _ in cases do
+                    if not (File.Exists(Path.Combine(folder, name))) then
+                        write name ""
+
+                let script = [
+                    "#load \"scripts/build.fsx\""
+                    "let state () = printf \"%b \" (Build.isStale ())"
+                    "let touch (file: string) year = System.IO.File.SetLastWriteTimeUtc(file, System.DateTime(year, 1, 1))"
+                    "state ()"
+                    for name, _ in cases do
+                        $"touch \"{name}\" 2021"
+                        "state ()"
+                        $"touch \"{name}\" 2020"
+                    "System.IO.File.Delete \"src/LayerSkip/bin/Release/net10.0/A.dll\""
+                    "state ()"
+                ]
+
+                File.WriteAllLines(Path.Combine(folder, "states.fsx"), script)
+                let told = shell folder "dotnet fsi --quiet states.fsx"
+                Expect.equal told.Error "" "no fault"
+
+                Expect.equal
+                    (told.Out.Trim().Split ' ' |> List.ofArray)
+                    (false :: List.map snd cases @ [ true ] |> List.map (string >> _.ToLowerInvariant()))
+                    "each on its own"))
     ]
