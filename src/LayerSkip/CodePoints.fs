@@ -16,50 +16,44 @@ type internal CodePoints =
 
 [<RequireQualifiedAccess>]
 module internal CodePoints =
-    let maskOf (categories: UnicodeCategory list) : int =
-        categories |> List.fold (fun mask category -> mask ||| (1 <<< int category)) 0
+    /// Unicode's short names of the categories, by their numbers in .NET.
+    let shortNames =
+        "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Zs Zl Zp Cc Cf Cs Co Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Cn".Split ' '
 
-    let private categories = CodePoints.Categories << maskOf
+    let private longNames =
+        [
+            "uppercaseletter lowercaseletter titlecaseletter modifierletter otherletter"
+            "nonspacingmark spacingmark enclosingmark decimalnumber letternumber othernumber"
+            "spaceseparator lineseparator paragraphseparator control format surrogate privateuse"
+            "connectorpunctuation dashpunctuation openpunctuation closepunctuation"
+            "initialpunctuation finalpunctuation otherpunctuation"
+            "mathsymbol currencysymbol modifiersymbol othersymbol unassigned"
+        ]
+        |> List.collect (_.Split(' ') >> List.ofArray)
+
+    /// The mask of the categories whose short name begins so.
+    let maskOf (initial: string) : int =
+        shortNames
+        |> Seq.indexed
+        |> Seq.fold
+            (fun mask (i, name) ->
+                if name.StartsWith(initial, StringComparison.Ordinal) then
+                    mask ||| (1 <<< i)
+                else
+                    mask)
+            0
+
+    let private categories (names: string list) =
+        names |> List.fold (fun mask name -> mask ||| maskOf name) 0 |> CodePoints.Categories
     let single point = CodePoints.Range(point, point)
-
-    let letters =
-        maskOf [
-            UnicodeCategory.UppercaseLetter
-            UnicodeCategory.LowercaseLetter
-            UnicodeCategory.TitlecaseLetter
-            UnicodeCategory.ModifierLetter
-            UnicodeCategory.OtherLetter
-        ]
-
-    let marks =
-        maskOf [
-            UnicodeCategory.NonSpacingMark
-            UnicodeCategory.SpacingCombiningMark
-            UnicodeCategory.EnclosingMark
-        ]
-
-    let digit = categories [ UnicodeCategory.DecimalDigitNumber ]
-
-    let space =
-        CodePoints.Any [
-            CodePoints.Range(0x09, 0x0D)
-            single 0x85
-            categories [
-                UnicodeCategory.SpaceSeparator
-                UnicodeCategory.LineSeparator
-                UnicodeCategory.ParagraphSeparator
-            ]
-        ]
+    let private letters = maskOf "L"
+    let digit = categories [ "Nd" ]
+    let space = CodePoints.Any [ CodePoints.Range(0x09, 0x0D); single 0x85; categories [ "Z" ] ]
 
     /// Unicode's Alphabetic, marks, decimal digits and connectors. Of the symbols that are alphabetic, all are named here.
     let word =
         CodePoints.Any [
-            CodePoints.Categories(letters ||| marks)
-            categories [
-                UnicodeCategory.LetterNumber
-                UnicodeCategory.DecimalDigitNumber
-                UnicodeCategory.ConnectorPunctuation
-            ]
+            categories [ "L"; "M"; "Nl"; "Nd"; "Pc" ]
             CodePoints.Range(0x24B6, 0x24E9)
             CodePoints.Range(0x1F130, 0x1F149)
             CodePoints.Range(0x1F150, 0x1F169)
@@ -75,98 +69,34 @@ module internal CodePoints =
 
     /// The script Han.
     let private han =
-        CodePoints.Any [
-            for first, last in
-                [
-                    0x2E80, 0x2E99
-                    0x2E9B, 0x2EF3
-                    0x2F00, 0x2FD5
-                    0x3005, 0x3005
-                    0x3007, 0x3007
-                    0x3021, 0x3029
-                    0x3038, 0x303B
-                    0x3400, 0x4DBF
-                    0x4E00, 0x9FFF
-                    0xF900, 0xFA6D
-                    0xFA70, 0xFAD9
-                    0x16FE2, 0x16FE3
-                    0x16FF0, 0x16FF1
-                    0x20000, 0x2A6DF
-                    0x2A700, 0x2B739
-                    0x2B740, 0x2B81D
-                    0x2B820, 0x2CEA1
-                    0x2CEB0, 0x2EBE0
-                    0x2EBF0, 0x2EE5D
-                    0x2F800, 0x2FA1D
-                    0x30000, 0x3134A
-                    0x31350, 0x323AF
-                ] do
-                CodePoints.Range(first, last)
+        let hex (text: string) = Convert.ToInt32(text, 16)
+
+        [
+            "2E80-2E99 2E9B-2EF3 2F00-2FD5 3005-3005 3007-3007 3021-3029 3038-303B 3400-4DBF 4E00-9FFF"
+            "F900-FA6D FA70-FAD9 16FE2-16FE3 16FF0-16FF1 20000-2A6DF 2A700-2B739 2B740-2B81D 2B820-2CEA1"
+            "2CEB0-2EBE0 2EBF0-2EE5D 2F800-2FA1D 30000-3134A 31350-323AF"
         ]
+        |> List.collect (_.Split(' ') >> List.ofArray)
+        |> List.map (fun range ->
+            CodePoints.Range(hex range[.. range.IndexOf '-' - 1], hex range[range.IndexOf '-' + 1 ..]))
+        |> CodePoints.Any
 
     // Unicode's names of its categories, and of groups of them.
     let private named =
-        let all = [
-            "Lu", "uppercaseletter", UnicodeCategory.UppercaseLetter
-            "Ll", "lowercaseletter", UnicodeCategory.LowercaseLetter
-            "Lt", "titlecaseletter", UnicodeCategory.TitlecaseLetter
-            "Lm", "modifierletter", UnicodeCategory.ModifierLetter
-            "Lo", "otherletter", UnicodeCategory.OtherLetter
-            "Mn", "nonspacingmark", UnicodeCategory.NonSpacingMark
-            "Mc", "spacingmark", UnicodeCategory.SpacingCombiningMark
-            "Me", "enclosingmark", UnicodeCategory.EnclosingMark
-            "Nd", "decimalnumber", UnicodeCategory.DecimalDigitNumber
-            "Nl", "letternumber", UnicodeCategory.LetterNumber
-            "No", "othernumber", UnicodeCategory.OtherNumber
-            "Pc", "connectorpunctuation", UnicodeCategory.ConnectorPunctuation
-            "Pd", "dashpunctuation", UnicodeCategory.DashPunctuation
-            "Ps", "openpunctuation", UnicodeCategory.OpenPunctuation
-            "Pe", "closepunctuation", UnicodeCategory.ClosePunctuation
-            "Pi", "initialpunctuation", UnicodeCategory.InitialQuotePunctuation
-            "Pf", "finalpunctuation", UnicodeCategory.FinalQuotePunctuation
-            "Po", "otherpunctuation", UnicodeCategory.OtherPunctuation
-            "Sm", "mathsymbol", UnicodeCategory.MathSymbol
-            "Sc", "currencysymbol", UnicodeCategory.CurrencySymbol
-            "Sk", "modifiersymbol", UnicodeCategory.ModifierSymbol
-            "So", "othersymbol", UnicodeCategory.OtherSymbol
-            "Zs", "spaceseparator", UnicodeCategory.SpaceSeparator
-            "Zl", "lineseparator", UnicodeCategory.LineSeparator
-            "Zp", "paragraphseparator", UnicodeCategory.ParagraphSeparator
-            "Cc", "control", UnicodeCategory.Control
-            "Cf", "format", UnicodeCategory.Format
-            "Cs", "surrogate", UnicodeCategory.Surrogate
-            "Co", "privateuse", UnicodeCategory.PrivateUse
-            "Cn", "unassigned", UnicodeCategory.OtherNotAssigned
-        ]
-
-        let group (initial: string) =
-            categories [
-                for short, _, category in all do
-                    if short.StartsWith(initial, StringComparison.Ordinal) then
-                        category
-            ]
+        let groups = "letter L mark M number N punctuation P symbol S separator Z other C".Split ' '
 
         Map [
-            for short, long, category in all do
-                short.ToLowerInvariant(), categories [ category ]
-                long, categories [ category ]
-            for initial, long in
-                [
-                    "L", "letter"
-                    "M", "mark"
-                    "N", "number"
-                    "P", "punctuation"
-                    "S", "symbol"
-                    "Z", "separator"
-                    "C", "other"
-                ] do
-                initial.ToLowerInvariant(), group initial
-                long, group initial
+            for short, long in Seq.zip shortNames longNames do
+                short.ToLowerInvariant(), categories [ short ]
+                long, categories [ short ]
+            for pair in Seq.chunkBySize 2 groups do
+                pair[0], categories [ pair[1] ]
+                pair[1].ToLowerInvariant(), categories [ pair[1] ]
             "any", CodePoints.Range(0, 0x10FFFF)
-            "assigned", CodePoints.Not(categories [ UnicodeCategory.OtherNotAssigned ])
+            "assigned", CodePoints.Not(categories [ "Cn" ])
             "ascii", CodePoints.Range(0, 0x7F)
-            "blank", CodePoints.Any [ single 0x09; categories [ UnicodeCategory.SpaceSeparator ] ]
-            "cntrl", categories [ UnicodeCategory.Control ]
+            "blank", CodePoints.Any [ single 0x09; categories [ "Zs" ] ]
+            "cntrl", categories [ "Cc" ]
             "digit", digit
             "space", space
             "whitespace", space
