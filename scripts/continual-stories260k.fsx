@@ -60,7 +60,7 @@ let measure (weights: Weights) : (float * float)[] =
 
         Scope.run (fun () ->
             Tensors.ofIds [| 1L; int64 ids.Length |] ids
-            |> Model.exits weights (fun exit logits ->
+            |> Decoder.exits weights (fun exit logits ->
                 let law = logits.log_softmax (-1L)
                 let labels = (Tensors.ofIds [| 1L; int64 (ids.Length - 1); 1L |] ids[1..])
                 let picked = law.narrow(1L, 0L, int64 (ids.Length - 1)).gather(2L, labels)

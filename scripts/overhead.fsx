@@ -64,7 +64,7 @@ let passes (rounds: (int * int)[]) =
 
     /// A pass ends with its head and the choice of tokens.
     let second struct (hidden, cache) =
-        Model.head weights hidden |> Sampling.verdicts Sampling.Greedy |> ignore
+        Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
         cache
 
     let mutable cache = timed (fun () -> second (Model.forwardRemainder weights 1 prompt start)) ignored

@@ -214,13 +214,13 @@ let tell
         use _step = torch.NewDisposeScope()
 
         let hidden =
-            Model.embed weights (ids.narrow (1L, int64 position, 1L))
-            |> Model.runLayers Model.plain (store position) rope weights 0 config.Layers position
+            Decoder.embed weights (ids.narrow (1L, int64 position, 1L))
+            |> Decoder.runLayers Decoder.plain (store position) rope weights 0 config.Layers position
 
         // The rest of the opening is there already.
         if position >= opened - 1 then
             let logits =
-                (Model.head weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
+                (Decoder.head weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
                 |> Scalars.timesInPlace (1.0 / temperature)
 
             let behind = Scalars.plus logits (logits.amax([| 1L |], true).neg())

@@ -125,9 +125,9 @@ internal static class Translate
         var given = new GenerationOptions(
             strategy: strategy switch
             {
-                CSharp.Strategy.EarlyExit when exit.IsOk => LayerSkip.Strategy.NewEarlyExit(exit.ResultValue),
+                CSharp.Strategy.EarlyExit when exit.IsOk => LayerSkip.Strategy.EarlyExit(exit.ResultValue),
                 CSharp.Strategy.SelfSpeculative when exit.IsOk =>
-                    LayerSkip.Strategy.NewSelfSpeculative(exit.ResultValue, Math.Max(1, draftLength)),
+                    LayerSkip.Strategy.SelfSpeculative(exit.ResultValue, Math.Max(1, draftLength)),
                 _ => LayerSkip.Strategy.Autoregressive,
             },
             sampling: sampling.IsOk ? sampling.ResultValue : Sampling.Greedy,

@@ -9,10 +9,7 @@ open LayerSkip
 module internal GenerateCommand =
     /// The strategy's name, exit layer and draft length.
     let private described (strategy: Strategy) =
-        match strategy with
-        | Strategy.Autoregressive -> "autoregressive", None, None
-        | Strategy.EarlyExit exit -> "early-exit", Some exit.Layers, None
-        | Strategy.SelfSpeculative(exit, length) -> "self-speculative", Some exit.Layers, Some length
+        strategy.Name, strategy.Exit |> Option.map _.Layers, strategy.DraftLength
 
     let private summary (checkpoint: Checkpoint) strategy =
         let name, exit, length = described strategy

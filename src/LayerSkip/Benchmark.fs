@@ -4,7 +4,6 @@ open System
 open System.Diagnostics
 open System.IO
 open System.Runtime.InteropServices
-open System.Threading
 open LayerSkip.Kernels
 
 /// A median, and the 5th and 95th of a hundred.
@@ -122,8 +121,7 @@ module Benchmark =
     let private ids (weights: Weights) count =
         Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
 
-    let private choose weights hidden =
-        Model.logits weights hidden |> Sampling.judge Sampling.Greedy |> ignore
+    let private choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
 
     /// A cache that has read `length` positions, for `room` more.
     let private filled weights exit length room =
@@ -139,9 +137,8 @@ module Benchmark =
         use _storage = cache.Slab :> IDisposable
 
         let pass count () =
-            let struct (hidden, next) =
-                Model.passRemainder CancellationToken.None weights count (ids weights count) cache
-            choose weights hidden
+            let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
+            choose hidden
             cache <- Cache.truncate length next
 
         List.zip rows (interleaved times (rows |> List.map pass))
@@ -155,8 +152,8 @@ module Benchmark =
 
         let draft () =
             let started = Stopwatch.GetTimestamp()
-            let struct (hidden, next) = Model.passEarly CancellationToken.None weights [| 1 |] cache
-            choose weights hidden
+            let struct (hidden, next) = Model.forwardEarly weights [| 1 |] cache
+            choose hidden
             cache <- next
             draftMs.Add(elapsed started)
 
@@ -167,9 +164,8 @@ module Benchmark =
                 Scope.run draft
 
             timed (fun () ->
-                let struct (hidden, next) =
-                    Model.passRemainder CancellationToken.None weights tokens.Length tokens cache
-                choose weights hidden
+                let struct (hidden, next) = Model.forwardRemainder weights tokens.Length tokens cache
+                choose hidden
                 cache <- Cache.truncate length next)
 
         for count in drafted do
@@ -192,14 +188,13 @@ module Benchmark =
         let pass () =
             let cache = Cache.create weights weights.Config.Layers tokens
             use _storage = cache.Slab :> IDisposable
-            let struct (hidden, _) =
-                Model.passRemainder CancellationToken.None weights 1 (ids weights tokens) cache
-            choose weights hidden
+            let struct (hidden, _) = Model.forwardRemainder weights 1 (ids weights tokens) cache
+            choose hidden
 
         tokens, List.head (interleaved 3 [ pass ])
 
     /// One decoding: the completion, and the milliseconds between events that brought tokens.
-    let private decode weights (options: BenchmarkOptions) strategy inspection =
+    let private decode weights (options: BenchmarkOptions) strategy =
         let gaps = ResizeArray<float>()
         let mutable last = 0L
         // Tokens of one round come at once: only the wait for the first of them is one.
@@ -207,8 +202,7 @@ module Benchmark =
         let mutable result = None
 
         for event in
-            Generation.runInspected
-                inspection
+            Generation.run
                 weights
                 None
                 (GenerationOptions.greedy strategy options.MaxNewTokens)
@@ -228,23 +222,12 @@ module Benchmark =
 
         result.Value, gaps.ToArray()
 
-    /// Replaces drafts by right ones with probability `rate`, independently by place.
-    let private replaced
-        (weights: Weights)
-        (seed: int64)
-        (rate: float)
-        (text: int[])
-        : Generation.Inspection =
-        let draft place _ =
+    /// An exit whose drafts are replaced by right ones with probability `rate`, independently by place.
+    let private replaced (vocabulary: int) (seed: int64) (rate: float) (text: int[]) : ExitLayer -> Drafter =
+        Drafter.alteredExit (fun place _ ->
             let struct (u, _) = Key.uniform { Key.ofSeed seed with Counter = uint64 place }
             let right = if place < text.Length then text[place] else 0
-
-            if u < rate then
-                right
-            else
-                (right + 1) % weights.Config.Vocabulary
-
-        { Generation.noInspection with Draft = draft }
+            if u < rate then right else (right + 1) % vocabulary)
 
     let private times (runs: (Completion * float[]) list) : DecodingTimes =
         let spread pick = runs |> List.map pick |> Spread.ofSamples
@@ -282,19 +265,18 @@ module Benchmark =
 
     /// Measures; the model should be otherwise idle, and the machine too.
     let run (weights: Weights) (options: BenchmarkOptions) : BenchmarkReport =
-        let strategy = Strategy.SelfSpeculative(options.Exit, options.DraftLength)
-        let plain () = decode weights options Strategy.Autoregressive Generation.noInspection
+        let plain () = decode weights options Strategy.Autoregressive
         let reference, _ = plain ()
         let text = Array.append options.Prompt reference.TokenIds
 
         let fast number =
-            decode
-                weights
-                options
-                strategy
-                (match options.AcceptRate with
-                 | None -> Generation.noInspection
-                 | Some rate -> replaced weights (options.Seed + int64 number) rate text)
+            let drafter =
+                match options.AcceptRate with
+                | None -> Drafter.earlyExit
+                | Some rate -> replaced weights.Config.Vocabulary (options.Seed + int64 number) rate text
+
+            Strategy.Speculative(drafter options.Exit, LengthPolicy.Fixed options.DraftLength)
+            |> decode weights options
 
         fast 0 |> ignore
         let runs = List.init options.Runs (fun number -> plain (), fast (number + 1))

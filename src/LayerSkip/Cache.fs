@@ -1,121 +1,15 @@
 namespace LayerSkip
 
 open System
-open System.Runtime.InteropServices
-open LayerSkip.Kernels
+open System.Threading
 open TorchSharp
-
-/// A run of layers whose caches hold the same positions, 0 to `Length` - 1.
-[<Struct>]
-type CacheHalf = { First: int; Count: int; Length: int }
-
-/// The tensors of a slab, with room for `Room` positions. None is read before it is written.
-[<NoEquality; NoComparison>]
-type internal Storage = {
-    Room: int
-    /// Of each layer, [1; kvHeads; room; headDim].
-    Keys: Tensor[]
-    Values: Tensor[]
-    /// [1; room; hidden]
-    Exits: Tensor
-    Rope: Rope
-} with
-
-    static member TensorsOf(storage: Storage) : seq<Tensor> =
-        Seq.concat [
-            Seq.ofArray storage.Keys
-            Seq.ofArray storage.Values
-            Seq.singleton storage.Exits
-            Rope.tensorsOf storage.Rope
-        ]
-
-[<RequireQualifiedAccess>]
-module internal Storage =
-    /// Bytes that a position takes.
-    let bytesPerPosition (config: LlamaConfig) (activations: torch.ScalarType) : int64 =
-        let width = 2L * int64 config.Layers * int64 config.KvHeads * int64 config.HeadDim
-        let size =
-            match activations with
-            | torch.ScalarType.Float64 -> 8L
-            | torch.ScalarType.Float32 -> 4L
-            | _ -> 2L
-
-        size * (width + int64 config.Hidden)
-
-    /// Left as it comes. To clear much at once libtorch wakes threads of its own, which then spin for milliseconds
-    /// where the kernels' threads want to run.
-    let create (weights: Weights) (room: int) : Storage =
-        let config, device = weights.Config, weights.Embedding.device
-        let dtype = ScalarType.activations weights.Device weights.Dtype
-        let made = ResizeArray<Tensor>()
-
-        let allocate (size: int64[]) =
-            let tensor = torch.empty(size, Nullable dtype, device).DetachFromDisposeScope()
-            made.Add tensor
-            tensor
-
-        let perLayer () =
-            Array.init config.Layers (fun _ ->
-                allocate [| 1L; int64 config.KvHeads; int64 room; int64 config.HeadDim |])
-
-        try
-            {
-                Room = room
-                Keys = perLayer ()
-                Values = perLayer ()
-                Exits = allocate [| 1L; int64 room; int64 config.Hidden |]
-                Rope = weights.Rope.Take(config, dtype, device, room)
-            }
-        with _ ->
-            for tensor in made do
-                tensor.Dispose()
-
-            reraise ()
-
-    /// The first `count` rows of each block of `room` rows, from one tensor to another of more room.
-    let private copy (dimension: int64) (count: int) (source: Tensor) (target: Tensor) =
-        if count = 0 then
-            ()
-        elif source.device_type <> DeviceType.CPU then
-            let front (tensor: Tensor) = tensor.narrow (dimension, 0L, int64 count)
-            use _scope = torch.NewDisposeScope()
-            (front target).copy_(front source) |> ignore
-        else
-            // Without libtorch's threads, as above.
-            let size = source.ElementSize * source.shape[int dimension + 1]
-            let blocks = Array.fold (*) 1L source.shape[.. int dimension - 1]
-            let from, into = Tensors.address source, Tensors.address target
-
-            for block in 0L .. blocks - 1L do
-                NativeMemory.Copy(
-                    (from + nativeint (block * size * source.shape[int dimension])).ToPointer(),
-                    (into + nativeint (block * size * target.shape[int dimension])).ToPointer(),
-                    unativeint (size * int64 count)
-                )
-
-            GC.KeepAlive source
-            GC.KeepAlive target
-
-    /// Moves what the halves hold; layer by layer, so that little of it is there twice. The old tensors are then gone.
-    let move (early: CacheHalf) (late: CacheHalf) (old: Storage) (fresh: Storage) : unit =
-        for half in [ early; late ] do
-            for layer in half.First .. half.First + half.Count - 1 do
-                for source, target in
-                    [ old.Keys[layer], fresh.Keys[layer]; old.Values[layer], fresh.Values[layer] ] do
-                    copy 2L half.Length source target
-                    source.Dispose()
-
-        copy 1L early.Length old.Exits fresh.Exits
-
-        for tensor in Storage.TensorsOf old do
-            tensor.Dispose()
 
 /// Keys, values and exit states of one sequence, shared by every cache record that grew from it. Their memory grows
 /// with the text, up to `capacity` positions.
 [<Sealed>]
 type Slab internal (weights: Weights, capacity: int) =
     let gate = obj ()
-    let kernels = weights.Kernels |> Option.map (fun kernels -> new KernelSequence(kernels))
+    let sequence = Sequence.create weights
     let mutable storage: Storage option = None
     let mutable stamp = 0
     let mutable disposed = false
@@ -144,27 +38,11 @@ type Slab internal (weights: Weights, capacity: int) =
         | _, [] -> needed
         | _, missing -> raise (LayerSkipException missing)
 
-    let place (fresh: Storage) =
-        kernels
-        |> Option.iter (fun kernels ->
-            let at = Tensors.address
-
-            kernels.Place(
-                SequenceMemory(
-                    fresh.Room,
-                    Array.map at fresh.Keys,
-                    Array.map at fresh.Values,
-                    at fresh.Rope.Cos,
-                    at fresh.Rope.Sin
-                ),
-                at fresh.Exits
-            ))
-
     let grow needed early late =
         let fresh = Storage.create weights (roomFor needed)
         storage |> Option.iter (fun old -> Storage.move early late old fresh)
         storage <- Some fresh
-        place fresh
+        sequence.Use fresh
 
     /// The most positions that it may hold.
     member _.Capacity = capacity
@@ -172,20 +50,14 @@ type Slab internal (weights: Weights, capacity: int) =
     /// Positions that it has memory for at the moment.
     member _.Room = storage |> Option.map _.Room |> Option.defaultValue 0
 
-    /// Of one layer, [1; kvHeads; room; headDim]. These change when it grows.
-    member _.Keys = (inUse ()).Keys
-    member _.Values = (inUse ()).Values
-
-    /// Hidden states after the exit layer, by position: [1; room; hidden].
-    member _.Exits = (inUse ()).Exits
-
-    member _.Rope = (inUse ()).Rope
+    /// It changes when it grows.
+    member internal _.Storage = inUse ()
 
     /// The weights that it is a cache of.
     member internal _.Weights = weights
 
-    /// The CPU kernels over this memory; they keep the hidden states of a pass in `Exits`.
-    member internal _.Kernels = kernels
+    /// The forward pass over this memory.
+    member internal _.Sequence = sequence
 
     /// Runs `body` while nothing else uses or frees the memory.
     member internal _.During(body: unit -> 'T) : 'T =
@@ -229,7 +101,7 @@ type Slab internal (weights: Weights, capacity: int) =
         member _.Dispose() =
             lock gate (fun () ->
                 disposed <- true
-                kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
+                sequence.Dispose()
 
                 for tensor in storage |> Option.map Storage.TensorsOf |> Option.defaultValue Seq.empty do
                     tensor.Dispose()
@@ -246,6 +118,9 @@ type Cache = {
     Early: CacheHalf
     /// Layers E+1..L.
     Late: CacheHalf
+    /// Ends the passes of this record, and of those that grow from it: within a part of a layer's work they then throw
+    /// OperationCanceledException, and the cache is of no more use.
+    Cancelled: CancellationToken
 } with
 
     /// Positions that the early layers have read and the late ones have not.
@@ -272,6 +147,7 @@ module Cache =
             Stamp = 0
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }
+            Cancelled = CancellationToken.None
         }
 
     /// Forgets all but the first `length` positions. Nothing is copied, and older records become stale.
@@ -306,4 +182,5 @@ module Cache =
         cache.Slab.Check cache.Stamp
         let half = if index < cache.Late.First then cache.Early else cache.Late
         let front (t: Tensor) = t.narrow (2L, 0L, int64 half.Length)
-        struct (front cache.Slab.Keys[index], front cache.Slab.Values[index])
+        let storage = cache.Slab.Storage
+        struct (front storage.Keys[index], front storage.Values[index])

@@ -1,14 +1,6 @@
 namespace LayerSkip
 
-[<RequireQualifiedAccess>]
-type Strategy =
-    /// Every layer, one token at a time.
-    | Autoregressive
-    /// Layers 1..E only: faster, another text.
-    | EarlyExit of ExitLayer
-    /// Layers 1..E draft up to `draftLength` tokens, the rest verify them: the autoregressive text.
-    | SelfSpeculative of exit: ExitLayer * draftLength: int
-
+[<NoEquality; NoComparison>]
 type GenerationOptions = {
     Strategy: Strategy
     Sampling: Sampling
@@ -113,9 +105,9 @@ module GenerationOptions =
 
 [<RequireQualifiedAccess>]
 module SpeculationStats =
-    let ofRounds (rounds: (int * int)[]) : SpeculationStats =
-        let speculative = rounds |> Array.filter (fun (drafted, _) -> drafted > 0)
-        let drafted, accepted = Array.sumBy fst speculative, Array.sumBy snd speculative
+    let ofRounds (rounds: Round[]) : SpeculationStats =
+        let speculative = rounds |> Array.filter (fun round -> round.Drafted > 0)
+        let drafted, accepted = Array.sumBy _.Drafted speculative, Array.sumBy _.Accepted speculative
         let over (a: int) (b: int) = if b = 0 then 0.0 else float a / float b
 
         {
@@ -132,11 +124,11 @@ module SpeculationStats =
                 (if speculative.Length = 0 then
                      [||]
                  else
-                     let counts = Array.zeroCreate (1 + (speculative |> Array.map fst |> Array.max))
+                     let counts = Array.zeroCreate (1 + (speculative |> Array.map _.Drafted |> Array.max))
 
-                     for _, kept in speculative do
-                         counts[kept] <- counts[kept] + 1
+                     for round in speculative do
+                         counts[round.Accepted] <- counts[round.Accepted] + 1
 
                      counts)
-            Rounds = rounds
+            Rounds = rounds |> Array.map (fun round -> round.Drafted, round.Accepted)
         }

@@ -58,7 +58,7 @@ module EarlyExitLoss =
     /// float32 at least.
     let private lawOf weights (rows: Tensor) (hidden: Tensor) : Tensor =
         Scope.one (fun () ->
-            let logits = hidden.reshape(-1L, hidden.shape[2]).index_select(0L, rows) |> Model.head weights
+            let logits = hidden.reshape(-1L, hidden.shape[2]).index_select(0L, rows) |> Decoder.head weights
 
             let wide =
                 match logits.dtype with
@@ -201,7 +201,7 @@ module EarlyExitLoss =
         |> Array.mapi (fun layer share -> share > 0.0 || (layer = last && teaches options shares))
 
     /// Adds the gradients of `scale` times the batch's objective to those of the weights, and returns its sums.
-    /// `shares` are e~ of the step; `wrap` is its layer dropout, or `Model.plain`. With `scale` 1 over all tokens of a
+    /// `shares` are e~ of the step; `wrap` is its layer dropout, or `Decoder.plain`. With `scale` 1 over all tokens of a
     /// step's batches the gradient is that of the step's mean. The weights need `requires_grad`.
     let backward
         (options: LossOptions)
@@ -249,6 +249,6 @@ module EarlyExitLoss =
 
         Scope.run (fun () ->
             let weights = Weights.withoutKernels weights
-            let hidden = idsOf batch |> Model.embed weights
+            let hidden = idsOf batch |> Decoder.embed weights
             let outputs = Trunk.outputs rope weights wrap (askedFor options shares) hidden
             score options weights shares 0.0 outputs batch)

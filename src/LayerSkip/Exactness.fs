@@ -1,5 +1,6 @@
 namespace LayerSkip
 
+open System.Threading
 open TorchSharp
 
 /// The checks behind the certificate, each a list of findings.
@@ -29,8 +30,8 @@ module internal Exactness =
         | _ -> 5e-2
 
     /// Logits of the last `rows` ids from hidden states after so many layers.
-    let private finiteLogits (weights: Weights) layers rows (ids: int[]) (hidden: Tensor) : float[][] =
-        Logits.Tensor(Model.head weights hidden)
+    let private finiteLogits (weights: Weights) layers rows (ids: int[]) (hidden: Hidden) : float[][] =
+        Model.logits hidden
         |> Overflow.guard weights layers (fun row -> Array.truncate (ids.Length - rows + row + 1) ids)
         |> Logits.toFloats
 
@@ -136,21 +137,12 @@ module internal Exactness =
         let rows = System.Collections.Generic.Dictionary<int, float[]>()
 
         // A refused draft's rows are overwritten by those of the round after it.
-        let keep first = Array.iteri (fun row values -> rows[first + row] <- values)
+        let keep first logits =
+            Logits.toFloats logits |> Array.iteri (fun row values -> rows[first + row] <- values)
 
-        let made =
-            Generation.runInspected
-                { Generation.noInspection with Logits = Some keep }
-                weights
-                None
-                (GenerationOptions.greedy strategy length)
-                prompt
-            |> Check.getOrRaise
-            |> Seq.pick (function
-                | GenerationEvent.End(_, completion) -> Some completion
-                | _ -> None)
-
-        Array.init made.TokenIds.Length (fun i -> rows[prompt.Length + i])
+        let decoding = { Rounds.greedy weights strategy length with Watch = Some keep }
+        let struct (_, standing) = Seq.last (Rounds.run decoding prompt CancellationToken.None)
+        Array.init (standing.Text.Count - prompt.Length) (fun i -> rows[prompt.Length + i])
 
     let private sameBits (a: float) (b: float) =
         System.BitConverter.DoubleToInt64Bits a = System.BitConverter.DoubleToInt64Bits b
@@ -239,22 +231,9 @@ module internal Exactness =
         [
             for prompt in prompts do
                 for exit, draftLength in grid do
-                    let found = ResizeArray<Check>()
+                    let decoding = Rounds.greedy weights (Strategy.SelfSpeculative(exit, draftLength)) length
 
-                    let options =
-                        GenerationOptions.greedy (Strategy.SelfSpeculative(exit, draftLength)) length
-
-                    Generation.runInspected
-                        {
-                            Generation.noInspection with
-                                Round = fun text cache -> found.Add(compare (text ()) cache)
-                        }
-                        weights
-                        None
-                        options
-                        prompt
-                    |> Check.getOrRaise
-                    |> Seq.iter ignore
-
-                    yield! found
+                    // The first is the pass over the prompt.
+                    for struct (_, standing) in Seq.tail (Rounds.run decoding prompt CancellationToken.None) do
+                        compare (standing.Text.ToArray()) standing.Reading.Cache
         ]

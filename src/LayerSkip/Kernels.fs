@@ -2,12 +2,8 @@ namespace LayerSkip
 
 open System
 open System.Collections.Generic
-open System.Threading
 open LayerSkip.Kernels
-open Microsoft.FSharp.NativeInterop
 open TorchSharp
-
-#nowarn "9" // Rows of logits where the kernels left them.
 
 /// The weights of a model as the CPU kernels see them: addresses in tensors of its own over the same memory, which last
 /// until it is disposed and the last sequence has ended. `own` belongs to it.
@@ -60,107 +56,6 @@ type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: Deco
                         pass.Dispose()
 
                     freeIfUnused ())
-
-/// Logits of some rows: a tensor [1; rows; vocabulary], or the place where the kernels left as many float32 numbers,
-/// which their next pass overwrites.
-[<RequireQualifiedAccess; NoEquality; NoComparison>]
-type internal Logits =
-    | Tensor of Tensor
-    | InMemory of first: nativeint * rows: int * vocabulary: int
-
-[<RequireQualifiedAccess>]
-module internal Logits =
-    let private row (first: nativeint) vocabulary index : ReadOnlySpan<float32> =
-        let values = first + nativeint index * nativeint vocabulary * nativeint sizeof<float32>
-        ReadOnlySpan<float32>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<float32> values), vocabulary)
-
-    /// The largest logit's id in each row; of equal ones the lowest.
-    let argmax (logits: Logits) : int[] =
-        let inMemory first rows vocabulary =
-            Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
-
-        match logits with
-        | Logits.InMemory(first, rows, vocabulary) -> inMemory first rows vocabulary
-        | Logits.Tensor tensor when
-            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
-            ->
-            inMemory (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
-        | Logits.Tensor tensor -> Tensors.toIds (tensor.argmax -1L)
-
-    /// The first row that holds NaN or infinity.
-    let tryFirstNotFinite (logits: Logits) : int option =
-        match logits with
-        | Logits.InMemory(first, rows, vocabulary) ->
-            Seq.init rows id
-            |> Seq.tryFind (fun index -> not (Search.AreFinite(row first vocabulary index)))
-        | Logits.Tensor tensor ->
-            if Tensors.isFinite tensor then
-                None
-            else
-                Seq.init (int tensor.shape[1]) id
-                |> Seq.tryFind (fun index -> not (Tensors.isFinite (tensor.narrow (1L, int64 index, 1L))))
-
-    let rows (logits: Logits) : int =
-        match logits with
-        | Logits.InMemory(_, rows, _) -> rows
-        | Logits.Tensor tensor -> int tensor.shape[1]
-
-    /// The first `rows` of them.
-    let truncate (rows: int) (logits: Logits) : Logits =
-        match logits with
-        | Logits.InMemory(first, _, vocabulary) -> Logits.InMemory(first, rows, vocabulary)
-        | Logits.Tensor tensor -> Logits.Tensor(tensor.narrow (1L, 0L, int64 rows))
-
-    /// The values of each row.
-    let toFloats (logits: Logits) : float[][] =
-        match logits with
-        | Logits.InMemory(first, rows, vocabulary) ->
-            Array.init rows (fun index -> (row first vocabulary index).ToArray() |> Array.map float)
-        | Logits.Tensor tensor -> Tensors.toFloats tensor |> Array.chunkBySize (int tensor.shape[2])
-
-/// The keys, values and hidden states of one sequence as the CPU kernels see them: the fast form of
-/// `Model.runLayers` over a cache's storage, in place. Whoever holds it keeps calls apart.
-[<Sealed>]
-type internal KernelSequence(weights: KernelWeights) =
-    let pass = weights.Rent()
-    let width = weights.Shape.Hidden
-    let mutable place: struct (SequenceMemory * nativeint) voption = ValueNone
-    let mutable disposed = false
-
-    let placed () =
-        ObjectDisposedException.ThrowIf(disposed, typeof<KernelSequence>)
-        place.Value
-
-    let rowAt (hidden: nativeint) position = hidden + nativeint position * nativeint (width * sizeof<float32>)
-
-    /// Where its memory lies from now on.
-    member _.Place(sequence: SequenceMemory, hidden: nativeint) : unit =
-        place <- ValueSome(struct (sequence, hidden))
-
-    /// Puts the embeddings of ids where the hidden states of positions from `position` lie.
-    member this.Embed(ids: int[], position: int) : unit =
-        let struct (_, hidden) = placed ()
-        pass.Embed(ids, rowAt hidden position)
-        GC.KeepAlive this
-
-    /// Runs layers over the hidden states of positions `start` to `start` + `rows` - 1, in place.
-    member this.Run(first: int, count: int, rows: int, start: int, cancelled: CancellationToken) : unit =
-        let struct (sequence, hidden) = placed ()
-        pass.Run(sequence, first, count, rowAt hidden start, rows, start, cancelled)
-        GC.KeepAlive this
-
-    /// Final norm and head of the hidden states of as many positions from `position`.
-    member this.Head(position: int, rows: int) : Logits =
-        let struct (_, hidden) = placed ()
-        let logits = pass.Head(rowAt hidden position, rows)
-        GC.KeepAlive this
-        Logits.InMemory(logits, rows, weights.Shape.Vocabulary)
-
-    interface IDisposable with
-        member _.Dispose() =
-            if not disposed then
-                disposed <- true
-                weights.Return pass
 
 /// The fast forms of what `Ops` and `Model` define, for 16- and 32-bit weights on a CPU.
 [<RequireQualifiedAccess>]
@@ -275,6 +170,3 @@ module CpuKernels =
 
         GC.KeepAlive hidden
         logits
-
-    /// The largest logit's id in each row of [1; rows; vocabulary]; of equal ones the lowest.
-    let argmax (logits: Tensor) : int[] = Logits.argmax (Logits.Tensor logits)

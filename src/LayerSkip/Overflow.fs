@@ -9,40 +9,14 @@ module internal Overflow =
     /// Positions that are read again at once.
     let private rowsAtOnce = 256
 
-    /// The first row of [1; rows; width] that holds NaN or infinity.
-    let private firstRow (states: Tensor) : int option =
-        if Tensors.isFinite states then
-            None
-        else
-            Seq.init (int states.shape[1]) id
-            |> Seq.tryFind (fun row -> not (Tensors.isFinite (states.narrow (1L, int64 row, 1L))))
-
-    /// Hidden states [1; rows; hidden] of the positions from `start`: of the embedding at 0, then of each layer. They are
-    /// asked for in this order, each once.
-    let private reading (weights: Weights) (ids: int[]) (slab: Slab) start : int -> Tensor =
-        match slab.Kernels with
-        | Some kernels ->
-            let states = slab.Exits.narrow (1L, int64 start, int64 ids.Length)
-
-            fun layer ->
-                if layer = 0 then
-                    kernels.Embed(ids, start)
-                else
-                    kernels.Run(layer - 1, 1, ids.Length, start, CancellationToken.None)
-
-                states
-        | None ->
-            let mutable states = Model.embed weights (Tensors.ofIds [| 1L; int64 ids.Length |] ids)
-            let step = Model.runLayers Model.plain (KvStore.slab slab start) slab.Rope weights
-
-            fun layer ->
-                if layer > 0 then
-                    states <- step (layer - 1) 1 start states
-
-                states
-
     let private fault (weights: Weights) place position =
         LayerSkipError.Overflow(place, position, Dtype.name weights.Dtype)
+
+    let private placeAfter (weights: Weights) layer =
+        if layer = 0 then
+            "the embedding"
+        else
+            $"layer {layer} of {weights.Config.Layers}"
 
     let private headAfter (weights: Weights) layers =
         if layers = weights.Config.Layers then
@@ -54,29 +28,37 @@ module internal Overflow =
     let tryFind (weights: Weights) (layers: int) (text: int[]) : LayerSkipError option =
         Scope.run (fun () ->
             let cache = Cache.create weights layers text.Length
-            let slab = cache.Slab
-            use _storage = slab :> IDisposable
-            slab.ClaimFor(text.Length, cache.Stamp, cache.Early, cache.Late) |> ignore
+            use _storage = cache.Slab :> IDisposable
+            cache.Slab.ClaimFor(text.Length, cache.Stamp, cache.Early, cache.Late) |> ignore
 
             let inRows start (ids: int[]) =
-                let states = reading weights ids slab start
-                let last = ref null
+                let sequence = cache.Slab.Sequence
                 let fault place row = fault weights place (start + row)
 
-                let ofLayer layer =
-                    let place =
-                        if layer = 0 then
-                            "the embedding"
-                        else
-                            $"layer {layer} of {weights.Config.Layers}"
+                let run layer =
+                    if layer = 0 then
+                        sequence.Embed(ids, start)
+                    else
+                        sequence.Run(
+                            StatePlace.Exit,
+                            layer - 1,
+                            1,
+                            start,
+                            ids.Length,
+                            CancellationToken.None
+                        )
 
-                    last.Value <- states layer
-                    firstRow last.Value |> Option.map (fault place)
+                let ofLayer layer =
+                    run layer
+
+                    cache.Slab.Storage.Exits.narrow (1L, int64 start, int64 ids.Length)
+                    |> Tensors.tryFirstNotFinite
+                    |> Option.map (fault (placeAfter weights layer))
 
                 let ofHead row =
                     // A row at a time: a vocabulary is wide.
                     Scope.run (fun () ->
-                        last.Value.narrow(1L, int64 row, 1L).contiguous() |> Model.head weights |> firstRow)
+                        sequence.Head(StatePlace.Exit, start + row, 1) |> Logits.tryFirstNotFinite)
                     |> Option.map (fun _ -> fault (headAfter weights layers) row)
 
                 seq { 0..layers }

@@ -135,12 +135,9 @@ module Sampling =
             difference |> Array.map (fun d -> d / total)
 
     /// Reads logits as verdicts, one a row.
-    let internal judge (sampling: Sampling) (logits: Logits) : Verdicts =
+    let verdicts (sampling: Sampling) (logits: Logits) : Verdicts =
         match sampling with
         | Sampling.Greedy when Logits.rows logits = 0 -> Verdicts.Tokens [||]
         | Sampling.Filtered _ when Logits.rows logits = 0 -> Verdicts.Laws [||]
         | Sampling.Greedy -> Verdicts.Tokens(Logits.argmax logits)
         | Sampling.Filtered _ -> Verdicts.Laws(Logits.toFloats logits |> Array.map (law sampling))
-
-    /// Reads logits [1; rows; vocabulary] as verdicts, one a row.
-    let verdicts (sampling: Sampling) (logits: Tensor) : Verdicts = judge sampling (Logits.Tensor logits)

@@ -38,12 +38,12 @@ module SamplingLaw =
 
             let proposals =
                 List.zip drafts (List.take draftLength before)
-                |> List.map (fun (token, text) -> { Token = token; Law = q text })
+                |> List.map (fun (token, text) -> Draft.drawn (q text) token)
                 |> Array.ofList
 
-            let keeps i = min 1.0 (laws[i][proposals[i].Token] / proposals[i].Law[proposals[i].Token])
+            let keeps i = min 1.0 (laws[i][proposals[i].Token] / Draft.probability proposals[i])
 
-            let drawn = proposals |> Array.fold (fun chance draft -> chance * draft.Law[draft.Token]) 1.0
+            let drawn = proposals |> Array.fold (fun chance draft -> chance * Draft.probability draft) 1.0
 
             [
                 if drawn > 0.0 then
@@ -111,7 +111,7 @@ module SamplingLaw =
             u
 
         for _ in 1..draws do
-            let draft = { Token = Sampling.pick q (next ()); Law = q }
+            let draft = Draft.drawn q (Sampling.pick q (next ()))
 
             let struct (kept, law) = Speculation.acceptSampled [| next (); next () |] [| p; p |] [| draft |]
 

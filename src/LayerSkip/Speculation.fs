@@ -1,21 +1,46 @@
 namespace LayerSkip
 
-/// A drafted token and the law that it was drawn from.
+/// The law that a draft was drawn from.
+[<RequireQualifiedAccess>]
+type DraftLaw =
+    /// The token alone, with probability 1.
+    | Certain
+    /// Probabilities over the vocabulary.
+    | Drawn of float[]
+
+/// A drafted token. `Confidence` is the probability that its drafter gives it, where it has one.
 [<Struct>]
-type Draft<'Law> = { Token: int; Law: 'Law }
+type Draft = { Token: int; Law: DraftLaw; Confidence: float voption }
 
 /// One round of self-speculation: what it adds to the text, and how much of the draft it kept.
 type Round = { Tokens: int[]; Drafted: int; Accepted: int }
 
 /// Proposes up to `ahead` tokens (at least 1) after `last`. It may stop early, and must not read a stop token.
-type Drafter<'State, 'Law> = int -> int -> 'State -> struct (Draft<'Law>[] * 'State)
+type Propose<'State> = int -> int -> 'State -> struct (Draft[] * 'State)
 
 /// Reads tokens that the whole model has not read, the last emitted one first: a verdict after each.
 type Verifier<'State, 'Verdicts> = int[] -> 'State -> struct ('Verdicts * 'State)
 
 /// How many drafts to keep, and the whole model's own token after them where there is a verdict for it.
-type Judge<'State, 'Law, 'Verdicts> =
-    Draft<'Law>[] -> 'Verdicts -> 'State -> struct (int * int voption * 'State)
+type Judge<'State, 'Verdicts> = Draft[] -> 'Verdicts -> 'State -> struct (int * int voption * 'State)
+
+[<RequireQualifiedAccess>]
+module Draft =
+    /// A token without doubt or number.
+    let certain (token: int) : Draft = { Token = token; Law = DraftLaw.Certain; Confidence = ValueNone }
+
+    /// A token that was drawn from a law.
+    let drawn (law: float[]) (token: int) : Draft = {
+        Token = token
+        Law = DraftLaw.Drawn law
+        Confidence = ValueSome law[token]
+    }
+
+    /// The probability that its law gives it.
+    let probability (draft: Draft) : float =
+        match draft.Law with
+        | DraftLaw.Certain -> 1.0
+        | DraftLaw.Drawn law -> law[draft.Token]
 
 /// Draft, verify, accept (LayerSkip section 4.3), over any state: no tensor is known here.
 [<RequireQualifiedAccess>]
@@ -30,23 +55,29 @@ module Speculation =
                  else
                      ValueNone))
 
+    let private residual (law: float[]) (draft: Draft) =
+        match draft.Law with
+        | DraftLaw.Drawn drawn -> Sampling.residual law drawn
+        | DraftLaw.Certain ->
+            Sampling.residual law (Array.init law.Length (fun id -> if id = draft.Token then 1.0 else 0.0))
+
     /// Speculative sampling (Leviathan et al. 2023, algorithm 1): draft i is kept when its uniform is strictly
     /// below p(x) / q(x); the law of the token after the kept ones is the residual at the first refusal, or p.
     /// `laws` are the whole model's at each row, `uniforms` at least as many as drafts.
     let acceptSampled
         (uniforms: float[])
         (laws: float[][])
-        (drafts: Draft<float[]>[])
+        (drafts: Draft[])
         : struct (int * float[] voption) =
         let keeps i =
             let draft = drafts[i]
-            uniforms[i] * draft.Law[draft.Token] < laws[i][draft.Token]
+            uniforms[i] * Draft.probability draft < laws[i][draft.Token]
 
         let agreed = Seq.init drafts.Length keeps |> Seq.takeWhile id |> Seq.length
 
         let next =
             if agreed < drafts.Length then
-                ValueSome(Sampling.residual laws[agreed] drafts[agreed].Law)
+                ValueSome(residual laws[agreed] drafts[agreed])
             elif agreed < laws.Length then
                 ValueSome laws[agreed]
             else
@@ -55,10 +86,7 @@ module Speculation =
         struct (agreed, next)
 
     /// Drafts token by token with `propose`, which reads one token and proposes the next; a stop token ends the draft.
-    let oneByOne
-        (isStop: int -> bool)
-        (propose: int -> 'State -> struct (Draft<'Law> * 'State))
-        : Drafter<'State, 'Law> =
+    let oneByOne (isStop: int -> bool) (propose: int -> 'State -> struct (Draft * 'State)) : Propose<'State> =
         let rec draft made ahead last state =
             match made with
             | latest :: _ when ahead = 0 || isStop latest.Token ->
@@ -74,9 +102,9 @@ module Speculation =
     /// the text but its last token. A stop token inside the draft ends the round: nothing follows it.
     let step
         (isStop: int -> bool)
-        (draft: Drafter<'State, 'Law>)
+        (propose: Propose<'State>)
         (verify: Verifier<'State, 'Verdicts>)
-        (judge: Judge<'State, 'Law, 'Verdicts>)
+        (judge: Judge<'State, 'Verdicts>)
         (rewind: int -> 'State -> 'State)
         (ahead: int)
         (last: int)
@@ -86,7 +114,7 @@ module Speculation =
             if ahead = 0 then
                 struct ([||], state)
             else
-                draft ahead last state
+                propose ahead last state
 
         // What stands after a stop token is never asked for, so the stop token itself is not read.
         let drafts, read =

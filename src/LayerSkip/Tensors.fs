@@ -157,3 +157,11 @@ module Tensors =
             Single.IsFinite sum || part.isfinite().all().cpu().data<bool>().[0L]
 
         seq { 0L .. piece / 4L .. count - 1L } |> Seq.forall isFinitePart
+
+    /// The first row of [1; rows; width] that holds NaN or infinity.
+    let tryFirstNotFinite (tensor: Tensor) : int option =
+        if isFinite tensor then
+            None
+        else
+            Seq.init (int tensor.shape[1]) id
+            |> Seq.tryFind (fun row -> not (isFinite (tensor.narrow (1L, int64 row, 1L))))

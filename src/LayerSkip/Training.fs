@@ -124,7 +124,7 @@ module Training =
     let private wrapper (plan: TrainingPlan) place : LayerWrapper =
         match plan.Parts.Dropout with
         | Some dropout -> LayerDropout.wrap dropout place
-        | None -> Model.plain
+        | None -> Decoder.plain
 
     // The same on every rank.
     let private kept (plan: TrainingPlan) (layers: int) (step: int) : float[] =
@@ -249,7 +249,7 @@ module Training =
             batches
             |> Seq.fold
                 (fun sums batch ->
-                    EarlyExitLoss.measure options plan.Rope weights shares Model.plain batch
+                    EarlyExitLoss.measure options plan.Rope weights shares Decoder.plain batch
                     |> LossSums.plus sums)
                 (LossSums.zero layers)
 

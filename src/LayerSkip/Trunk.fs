@@ -24,7 +24,7 @@ module internal Trunk =
                 out
 
         let count = 1 + Array.findIndexBack id asked
-        Model.runLayers tap KvStore.none rope weights 0 count 0 hidden |> ignore
+        Decoder.runLayers tap KvStore.none rope weights 0 count 0 hidden |> ignore
         kept
 
     /// Adds the gradients that reach the weights from those of some tensors.
@@ -37,7 +37,7 @@ module internal Trunk =
 
     /// Keeps every activation.
     let kept rope weights wrap asked ids : Trunk =
-        let outputs = Model.embed weights ids |> outputs rope weights wrap asked
+        let outputs = Decoder.embed weights ids |> outputs rope weights wrap asked
 
         {
             Outputs = outputs
@@ -53,7 +53,7 @@ module internal Trunk =
     let recomputed rope weights wrap (asked: bool[]) ids : Trunk =
         let entering =
             use _noGrad = torch.no_grad ()
-            let hidden = Model.embed weights ids
+            let hidden = Decoder.embed weights ids
             let upTo = Array.findIndexBack id asked
             let all = asked |> Array.mapi (fun layer _ -> layer <= upTo)
             Array.append [| Some hidden |] (outputs rope weights wrap all hidden)
@@ -71,7 +71,7 @@ module internal Trunk =
                 total
                 |> Option.bind (fun total ->
                     let x = entering[layer].Value.detach().requires_grad_ true
-                    runBack [ Model.runLayers wrap KvStore.none rope weights layer 1 0 x, total ]
+                    runBack [ Decoder.runLayers wrap KvStore.none rope weights layer 1 0 x, total ]
                     Option.ofObj x.grad))
 
         {
@@ -79,5 +79,5 @@ module internal Trunk =
             Backward =
                 fun gradients ->
                     List.foldBack (back gradients) [ 0 .. asked.Length - 1 ] None
-                    |> Option.iter (fun gradient -> runBack [ Model.embed weights ids, gradient ])
+                    |> Option.iter (fun gradient -> runBack [ Decoder.embed weights ids, gradient ])
         }

@@ -19,7 +19,7 @@ let private withCache dtype body =
     use _storage = cache.Slab :> IDisposable
     Scope.run (fun () -> body weights cache)
 
-let private values struct (hidden: Tensor, _: Cache) = Tensors.toFloats hidden
+let private values struct (hidden: Hidden, _: Cache) = Tensors.toFloats (hidden.Read())
 
 let private refuses (part: string) (body: unit -> 'T) =
     let message =
@@ -129,11 +129,28 @@ let tests =
         testCase "logits of a pass whose slab is gone" (fun () ->
             use weights = Tiny.weights Dtype.F32 model
             let cache = Cache.create weights 1 20
-            let struct (hidden, cache) = Model.passEarly CancellationToken.None weights [| 1 |] cache
+            let struct (hidden, cache) = Model.forwardEarly weights [| 1 |] cache
             (cache.Slab :> IDisposable).Dispose()
-            Expect.throwsT<ObjectDisposedException>
-                (fun () -> Model.logits weights hidden |> ignore)
-                "disposed")
+            Expect.throwsT<ObjectDisposedException> (fun () -> Model.logits hidden |> ignore) "disposed"
+
+            Expect.throwsT<ObjectDisposedException> (fun () -> hidden.Read() |> ignore) "disposed")
+
+        for name, dtype in paths do
+            testCase $"{name}: hidden states that a later pass overtook" (fun () ->
+                withCache dtype (fun weights cache ->
+                    let struct (hidden, cache) = Model.forwardEarly weights [| 1 |] cache
+                    let struct (latest, _) = Model.forwardEarly weights [| 2 |] cache
+                    refuses "overtaken" (fun () -> Model.logits hidden)
+                    refuses "overtaken" (fun () -> hidden.Read())
+                    Expect.equal (Logits.rows (Model.logits latest)) 1 "of the latest"))
+
+            testCase $"{name}: exit states stay when the late layers have read them" (fun () ->
+                withCache dtype (fun weights cache ->
+                    let struct (exit, cache) = Model.forwardEarly weights [| 1 |] cache
+                    let expected = Tensors.toFloats (exit.Read())
+                    let struct (_, cache) = Model.forwardRemainder weights 1 [| 1 |] cache
+                    let kept = cache.Slab.Storage.Exits.narrow (1L, 0L, 1L)
+                    Expect.equal (Tensors.toFloats kept) expected "the same"))
 
         testCase "weights that are disposed stay in memory until the last sequence over them ends" (fun () ->
             let before = Support.liveTensors ()
@@ -162,8 +179,9 @@ let tests =
             Scope.run (fun () ->
                 let numbers = Array.init 32 (fun i -> float32 i / 16.0f - 1.0f)
                 let hidden = torch.tensor(numbers).reshape(1L, 2L, 16L)
-                let expected = Model.head weights hidden |> Tensors.toFloats
-                let found = Model.head weights (hidden.``to`` torch.ScalarType.Float64) |> Tensors.toFloats
+                let expected = Decoder.head weights hidden |> Tensors.toFloats
+                let found =
+                    Decoder.head weights (hidden.``to`` torch.ScalarType.Float64) |> Tensors.toFloats
 
                 for a, b in Seq.zip expected found do
                     Expect.floatClose Accuracy.medium b a "a logit"))

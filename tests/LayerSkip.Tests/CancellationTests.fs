@@ -46,27 +46,26 @@ let tests =
                     Array.init layers (fun _ ->
                         blank [| 1L; int64 config.KvHeads; rows; int64 config.HeadDim |])
 
-                let keys, values = perLayer (), perLayer ()
-                let hidden = torch.zeros [| 1L; rows; int64 config.Hidden |]
+                let keys = perLayer ()
+                let states () = torch.zeros [| 1L; rows; int64 config.Hidden |]
                 let rope = Rope.table config positions torch.ScalarType.Float32 torch.CPU
-                let at = Tensors.address
-                use kernels = new KernelSequence(weights.Kernels.Value)
+                use kernels = Sequence.create weights
 
-                kernels.Place(
-                    SequenceMemory(
-                        positions,
-                        Array.map at keys,
-                        Array.map at values,
-                        at rope.Cos,
-                        at rope.Sin
-                    ),
-                    at hidden
-                )
+                kernels.Use {
+                    Room = positions
+                    Keys = keys
+                    Values = perLayer ()
+                    Exits = states ()
+                    Lasts = states ()
+                    Rope = rope
+                }
 
                 kernels.Embed(prompt, 0)
                 use cancelled = new CancellationTokenSource()
 
-                let reading = Task.Run(fun () -> kernels.Run(0, layers, positions, 0, cancelled.Token))
+                let reading =
+                    Task.Run(fun () ->
+                        kernels.Run(StatePlace.Exit, 0, layers, 0, positions, cancelled.Token))
 
                 // The first piece has gone through two layers.
                 while written keys[1..1] = 0L && not reading.IsCompleted do

@@ -39,7 +39,7 @@ let private on device dtype (model: Model) = Weights.random model.Seed 0.8 dtype
 let private exits (weights: Weights) (ids: int[]) : float[][] =
     let logits = Array.create weights.Config.Layers [||]
     use ids = Tensors.ofIds [| 1L; int64 ids.Length |] ids
-    Model.exits
+    Decoder.exits
         (Weights.withoutKernels weights)
         (fun exit tensor -> logits[exit - 1] <- Tensors.toFloats tensor)
         ids

@@ -25,8 +25,8 @@ let private hiddenUnder (wrap: LayerWrapper) (samples: int) (model: Model) : flo
             Tensors.ofIds [| int64 samples; 3L |] (Array.init (3 * samples) (fun i -> (7 * i + 1) % 24))
         let rope = Rope.table model.Config 3 torch.ScalarType.Float64 torch.CPU
 
-        Model.embed weights ids
-        |> Model.runLayers wrap KvStore.none rope weights 0 model.Config.Layers 0
+        Decoder.embed weights ids
+        |> Decoder.runLayers wrap KvStore.none rope weights 0 model.Config.Layers 0
         |> Tensors.toFloats)
 
 /// The embeddings alone.
@@ -50,7 +50,7 @@ let tests =
     <| testList "dropout" [
         testPropertyWithConfig (settings 20) "p = 0 is no dropout, bit for bit"
         <| fun (model: Model) ->
-            let plain = hiddenUnder Model.plain 4 model
+            let plain = hiddenUnder Decoder.plain 4 model
             Expect.equal
                 (hiddenUnder (LayerDropout.wrap (rate 0.0) start) 4 model)
                 plain

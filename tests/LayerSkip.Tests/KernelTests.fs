@@ -84,11 +84,11 @@ let private read (weights: Weights) exit (pieces: int[] list) =
 
         let step (_, cache) ids =
             let struct (hidden, cache) = Model.forward weights 1 ids cache
-            hidden, cache
+            hidden.Read(), cache
 
         let hidden, cache = List.fold step (null, start) pieces
         let struct (keys, _) = Cache.layer (weights.Config.Layers - 1) cache
-        Array.append (bits (Model.head weights hidden)) (bits keys))
+        Array.append (bits (Decoder.head weights hidden)) (bits keys))
 
 [<Tests>]
 let tests =
@@ -190,7 +190,7 @@ let tests =
                         let struct (_, cache) = Model.forwardEarly weights case.Prompt cache
                         let ids = Array.append case.Prompt [| 3 |]
                         let struct (hidden, _) = Model.forwardRemainder weights ids.Length ids cache
-                        Model.head weights hidden |> Tensors.toFloats)
+                        Decoder.head weights (hidden.Read()) |> Tensors.toFloats)
 
                 [ Dtype.F32; Dtype.F16; Dtype.BF16 ]
                 |> List.forall (fun dtype ->

@@ -122,7 +122,7 @@ let tests =
                     // As if so many had been read: the window looks at none of them.
                     let stamp = cache.Slab.ClaimFor(start + 50, 0, cache.Early, cache.Late)
                     let cache = { cache with Stamp = stamp; Early = at cache.Early; Late = at cache.Late }
-                    let keys = cache.Slab.Keys[0]
+                    let keys = cache.Slab.Storage.Keys[0]
 
                     if start > 0 then
                         Expect.isGreaterThan
@@ -133,7 +133,7 @@ let tests =
                     let struct (hidden, cache) = Model.forward weights 1 ids cache
                     let struct (keys, _) = Cache.layer 1 cache
                     let values = keys.narrow (2L, int64 start, int64 ids.Length) |> Tensors.toFloats
-                    Tensors.toFloats hidden, values)
+                    Tensors.toFloats (hidden.Read()), values)
 
             // Angles differ by a turn that both sides of a product share.
             let (near, _), (distant, values) = read 0, read far

@@ -27,7 +27,7 @@ let private read (weights: Weights) exit (pieces: int[] list) =
 
         let step (_, cache) ids =
             let struct (hidden, cache) = Model.forward weights 1 ids cache
-            hidden, cache
+            hidden.Read(), cache
 
         let hidden, cache = List.fold step (null, start) pieces
 
@@ -61,9 +61,9 @@ let tests =
                 use _storage = cache.Slab :> IDisposable
                 let struct (hidden, _) = Model.forward weights 700 ids cache
                 let rope = Rope.table long 700 torch.ScalarType.Float64 torch.CPU
-                let all = Model.embed weights (Tensors.ofIds [| 1L; 700L |] ids)
-                let whole = Model.runLayers Model.plain KvStore.none rope weights 0 3 0 all
-                Expect.isLessThan ((hidden - whole).abs().max().item<double>()) 1e-9 "the same"))
+                let all = Decoder.embed weights (Tensors.ofIds [| 1L; 700L |] ids)
+                let whole = Decoder.runLayers Decoder.plain KvStore.none rope weights 0 3 0 all
+                Expect.isLessThan ((hidden.Read() - whole).abs().max().item<double>()) 1e-9 "the same"))
 
         testCase "storage grows with the text, and what it held stays" (fun () ->
             for dtype in [ Dtype.F32; Dtype.F64 ] do
@@ -195,7 +195,7 @@ let tests =
                 use _storage = cache.Slab :> IDisposable
                 let ids = Array.init length (fun i -> i % 24)
                 let struct (_, cache) = Scope.run (fun () -> Model.forward weights 1 ids cache)
-                body cache.Slab.Rope
+                body cache.Slab.Storage.Rope
 
             cosines 10 (fun first ->
                 cosines 20 (fun second ->

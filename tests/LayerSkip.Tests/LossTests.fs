@@ -75,8 +75,8 @@ let private plainly
                 out
 
         Tensors.ofIds size (Array.concat batch.Ids)
-        |> Model.embed weights
-        |> Model.runLayers tap KvStore.none rope weights 0 shares.Length 0
+        |> Decoder.embed weights
+        |> Decoder.runLayers tap KvStore.none rope weights 0 shares.Length 0
         |> ignore
 
         let shifted = (Tensors.ofIds size (Array.concat batch.Labels)).narrow(1L, 1L, int64 rows - 1L)
@@ -86,7 +86,7 @@ let private plainly
         let logits =
             hidden
             |> Array.map (fun hidden ->
-                (Model.head weights (hidden.narrow (1L, 0L, int64 rows - 1L))).reshape(-1L, 24L))
+                (Decoder.head weights (hidden.narrow (1L, 0L, int64 rows - 1L))).reshape(-1L, 24L))
 
         let law (logits: Tensor) = torch.nn.functional.log_softmax (logits, 1L)
 
@@ -204,16 +204,16 @@ let tests =
             let shares =
                 (ExitShares.tryCreate layers Curriculum.all (ExitScale.paper 0.0) |> Check.getOrRaise) 0
             let sums, found =
-                run LossOptions.standard model shares Model.plain (1.0 / float (Batch.tokens batch)) batch
+                run LossOptions.standard model shares Decoder.plain (1.0 / float (Batch.tokens batch)) batch
 
             learning model (fun rope weights ->
                 let size = [| 3L; int64 rows |]
                 let weights = Weights.withoutKernels weights
 
                 let logits =
-                    Model.embed weights (Tensors.ofIds size (Array.concat batch.Ids))
-                    |> Model.runLayers Model.plain KvStore.none rope weights 0 layers 0
-                    |> Model.head weights
+                    Decoder.embed weights (Tensors.ofIds size (Array.concat batch.Ids))
+                    |> Decoder.runLayers Decoder.plain KvStore.none rope weights 0 layers 0
+                    |> Decoder.head weights
 
                 let labels = (Tensors.ofIds size (Array.concat batch.Labels)).narrow(1L, 1L, int64 rows - 1L)
 
@@ -237,7 +237,7 @@ let tests =
             for shares in [ sharesOf 6 1.0; sharesOf 6 0.0 ] do
                 for recompute in [ false; true ] do
                     let options = { LossOptions.standard with Recompute = recompute }
-                    let _, found = run options model shares Model.plain 1.0 (batchOf 1 4)
+                    let _, found = run options model shares Decoder.plain 1.0 (batchOf 1 4)
 
                     for index, gradient in Array.indexed found do
                         // A key's bias moves all scores of a query alike, and does nothing; queries' and values' do.
@@ -251,7 +251,7 @@ let tests =
                     (ExitScale.paper 1.0)
                  |> Check.getOrRaise)
                     0
-            let _, found = run LossOptions.standard model early Model.plain 1.0 (batchOf 1 4)
+            let _, found = run LossOptions.standard model early Decoder.plain 1.0 (batchOf 1 4)
 
             learning model (fun _ weights ->
                 for layer in 0..5 do
@@ -267,7 +267,7 @@ let tests =
         <| fun (model: Model) (seed: int) ->
             let batch, shares = batchOf seed 3, sharesOf model.Config.Layers 0.5
             let place = { Step = 1; First = 0 }
-            let plain = run distilled model shares Model.plain 1.0 batch
+            let plain = run distilled model shares Decoder.plain 1.0 batch
             let never = run distilled model shares (LayerDropout.wrap (dropout 0.0) place) 1.0 batch
             Expect.equal never plain "p = 0"
 
@@ -346,7 +346,7 @@ let tests =
                 batch with
                     Labels = batch.Labels |> Array.map (Array.map (fun _ -> Batch.ignored))
             }
-            let sums, found = run distilled model (sharesOf 3 1.0) Model.plain 1.0 nothing
+            let sums, found = run distilled model (sharesOf 3 1.0) Decoder.plain 1.0 nothing
             Expect.equal sums (LossSums.zero 3) "sums"
             Expect.all found (Array.forall ((=) 0.0)) "gradients")
 
@@ -366,7 +366,7 @@ let tests =
                         rope
                         weights
                         (sharesOf 4 1.0)
-                        Model.plain
+                        Decoder.plain
                         0.1
                         (batchOf 5 3)
                 Expect.isGreaterThan sums.Objective 0.0 "a loss"
@@ -381,7 +381,7 @@ let tests =
 
             for shares in [ [| 0.5; 0.5 |]; [| 0.0; 0.0; 0.0 |] ] do
                 Expect.throwsT<ArgumentException>
-                    (fun () -> run distilled model shares Model.plain 1.0 (batchOf 1 2) |> ignore)
+                    (fun () -> run distilled model shares Decoder.plain 1.0 (batchOf 1 2) |> ignore)
                     "an exception")
 
         testCase "no tensor is left behind" (fun () ->

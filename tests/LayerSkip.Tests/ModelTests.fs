@@ -50,7 +50,7 @@ let tests =
                             weights
                             case.Model.Config.Layers
                             16
-                            (Model.forward weights ids.Length ids >> fun struct (h, _) -> h)
+                            (Model.forward weights ids.Length ids >> fun struct (hidden, _) -> hidden.Read())
 
                     withCache weights case.Exit 16 (fun cache ->
                         // Token by token through the early layers, then all at once through the rest.
@@ -64,7 +64,7 @@ let tests =
 
                         let struct (hidden, cache) = Model.forwardRemainder weights ids.Length ids cache
                         Expect.equal (cache.Pending, cache.Late.Length) (0, ids.Length) "all verified"
-                        Expect.isLessThan (worst whole hidden) 1e-12 "same hidden states")))
+                        Expect.isLessThan (worst whole (hidden.Read())) 1e-12 "same hidden states")))
 
         testPropertyWithConfig (settings 30) "preallocated and persistent caches agree"
         <| fun (case: Case) ->
@@ -82,12 +82,12 @@ let tests =
                             let ids = Tensors.ofIds [| 1L; 1L |] [| id |]
 
                             let reference =
-                                Model.embed weights ids
-                                |> Model.runLayers Model.plain store rope weights 0 config.Layers start
+                                Decoder.embed weights ids
+                                |> Decoder.runLayers Decoder.plain store rope weights 0 config.Layers start
 
                             let struct (hidden, next) = Model.forward weights 1 [| id |] cache
                             cache <- next
-                            Expect.isLessThan (worst reference hidden) 1e-12 "same hidden state")))
+                            Expect.isLessThan (worst reference (hidden.Read())) 1e-12 "same hidden state")))
 
         testPropertyWithConfig (settings 30) "a rewound cache decodes like a fresh one"
         <| fun (case: Case) ->
@@ -100,14 +100,14 @@ let tests =
                         withCache weights layers 32 (fun cache ->
                             let struct (_, cache) = Model.forward weights 1 case.Prompt cache
                             let struct (hidden, _) = Model.forward weights 2 next cache
-                            hidden)
+                            hidden.Read())
 
                     withCache weights layers 32 (fun cache ->
                         let struct (_, cache) = Model.forward weights 1 case.Prompt cache
                         let struct (_, cache) = Model.forward weights 1 [| 9; 9; 9 |] cache
                         let cache = Cache.truncate case.Prompt.Length cache
                         let struct (hidden, _) = Model.forward weights 2 next cache
-                        Expect.isLessThan (worst direct hidden) 1e-12 "same hidden states")))
+                        Expect.isLessThan (worst direct (hidden.Read())) 1e-12 "same hidden states")))
 
         testPropertyWithConfig (settings 30) "every exit over a whole text agrees with the cached pass"
         <| fun (case: Case) ->
@@ -115,13 +115,13 @@ let tests =
                 Scope.run (fun () ->
                     let ids = case.Prompt
 
-                    Model.exits
+                    Decoder.exits
                         weights
                         (fun layer logits ->
                             let cached =
                                 withCache weights layer 16 (fun cache ->
                                     let struct (hidden, _) = Model.forwardEarly weights ids cache
-                                    Model.head weights hidden)
+                                    Decoder.head weights (hidden.Read()))
 
                             let last = logits.narrow (1L, int64 ids.Length - 1L, 1L)
                             Expect.isLessThan (worst last cached) 1e-11 $"exit {layer}")
@@ -175,7 +175,7 @@ let tests =
                                     withCache weights 3 8 (fun cache ->
                                         let struct (hidden, _) =
                                             Model.forward weights 2 [| 1; 2; 3 |] cache
-                                        Model.head weights hidden)
+                                        Decoder.head weights (hidden.Read()))
 
                                 let a, b = logits wide, logits narrow
                                 Expect.equal a.shape [| 1L; 2L; 24L |] "two rows"
@@ -185,9 +185,6 @@ let tests =
                                     "activations stay float32 on a CPU"
                                 Expect.isLessThan (worst a b) tolerance $"{dtype}"))))
     ]
-
-let private complete weights options prompt =
-    Generation.complete weights None options prompt |> Check.getOrRaise
 
 let private speculate (case: Case) =
     Strategy.SelfSpeculative(exit case.Model.Config.Layers case.Exit, case.Draft)

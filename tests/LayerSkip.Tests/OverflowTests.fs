@@ -160,22 +160,16 @@ let tests =
 
                     for exit in 1 .. layers - 1 do
                         for at in 3..7 do
-                            let inspection = {
-                                Generation.noInspection with
-                                    Draft = fun place token -> if place = at then trigger else token
-                            }
+                            let drafter =
+                                Tiny.exit layers exit
+                                |> Drafter.alteredExit (fun place token ->
+                                    if place = at then trigger else token)
+
+                            let strategy = Strategy.Speculative(drafter, LengthPolicy.Fixed 3)
 
                             let completion =
-                                Generation.runInspected
-                                    inspection
-                                    weights
-                                    None
-                                    (Tiny.options (Strategy.SelfSpeculative(Tiny.exit layers exit, 3)) 6)
-                                    [| 1; 2; 3 |]
+                                Generation.complete weights None (Tiny.options strategy 6) [| 1; 2; 3 |]
                                 |> Check.getOrRaise
-                                |> Seq.pick (function
-                                    | GenerationEvent.End(_, completion) -> Some completion
-                                    | _ -> None)
 
                             Expect.equal
                                 completion.TokenIds

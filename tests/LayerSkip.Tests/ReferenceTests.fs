@@ -26,7 +26,7 @@ let private decode (checkpoint: Checkpoint) strategy count prompt =
 let private exits (checkpoint: Checkpoint) (ids: int[]) : float[][][] =
     let all = ResizeArray()
 
-    Model.exits
+    Decoder.exits
         checkpoint.Weights
         (fun _ logits -> all.Add(Tensors.toFloats logits |> Array.chunkBySize checkpoint.Config.Vocabulary))
         (Tensors.ofIds [| 1L; int64 ids.Length |] ids)

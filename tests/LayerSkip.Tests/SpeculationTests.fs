@@ -40,12 +40,11 @@ type private State = { Read: int list; Pending: int }
 
 let private fresh = { Read = []; Pending = 0 }
 
-let private draft draftSalt salt stop : Drafter<State, unit> =
+let private draft draftSalt salt stop : Propose<State> =
     Speculation.oneByOne (isStop stop) (fun token state ->
         let read = token :: state.Read
 
-        struct ({ Token = drafted draftSalt salt read; Law = () },
-                { Read = read; Pending = state.Pending + 1 }))
+        struct (Draft.certain (drafted draftSalt salt read), { Read = read; Pending = state.Pending + 1 }))
 
 /// Continues from what the drafter has read, as the late layers do.
 let private verify salt : Verifier<State, int[]> =
@@ -54,7 +53,7 @@ let private verify salt : Verifier<State, int[]> =
         let rows = List.ofArray ids |> List.scan (fun text token -> token :: text) before |> List.tail
         struct (rows |> List.map (whole salt) |> Array.ofList, { Read = List.last rows; Pending = 0 })
 
-let private judge (drafts: Draft<unit>[]) (verdicts: int[]) (state: State) =
+let private judge (drafts: Draft[]) (verdicts: int[]) (state: State) =
     let struct (agreed, next) = Speculation.acceptGreedy verdicts (drafts |> Array.map _.Token)
     struct (agreed, next, state)
 
@@ -65,7 +64,7 @@ let private rewind count (state: State) =
     { state with Read = List.skip count state.Read }
 
 /// Rounds of `ahead` until `count` tokens are there, or a stop token.
-let private speculative (drafter: Drafter<State, unit>) salt stop ahead count first =
+let private speculative (drafter: Propose<State>) salt stop ahead count first =
     let rec go (text: int list) state remaining =
         match text with
         | last :: _ when remaining > 0 && (last <> stop || text.Length = 1) ->
@@ -113,7 +112,7 @@ let tests =
         <| fun a b c d e f ->
             let x = drawn a b c d e f
 
-            let lookup: Drafter<State, unit> =
+            let lookup: Propose<State> =
                 fun ahead last state ->
                     let guess, _ =
                         List.mapFold
@@ -123,8 +122,7 @@ let tests =
                             (last :: state.Read)
                             [ 1..ahead ]
 
-                    struct (guess |> List.map (fun token -> { Token = token; Law = () }) |> Array.ofList,
-                            state)
+                    struct (guess |> List.map (fun token -> Draft.certain token) |> Array.ofList, state)
 
             speculative lookup x.Salt x.Stop x.Ahead x.Count x.First = greedy x.Salt x.Stop x.Count x.First
 
@@ -159,9 +157,9 @@ let tests =
             Expect.equal state.Read [ 5; 4; 3 ] "read the last token")
 
         testCase "a stop token inside the draft ends the round: nothing follows it" (fun () ->
-            let says: Drafter<State, unit> =
+            let says: Propose<State> =
                 fun _ _ state ->
-                    struct ([| 7; 0; 8 |] |> Array.map (fun token -> { Token = token; Law = () }), state)
+                    struct ([| 7; 0; 8 |] |> Array.map (fun token -> Draft.certain token), state)
 
             let agree: Verifier<State, int[]> =
                 fun ids state ->
@@ -176,7 +174,11 @@ let tests =
             Expect.equal (agreed, next) (1, ValueSome 6) "not filtered: the third does not count")
 
         testCase "statistics have vLLM's meaning" (fun () ->
-            let stats = SpeculationStats.ofRounds [| 4, 4; 4, 1; 2, 0; 0, 0 |]
+            let stats =
+                SpeculationStats.ofRounds [|
+                    for drafted, accepted in [ 4, 4; 4, 1; 2, 0; 0, 0 ] ->
+                        { Tokens = [||]; Drafted = drafted; Accepted = accepted }
+                |]
             Expect.equal stats.NumSpecSteps 3 "rounds that drafted"
             Expect.equal (stats.NumDraftTokens, stats.NumAcceptedDraftTokens) (10, 5) "totals"
             Expect.floatClose Accuracy.high stats.DraftAcceptanceRate 0.5 "rate"

@@ -96,3 +96,5 @@ let gradientOf (tensor: TorchSharp.torch.Tensor) : float[] =
         Array.zeroCreate (int (tensor.numel ()))
     else
         Tensors.toFloats tensor.grad
+
+let complete weights options prompt = Generation.complete weights None options prompt |> Check.getOrRaise

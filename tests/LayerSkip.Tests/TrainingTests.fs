@@ -331,7 +331,7 @@ let private steps =
                 let expected = Array.zeroCreate config.Layers
                 use ids = Tensors.ofIds [| 3L; 9L |] (Array.concat batch.Ids)
 
-                Model.exits
+                Decoder.exits
                     session.Trainee.Weights
                     (fun exit logits ->
                         let vocabulary = config.Vocabulary

@@ -1,0 +1,176 @@
+namespace LayerSkip
+
+open TorchSharp
+
+/// Takes a layer's new keys and values, [batch; kvHeads; rows; headDim], and returns all that it attends to.
+type KvStore = int -> Tensor -> Tensor -> struct (Tensor * Tensor)
+
+[<RequireQualifiedAccess>]
+module KvStore =
+    /// No memory: the rows attend to each other alone (training, evaluation).
+    let none: KvStore = fun _ k v -> struct (k, v)
+
+    /// Writes at positions from `start` of each layer's keys and values, [1; kvHeads; room; headDim].
+    let over (keys: Tensor[]) (values: Tensor[]) (start: int) : KvStore =
+        fun layer k v ->
+            let append (storage: Tensor) (fresh: Tensor) =
+                let rows = fresh.shape[2]
+                storage.narrow(2L, int64 start, rows).copy_ fresh |> ignore
+                storage.narrow (2L, 0L, int64 start + rows)
+
+            struct (append keys[layer] k, append values[layer] v)
+
+/// The decoder over tensors (Llama, arXiv 2302.13971): embedding, residual blocks, and the head that every exit shares.
+[<RequireQualifiedAccess>]
+module Decoder =
+    /// What all layers of one pass share: where its rows stand, and what they may see.
+    [<NoEquality; NoComparison>]
+    type private Pass = {
+        Start: int
+        Rows: int
+        Rope: Rope
+        /// By window: a mask where one is needed.
+        Masks: Map<int option, Tensor>
+    }
+
+    let private pass (config: LlamaConfig) (rope: Rope) start rows device = {
+        Start = start
+        Rows = rows
+        Rope = Rope.slice start rows rope
+        Masks =
+            if rows = 1 then
+                Map.empty
+            else
+                config.Windows
+                |> Array.distinct
+                |> Array.map (fun window -> window, Ops.mask window start rows device)
+                |> Map.ofArray
+    }
+
+    /// A single row needs no mask: it sees every key, or the last `window` of them.
+    let private latest window (keys: Tensor) =
+        match window with
+        | Some size when keys.shape[2] > int64 size ->
+            keys.narrow (2L, keys.shape[2] - int64 size, int64 size)
+        | _ -> keys
+
+    let private attention
+        (config: LlamaConfig)
+        (layer: LayerWeights)
+        index
+        (pass: Pass)
+        (store: KvStore)
+        : Layer =
+        fun x ->
+            let batch, rows = x.shape[0], x.shape[1]
+            let heads, kvHeads, dim = int64 config.Heads, int64 config.KvHeads, int64 config.HeadDim
+            let qkv = (Ops.linear layer.Qkv layer.QkvBias x).view(batch, rows, heads + 2L * kvHeads, dim)
+
+            let normed (weight: Tensor option) (t: Tensor) =
+                match weight with
+                | Some weight -> Ops.rmsNorm weight config.NormEps t
+                | None -> t
+
+            let q, k =
+                match layer.QNorm with
+                | None ->
+                    // q and k lie side by side: one turn serves both.
+                    let turned = Ops.rotate pass.Rope (qkv.narrow (2L, 0L, heads + kvHeads))
+                    turned.narrow (2L, 0L, heads), turned.narrow (2L, heads, kvHeads)
+                | Some _ ->
+                    let part weight first count =
+                        qkv.narrow (2L, first, count) |> normed weight |> Ops.rotate pass.Rope
+
+                    part layer.QNorm 0L heads, part layer.KNorm heads kvHeads
+
+            let v = qkv.narrow (2L, heads + kvHeads, kvHeads)
+            let struct (keys, values) = store index (k.transpose (1L, 2L)) (v.transpose (1L, 2L))
+            let window = config.Windows[index]
+
+            let mixed =
+                match Map.tryFind window pass.Masks with
+                | Some mask -> Ops.attention mask q keys values
+                | None -> Ops.attention null q (latest window keys) (latest window values)
+
+            Ops.linear layer.Output layer.OutputBias mixed
+
+    let private mlp (layer: LayerWeights) : Layer =
+        fun x ->
+            Ops.linear layer.GateUp layer.GateUpBias x
+            |> Ops.swiGlu
+            |> Ops.linear layer.Down layer.DownBias
+
+    /// One whole residual block: x + attention(norm x), then that + mlp(norm of that).
+    let private block (weights: Weights) pass store index : Layer =
+        let layer, eps = weights.Layers[index], weights.Config.NormEps
+
+        fun x ->
+            Scope.one (fun () ->
+                let x =
+                    Ops.rmsNorm layer.AttentionNorm eps x
+                    |> attention weights.Config layer index pass store
+                    |> Scalars.plus x
+
+                Ops.rmsNorm layer.MlpNorm eps x |> mlp layer |> Scalars.plus x)
+
+    /// Runs layers `first` to `first` + `count` - 1 (from 0) on hidden states [batch; rows; hidden] at positions
+    /// from `start`. Every forward pass is a use of this; `wrap` is what dropout, lenses and checkpointing add. What
+    /// leaves a layer is freed once the next has read it: who keeps it keeps an alias.
+    let runLayers
+        (wrap: LayerWrapper)
+        store
+        (rope: Rope)
+        weights
+        first
+        count
+        start
+        (hidden: Tensor)
+        : Tensor =
+        Scope.one (fun () ->
+            let pass = pass weights.Config rope start (int hidden.shape[1]) hidden.device
+
+            let step (x: Tensor) index =
+                let out = wrap index (block weights pass store index) x
+
+                if not (obj.ReferenceEquals(x, hidden) || obj.ReferenceEquals(x, out)) then
+                    x.Dispose()
+
+                out
+
+            Seq.fold step hidden (seq { first .. first + count - 1 }))
+
+    /// No wrapper at all.
+    let plain: LayerWrapper = fun _ layer -> layer
+
+    /// Hidden states of ids [batch; rows], in the dtype of the activations.
+    let embed (weights: Weights) (ids: Tensor) : Tensor =
+        Scope.one (fun () ->
+            let rows = weights.Embedding.index_select (0L, ids.reshape(-1L).``to`` weights.Embedding.device)
+            let activations = ScalarType.activations weights.Device weights.Dtype
+            rows.``to``(activations).view(ids.shape[0], ids.shape[1], int64 weights.Config.Hidden))
+
+    /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
+    let head (weights: Weights) (hidden: Tensor) : Tensor =
+        match weights.Kernels with
+        | Some kernels when CpuKernels.readsHidden kernels hidden -> CpuKernels.head kernels hidden
+        | _ ->
+            Scope.one (fun () ->
+                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
+
+    /// The logits of every exit over a whole text, without a cache: ids [batch; rows] -> one tensor
+    /// [batch; rows; vocabulary] a layer, handed to `visit` in order of depth and freed after it.
+    let exits (weights: Weights) (visit: int -> Tensor -> unit) (ids: Tensor) : unit =
+        Scope.run (fun () ->
+            let rows = int ids.shape[1]
+            let activations = ScalarType.activations weights.Device weights.Dtype
+            let rope = Rope.table weights.Config rows activations weights.Embedding.device
+
+            let tap: LayerWrapper =
+                fun index layer x ->
+                    let out = layer x
+                    Scope.run (fun () -> visit (index + 1) (head weights out))
+                    out
+
+            embed weights ids
+            |> runLayers tap KvStore.none rope weights 0 weights.Config.Layers 0
+            |> ignore)

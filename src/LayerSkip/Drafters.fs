@@ -1,0 +1,127 @@
+namespace LayerSkip
+
+open System
+
+/// How far the model has read a text, and the random numbers that its next draws take.
+[<NoEquality; NoComparison>]
+type Reading = { Cache: Cache; Key: Key }
+
+/// What a drafter is asked.
+[<NoEquality; NoComparison>]
+type DraftRequest = {
+    Weights: Weights
+    /// Prompt and new tokens, the last of which the model has not read.
+    Text: ReadOnlyMemory<int>
+    /// The most tokens to propose, at least 1.
+    Ahead: int
+    IsStop: int -> bool
+    /// The choice that hidden states make; none where their numbers are not finite.
+    Choose: Hidden -> Verdicts voption
+}
+
+/// What proposes tokens for the whole model to judge. Whatever it proposes, the text is the whole model's own.
+type Drafter =
+    /// As reports name it.
+    abstract Name: string
+    /// The layers that it reads the text with: the verification continues from their exit states. None: it reads with none.
+    abstract Exit: ExitLayer option
+
+    /// Up to `Ahead` tokens after the text, perhaps none; how far the model has then read, which must be the text or the
+    /// text and the drafts but the last; and the drafter of the next round, so that it may remember.
+    abstract Draft: request: DraftRequest * reading: Reading -> struct (Draft[] * Reading * Drafter)
+
+[<RequireQualifiedAccess>]
+module Drafter =
+    /// `earlyExit`, whose greedy drafts `alter` may replace: it gets a draft's place in the text, and the draft.
+    let internal alteredExit (alter: int -> int -> int) (exit: ExitLayer) : Drafter =
+        let propose (request: DraftRequest) token (reading: Reading) =
+            let struct (hidden, cache) = Model.forwardEarly request.Weights [| token |] reading.Cache
+            let reading = { reading with Cache = cache }
+
+            match request.Choose hidden with
+            | ValueSome(Verdicts.Tokens own) ->
+                struct (Draft.certain (alter cache.Early.Length own[0]), reading)
+            | ValueSome(Verdicts.Laws laws) ->
+                let struct (u, key) = Key.uniform reading.Key
+                struct (Draft.drawn laws[0] (Sampling.pick laws[0] u), { reading with Key = key })
+            // The whole model, which may be sound, judges it like any other.
+            | ValueNone -> struct (Draft.certain 0, reading)
+
+        {
+            new Drafter with
+                member _.Name = "self-speculative"
+                member _.Exit = Some exit
+
+                member this.Draft(request, reading) =
+                    let last = request.Text.Span[request.Text.Length - 1]
+
+                    let struct (drafts, reading) =
+                        Speculation.oneByOne request.IsStop (propose request) request.Ahead last reading
+
+                    struct (drafts, reading, this)
+        }
+
+    /// Layers 1..E propose token by token, through the head that all layers share (LayerSkip section 4.3).
+    let earlyExit (exit: ExitLayer) : Drafter = alteredExit (fun _ token -> token) exit
+
+/// How many tokens to draft in the next round.
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type LengthPolicy =
+    /// As many each time, at least 1.
+    | Fixed of int
+    /// A function of the rounds so far, the latest first; 0 is a plain step.
+    | Adaptive of (Round list -> int)
+
+[<RequireQualifiedAccess>]
+module LengthPolicy =
+    let next (rounds: Round list) (policy: LengthPolicy) : int =
+        match policy with
+        | LengthPolicy.Fixed length -> length
+        | LengthPolicy.Adaptive choose -> max 0 (choose rounds)
+
+/// How a text is written: by which layers, and with whose drafts.
+[<NoEquality; NoComparison>]
+type Strategy = {
+    /// As reports name it.
+    Name: string
+    /// The layers that choose the tokens; None: all of them.
+    Depth: ExitLayer option
+    Drafter: Drafter option
+    Length: LengthPolicy
+} with
+
+    /// Every layer, one token at a time.
+    static member Autoregressive: Strategy = {
+        Name = "autoregressive"
+        Depth = None
+        Drafter = None
+        Length = LengthPolicy.Fixed 1
+    }
+
+    /// Layers 1..E only: faster, another text.
+    static member EarlyExit(exit: ExitLayer) : Strategy = {
+        Strategy.Autoregressive with
+            Name = "early-exit"
+            Depth = Some exit
+    }
+
+    /// A drafter proposes, every layer verifies: the autoregressive text.
+    static member Speculative(drafter: Drafter, length: LengthPolicy) : Strategy = {
+        Name = drafter.Name
+        Depth = None
+        Drafter = Some drafter
+        Length = length
+    }
+
+    /// Layers 1..E draft up to `draftLength` tokens, the rest verify them: the autoregressive text.
+    static member SelfSpeculative(exit: ExitLayer, draftLength: int) : Strategy =
+        Strategy.Speculative(Drafter.earlyExit exit, LengthPolicy.Fixed draftLength)
+
+    /// The layer to leave after, for drafts or for good.
+    member this.Exit: ExitLayer option = this.Depth |> Option.orElse (this.Drafter |> Option.bind _.Exit)
+
+    /// The most drafts of a round, where that is fixed.
+    member this.DraftLength: int option =
+        match this.Drafter, this.Length with
+        | Some _, LengthPolicy.Fixed length -> Some length
+        | _ -> None

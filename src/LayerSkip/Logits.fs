@@ -1,0 +1,66 @@
+namespace LayerSkip
+
+open System
+open LayerSkip.Kernels
+open Microsoft.FSharp.NativeInterop
+open TorchSharp
+
+#nowarn "9" // Rows of logits where the kernels left them.
+
+/// What a pass says of its rows, before a token is chosen: [rows; vocabulary]. Read it before the next pass, which may
+/// write over it.
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type Logits =
+    internal
+    /// [1; rows; vocabulary]
+    | Tensor of Tensor
+    /// Where the kernels left as many float32 numbers.
+    | InMemory of first: nativeint * rows: int * vocabulary: int
+
+[<RequireQualifiedAccess>]
+module Logits =
+    let private row (first: nativeint) vocabulary index : ReadOnlySpan<float32> =
+        let values = first + nativeint index * nativeint vocabulary * nativeint sizeof<float32>
+        ReadOnlySpan<float32>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<float32> values), vocabulary)
+
+    /// Of [1; rows; vocabulary].
+    let ofTensor (tensor: Tensor) : Logits = Logits.Tensor tensor
+
+    /// The largest logit's id in each row; of equal ones the lowest.
+    let argmax (logits: Logits) : int[] =
+        let inMemory first rows vocabulary =
+            Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
+
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) -> inMemory first rows vocabulary
+        | Logits.Tensor tensor when
+            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
+            ->
+            inMemory (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
+        | Logits.Tensor tensor -> Tensors.toIds (tensor.argmax -1L)
+
+    /// The first row that holds NaN or infinity.
+    let tryFirstNotFinite (logits: Logits) : int option =
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) ->
+            Seq.init rows id
+            |> Seq.tryFind (fun index -> not (Search.AreFinite(row first vocabulary index)))
+        | Logits.Tensor tensor -> Tensors.tryFirstNotFinite tensor
+
+    let rows (logits: Logits) : int =
+        match logits with
+        | Logits.InMemory(_, rows, _) -> rows
+        | Logits.Tensor tensor -> int tensor.shape[1]
+
+    /// The first `rows` of them.
+    let truncate (rows: int) (logits: Logits) : Logits =
+        match logits with
+        | Logits.InMemory(first, _, vocabulary) -> Logits.InMemory(first, rows, vocabulary)
+        | Logits.Tensor tensor -> Logits.Tensor(tensor.narrow (1L, 0L, int64 rows))
+
+    /// The values of each row.
+    let toFloats (logits: Logits) : float[][] =
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) ->
+            Array.init rows (fun index -> (row first vocabulary index).ToArray() |> Array.map float)
+        | Logits.Tensor tensor -> Tensors.toFloats tensor |> Array.chunkBySize (int tensor.shape[2])

@@ -1,0 +1,136 @@
+namespace LayerSkip
+
+open System
+open System.Threading
+open LayerSkip.Kernels
+
+/// The forward pass of one sequence, in place: over the hidden states that its storage holds of positions from `start`.
+/// Whoever holds it keeps calls apart, and asks for what is there.
+type internal Sequence =
+    inherit IDisposable
+    /// Where its memory lies from now on.
+    abstract Use: storage: Storage -> unit
+    /// Embeddings of ids, put where exit states lie.
+    abstract Embed: ids: int[] * start: int -> unit
+
+    /// Layers `first` to `first` + `count` - 1 over states of `rows` positions; their keys and values are then stored.
+    abstract Run:
+        place: StatePlace * first: int * count: int * start: int * rows: int * cancelled: CancellationToken ->
+            unit
+
+    /// Final norm and head of states of `rows` positions.
+    abstract Head: place: StatePlace * start: int * rows: int -> Logits
+
+/// As `Ops` defines it: on any device, in any dtype.
+[<Sealed>]
+type private TorchSequence(weights: Weights) =
+    let mutable storage: Storage voption = ValueNone
+
+    let states place start rows = (Storage.states place storage.Value).narrow(1L, int64 start, int64 rows)
+
+    /// Rows that libtorch is given at once, so that what it makes of a long text between two layers stays small, and a
+    /// cancellation waits for about a tenth of a second's work.
+    let pieceRows =
+        match weights.Device with
+        | Device.Cuda -> 2048
+        | Device.Cpu ->
+            let numbers = LayerParts.toList weights.Layers[0] |> List.sumBy _.numel()
+            int (max 16L (min 256L (2_000_000_000L / max 1L numbers)))
+
+    let unlessCancelled (cancelled: CancellationToken) : LayerWrapper =
+        fun _ layer x ->
+            cancelled.ThrowIfCancellationRequested()
+            layer x
+
+    interface Sequence with
+        member _.Use(fresh) = storage <- ValueSome fresh
+
+        member _.Embed(ids, start) =
+            Scope.run (fun () ->
+                let embedded = Tensors.ofIds [| 1L; int64 ids.Length |] ids |> Decoder.embed weights
+                (states StatePlace.Exit start ids.Length).copy_ embedded |> ignore)
+
+        member _.Run(place, first, count, start, rows, cancelled) =
+            if count > 0 then
+                let memory = storage.Value
+
+                for piece in start..pieceRows .. start + rows - 1 do
+                    Scope.run (fun () ->
+                        let hidden = states place piece (min pieceRows (start + rows - piece))
+
+                        hidden
+                        |> Decoder.runLayers
+                            (unlessCancelled cancelled)
+                            (KvStore.over memory.Keys memory.Values piece)
+                            memory.Rope
+                            weights
+                            first
+                            count
+                            piece
+                        |> hidden.copy_
+                        |> ignore)
+
+        member _.Head(place, start, rows) =
+            Logits.Tensor(Scope.one (fun () -> Decoder.head weights (states place start rows)))
+
+    interface IDisposable with
+        member _.Dispose() = ()
+
+/// By the CPU kernels, which read and write the storage's memory.
+[<Sealed>]
+type private KernelSequence(weights: KernelWeights) =
+    let pass = weights.Rent()
+    let bytes = nativeint (weights.Shape.Hidden * sizeof<float32>)
+    let mutable memory: SequenceMemory = null
+    let mutable exits, lasts = 0n, 0n
+    let mutable disposed = false
+
+    let stateAt place (position: int) =
+        ObjectDisposedException.ThrowIf(disposed, typeof<KernelSequence>)
+        (match place with
+         | StatePlace.Exit -> exits
+         | StatePlace.Last -> lasts)
+        + nativeint position * bytes
+
+    interface Sequence with
+        member _.Use(fresh) =
+            let at = Tensors.address
+
+            memory <-
+                SequenceMemory(
+                    fresh.Room,
+                    Array.map at fresh.Keys,
+                    Array.map at fresh.Values,
+                    at fresh.Rope.Cos,
+                    at fresh.Rope.Sin
+                )
+
+            exits <- at fresh.Exits
+            lasts <- at fresh.Lasts
+
+        member this.Embed(ids, start) =
+            pass.Embed(ids, stateAt StatePlace.Exit start)
+            GC.KeepAlive this
+
+        member this.Run(place, first, count, start, rows, cancelled) =
+            pass.Run(memory, first, count, stateAt place start, rows, start, cancelled)
+            GC.KeepAlive this
+
+        member this.Head(place, start, rows) =
+            let logits = pass.Head(stateAt place start, rows)
+            GC.KeepAlive this
+            Logits.InMemory(logits, rows, weights.Shape.Vocabulary)
+
+    interface IDisposable with
+        member _.Dispose() =
+            if not disposed then
+                disposed <- true
+                weights.Return pass
+
+[<RequireQualifiedAccess>]
+module internal Sequence =
+    /// By the kernels where they serve the weights, else through libtorch.
+    let create (weights: Weights) : Sequence =
+        match weights.Kernels with
+        | Some kernels -> new KernelSequence(kernels)
+        | None -> new TorchSequence(weights)
