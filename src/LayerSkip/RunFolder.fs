@@ -20,7 +20,7 @@ module internal RunFolder =
 
     /// Makes the folder and claims it, until the result is disposed or the process ends, however it does: the system
     /// holds the lock, and the file under it stays.
-    let claim (output: string) : Result<IDisposable, LayerSkipError list> =
+    let private claim (output: string) : Result<IDisposable, LayerSkipError list> =
         try
             Directory.CreateDirectory output |> ignore
             let file = Path.Combine(output, ".lock")
@@ -38,7 +38,7 @@ module internal RunFolder =
     let private isUnfinished (path: string) = Regex.IsMatch(Path.GetFileName path, @"\.[0-9a-f]{8,32}\.tmp$")
 
     /// Removes what killed processes left unfinished. Only who has claimed the folder may.
-    let clear (output: string) : unit =
+    let private clear (output: string) : unit =
         for folder in [ output; tokenizerFolder output ] do
             if Directory.Exists folder then
                 for path in Directory.GetFileSystemEntries folder |> Array.filter isUnfinished do
@@ -56,11 +56,7 @@ module internal RunFolder =
                 File.Delete events
 
     let private samePlace (a: string) (b: string) =
-        let place (path: string) =
-            match File.ResolveLinkTarget(path, true) with
-            | null -> Path.GetFullPath path
-            | target -> target.FullName
-
+        let place (path: string) = PathKind.resolve (Path.GetFullPath path) |> Option.map Path.GetFullPath
         File.Exists a && File.Exists b && place a = place b
 
     /// Data that the run itself would write over.
@@ -72,3 +68,45 @@ module internal RunFolder =
                     "the run would write its own data over this file; move it, or name another folder"
                 )
     ]
+
+    /// What keeps others out, for ranks that write nothing.
+    let noClaim = {
+        new IDisposable with
+            member _.Dispose() = ()
+    }
+
+    /// A fault gives the claim back.
+    let private orLetGo (claim: IDisposable) (work: unit -> Result<'T, LayerSkipError list>) =
+        try
+            work ()
+            |> Result.mapError (fun faults ->
+                claim.Dispose()
+                faults)
+        with _ ->
+            claim.Dispose()
+            reraise ()
+
+    /// Does what changes the folder on the first rank, which claims it; the others wait for it.
+    let claimed
+        (output: string)
+        (ranks: Ranks)
+        (prepare: unit -> Result<unit, LayerSkipError list>)
+        (work: IDisposable -> Result<'T, LayerSkipError list>)
+        : Result<'T, LayerSkipError list> =
+        let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed output why ])
+
+        let prepared =
+            if ranks.Rank > 0 then
+                Ok noClaim
+            else
+                claim output
+                |> Result.bind (fun claim ->
+                    orLetGo claim (fun () ->
+                        WriteFault.guard explain (fun () ->
+                            clear output
+                            prepare () |> Result.map (fun () -> claim))))
+
+        match prepared, Ranks.anyOf (Result.isError prepared) ranks with
+        | Ok _, true -> Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
+        | Error faults, _ -> Error faults
+        | Ok claim, false -> orLetGo claim (fun () -> work claim)

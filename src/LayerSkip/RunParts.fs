@@ -37,51 +37,9 @@ type TrainingSession = {
 
             this.Claim.Dispose()
 
-/// What runs that start and runs that go on are made of.
+/// A session over a run's folder, whether the run starts or goes on.
 [<RequireQualifiedAccess>]
 module internal RunParts =
-    /// What keeps others out, for ranks that write nothing.
-    let private noClaim = {
-        new IDisposable with
-            member _.Dispose() = ()
-    }
-
-    /// A fault gives the claim back.
-    let private orLetGo (claim: IDisposable) (work: unit -> Result<'T, LayerSkipError list>) =
-        try
-            work ()
-            |> Result.mapError (fun faults ->
-                claim.Dispose()
-                faults)
-        with _ ->
-            claim.Dispose()
-            reraise ()
-
-    /// Does what changes the folder on the first rank, which claims it; the others wait for it.
-    let claimed
-        (output: string)
-        (ranks: Ranks)
-        (prepare: unit -> Result<unit, LayerSkipError list>)
-        (work: IDisposable -> Result<TrainingSession, LayerSkipError list>)
-        : Result<TrainingSession, LayerSkipError list> =
-        let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed output why ])
-
-        let prepared =
-            if ranks.Rank > 0 then
-                Ok noClaim
-            else
-                RunFolder.claim output
-                |> Result.bind (fun claim ->
-                    orLetGo claim (fun () ->
-                        WriteFault.guard explain (fun () ->
-                            RunFolder.clear output
-                            prepare () |> Result.map (fun () -> claim))))
-
-        match prepared, Ranks.anyOf (Result.isError prepared) ranks with
-        | Ok _, true -> Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
-        | Error faults, _ -> Error faults
-        | Ok claim, false -> orLetGo claim (fun () -> work claim)
-
     /// A session over what is in the folder. Its claim, and what else only the caller knows, is the caller's to add.
     let assemble
         (output: string)
@@ -113,5 +71,5 @@ module internal RunParts =
                     if validation.IsSome && graded.IsEmpty then
                         $"the validation data have nothing to learn within {options.SequenceLength} ids of a text: nothing is validated"
                 ]
-                Claim = noClaim
+                Claim = RunFolder.noClaim
             })

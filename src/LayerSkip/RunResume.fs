@@ -123,7 +123,7 @@ module internal RunResume =
         Backend.tryDevice device
         |> Result.bind (fun _ -> latest output)
         |> Result.bind (fun _ ->
-            RunParts.claimed output ranks Ok (fun claim ->
+            RunFolder.claimed output ranks Ok (fun claim ->
                 latest output
                 |> Result.bind (fun (folder, earlier) ->
                     TrainingCheckpoint.load folder device

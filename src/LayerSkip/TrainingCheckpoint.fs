@@ -81,9 +81,9 @@ module TrainingCheckpoint =
             |> Result.bind (fun () ->
                 let stored = {
                     State = state
-                    Updates = trainee.Optimiser.Updates
+                    Updates = List.ofArray trainee.Optimiser.Updates
                     Guard = trainee.Guard
-                    Checksums = Some(TrainingState.checksums folder)
+                    Checksums = TrainingState.checksums folder
                 }
 
                 AtomicFile.writeBytes (Path.Combine(folder, TrainingState.file)) (TrainingState.bytes stored))
@@ -170,7 +170,7 @@ module TrainingCheckpoint =
         let weights = Weights.withoutKernels model.Weights
 
         match stateFaults folder stored.State model.Config with
-        | [] -> readMoments folder stored.Updates weights
+        | [] -> readMoments folder (Array.ofList stored.Updates) weights
         | faults -> Error faults
         |> Result.map (fun optimiser -> {
             Weights = weights
@@ -214,12 +214,16 @@ module TrainingCheckpoint =
     let internal extend (folder: string) (options: TrainingOptions) : Result<unit, LayerSkipError list> =
         TrainingState.read folder
         |> Result.bind (fun stored ->
-            let checksums = stored.Checksums |> Option.defaultWith (fun () -> TrainingState.checksums folder)
+            let checksums =
+                if stored.Checksums.IsEmpty then
+                    TrainingState.checksums folder
+                else
+                    stored.Checksums
 
             let stored = {
                 stored with
                     State = { stored.State with Options = options }
-                    Checksums = Some checksums
+                    Checksums = checksums
             }
 
             let path = Path.Combine(folder, TrainingState.file)

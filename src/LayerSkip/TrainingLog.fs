@@ -65,7 +65,7 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
         line (fun json ->
             json.WriteNumber("step", step)
             json.WriteStartObject "options"
-            TrainingOptions.write json options
+            TrainingFields.write json options
             json.WriteEndObject())
 
     member _.Write(event: TrainingEvent) : unit =

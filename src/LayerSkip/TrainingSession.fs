@@ -87,7 +87,7 @@ module TrainingSession =
                     Error faults)
 
         match check output options model.Config data with
-        | [] -> RunParts.claimed output ranks prepare work
+        | [] -> RunFolder.claimed output ranks prepare work
         | faults -> Error faults
 
     /// Goes on from a run's latest checkpoint with other options: steps, rate, weight decay, clipping, spikes, validation,

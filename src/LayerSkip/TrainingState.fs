@@ -3,7 +3,6 @@ namespace LayerSkip
 open System
 open System.IO
 open System.Security.Cryptography
-open System.Text.Json
 
 /// What a run needs to go on, beside the weights.
 [<NoEquality; NoComparison>]
@@ -22,10 +21,10 @@ type TrainingState = {
 type internal StoredState = {
     State: TrainingState
     /// Of each parameter.
-    Updates: int[]
+    Updates: int list
     Guard: LossGuard
-    /// SHA-256 of the files beside it, by name; None where an earlier version did not write them down.
-    Checksums: (string * string) list option
+    /// SHA-256 of the files beside it, by name; none where the first version did not write them down.
+    Checksums: Map<string, string>
 }
 
 /// The file of a checkpoint that says what the weights and moments beside it are.
@@ -44,13 +43,12 @@ module internal TrainingState =
         SHA256.HashData stream |> Convert.ToHexStringLower
 
     /// Of the files in a checkpoint's folder.
-    let checksums (folder: string) : (string * string) list = [
-        for name in sealedFiles -> name, checksum (Path.Combine(folder, name))
-    ]
+    let checksums (folder: string) : Map<string, string> =
+        Map [ for name in sealedFiles -> name, checksum (Path.Combine(folder, name)) ]
 
     /// Files in a checkpoint's folder that are not those which were written with its state.
     let sealFaults (folder: string) (stored: StoredState) : LayerSkipError list = [
-        for name, expected in Option.defaultValue [] stored.Checksums do
+        for name, expected in Map.toList stored.Checksums do
             let path = Path.Combine(folder, name)
 
             if not (File.Exists path) then
@@ -59,72 +57,52 @@ module internal TrainingState =
                 LayerSkipError.BadFile(path, "is not what training wrote there: its checksum is another")
     ]
 
-    let private writeGuard (json: Utf8JsonWriter) (guard: LossGuard) =
-        json.WriteStartObject "guard"
-        json.WriteNumber("seen", guard.Seen)
-        json.WriteNumber("mean", guard.Mean)
-        json.WriteNumber("variance", guard.Variance)
-        json.WriteNumber("in_a_row", guard.InARow)
-        json.WriteStartArray "waiting"
-        List.iter (fun (loss: float) -> json.WriteNumberValue loss) guard.Waiting
-        json.WriteEndArray()
-        json.WriteEndObject()
+    let private guardFields: JsonField<LossGuard> list = [
+        JsonField.whole "seen" _.Seen (fun value it -> { it with Seen = value })
+        JsonField.real "mean" _.Mean (fun value it -> { it with Mean = value })
+        JsonField.real "variance" _.Variance (fun value it -> { it with Variance = value })
+        JsonField.whole "in_a_row" _.InARow (fun value it -> { it with InARow = value })
+        JsonField.reals "waiting" _.Waiting (fun value it -> { it with Waiting = value })
+    ]
 
-    let private readGuard (json: JsonReader) : LossGuard = {
-        Seen = json.Int("seen", 0)
-        Mean = json.Float("mean", 0.0)
-        Variance = json.Float("variance", 0.0)
-        InARow = json.Int("in_a_row", 0)
-        Waiting = json.Floats "waiting"
-    }
+    let private checksumFields: JsonField<Map<string, string>> list = [
+        for name in sealedFiles ->
+            JsonField.text name (Map.tryFind name >> Option.defaultValue "") (Map.add name)
+    ]
 
-    let bytes (stored: StoredState) : byte[] =
-        HuggingFaceConfig.json (fun json ->
-            json.WriteNumber("version", version)
-            json.WriteNumber("step", stored.State.Step)
-            json.WriteNumber("ranks", stored.State.Ranks)
-            json.WriteNumber("threads", stored.State.Threads)
-            json.WriteStartArray "updates"
-            Array.iter (fun (count: int) -> json.WriteNumberValue count) stored.Updates
-            json.WriteEndArray()
-            writeGuard json stored.Guard
-            json.WriteStartObject "checksums"
+    /// As a version has them.
+    let private fields (found: int) : JsonField<StoredState> list =
+        let sinceSecond field = if found = first then JsonField.optional field else field
 
-            for name, value in Option.defaultValue [] stored.Checksums do
-                json.WriteString(name, value)
-
-            json.WriteEndObject()
-            json.WriteStartObject "options"
-            TrainingOptions.write json stored.State.Options
-            json.WriteEndObject())
-
-    let private ofJson (json: JsonReader) (found: int) (options: JsonReader) : StoredState =
-        let checksums (json: JsonReader) = [
-            for name in sealedFiles do
-                match json.TryString name with
-                | Some value -> name, value
-                | None -> json.Fault $"has no checksum of {name}"
+        [
+            JsonField.whole "version" (fun _ -> version) (fun _ it -> it)
+            JsonField.whole "step" _.State.Step (fun value it -> { it with State.Step = value })
+            JsonField.whole "ranks" _.State.Ranks (fun value it -> { it with State.Ranks = value })
+            JsonField.whole "threads" _.State.Threads (fun value it -> { it with State.Threads = value })
+            |> sinceSecond
+            JsonField.wholes "updates" _.Updates (fun value it -> { it with Updates = value })
+            JsonField.inside "guard" guardFields _.Guard (fun value it -> { it with Guard = value })
+            |> sinceSecond
+            JsonField.inside "checksums" checksumFields _.Checksums (fun value it -> {
+                it with
+                    Checksums = value
+            })
+            |> sinceSecond
+            TrainingFields.inside "options" _.State.Options (fun value it -> {
+                it with
+                    State.Options = value
+            })
         ]
 
-        let inside (name: string) (read: JsonReader -> 'T) (fallback: 'T) =
-            match json.Object name with
-            | Some inner -> read inner
-            | None when found = first -> fallback
-            | None ->
-                json.Fault $"has no \"{name}\""
-                fallback
+    let bytes (stored: StoredState) : byte[] =
+        HuggingFaceConfig.json (fun json -> JsonField.write (fields version) json stored)
 
-        {
-            State = {
-                Options = TrainingOptions.ofJson options
-                Step = json.Int("step", 0)
-                Ranks = json.Int("ranks", 1)
-                Threads = json.Int("threads", 0)
-            }
-            Updates = json.Ids "updates" |> Option.defaultValue [||]
-            Guard = inside "guard" readGuard LossGuard.start
-            Checksums = inside "checksums" (checksums >> Some) None
-        }
+    let private nothing: StoredState = {
+        State = { Options = TrainingFields.nothing; Step = 0; Ranks = 1; Threads = 0 }
+        Updates = []
+        Guard = LossGuard.start
+        Checksums = Map.empty
+    }
 
     /// Reads the state in a checkpoint's folder.
     let read (folder: string) : Result<StoredState, LayerSkipError list> =
@@ -136,15 +114,14 @@ module internal TrainingState =
             use document = document
             let json = JsonReader(path, document.RootElement)
 
-            match json.Int("version", 0), json.Object "options" with
-            | found, _ when found < first || found > version ->
+            match json.Int("version", 0) with
+            | found when found < first || found > version ->
                 Error [
                     LayerSkipError.BadFile(
                         path,
                         $"has version {found}; this program reads {first} to {version}"
                     )
                 ]
-            | _, None -> Error [ LayerSkipError.BadFile(path, "has no \"options\"; take another checkpoint") ]
-            | found, Some options ->
-                let stored = ofJson json found options
+            | found ->
+                let stored = JsonField.read (fields found) json nothing
                 Check.all json.Faults stored

@@ -349,6 +349,13 @@ let private folders =
                 tryStart options (dataOf file) run
                 |> messages
                 |> expectFault [ file; "write its own data over" ]
+                let link = Path.Combine(folder, "link.tokens")
+                File.CreateSymbolicLink(link, Path.Combine("run", "..", "run", "valid.tokens")) |> ignore
+
+                tryStart options (dataOf link) run
+                |> messages
+                |> expectFault [ link; "write its own data over" ]
+
                 Expect.isTrue (File.Exists file) "still there"))
     ]
 

@@ -199,12 +199,36 @@ let private recipes =
             use stream = new MemoryStream()
             using (new Text.Json.Utf8JsonWriter(stream)) (fun json ->
                 json.WriteStartObject()
-                TrainingOptions.write json written
+                TrainingFields.write json written
                 json.WriteEndObject())
             use document = Text.Json.JsonDocument.Parse(stream.ToArray())
             let reader = JsonReader("x", document.RootElement)
-            Expect.equal (TrainingOptions.ofJson reader) written "the same"
+            Expect.equal (TrainingFields.read reader TrainingFields.nothing) written "the same"
             Expect.isEmpty reader.Faults "no faults")
+
+        testCase
+            "every option that JSON lacks or mistakes is named, but for those of later versions"
+            (fun () ->
+                let faultsOf (text: string) =
+                    use document = Text.Json.JsonDocument.Parse text
+                    let reader = JsonReader("x", document.RootElement)
+                    TrainingFields.read reader TrainingFields.nothing |> ignore
+                    reader.Faults |> List.map LayerSkipError.message |> String.concat "\n"
+
+                let found =
+                    faultsOf """{"steps": "many", "layout": "loose", "exits": "some", "warmup": 1.5}"""
+
+                for words in
+                    [
+                        "\"steps\" must be a whole number"
+                        "\"layout\" is \"loose\", it must be one of packed, each"
+                        "exits is \"some\""
+                        "\"warmup\" must be a whole number"
+                        "has no \"seed\""
+                    ] do
+                    Expect.stringContains found words "a fault"
+
+                Expect.isFalse (found.Contains "on_spike" || found.Contains "validation_tokens") "later ones")
 
         testCase "every option outside its range is named" (fun () ->
             let wrong = {
