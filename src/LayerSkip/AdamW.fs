@@ -29,7 +29,7 @@ module AdamW =
 
     /// Nothing moved yet. The tensors belong to the caller.
     let start (parameters: Tensor[]) : AdamWState =
-        use _noGrad = torch.no_grad ()
+        use _noGrad = Scope.noGrad ()
         let zeros () = parameters |> Array.map (fun p -> torch.zeros_like(p).DetachFromDisposeScope())
         { First = zeros (); Second = zeros (); Updates = Array.zeroCreate parameters.Length }
 
@@ -52,17 +52,19 @@ module AdamW =
 
     /// The square root of the sum of all squares.
     let norm (gradients: Tensor option[]) : float =
-        Scope.run (fun () ->
-            match gradients |> Array.choose id with
-            | [||] -> 0.0
-            | gradients ->
-                // One read of the device for all.
-                gradients
-                |> Array.map (fun g -> (g * g).sum torch.ScalarType.Float64)
-                |> torch.stack
-                |> Tensors.toFloats
-                |> Array.sum
-                |> sqrt)
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
+
+        match gradients |> Array.choose id with
+        | [||] -> 0.0
+        | gradients ->
+            // One read of the device for all.
+            gradients
+            |> Array.map (fun g -> (g * g).sum torch.ScalarType.Float64)
+            |> torch.stack
+            |> Tensors.toFloats
+            |> Array.sum
+            |> sqrt
 
     let private update
         (options: AdamWOptions)
@@ -75,7 +77,7 @@ module AdamW =
         (v: Tensor)
         count
         =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let g =
             if gradientScale = 1.0 then
                 g
@@ -107,8 +109,8 @@ module AdamW =
         (gradients: Tensor option[])
         (state: AdamWState)
         : AdamWState =
-        use _noGrad = torch.no_grad ()
-        use _scope = torch.NewDisposeScope()
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
         let number = numbers ()
 
         let updates =

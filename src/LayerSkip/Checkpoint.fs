@@ -142,7 +142,7 @@ module Checkpoint =
     /// A head that a file holds beside tied embeddings: it is not used, which is for the user to know where it says otherwise.
     let private headRemarks (weights: Weights) (stored: StoredTensor list) : string list =
         let isSame (head: StoredTensor) =
-            use _scope = torch.NewDisposeScope()
+            use _scope = Scope.start ()
             let embedding = weights.Embedding
 
             if head.Shape <> embedding.shape then

@@ -158,7 +158,7 @@ module EarlyExitLoss =
         (hidden: Tensor option[])
         (batch: Batch)
         : LossSums =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let device = weights.Embedding.device
         let onDevice (ids: int[]) = (Tensors.ofIds [| int64 ids.Length |] ids).``to`` device
 
@@ -213,7 +213,7 @@ module EarlyExitLoss =
         (batch: Batch)
         : LossSums =
         check weights shares
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         use _grad = torch.enable_grad ()
         let weights = Weights.withoutKernels weights
         let asked, ids = askedFor options shares, idsOf batch
@@ -247,8 +247,10 @@ module EarlyExitLoss =
         : LossSums =
         check weights shares
 
-        Scope.run (fun () ->
-            let weights = Weights.withoutKernels weights
-            let hidden = idsOf batch |> Decoder.embed weights
-            let outputs = Trunk.outputs rope weights wrap (askedFor options shares) hidden
-            score options weights shares 0.0 outputs batch)
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
+
+        let weights = Weights.withoutKernels weights
+        let hidden = idsOf batch |> Decoder.embed weights
+        let outputs = Trunk.outputs rope weights wrap (askedFor options shares) hidden
+        score options weights shares 0.0 outputs batch

@@ -119,8 +119,8 @@ module Export =
         Check.both (Check.all inside ()) (checkDtype format (Some checkpoint.Weights.Dtype))
         |> Result.bind (fun _ -> checkOutput format output)
         |> Result.bind (fun _ ->
-            use _noGrad = torch.no_grad ()
-            use _scope = torch.NewDisposeScope()
+            use _noGrad = Scope.noGrad ()
+            use _scope = Scope.start ()
             let part = firstLayers layers checkpoint
 
             match overflows part.Weights, format with

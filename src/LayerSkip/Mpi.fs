@@ -108,21 +108,23 @@ module internal Mpi =
             addUp handles dtype (Tensors.address (flat.narrow (0L, start, length))) (int length)
 
     let sumInPlace (handles: Handles) (tensor: Tensor) : unit =
-        Scope.run (fun () ->
-            let dtype =
-                match tensor.dtype with
-                | torch.ScalarType.Float64 -> torch.ScalarType.Float64
-                | torch.ScalarType.Float32
-                | torch.ScalarType.Float16
-                | torch.ScalarType.BFloat16 -> torch.ScalarType.Float32
-                | other -> invalidArg (nameof tensor) $"ranks sum floats, not {other}"
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
 
-            if tensor.dtype = dtype && tensor.device_type = DeviceType.CPU && tensor.is_contiguous () then
-                sumDense handles tensor
-            else
-                let dense = tensor.``to``(dtype).cpu().contiguous()
-                sumDense handles dense
-                tensor.copy_ dense |> ignore)
+        let dtype =
+            match tensor.dtype with
+            | torch.ScalarType.Float64 -> torch.ScalarType.Float64
+            | torch.ScalarType.Float32
+            | torch.ScalarType.Float16
+            | torch.ScalarType.BFloat16 -> torch.ScalarType.Float32
+            | other -> invalidArg (nameof tensor) $"ranks sum floats, not {other}"
+
+        if tensor.dtype = dtype && tensor.device_type = DeviceType.CPU && tensor.is_contiguous () then
+            sumDense handles tensor
+        else
+            let dense = tensor.``to``(dtype).cpu().contiguous()
+            sumDense handles dense
+            tensor.copy_ dense |> ignore
 
     let barrier (handles: Handles) : unit = MPI_Barrier handles.World |> succeed "MPI_Barrier"
     let abort (handles: Handles) (code: int) : unit = MPI_Abort(handles.World, code) |> ignore

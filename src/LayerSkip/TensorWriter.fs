@@ -9,7 +9,7 @@ open TorchSharp
 module TensorWriter =
     /// A tensor's values, in pieces that a span can hold.
     let private write (tensor: Tensor) (file: Stream) : unit =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let flat = tensor.detach().cpu().contiguous().view -1L
         let piece = 1L <<< 24
         let mutable start = 0L
@@ -27,7 +27,7 @@ module TensorWriter =
         Dtype = dtype
         Write =
             fun file ->
-                use _scope = torch.NewDisposeScope()
+                use _scope = Scope.start ()
                 write (make().to_type(ScalarType.ofDtype dtype)) file
     }
 

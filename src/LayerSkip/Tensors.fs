@@ -38,9 +38,16 @@ module ScalarType =
         | torch.ScalarType.BFloat16 -> LayerSkipError.BeyondDtype(name, "bf16", "f32 or f64")
         | _ -> LayerSkipError.BeyondDtype(name, "f32", "f64")
 
+/// Who frees native tensors: the scope that they are made in, where nobody lifts them out.
 [<RequireQualifiedAccess>]
 module Scope =
-    /// Runs `body` in its own dispose scope and lifts out the tensors of its result, and no others.
+    /// `use _scope = Scope.start ()`: until its end, frees every tensor that was made in it.
+    let start () : IDisposable = torch.NewDisposeScope()
+
+    /// `use _noGrad = Scope.noGrad ()`: until its end, on this thread, nothing is remembered for gradients.
+    let noGrad () : IDisposable = torch.no_grad ()
+
+    /// Runs `body` in its own scope and lifts out the tensors of its result, and no others.
     let keep (tensorsOf: 'T -> seq<Tensor>) (body: unit -> 'T) : 'T =
         use scope = torch.NewDisposeScope()
         let result = body ()
@@ -52,8 +59,8 @@ module Scope =
 
     /// Runs `body` without gradients in a scope that frees all it made: for results that hold no tensor.
     let run (body: unit -> 'T) : 'T =
-        use _noGrad = torch.no_grad ()
-        use _scope = torch.NewDisposeScope()
+        use _noGrad = noGrad ()
+        use _scope = start ()
         body ()
 
     /// Takes tensors out of every scope: whoever holds them disposes them.
@@ -98,21 +105,21 @@ module Tensors =
 
     /// The values as float64, row after row.
     let toFloats (tensor: Tensor) : float[] =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         tensor.``to``(torch.ScalarType.Float64).cpu().contiguous().data<float>().ToArray()
 
     let toFloat32s (tensor: Tensor) : float32[] =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         tensor.``to``(torch.ScalarType.Float32).cpu().contiguous().data<float32>().ToArray()
 
     let toIds (tensor: Tensor) : int[] =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         tensor.cpu().contiguous().data<int64>().ToArray() |> Array.map int
 
     /// Where a contiguous CPU tensor's values begin, of whatever size.
     let rec internal address (tensor: Tensor) : nativeint =
         if tensor.numel () * tensor.ElementSize > int64 Int32.MaxValue then
-            use _scope = torch.NewDisposeScope()
+            use _scope = Scope.start ()
             address (tensor.view(-1L).narrow(0L, 0L, 1L))
         else
             NativePtr.toNativeInt (&&MemoryMarshal.GetReference(tensor.bytes))
@@ -145,12 +152,12 @@ module Tensors =
 
     /// True when no value is NaN or infinite. A sum in another dtype makes a copy first, so by pieces.
     let isFinite (tensor: Tensor) : bool =
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let flat = tensor.reshape -1L
         let count = flat.numel ()
 
         let isFinitePart start =
-            use _part = torch.NewDisposeScope()
+            use _part = Scope.start ()
             let part = flat.narrow (0L, start, min (piece / 4L) (count - start))
             // One pass; only a sum that is not finite (an overflow, or a real fault) costs the second.
             let sum = part.sum(torch.ScalarType.Float32).cpu().data<float32>().[0L]

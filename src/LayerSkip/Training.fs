@@ -18,9 +18,11 @@ module Training =
 
     /// Whether no weight and no moment is NaN or infinite.
     let internal isFinite (trainee: Trainee) : bool =
-        Scope.run (fun () ->
-            Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser)
-            |> Seq.forall Tensors.isFinite)
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
+
+        Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser)
+        |> Seq.forall Tensors.isFinite
 
     /// The dtype in which the weights of a run are kept.
     let masterDtype (options: TrainingOptions) : Dtype =
@@ -147,7 +149,7 @@ module Training =
     let step (plan: TrainingPlan) (trainee: Trainee) : Result<struct (StepReport * Trainee), TrainingFault> =
         let started = Stopwatch.GetTimestamp()
         let options, ranks, step = plan.Options, plan.Ranks, trainee.Step
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let shares = plan.Parts.Shares step
         let leaves = leaves options.Precision trainee.Weights
 
@@ -241,7 +243,7 @@ module Training =
     let validate (plan: TrainingPlan) (weights: Weights) (batches: seq<Batch>) : float[] =
         let layers = weights.Config.Layers
         let shares = Array.create layers (1.0 / float layers)
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let weights = leaves plan.Options.Precision weights |> Weights.mapTensors _.detach()
         let options = { lossOptions plan weights with Targets = LossOptions.standard.Targets }
 
@@ -275,7 +277,7 @@ module Training =
         (newTokens: int)
         (prompts: int[][])
         : float =
-        use _noGrad = torch.no_grad ()
+        use _noGrad = Scope.noGrad ()
         let weights = Weights.withKernels weights
         use _kernels = weights.Kernels |> Option.map (fun kernels -> kernels :> IDisposable) |> Option.toObj
         let exit = ExitLayer.TryCreate(weights.Config.Layers, exit) |> Check.getOrRaise

@@ -69,7 +69,7 @@ module TrainingCheckpoint =
         (trainee: Trainee)
         : Result<string, LayerSkipError list> =
         let target = Path.Combine(output, $"{prefix}{state.Step}")
-        use _scope = TorchSharp.torch.NewDisposeScope()
+        use _scope = Scope.start ()
 
         let fill folder =
             HuggingFaceConfig.expressible trainee.Weights.Config
@@ -96,7 +96,7 @@ module TrainingCheckpoint =
 
     /// Writes the finished model into the run's folder, file after file.
     let finish (output: string) (model: Checkpoint) (weights: Weights) : Result<unit, LayerSkipError list> =
-        use _scope = TorchSharp.torch.NewDisposeScope()
+        use _scope = Scope.start ()
 
         HuggingFaceConfig.expressible weights.Config
         |> Result.bind (fun config -> HuggingFaceExport.fill output config { model with Weights = weights })
@@ -113,8 +113,8 @@ module TrainingCheckpoint =
         | Error faults -> Error faults
         | Ok file ->
             use _file = file :> IDisposable
-            use _noGrad = TorchSharp.torch.no_grad ()
-            use _scope = TorchSharp.torch.NewDisposeScope()
+            use _noGrad = Scope.noGrad ()
+            use _scope = Scope.start ()
             let state = AdamW.start (Weights.tensors weights)
             let stored = file.Tensors |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 

@@ -78,7 +78,7 @@ module TrainingRun =
         ]
 
         // One rank's wish is every rank's.
-        let isStopped () = (ranks.Sum [| (if watch.IsStopped() then 1.0 else 0.0) |])[0] > 0.0
+        let isStopped () = Ranks.anyOf (watch.IsStopped()) ranks
 
         let ended step reason = TrainingEvent.Ended(step, reason)
 

@@ -52,7 +52,7 @@ module internal Trunk =
     /// Keeps what enters each layer, and runs one layer at a time again on the way back.
     let recomputed rope weights wrap (asked: bool[]) ids : Trunk =
         let entering =
-            use _noGrad = torch.no_grad ()
+            use _noGrad = Scope.noGrad ()
             let hidden = Decoder.embed weights ids
             let upTo = Array.findIndexBack id asked
             let all = asked |> Array.mapi (fun layer _ -> layer <= upTo)
