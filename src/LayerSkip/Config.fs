@@ -40,12 +40,26 @@ and YarnScaling = {
     Truncate: bool
 }
 
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module RopeScaling =
+    /// transformers' `rope_type`; divisors have none.
+    let tryType (scaling: RopeScaling) : string option =
+        match scaling with
+        | RopeScaling.Default -> Some "default"
+        | RopeScaling.Dynamic _ -> Some "dynamic"
+        | RopeScaling.Linear _ -> Some "linear"
+        | RopeScaling.Llama3 _ -> Some "llama3"
+        | RopeScaling.Yarn _ -> Some "yarn"
+        | RopeScaling.Divided _ -> None
+
+/// Decoders that one class of transformers runs; `Architecture` says what sets them apart.
 [<RequireQualifiedAccess>]
 type Family =
     | Llama
     | Mistral
     | Qwen2
     | Qwen3
+    | Phi3
 
 /// A complete decoder configuration: every default filled in, every number checked.
 type LlamaConfig = {
@@ -77,20 +91,3 @@ type LlamaConfig = {
     /// The dtype that the file names ("float16"), where it names one.
     StoredDtype: string option
 }
-
-[<RequireQualifiedAccess>]
-module Family =
-    let name (family: Family) =
-        match family with
-        | Family.Llama -> "llama"
-        | Family.Mistral -> "mistral"
-        | Family.Qwen2 -> "qwen2"
-        | Family.Qwen3 -> "qwen3"
-
-    let tryParse (name: string) =
-        match name with
-        | "llama" -> Some Family.Llama
-        | "mistral" -> Some Family.Mistral
-        | "qwen2" -> Some Family.Qwen2
-        | "qwen3" -> Some Family.Qwen3
-        | _ -> None

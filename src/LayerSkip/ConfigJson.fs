@@ -5,19 +5,25 @@ open System.Text.Json
 
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module LlamaConfig =
-    let families = "model types llama, mistral, qwen2 and qwen3 are"
+    let families = $"model types {Architecture.listed [ for entry in Architecture.all -> entry.Name ]}"
 
     /// transformers 5 puts angle base and scaling into `rope_parameters`, 4 into `rope_theta` and `rope_scaling`.
-    let private rope (json: JsonReader) context =
+    let private rope (json: JsonReader) (architecture: Architecture) context =
         let inner =
             match json.Object "rope_parameters" with
             | Some parameters -> Some parameters
             | None -> json.Object "rope_scaling"
 
-        let theta =
+        let number name fallback =
             match inner with
-            | Some fields when (fields.TryField "rope_theta").IsSome -> fields.Float("rope_theta", 10000.0)
-            | _ -> json.Float("rope_theta", 10000.0)
+            | Some fields when (fields.TryField name).IsSome -> fields.Float(name, fallback)
+            | _ -> json.Float(name, fallback)
+
+        let theta = number "rope_theta" 10000.0
+        let turning = number "partial_rotary_factor" 1.0
+
+        if turning <> 1.0 then
+            json.Fault $"\"partial_rotary_factor\" is {turning}, only 1 is supported"
 
         let scaling =
             match inner with
@@ -28,7 +34,10 @@ module LlamaConfig =
                 let original = fields.Int("original_max_position_embeddings", context)
 
                 match defaultArg kind "default" with
-                | "default" -> RopeScaling.Default
+                | kind when not (List.contains kind architecture.RopeTypes) ->
+                    json.Fault
+                        $"rope type \"{kind}\" is not supported; {Architecture.listed architecture.RopeTypes}"
+                    RopeScaling.Default
                 | "dynamic" -> RopeScaling.Dynamic(factor, fields.TryInt "original_max_position_embeddings")
                 | "linear" -> RopeScaling.Linear factor
                 | "llama3" ->
@@ -57,23 +66,20 @@ module LlamaConfig =
                         AttentionFactor = fields.Float("attention_factor", attention)
                         Truncate = fields.Bool("truncate", true)
                     }
-                | other ->
-                    json.Fault
-                        $"rope type \"{other}\" is not supported; default, linear, dynamic, llama3 and yarn are"
-                    RopeScaling.Default
+                | _ -> RopeScaling.Default
 
         theta, scaling
 
-    /// Which layers look through a sliding window: Mistral all, Qwen2 and Qwen3 as `layer_types` or `max_window_layers` say.
-    let private windows (json: JsonReader) family layers =
+    /// Which layers look through a sliding window.
+    let private windows (json: JsonReader) (fields: WindowFields) layers =
         let window = json.TryInt "sliding_window"
 
-        match family, window with
+        match fields, window with
         | _, Some size when size < 1 ->
             json.Fault $"\"sliding_window\" is {size}, it must be at least 1"
             Array.create layers None
-        | Family.Mistral, Some _ -> Array.create layers window
-        | (Family.Qwen2 | Family.Qwen3), Some _ when json.Bool("use_sliding_window", false) ->
+        | WindowFields.Everywhere, Some _ -> Array.create layers window
+        | WindowFields.ByLayer, Some _ when json.Bool("use_sliding_window", false) ->
             match json.TryField "layer_types" with
             | Some types when types.ValueKind = JsonValueKind.Array && types.GetArrayLength() = layers -> [|
                 for kind in types.EnumerateArray() ->
@@ -95,7 +101,7 @@ module LlamaConfig =
         let json = JsonReader(path, root)
         let kind = json.TryString "model_type" |> Option.defaultValue ""
 
-        match Family.tryParse kind with
+        match Architecture.tryNamed kind with
         | None ->
             let what =
                 if kind = "" then
@@ -103,30 +109,33 @@ module LlamaConfig =
                 else
                     $"model_type \"{kind}\""
             Error [ LayerSkipError.Unsupported($"{path}: {what}", families) ]
-        | Some family ->
+        | Some architecture ->
             let hidden, layers, heads =
                 json.Size "hidden_size",
                 json.Size("num_hidden_layers", ConfigCheck.mostLayers),
                 json.Size "num_attention_heads"
             let intermediate, vocabulary = json.Size "intermediate_size", json.Size "vocab_size"
             let sized = json.Faults.IsEmpty
-            let kvHeads =
-                json.Int("num_key_value_heads", (if family = Family.Mistral then min 8 heads else heads))
-            let headDim = json.Int("head_dim", (if family = Family.Qwen3 then 128 else hidden / heads))
-            let context = json.Int("max_position_embeddings", 2048)
-            let theta, scaling = rope json context
+            let kvHeads = json.Int("num_key_value_heads", architecture.KvHeads heads)
+            let headDim = json.Int("head_dim", architecture.HeadDim |> Option.defaultValue (hidden / heads))
+            let context = json.Int("max_position_embeddings", architecture.Context)
+            let theta, scaling = rope json architecture context
             let activation = json.TryString "hidden_act" |> Option.defaultValue "silu"
 
             if activation <> "silu" && activation <> "swish" then
                 json.Fault $"hidden_act \"{activation}\" is not supported; silu is"
 
             let attentionBias = json.Bool("attention_bias", false)
+            let biases = architecture.Biases
+
+            let has presence (isSaid: bool) =
+                presence = Presence.Always || presence = Presence.Either && isSaid
 
             // A vocabulary that may itself be at fault says nothing of ids.
             let ids name = if sized then json.TokenIds(name, vocabulary) else None
 
             let config = {
-                Family = family
+                Family = architecture.Family
                 Vocabulary = vocabulary
                 Hidden = hidden
                 Intermediate = intermediate
@@ -135,24 +144,14 @@ module LlamaConfig =
                 KvHeads = kvHeads
                 HeadDim = headDim
                 Context = context
-                NormEps = json.Float("rms_norm_eps", 1e-6)
+                NormEps = json.Float("rms_norm_eps", architecture.NormEps)
                 RopeTheta = theta
                 RopeScaling = scaling
-                Windows = windows json family layers
-                QkvBias =
-                    match family with
-                    | Family.Qwen2 -> true
-                    | Family.Mistral -> false
-                    | Family.Llama
-                    | Family.Qwen3 -> attentionBias
-                OutputBias =
-                    match family with
-                    | Family.Llama
-                    | Family.Qwen3 -> attentionBias
-                    | Family.Mistral
-                    | Family.Qwen2 -> false
-                MlpBias = family = Family.Llama && json.Bool("mlp_bias", false)
-                QkNorm = (family = Family.Qwen3)
+                Windows = windows json architecture.Windows layers
+                QkvBias = has biases.Qkv attentionBias
+                OutputBias = has biases.Output attentionBias
+                MlpBias = biases.Mlp = Presence.Either && json.Bool("mlp_bias", false)
+                QkNorm = architecture.QkNorm
                 TiedHead = json.Bool("tie_word_embeddings", false)
                 Bos = ids "bos_token_id" |> Option.bind Array.tryHead
                 StopIds = ids "eos_token_id" |> Option.defaultValue [||]

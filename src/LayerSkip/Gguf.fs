@@ -18,7 +18,7 @@ type GgufFile = {
     interface IDisposable with
         member this.Dispose() = this.Source.Dispose()
 
-/// Reading GGUF files, version 2 or 3, of llama, qwen2 and qwen3 models.
+/// Reading GGUF files, version 2 or 3, of the families that `Architecture` lists.
 [<RequireQualifiedAccess>]
 module Gguf =
     let private hint = "a .gguf file is needed"
@@ -51,17 +51,21 @@ module Gguf =
             | faults -> Error faults
 
     let private ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
-        let tensors = GgufTensors.ofHeader file header
+        let architecture = GgufConfig.architecture file.Path header.Metadata
+        let spelling = architecture |> Result.defaultValue (Architecture.ofFamily Family.Llama)
+        let rename = GgufName.huggingFace spelling.Gguf
+        let tensors = GgufTensors.ofHeader file rename header
 
         // Names and shapes as the entries have them, so that a bad entry does not hide a bad configuration.
         let named =
             Map [
                 for info in header.Infos ->
-                    GgufName.huggingFace info.Name,
-                    (info.Dims |> Array.rev |> Array.map int64, GgufFormat.name info.Type)
+                    rename info.Name, (info.Dims |> Array.rev |> Array.map int64, GgufFormat.name info.Type)
             ]
 
-        Check.both tensors (GgufConfig.ofMetadata file.Path header.Metadata named)
+        let config = architecture |> Result.bind (GgufConfig.ofMetadata file.Path header.Metadata named)
+
+        Check.both tensors config
         |> Result.bind (fun (tensors, config) ->
             withRopeTable file config tensors |> Result.map (fun config -> tensors, config))
         |> Result.map (fun (tensors, config) -> {

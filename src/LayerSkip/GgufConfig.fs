@@ -199,10 +199,41 @@ module internal GgufConfig =
     let named (family: Family) (field: string) : string =
         match field with
         | "divisor" -> "rope_freqs.weight"
-        | field -> $"{Family.name family}.{keys |> Map.tryFind field |> Option.defaultValue field}"
+        | field ->
+            $"{(Architecture.ofFamily family).Gguf.Name}.{keys |> Map.tryFind field |> Option.defaultValue field}"
 
-    let private ofFamily path metadata (tensors: Map<string, int64[] * string>) family =
-        let reader = GgufReader(path, Family.name family, metadata)
+    /// The architecture that a file names.
+    let architecture
+        (path: string)
+        (metadata: Map<string, GgufValue>)
+        : Result<Architecture, LayerSkipError list> =
+        let names = Architecture.all |> List.map _.Gguf.Name |> List.distinct
+
+        match Map.tryFind architectureKey metadata with
+        | Some(GgufValue.Text name) ->
+            Architecture.tryGguf name
+            |> Option.map Ok
+            |> Option.defaultWith (fun () ->
+                Error [
+                    LayerSkipError.Unsupported(
+                        $"{path}: architecture \"{name}\"",
+                        $"architectures {Architecture.listed names}"
+                    )
+                ])
+        | Some _
+        | None ->
+            Error [
+                LayerSkipError.BadFile(path, $"\"{architectureKey}\" is missing from the metadata")
+            ]
+
+    /// Of a file's architecture; `tensors`: shape and format of each, by Hugging Face's name.
+    let ofMetadata
+        (path: string)
+        (metadata: Map<string, GgufValue>)
+        (tensors: Map<string, int64[] * string>)
+        (architecture: Architecture)
+        : Result<LlamaConfig, LayerSkipError list> =
+        let reader = GgufReader(path, architecture.Gguf.Name, metadata)
         let hidden = reader.Size("embedding_length", None)
         let layers = reader.Size("block_count", None, ConfigCheck.mostLayers)
         let heads = reader.Size("attention.head_count", None)
@@ -240,10 +271,13 @@ module internal GgufConfig =
                 reader.Fault fault
                 [||]
 
-        let has part = tensors.ContainsKey $"model.layers.0.{part}"
+        if tensors.ContainsKey "rope_factors_long.weight" then
+            reader.Fault "rope scaling by tables of factors (longrope) is not supported"
+
+        let has part = tensors.ContainsKey(Architecture.fileName architecture $"model.layers.0.{part}")
 
         let config = {
-            Family = family
+            Family = architecture.Family
             Vocabulary = vocabulary
             Hidden = hidden
             Intermediate = reader.Size("feed_forward_length", None)
@@ -266,24 +300,4 @@ module internal GgufConfig =
             StoredDtype = storedDtype reader (tensors.TryFind "model.embed_tokens.weight" |> Option.map snd)
         }
 
-        Check.all (reader.Faults @ ConfigCheck.faults (named family) path config) config
-
-    /// `tensors`: shape and format of each, by Hugging Face's name.
-    let ofMetadata
-        (path: string)
-        (metadata: Map<string, GgufValue>)
-        (tensors: Map<string, int64[] * string>)
-        =
-        let families = "architectures llama, qwen2 and qwen3 are"
-
-        match Map.tryFind architectureKey metadata with
-        | Some(GgufValue.Text "llama") -> ofFamily path metadata tensors Family.Llama
-        | Some(GgufValue.Text "qwen2") -> ofFamily path metadata tensors Family.Qwen2
-        | Some(GgufValue.Text "qwen3") -> ofFamily path metadata tensors Family.Qwen3
-        | Some(GgufValue.Text other) ->
-            Error [ LayerSkipError.Unsupported($"{path}: architecture \"{other}\"", families) ]
-        | Some _
-        | None ->
-            Error [
-                LayerSkipError.BadFile(path, $"\"{architectureKey}\" is missing from the metadata")
-            ]
+        Check.all (reader.Faults @ ConfigCheck.faults (named architecture.Family) path config) config

@@ -20,28 +20,35 @@ module internal GgufName =
             "ffn_down", "mlp.down_proj"
         ]
 
-    /// A name that is not known stays as it is, for the loader to report.
-    let huggingFace (name: string) : string =
-        match name.Split '.' with
-        | [| "token_embd"; "weight" |] -> "model.embed_tokens.weight"
-        | [| "output_norm"; "weight" |] -> "model.norm.weight"
-        | [| "output"; "weight" |] -> "lm_head.weight"
-        | [| "blk"; layer; part; kind |] when parts.ContainsKey part ->
-            $"model.layers.{layer}.{parts[part]}.{kind}"
-        | _ -> name
+    let private partsOf (gguf: GgufArchitecture) =
+        (parts, gguf.Names) ||> List.fold (fun parts (ggml, ours) -> Map.add ggml ours parts)
 
-    let private ggmlParts = Map [ for KeyValue(ggml, ours) in parts -> ours, ggml ]
+    /// A name that is not known stays as it is, for the loader to report.
+    let huggingFace (gguf: GgufArchitecture) : string -> string =
+        let parts = partsOf gguf
+
+        fun name ->
+            match name.Split '.' with
+            | [| "token_embd"; "weight" |] -> "model.embed_tokens.weight"
+            | [| "output_norm"; "weight" |] -> "model.norm.weight"
+            | [| "output"; "weight" |] -> "lm_head.weight"
+            | [| "blk"; layer; part; kind |] when parts.ContainsKey part ->
+                $"model.layers.{layer}.{parts[part]}.{kind}"
+            | _ -> name
 
     /// llama.cpp's name of one of a model's tensors.
-    let ggml (name: string) : string =
-        match List.ofArray (name.Split '.') with
-        | [ "model"; "embed_tokens"; kind ] -> $"token_embd.{kind}"
-        | [ "model"; "norm"; kind ] -> $"output_norm.{kind}"
-        | [ "lm_head"; kind ] -> $"output.{kind}"
-        | "model" :: "layers" :: layer :: rest ->
-            let part = rest |> List.take (rest.Length - 1) |> String.concat "."
-            $"blk.{layer}.{ggmlParts[part]}.{List.last rest}"
-        | _ -> invalidArg (nameof name) $"{name} is no tensor of a decoder"
+    let ggml (gguf: GgufArchitecture) : string -> string =
+        let parts = Map [ for KeyValue(ggml, ours) in partsOf gguf -> ours, ggml ]
+
+        fun name ->
+            match List.ofArray (name.Split '.') with
+            | [ "model"; "embed_tokens"; kind ] -> $"token_embd.{kind}"
+            | [ "model"; "norm"; kind ] -> $"output_norm.{kind}"
+            | [ "lm_head"; kind ] -> $"output.{kind}"
+            | "model" :: "layers" :: layer :: rest ->
+                let part = rest |> List.take (rest.Length - 1) |> String.concat "."
+                $"blk.{layer}.{parts[part]}.{List.last rest}"
+            | _ -> invalidArg (nameof name) $"{name} is no tensor of a decoder"
 
     /// llama.cpp's name of the table of divisors.
     let ropeTable = "rope_freqs.weight"
@@ -79,7 +86,7 @@ module internal GgufTensors =
         | Some(GgufValue.Int size) when size > 0L && size < (1L <<< 31) && Int64.IsPow2 size -> Ok size
         | Some _ -> Error [ LayerSkipError.BadFile(path, "\"general.alignment\" must be a power of two") ]
 
-    let private check path (length: int64) data align (info: GgufTensorInfo) =
+    let private check path (length: int64) data align (rename: string -> string) (info: GgufTensorInfo) =
         let bad text = Error [ LayerSkipError.BadFile(path, $"tensor {info.Name} {text}") ]
         let dims = info.Dims |> Array.map string |> String.concat ", "
 
@@ -109,7 +116,7 @@ module internal GgufTensors =
                     bad $"needs {size} bytes at byte {start}, the file ends at {length}: it is truncated"
                 else
                     Ok {
-                        Name = GgufName.huggingFace info.Name
+                        Name = rename info.Name
                         Shape = info.Dims |> Array.rev |> Array.map int64
                         Format = format
                         FormatName = name
@@ -128,18 +135,24 @@ module internal GgufTensors =
             else
                 None)
 
-    /// Checks every entry, and all of them together.
-    let ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufTensor list, LayerSkipError list> =
+    /// Checks every entry, and all of them together; `rename` gives Hugging Face's names.
+    let ofHeader
+        (file: SourceFile)
+        (rename: string -> string)
+        (header: GgufHeader)
+        : Result<GgufTensor list, LayerSkipError list> =
         match alignment file.Path header.Metadata with
         | Error faults -> Error faults
         | Ok align ->
             // A file without tensors may end before the padding.
             let data = min file.Length ((header.End + align - 1L) / align * align)
-            let results = [ for info in header.Infos -> check file.Path file.Length data align info ]
+            let results = [
+                for info in header.Infos -> check file.Path file.Length data align rename info
+            ]
             let tensors = List.choose Result.toOption results
 
             let doubled = [
-                for name, count in header.Infos |> Seq.countBy (fun info -> GgufName.huggingFace info.Name) do
+                for name, count in header.Infos |> Seq.countBy (fun info -> rename info.Name) do
                     if count > 1 then
                         LayerSkipError.BadFile(file.Path, $"tensor {name} is there twice")
             ]
@@ -162,12 +175,12 @@ module internal GgufTensors =
                 let pair = 2 * (row % (size / 2)) + row / (size / 2)
                 pairs.AsSpan(pair * width, width).CopyTo(halves.Slice(row * width, width))
 
-    /// Heads whose rows llama.cpp's converter reorders: those of q and k in llama models.
+    /// Heads whose rows llama.cpp's converter reorders: those of q and k of some architectures.
     let reordered (config: LlamaConfig) (name: string) (shape: int64[]) : int option =
         let rowsOf heads = Some(int64 heads * int64 config.HeadDim) = Array.tryHead shape
 
         let heads =
-            if config.Family <> Family.Llama then
+            if not (Architecture.ofFamily config.Family).Gguf.PairsRows then
                 None
             elif name.Contains ".self_attn.q_proj." then
                 Some config.Heads

@@ -16,23 +16,22 @@ module internal HuggingFaceConfig =
                 "export a GGUF file"
             )
 
-        let isLlama = config.Family = Family.Llama
-        let isQwen3 = config.Family = Family.Qwen3
-        let windows = config.Windows |> Array.distinct
+        let architecture = Architecture.ofFamily config.Family
+        let biases = architecture.Biases
+        let windows = Array.distinct config.Windows
 
         let hasWindows =
-            match config.Family with
-            | Family.Llama -> windows = [| None |]
-            | Family.Mistral -> windows.Length = 1
-            | Family.Qwen2
-            | Family.Qwen3 -> (Array.choose id windows).Length < 2
+            match architecture.Windows with
+            | WindowFields.Nowhere -> windows = [| None |]
+            | WindowFields.Everywhere -> windows.Length = 1
+            | WindowFields.ByLayer -> (Array.choose id windows).Length < 2
 
         let hasQkvBias =
-            match config.Family with
-            | Family.Llama
-            | Family.Qwen3 -> config.QkvBias = config.OutputBias
-            | Family.Mistral -> not config.QkvBias
-            | Family.Qwen2 -> config.QkvBias
+            // One field says both.
+            if biases.Qkv = Presence.Either then
+                config.QkvBias = config.OutputBias
+            else
+                Architecture.allows biases.Qkv config.QkvBias
 
         let scaling =
             match RopeAngles.named config with
@@ -43,22 +42,22 @@ module internal HuggingFaceConfig =
             yield! Check.that hasQkvBias (without "biases of q, k and v as in this model")
             yield!
                 Check.that
-                    (isLlama || isQwen3 || not config.OutputBias)
+                    (Architecture.allows biases.Output config.OutputBias)
                     (without "a bias of the attention's output")
-            yield! Check.that (isLlama || not config.MlpBias) (without "biases of the MLP")
-            yield! Check.that (config.QkNorm = isQwen3) (without "or without norms of q and k, as this model")
+            yield! Check.that (Architecture.allows biases.Mlp config.MlpBias) (without "biases of the MLP")
+            yield!
+                Check.that
+                    (config.QkNorm = architecture.QkNorm)
+                    (without "or without norms of q and k, as this model")
             yield! Check.that hasWindows (without "sliding windows as in this model")
-            yield! Check.that scaling.IsSome (without "these divisors of rotary angles")
+            match scaling |> Option.bind RopeScaling.tryType with
+            | None -> without "these divisors of rotary angles"
+            | Some kind when not (List.contains kind architecture.RopeTypes) ->
+                without $"rotary angles of type {kind}"
+            | Some _ -> ()
         ]
 
         Check.all faults { config with RopeScaling = defaultArg scaling RopeScaling.Default }
-
-    let private architecture (family: Family) =
-        match family with
-        | Family.Llama -> "LlamaForCausalLM"
-        | Family.Mistral -> "MistralForCausalLM"
-        | Family.Qwen2 -> "Qwen2ForCausalLM"
-        | Family.Qwen3 -> "Qwen3ForCausalLM"
 
     let private torchDtype (dtype: Dtype) =
         match dtype with
@@ -152,11 +151,13 @@ module internal HuggingFaceConfig =
 
     /// Of an expressible configuration, with fields of the file that it came from.
     let bytes (dtype: Dtype) (kept: (string * string) list) (config: LlamaConfig) : byte[] =
+        let architecture = Architecture.ofFamily config.Family
+
         json (fun json ->
             json.WriteStartArray "architectures"
-            json.WriteStringValue(architecture config.Family)
+            json.WriteStringValue architecture.Class
             json.WriteEndArray()
-            json.WriteString("model_type", Family.name config.Family)
+            json.WriteString("model_type", architecture.Name)
             json.WriteString("torch_dtype", torchDtype dtype)
             json.WriteNumber("vocab_size", config.Vocabulary)
             json.WriteNumber("hidden_size", config.Hidden)
@@ -175,18 +176,18 @@ module internal HuggingFaceConfig =
             ids json "eos_token_id" config.StopIds
             KeptFields.write [] kept json
 
-            match config.Family with
-            | Family.Llama ->
-                json.WriteBoolean("attention_bias", config.QkvBias)
-                json.WriteBoolean("mlp_bias", config.MlpBias)
-            | Family.Qwen3 -> json.WriteBoolean("attention_bias", config.QkvBias)
-            | Family.Mistral
-            | Family.Qwen2 -> ()
+            for name, value in architecture.Fields config do
+                if not (List.exists (fun (kept, _) -> kept = name) kept) then
+                    intOrNull json name value
 
-            match config.Family with
-            | Family.Llama -> ()
-            | Family.Mistral -> intOrNull json "sliding_window" (Array.tryPick id config.Windows)
-            | Family.Qwen2
-            | Family.Qwen3 ->
+            if architecture.Biases.Qkv = Presence.Either then
+                json.WriteBoolean("attention_bias", config.QkvBias)
+
+            if architecture.Biases.Mlp = Presence.Either then
+                json.WriteBoolean("mlp_bias", config.MlpBias)
+
+            if architecture.Windows <> WindowFields.Nowhere then
                 intOrNull json "sliding_window" (Array.tryPick id config.Windows)
+
+            if architecture.Windows = WindowFields.ByLayer then
                 windows json config.Windows)

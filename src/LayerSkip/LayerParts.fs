@@ -90,6 +90,14 @@ type CheckpointPart = string * int64 list
 
 [<RequireQualifiedAccess>]
 module CheckpointPart =
+    /// Parts whose family joins them in its files are one.
+    let private joined (config: LlamaConfig) (parts: CheckpointPart list) : CheckpointPart list =
+        parts
+        |> List.groupBy (fst >> Architecture.fileName (Architecture.ofFamily config.Family))
+        |> List.map (fun (name, parts) ->
+            let shape = snd parts.Head
+            name, List.sumBy (snd >> List.head) parts :: shape.Tail)
+
     /// For each tensor of a decoder the checkpoint's tensors that make it, stacked by rows.
     let ofConfig (config: LlamaConfig) : DecoderParts<CheckpointPart list> =
         let h, i, v = int64 config.Hidden, int64 config.Intermediate, int64 config.Vocabulary
@@ -132,3 +140,4 @@ module CheckpointPart =
             Head = given (not config.TiedHead) [ "lm_head.weight", [ v; h ] ]
             Layers = Array.init config.Layers layer
         }
+        |> DecoderParts.map (joined config)

@@ -168,7 +168,7 @@ let models =
         ]
         badModel "an unknown model_type" (editConfig "\"llama\"" "\"gpt2\"") [
             "gpt2"
-            "llama, mistral, qwen2 and qwen3"
+            "llama, mistral, qwen2, qwen3 and phi3"
         ]
         badModel
             "an unsupported rope type"

@@ -22,13 +22,14 @@ let private asFamily (family: Family) (config: LlamaConfig) : LlamaConfig =
             Windows =
                 match family with
                 | Family.Llama -> Array.create config.Layers None
-                | Family.Mistral -> Array.create config.Layers window
+                | Family.Mistral
+                | Family.Phi3 -> Array.create config.Layers window
                 | Family.Qwen2
                 | Family.Qwen3 -> config.Windows
             StopIds = [| 2; 5 |]
     }
 
-let private families = [ Family.Llama; Family.Mistral; Family.Qwen2; Family.Qwen3 ]
+let private families = [ Family.Llama; Family.Mistral; Family.Qwen2; Family.Qwen3; Family.Phi3 ]
 
 let private yarn: YarnScaling = {
     Factor = 4.0
@@ -80,7 +81,12 @@ let properties =
         <| fun (model: Tiny.Model) (choice: byte) ->
             for family in families do
                 for dtype in [ Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 ] do
-                    let scaling = (llama3 :: scalings)[int choice % 5]
+                    let scaling =
+                        if family = Family.Phi3 then
+                            RopeScaling.Default
+                        else
+                            (llama3 :: scalings)[int choice % 5]
+
                     let config = { asFamily family model.Config with RopeScaling = scaling }
 
                     withTiny dtype config (fun source ->

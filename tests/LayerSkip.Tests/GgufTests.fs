@@ -118,8 +118,8 @@ let properties =
             use _scope = torch.NewDisposeScope()
             let random = Random seed
             // Heads of 32 rows are read whole.
-            let first, count = first % 3, count % 3
-            let first, count = first, min count (2 - first) |> max 0
+            let first = first % 2
+            let count = 1 + count % (2 - first)
 
             for name, unit in [ "blk.0.attn_q.weight", 32; "blk.0.ffn_up.weight", 7 ] do
                 for kind, width in [ 0u, 128; 1u, 64; 30u, 64; 2u, 18; 3u, 20; 8u, 34 ] do
@@ -129,7 +129,7 @@ let properties =
                         if width < 64 then
                             blocks random kind (2 * rows)
                         else
-                            Array.init (2 * rows * width) (fun at -> byte (at % 127))
+                            Array.init (2 * rows * width) (fun at -> byte (at % 60))
 
                     let file = gguf 3u (model "llama") (placed [ name, [ 64UL; uint64 rows ], kind, bytes ])
 
