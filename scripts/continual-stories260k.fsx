@@ -58,7 +58,7 @@ let measure (weights: Weights) : (float * float)[] =
     for ids in stories do
         let choices = Array.create layers [||]
 
-        Scope.run (fun () ->
+        Scope.free (fun () ->
             Tensors.ofIds [| 1L; int64 ids.Length |] ids
             |> Decoder.exits weights (fun exit logits ->
                 let law = logits.log_softmax (-1L)

@@ -50,7 +50,7 @@ let median (values: float seq) =
 
 let timed (body: unit -> Cache) (times: ResizeArray<float>) =
     let started = Stopwatch.GetTimestamp()
-    let cache = Scope.run body
+    let cache = Scope.free body
     times.Add(Stopwatch.GetElapsedTime(started).TotalMilliseconds)
     cache
 

@@ -173,8 +173,8 @@ let tell
     temperature
     (least: float)
     : string[] =
-    use _noGrad = torch.no_grad ()
-    use _scope = torch.NewDisposeScope()
+    use _noGrad = Scope.noGrad ()
+    use _scope = Scope.start ()
     let weights, config = Weights.withoutKernels model.Weights, model.Config
     let tokenizer = Option.get model.Tokenizer
     let eos = Option.get (Tokenizer.eos tokenizer)
@@ -211,7 +211,7 @@ let tell
     |> ignore
 
     for position in 0 .. length - 1 do
-        use _step = torch.NewDisposeScope()
+        use _step = Scope.start ()
 
         let hidden =
             Decoder.embed weights (ids.narrow (1L, int64 position, 1L))

@@ -51,7 +51,7 @@ let config: LlamaConfig = {
 
 /// Floating-point operations a second of a product as large as a layer's.
 let product () =
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         let a, b = torch.randn (1024L, 1024L), torch.randn (1024L, 1024L)
         let started = Stopwatch.GetTimestamp()
 

@@ -95,7 +95,7 @@ module Benchmark =
     /// In memory: the attention and MLP of every layer after `exit` add nothing, so that every exit from there on
     /// agrees with the last layer, at the same cost.
     let identityAfter (exit: int) (weights: Weights) : unit =
-        use _noGrad = TorchSharp.torch.no_grad ()
+        use _noGrad = Scope.noGrad ()
 
         for layer in weights.Layers[exit..] do
             for tensor in
@@ -106,7 +106,8 @@ module Benchmark =
 
     let private timed (body: unit -> unit) =
         let started = Stopwatch.GetTimestamp()
-        Scope.run body
+        use _noGrad = Scope.noGrad ()
+        Scope.free body
         elapsed started
 
     /// The median time of each of some passes, taken in turn `times` times after one round to warm up.
@@ -126,9 +127,11 @@ module Benchmark =
     /// A cache that has read `length` positions, for `room` more.
     let private filled weights exit length room =
         let cache = Cache.create weights exit (length + room)
-        Scope.run (fun () ->
-            let struct (_, cache) = Model.forward weights 1 (ids weights length) cache
-            cache)
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
+
+        let struct (_, cache) = Model.forward weights 1 (ids weights length) cache
+        cache
 
     /// Whole passes by rows, at a context of `length`.
     let private wholePasses weights length times (rows: int list) =
@@ -158,10 +161,11 @@ module Benchmark =
             draftMs.Add(elapsed started)
 
         let verify count =
+            use _noGrad = Scope.noGrad ()
             let tokens = ids weights (count + 1)
 
             for _ in 1..count do
-                Scope.run draft
+                Scope.free draft
 
             timed (fun () ->
                 let struct (hidden, next) = Model.forwardRemainder weights tokens.Length tokens cache

@@ -160,17 +160,19 @@ module Decoder =
     /// The logits of every exit over a whole text, without a cache: ids [batch; rows] -> one tensor
     /// [batch; rows; vocabulary] a layer, handed to `visit` in order of depth and freed after it.
     let exits (weights: Weights) (visit: int -> Tensor -> unit) (ids: Tensor) : unit =
-        Scope.run (fun () ->
-            let rows = int ids.shape[1]
-            let activations = ScalarType.activations weights.Device weights.Dtype
-            let rope = Rope.table weights.Config rows activations weights.Embedding.device
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
 
-            let tap: LayerWrapper =
-                fun index layer x ->
-                    let out = layer x
-                    Scope.run (fun () -> visit (index + 1) (head weights out))
-                    out
+        let rows = int ids.shape[1]
+        let activations = ScalarType.activations weights.Device weights.Dtype
+        let rope = Rope.table weights.Config rows activations weights.Embedding.device
 
-            embed weights ids
-            |> runLayers tap KvStore.none rope weights 0 weights.Config.Layers 0
-            |> ignore)
+        let tap: LayerWrapper =
+            fun index layer x ->
+                let out = layer x
+                Scope.free (fun () -> visit (index + 1) (head weights out))
+                out
+
+        embed weights ids
+        |> runLayers tap KvStore.none rope weights 0 weights.Config.Layers 0
+        |> ignore

@@ -37,12 +37,14 @@ module internal Exactness =
 
     /// Logits after each of the last `rows` ids, by one pass of the whole model.
     let private teacherForced (weights: Weights) rows (ids: int[]) : float[][] =
-        Scope.run (fun () ->
-            let cache = Cache.create weights weights.Config.Layers ids.Length
-            use _storage = cache.Slab :> System.IDisposable
-            let struct (hidden, _) = Model.forward weights rows ids cache
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
 
-            finiteLogits weights weights.Config.Layers rows ids hidden)
+        let cache = Cache.create weights weights.Config.Layers ids.Length
+        use _storage = cache.Slab :> System.IDisposable
+        let struct (hidden, _) = Model.forward weights rows ids cache
+
+        finiteLogits weights weights.Config.Layers rows ids hidden
 
     let private judge gap (logits: float[]) (token: int) : Check =
         let largest = Array.max logits
@@ -175,11 +177,13 @@ module internal Exactness =
     /// The laws of the last layer and of an exit after a prompt, over few classes.
     let private laws (weights: Weights) (exits: ExitLayer list) (prompt: int[]) =
         let at (layer: int) =
-            Scope.run (fun () ->
-                let cache = Cache.create weights layer prompt.Length
-                use _storage = cache.Slab :> System.IDisposable
-                let struct (hidden, _) = Model.forwardEarly weights prompt cache
-                (finiteLogits weights layer 1 prompt hidden)[0] |> Sampling.softmax)
+            use _noGrad = Scope.noGrad ()
+            use _scope = Scope.start ()
+
+            let cache = Cache.create weights layer prompt.Length
+            use _storage = cache.Slab :> System.IDisposable
+            let struct (hidden, _) = Model.forwardEarly weights prompt cache
+            (finiteLogits weights layer 1 prompt hidden)[0] |> Sampling.softmax
 
         let p = at weights.Config.Layers
         exits |> List.map (fun exit -> fewClasses p [ p; at exit.Layers ])
@@ -207,26 +211,28 @@ module internal Exactness =
         let tolerance = cacheTolerance weights.Device weights.Dtype
 
         let compare (text: int[]) (cache: Cache) : Check =
-            Scope.run (fun () ->
-                let fresh = Cache.create weights weights.Config.Layers text.Length
-                use _storage = fresh.Slab :> System.IDisposable
-                let read = text[.. text.Length - 2]
-                let struct (_, fresh) = Model.forward weights 1 read fresh
+            use _noGrad = Scope.noGrad ()
+            use _scope = Scope.start ()
 
-                let distance layer =
-                    let struct (k, v) = Cache.layer layer cache
-                    let struct (freshK, freshV) = Cache.layer layer fresh
+            let fresh = Cache.create weights weights.Config.Layers text.Length
+            use _storage = fresh.Slab :> System.IDisposable
+            let read = text[.. text.Length - 2]
+            let struct (_, fresh) = Model.forward weights 1 read fresh
 
-                    let relative (a: Tensor) (b: Tensor) =
-                        if a.shape <> b.shape then
-                            infinity
-                        else
-                            Tensors.toFloats ((a - b).abs().max() / b.abs().max()) |> Array.head
+            let distance layer =
+                let struct (k, v) = Cache.layer layer cache
+                let struct (freshK, freshV) = Cache.layer layer fresh
 
-                    max (relative k freshK) (relative v freshV)
+                let relative (a: Tensor) (b: Tensor) =
+                    if a.shape <> b.shape then
+                        infinity
+                    else
+                        Tensors.toFloats ((a - b).abs().max() / b.abs().max()) |> Array.head
 
-                let worst = Seq.init weights.Config.Layers distance |> Seq.max
-                (if worst <= tolerance then Exact else Violation), 0.0)
+                max (relative k freshK) (relative v freshV)
+
+            let worst = Seq.init weights.Config.Layers distance |> Seq.max
+            (if worst <= tolerance then Exact else Violation), 0.0
 
         [
             for prompt in prompts do

@@ -26,49 +26,44 @@ module internal Overflow =
 
     /// The first layer whose output over a text is not finite, up to `layers`, or the head after them; and the position.
     let tryFind (weights: Weights) (layers: int) (text: int[]) : LayerSkipError option =
-        Scope.run (fun () ->
-            let cache = Cache.create weights layers text.Length
-            use _storage = cache.Slab :> IDisposable
-            cache.Slab.ClaimFor(text.Length, cache.Stamp, cache.Early, cache.Late) |> ignore
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
 
-            let inRows start (ids: int[]) =
-                let sequence = cache.Slab.Sequence
-                let fault place row = fault weights place (start + row)
+        let cache = Cache.create weights layers text.Length
+        use _storage = cache.Slab :> IDisposable
+        cache.Slab.ClaimFor(text.Length, cache.Stamp, cache.Early, cache.Late) |> ignore
 
-                let run layer =
-                    if layer = 0 then
-                        sequence.Embed(ids, start)
-                    else
-                        sequence.Run(
-                            StatePlace.Exit,
-                            layer - 1,
-                            1,
-                            start,
-                            ids.Length,
-                            CancellationToken.None
-                        )
+        let inRows start (ids: int[]) =
+            let sequence = cache.Slab.Sequence
+            let fault place row = fault weights place (start + row)
 
-                let ofLayer layer =
-                    run layer
+            let run layer =
+                if layer = 0 then
+                    sequence.Embed(ids, start)
+                else
+                    sequence.Run(StatePlace.Exit, layer - 1, 1, start, ids.Length, CancellationToken.None)
 
-                    cache.Slab.Storage.Exits.narrow (1L, int64 start, int64 ids.Length)
-                    |> Tensors.tryFirstNotFinite
-                    |> Option.map (fault (placeAfter weights layer))
+            let ofLayer layer =
+                run layer
 
-                let ofHead row =
-                    // A row at a time: a vocabulary is wide.
-                    Scope.run (fun () ->
-                        sequence.Head(StatePlace.Exit, start + row, 1) |> Logits.tryFirstNotFinite)
-                    |> Option.map (fun _ -> fault (headAfter weights layers) row)
+                cache.Slab.Storage.Exits.narrow (1L, int64 start, int64 ids.Length)
+                |> Tensors.tryFirstNotFinite
+                |> Option.map (fault (placeAfter weights layer))
 
-                seq { 0..layers }
-                |> Seq.tryPick ofLayer
-                |> Option.orElseWith (fun () -> Seq.init ids.Length id |> Seq.tryPick ofHead)
+            let ofHead row =
+                // A row at a time: a vocabulary is wide.
+                Scope.free (fun () ->
+                    sequence.Head(StatePlace.Exit, start + row, 1) |> Logits.tryFirstNotFinite)
+                |> Option.map (fun _ -> fault (headAfter weights layers) row)
 
-            text
-            |> Array.chunkBySize rowsAtOnce
-            |> Seq.mapi (fun index ids -> inRows (index * rowsAtOnce) ids)
-            |> Seq.tryPick id)
+            seq { 0..layers }
+            |> Seq.tryPick ofLayer
+            |> Option.orElseWith (fun () -> Seq.init ids.Length id |> Seq.tryPick ofHead)
+
+        text
+        |> Array.chunkBySize rowsAtOnce
+        |> Seq.mapi (fun index ids -> inRows (index * rowsAtOnce) ids)
+        |> Seq.tryPick id
 
     /// What is not finite in logits after `layers` layers of a text, as the exception to throw.
     let exceptionOf (weights: Weights) (layers: int) (text: int[]) : exn =

@@ -243,8 +243,10 @@ module Rounds =
             |> Option.defaultValue decoding.Weights.Config.Layers
 
         let advance cache (latest: struct (Round * Standing) voption) =
+            use _noGrad = Scope.noGrad ()
+
             match latest with
-            | ValueNone -> Some(Scope.run (fun () -> start decoding prompt cache))
+            | ValueNone -> Some(Scope.free (fun () -> start decoding prompt cache))
             | ValueSome(struct (round, standing)) ->
                 let room = prompt.Length + decoding.MaxNewTokens - standing.Text.Count
 
@@ -252,7 +254,7 @@ module Rounds =
                     None
                 else
                     standing.Overflow |> Option.iter (fun fault -> raise fault.Value)
-                    Some(Scope.run (fun () -> next decoding room standing))
+                    Some(Scope.free (fun () -> next decoding room standing))
 
         seq {
             let cache = Cache.create decoding.Weights exit (prompt.Length + decoding.MaxNewTokens)

@@ -46,16 +46,18 @@ type private TorchSequence(weights: Weights) =
         member _.Use(fresh) = storage <- ValueSome fresh
 
         member _.Embed(ids, start) =
-            Scope.run (fun () ->
-                let embedded = Tensors.ofIds [| 1L; int64 ids.Length |] ids |> Decoder.embed weights
-                (states StatePlace.Exit start ids.Length).copy_ embedded |> ignore)
+            use _noGrad = Scope.noGrad ()
+            use _scope = Scope.start ()
+            let embedded = Tensors.ofIds [| 1L; int64 ids.Length |] ids |> Decoder.embed weights
+            (states StatePlace.Exit start ids.Length).copy_ embedded |> ignore
 
         member _.Run(place, first, count, start, rows, cancelled) =
             if count > 0 then
                 let memory = storage.Value
+                use _noGrad = Scope.noGrad ()
 
                 for piece in start..pieceRows .. start + rows - 1 do
-                    Scope.run (fun () ->
+                    Scope.free (fun () ->
                         let hidden = states place piece (min pieceRows (start + rows - piece))
 
                         hidden

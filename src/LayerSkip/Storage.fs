@@ -92,7 +92,7 @@ module internal Storage =
             ()
         elif source.device_type <> DeviceType.CPU then
             let rows (tensor: Tensor) = tensor.narrow (dimension, int64 start, int64 count)
-            use _scope = torch.NewDisposeScope()
+            use _scope = Scope.start ()
             (rows target).copy_(rows source) |> ignore
         else
             // Without libtorch's threads, as above.

@@ -57,9 +57,8 @@ module Scope =
     /// `keep` of one tensor.
     let one (body: unit -> Tensor) : Tensor = keep Seq.singleton body
 
-    /// Runs `body` without gradients in a scope that frees all it made: for results that hold no tensor.
-    let run (body: unit -> 'T) : 'T =
-        use _noGrad = noGrad ()
+    /// Runs `body` in its own scope, which frees all it made: for results that hold no tensor.
+    let free (body: unit -> 'T) : 'T =
         use _scope = start ()
         body ()
 

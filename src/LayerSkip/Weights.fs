@@ -139,7 +139,7 @@ module Weights =
     /// Fills each part's rows of a new tensor.
     let private fill dtype device (write: string -> Tensor -> unit) (parts: CheckpointPart list) =
         let whole = allocate dtype device parts
-        use _scope = torch.NewDisposeScope()
+        use _scope = Scope.start ()
         let mutable start = 0L
 
         for name, shape in parts do
@@ -162,8 +162,8 @@ module Weights =
         let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 
         let fillAll () =
-            use _noGrad = torch.no_grad ()
-            use _scope = torch.NewDisposeScope()
+            use _noGrad = Scope.noGrad ()
+            use _scope = Scope.start ()
             let unfit = ResizeArray()
 
             let read name (destination: Tensor) =
@@ -208,8 +208,8 @@ module Weights =
         : Weights =
         Backend.ensure ()
         Check.all (memoryFaults dtype device config) () |> Check.getOrRaise
-        use _noGrad = torch.no_grad ()
-        use _scope = torch.NewDisposeScope()
+        use _noGrad = Scope.noGrad ()
+        use _scope = Scope.start ()
         use generator = new torch.Generator(uint64 seed)
 
         let write (name: string) (destination: Tensor) =

@@ -17,7 +17,7 @@ let private withCache dtype body =
     use weights = Tiny.weights dtype model
     let cache = Cache.create weights 1 20
     use _storage = cache.Slab :> IDisposable
-    Scope.run (fun () -> body weights cache)
+    Scope.free (fun () -> body weights cache)
 
 let private values struct (hidden: Hidden, _: Cache) = Tensors.toFloats (hidden.Read())
 
@@ -160,7 +160,7 @@ let tests =
                 let cache = Cache.create weights 1 20
                 use _storage = cache.Slab :> IDisposable
 
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let struct (_, cache) = Model.forwardEarly weights [| 1; 2 |] cache
                     dispose weights
                     // Something else may take the memory, were it free.
@@ -176,7 +176,7 @@ let tests =
         testCase "float64 states go through a float32 head as numbers, not as bits" (fun () ->
             use weights = Tiny.weights Dtype.F32 model
 
-            Scope.run (fun () ->
+            Scope.free (fun () ->
                 let numbers = Array.init 32 (fun i -> float32 i / 16.0f - 1.0f)
                 let hidden = torch.tensor(numbers).reshape(1L, 2L, 16L)
                 let expected = Decoder.head weights hidden |> Tensors.toFloats

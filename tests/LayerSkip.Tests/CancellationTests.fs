@@ -28,7 +28,7 @@ let private prompt = Array.init positions (fun i -> i % 24)
 let private written (keys: Tensor[]) =
     keys
     |> Array.sumBy (fun keys ->
-        Scope.run (fun () -> (keys.select(3L, 0L).select(1L, 0L).isnan().logical_not().sum().item<int64>())))
+        Scope.free (fun () -> (keys.select(3L, 0L).select(1L, 0L).isnan().logical_not().sum().item<int64>())))
 
 [<Tests>]
 let tests =
@@ -37,7 +37,7 @@ let tests =
         testCase "ends a pass over a long prompt within a piece of one layer" (fun () ->
             use weights = Tiny.weights Dtype.BF16 model
 
-            Scope.run (fun () ->
+            Scope.free (fun () ->
                 let config = model.Config
                 let rows = int64 positions
                 let blank (size: int64[]) = torch.full (size, nan.ToScalar(), torch.ScalarType.Float32)

@@ -20,7 +20,7 @@ let private hiddenUnder (wrap: LayerWrapper) (samples: int) (model: Model) : flo
     use weights = Tiny.weights Dtype.F64 model
     let weights = Weights.withoutKernels weights
 
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         let ids =
             Tensors.ofIds [| int64 samples; 3L |] (Array.init (3 * samples) (fun i -> (7 * i + 1) % 24))
         let rope = Rope.table model.Config 3 torch.ScalarType.Float64 torch.CPU
@@ -69,7 +69,7 @@ let tests =
             let place = { Step = step; First = 3 }
             let dropout = rate 0.5
 
-            Scope.run (fun () ->
+            Scope.free (fun () ->
                 let x = Tensors.ofFloats [| int64 samples; 2L; 3L |] (Array.init (6 * samples) float)
                 let seen = ref 0L
 

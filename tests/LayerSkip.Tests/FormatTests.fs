@@ -14,7 +14,7 @@ let private patterns = [| for i in 0..65535 -> uint16 i |]
 
 /// A product of 16-bit weights with x, row after row.
 let private product (kernels: IKernels) (weights: uint16[]) inner (x: float32[]) : float32[] =
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         let rows, outs = x.Length / inner, weights.Length / inner
         let weights = torch.tensor (Array.map int16 weights)
         let x, y = torch.tensor x, torch.empty ([| int64 (rows * outs) |], torch.ScalarType.Float32)
@@ -43,7 +43,7 @@ let private readAt (kernels: IKernels) inner rows at : float32[] =
 let private embedded form format slow : float32[][] =
     let width = 33
 
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         let table =
             patterns
             |> Array.collect (fun pattern -> Array.create width (int16 pattern))

@@ -77,7 +77,7 @@ let private withForm form (model: Model) dtype (body: Weights -> 'T) : 'T =
 
 /// Hidden states of the last rows and keys of every layer after reading ids in pieces.
 let private read (weights: Weights) exit (pieces: int[] list) =
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         let total = List.sumBy Array.length pieces
         let start = Cache.create weights exit total
         use _storage = start.Slab :> IDisposable
@@ -102,7 +102,7 @@ let tests =
                     (settings 40)
                     $"{name}: a product is the plain form's, within 1e-5 of its size"
                 <| fun (shape: Shape) ->
-                    Scope.run (fun () ->
+                    Scope.free (fun () ->
                         let x, weights = operands format shape
                         let wide (t: Tensor) = t.``to`` torch.ScalarType.Float64
                         let expected = Ops.linear (wide weights) None (wide x)
@@ -114,7 +114,7 @@ let tests =
                     (settings 40)
                     $"{name}: a row's bits do not depend on the rows beside it"
                 <| fun (shape: Shape) ->
-                    Scope.run (fun () ->
+                    Scope.free (fun () ->
                         let x, weights = operands format shape
                         let together = product form (format, slow) weights x
 
@@ -126,7 +126,7 @@ let tests =
                             (seq { 0 .. shape.Rows - 1 }))
 
             testCase $"{form}: every float16 is read exactly" (fun () ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let finite =
                         Array.init 65536 (fun i -> BitConverter.UInt16BitsToHalf(uint16 i))
                         |> Array.filter Half.IsFinite
@@ -150,7 +150,7 @@ let tests =
                         Expect.equal read (finite |> Array.map float32) $"by integers: {slow}"))
 
             testCase $"{form}: attention is the plain form's, over 0 to 600 positions and windows" (fun () ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     for length, dim, first in
                         [ 1, 4, 0; 2, 64, 0; 7, 8, 3; 64, 64, 0; 129, 20, 100; 601, 128, 1; 600, 64, 0 ] do
                         let q = draw length [ 1L; 1L; 1L; int64 dim ]
@@ -184,7 +184,7 @@ let tests =
                 $"{form}: a whole model is libtorch's, within 1e-4 of the largest logit"
             <| fun (case: Case) ->
                 let logits (weights: Weights) =
-                    Scope.run (fun () ->
+                    Scope.free (fun () ->
                         let cache = Cache.create weights case.Exit (case.Prompt.Length + 1)
                         use _storage = cache.Slab :> IDisposable
                         let struct (_, cache) = Model.forwardEarly weights case.Prompt cache

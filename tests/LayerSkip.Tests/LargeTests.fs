@@ -114,7 +114,7 @@ let tests =
             use weights = Tiny.weights Dtype.BF16 { Config = config; Seed = 3L }
 
             let read start =
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let cache = Cache.create weights 1 (far + 100)
                     use _storage = cache.Slab :> IDisposable
                     let at (half: CacheHalf) = { half with Length = start }
@@ -169,7 +169,7 @@ let tests =
             needs 3.0
             let count = (1L <<< 31) / 2L + 5L
 
-            Scope.run (fun () ->
+            Scope.free (fun () ->
                 let tensor = torch.empty ([| count |], torch.ScalarType.BFloat16)
                 let mutable reached = 0L
 

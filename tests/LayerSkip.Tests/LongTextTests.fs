@@ -21,7 +21,7 @@ let private bits (tensor: Tensor) = Tensors.toFloat32s tensor |> Array.map BitCo
 
 /// Hidden states of the last row, and every layer's keys and values, after reading ids in pieces.
 let private read (weights: Weights) exit (pieces: int[] list) =
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         let start = Cache.create weights exit (List.sumBy Array.length pieces)
         use _storage = start.Slab :> IDisposable
 
@@ -56,7 +56,7 @@ let tests =
             use weights = Tiny.weights Dtype.F64 { Config = long; Seed = 2L }
             let ids = Array.init 700 (fun i -> i * 7 % 24)
 
-            Scope.run (fun () ->
+            Scope.free (fun () ->
                 let cache = Cache.create weights 1 700
                 use _storage = cache.Slab :> IDisposable
                 let struct (hidden, _) = Model.forward weights 700 ids cache
@@ -70,7 +70,7 @@ let tests =
                 use weights = Tiny.weights dtype { Config = long; Seed = 2L }
                 let ids = Array.init 900 (fun i -> i * 5 % 24)
 
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let cache = Cache.create weights 1 Int32.MaxValue
                     use _storage = cache.Slab :> IDisposable
                     Expect.equal cache.Slab.Room 0 "nothing yet"
@@ -179,7 +179,7 @@ let tests =
                         most.Value <- max most.Value (FloatBuffer.Held - before))
 
             let struct (_, _) =
-                Scope.run (fun () -> Model.forward weights 1 (Array.init 2900 (fun i -> i % 24)) cache)
+                Scope.free (fun () -> Model.forward weights 1 (Array.init 2900 (fun i -> i % 24)) cache)
             ended.Cancel()
             watching.Wait()
             // Beside them each thread's scores and widened weights.
@@ -194,7 +194,7 @@ let tests =
                 let cache = Cache.create weights 1 3000
                 use _storage = cache.Slab :> IDisposable
                 let ids = Array.init length (fun i -> i % 24)
-                let struct (_, cache) = Scope.run (fun () -> Model.forward weights 1 ids cache)
+                let struct (_, cache) = Scope.free (fun () -> Model.forward weights 1 ids cache)
                 body cache.Slab.Storage.Rope
 
             cosines 10 (fun first ->

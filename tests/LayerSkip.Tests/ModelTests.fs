@@ -43,7 +43,7 @@ let tests =
         testPropertyWithConfig (settings 40) "early and remainder give what the whole forward pass gives"
         <| fun (case: Case) ->
             withWeights Dtype.F64 case.Model (fun weights ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let ids = case.Prompt
                     let whole =
                         withCache
@@ -69,7 +69,7 @@ let tests =
         testPropertyWithConfig (settings 30) "preallocated and persistent caches agree"
         <| fun (case: Case) ->
             withWeights Dtype.F64 case.Model (fun weights ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let config = case.Model.Config
                     let empty () : Tensor[] = Array.create config.Layers null
                     let store = persistent (empty ()) (empty ())
@@ -92,7 +92,7 @@ let tests =
         testPropertyWithConfig (settings 30) "a rewound cache decodes like a fresh one"
         <| fun (case: Case) ->
             withWeights Dtype.F64 case.Model (fun weights ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let layers = case.Model.Config.Layers
                     let next = [| 7; 3 |]
 
@@ -112,7 +112,7 @@ let tests =
         testPropertyWithConfig (settings 30) "every exit over a whole text agrees with the cached pass"
         <| fun (case: Case) ->
             withWeights Dtype.F64 case.Model (fun weights ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     let ids = case.Prompt
 
                     Decoder.exits
@@ -129,7 +129,7 @@ let tests =
 
         testCase "a stale cache record is an error that says what to do" (fun () ->
             withWeights Dtype.F32 { Config = Tiny.config 24 2 2 1 true; Seed = 1L } (fun weights ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     withCache weights 1 8 (fun cache ->
                         let struct (_, _) = Model.forward weights 1 [| 1; 2 |] cache
 
@@ -146,7 +146,7 @@ let tests =
                             "the mend"))))
 
         testCase "attention over groups is attention over repeated keys" (fun () ->
-            Scope.run (fun () ->
+            Scope.free (fun () ->
                 let draw (shape: int64[]) = torch.randn (shape, torch.ScalarType.Float64)
                 let q, k, v = draw [| 2; 3; 6; 4 |], draw [| 2; 2; 5; 4 |], draw [| 2; 2; 5; 4 |]
                 let mask = Ops.mask (Some 4) 2 3 torch.CPU
@@ -170,7 +170,7 @@ let tests =
                 for dtype, tolerance in [ Dtype.BF16, 0.1; Dtype.F16, 0.02 ] do
                     withWeights Dtype.F32 model (fun wide ->
                         withWeights dtype model (fun narrow ->
-                            Scope.run (fun () ->
+                            Scope.free (fun () ->
                                 let logits weights =
                                     withCache weights 3 8 (fun cache ->
                                         let struct (hidden, _) =
@@ -249,7 +249,7 @@ let generation =
         <| fun (case: Case) ->
             // Late layers that add nothing: the exit says what the last layer says.
             withWeights Dtype.F64 case.Model (fun weights ->
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     for layer in weights.Layers[case.Exit ..] do
                         for tensor in
                             [ Some layer.Output; layer.OutputBias; Some layer.Down; layer.DownBias ] do
@@ -314,7 +314,7 @@ let generation =
             withWeights Dtype.F64 { Config = Tiny.config 24 4 2 2 false; Seed = 9L } (fun weights ->
                 let early = complete weights (options (Strategy.EarlyExit(exit 4 2)) 12) [| 4; 5 |]
 
-                Scope.run (fun () ->
+                Scope.free (fun () ->
                     for layer in weights.Layers[2..] do
                         layer.Output.zero_ () |> ignore
                         layer.Down.zero_ () |> ignore)

@@ -26,7 +26,7 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
     let set (tensor: Tensor) (row: int) (column: int) (value: float) =
         tensor.select(0L, int64 row).select(0L, int64 column).fill_(value.ToScalar()) |> ignore
 
-    Scope.run (fun () ->
+    Scope.free (fun () ->
         for tensor in Weights.tensors zeros do
             tensor.fill_ ((if tensor.shape.Length = 1 then 1.0 else 0.0).ToScalar()) |> ignore
 

@@ -26,7 +26,7 @@ let private triples (weights: Weights) sampling prompt strategy draws =
     let vocabulary = weights.Config.Vocabulary
 
     let law (text: int[]) =
-        Scope.run (fun () ->
+        Scope.free (fun () ->
             let cache = Cache.create weights weights.Config.Layers text.Length
             use _storage = cache.Slab :> System.IDisposable
             let struct (hidden, _) = Model.forward weights 1 text cache
