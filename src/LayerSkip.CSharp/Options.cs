@@ -78,16 +78,16 @@ public sealed record GenerateOptions
     public int? DraftLength { get; init; }
 
     /// <summary>The most new tokens, 1 or more; the context may end the text sooner.</summary>
-    public int MaxNewTokens { get; init; } = 128;
+    public int MaxNewTokens { get; init; } = GenerationOptionsModule.defaults.MaxNewTokens;
 
     /// <summary>0 is greedy.</summary>
-    public double Temperature { get; init; }
+    public double Temperature { get; init; } = SamplingModule.defaultTemperature;
 
     /// <summary>Samples from the k most probable tokens; 0 is all.</summary>
-    public int TopK { get; init; }
+    public int TopK { get; init; } = SamplingModule.defaultTopK;
 
     /// <summary>Samples from the fewest tokens whose probabilities reach p, above 0 and at most 1.</summary>
-    public double TopP { get; init; } = 1.0;
+    public double TopP { get; init; } = SamplingModule.defaultTopP;
 
     /// <summary>
     /// Tokens that end the text; null is the model's own. One that does is neither in <see cref="GenerateResult.TokenIds"/>
@@ -110,11 +110,11 @@ public sealed record GenerateOptions
     } = [];
 
     /// <summary>The same seed draws the same text.</summary>
-    public long Seed { get; init; }
+    public long Seed { get; init; } = GenerationOptionsModule.defaults.Seed;
 
     /// <summary>Writes on past the model's own stop tokens; those of <see cref="StopIds"/> still end the text.</summary>
     public bool IgnoreEos { get; init; }
 
     /// <summary>Whether special tokens appear in the text.</summary>
-    public bool ShowSpecial { get; init; }
+    public bool ShowSpecial { get; init; } = GenerationOptionsModule.defaults.ShowSpecial;
 }

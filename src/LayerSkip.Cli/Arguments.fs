@@ -2,6 +2,7 @@ namespace LayerSkip.Cli
 
 open System
 open Argu
+open LayerSkip
 
 // The schema is the manual: `layerskip generate --help` prints these sentences.
 
@@ -53,17 +54,19 @@ type internal GenerateArgument =
             | PromptIds _ -> "the token ids to continue, as 1,2,3; instead of --prompt."
             | PromptFile _ -> "a UTF-8 file whose whole text is continued; instead of --prompt."
             | MaxNewTokens _ ->
-                "the most new tokens, 1 or more (default 128); a full context ends the text sooner."
+                $"the most new tokens, 1 or more (default {GenerationOptions.defaults.MaxNewTokens}); a full context ends the text sooner."
             | Strategy _ ->
                 "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same text, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
             | ExitLayer _ ->
                 "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
             | DraftLength _ ->
-                "the most tokens that a round drafts, 1 or more (default: the model's recommendation, else 4)."
-            | Temperature _ -> "what logits are divided by before sampling; 0 is greedy (default 0)."
-            | TopK _ -> "samples among the k most probable tokens only; 0 is all (default 0)."
+                $"the most tokens that a round drafts, 1 or more (default: the model's recommendation, else {LlamaConfig.defaultDraft})."
+            | Temperature _ ->
+                $"what logits are divided by before sampling; 0 is greedy (default {Sampling.defaultTemperature})."
+            | TopK _ ->
+                $"samples among the k most probable tokens only; 0 is all (default {Sampling.defaultTopK})."
             | TopP _ ->
-                "samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default 1)."
+                $"samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default {Sampling.defaultTopP})."
             | Stop _ ->
                 "ends the text before this string; may be given several times. token_ids go on to the token that completed it."
             | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."
@@ -97,7 +100,8 @@ type internal CertifyArgument =
                 "a UTF-8 file with a prompt on each of at most 100,000 lines, as ids (1,2,3) for a model without a tokenizer (default: prompts of its own)."
             | ExitLayers _ -> "the exit layers to check, as 1,2 (default: a grid over the model's layers)."
             | DraftLengths _ -> "the draft lengths to check, as 1,4 (default: a grid)."
-            | MaxNewTokens _ -> "the most new tokens of each text, 1 or more (default 24)."
+            | MaxNewTokens _ ->
+                $"the most new tokens of each text, 1 or more (default {Certify.options.MaxNewTokens})."
             | Output _ -> "also writes the table (the object with --json) to this file."
 
 [<RequireQualifiedAccess>]
@@ -114,12 +118,13 @@ type internal BenchArgument =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | Runs _ -> "timed runs of each strategy, interleaved (default 5)."
+            | Runs _ -> $"timed runs of each strategy, interleaved (default {Benchmark.defaultRuns})."
             | ExitLayer _ ->
                 "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
             | DraftLength _ ->
-                "the most tokens that a round drafts, 1 or more (default: the model's recommendation, else 4)."
-            | MaxNewTokens _ -> "new tokens of each run, 2 or more (default 64); end-of-text is ignored."
+                $"the most tokens that a round drafts, 1 or more (default: the model's recommendation, else {LlamaConfig.defaultDraft})."
+            | MaxNewTokens _ ->
+                $"new tokens of each run, 2 or more (default {Benchmark.defaultNewTokens}); end-of-text is ignored."
             | Shape _ ->
                 "instead of a model, seeded random 16-bit weights: hidden=..,layers=..,heads=..,kv-heads=..,intermediate=..,vocab=..[,tied=0]."
             | AcceptRate _ ->
@@ -162,6 +167,8 @@ type internal TokenizerTrainArgument =
 
     interface IArgParserTemplate with
         member this.Usage =
+            let usual = BpeOptions.ofVocabulary 0
+
             match this with
             | Text _ ->
                 "a UTF-8 file to train on, of any length, read as `train --data` reads it: texts parted by <|endoftext|>, or .jsonl; may be given several times."
@@ -169,8 +176,9 @@ type internal TokenizerTrainArgument =
             | Output _ ->
                 "the folder for tokenizer.json and tokenizer_config.json; made where it is not there."
             | Special _ ->
-                "a special token, cut out of the text; may be given several times; the first begins and ends a text (default <|endoftext|>)."
-            | MinFrequency _ -> "how often a pair must occur in the text to be merged, 1 or more (default 2)."
+                $"a special token, cut out of the text; may be given several times; the first begins and ends a text (default {usual.SpecialTokens.Head})."
+            | MinFrequency _ ->
+                $"how often a pair must occur in the text to be merged, 1 or more (default {usual.MinFrequency})."
             | NoBos -> "does not put the first special token in front of a text."
             | Overwrite -> "writes over a tokenizer in the folder."
 
@@ -209,8 +217,8 @@ type internal Argument =
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
                 "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16)."
-            | Threads _ -> "threads that compute, 1 to 1024 (default: one for each core)."
-            | Seed _ -> "seed of all random numbers (default 0)."
+            | Threads _ -> $"threads that compute, 1 to {Backend.mostThreads} (default: one for each core)."
+            | Seed _ -> $"seed of all random numbers (default {GenerationOptions.defaults.Seed})."
             | Version -> "tells the program's version."
             | Json -> "writes one JSON object to standard output, and nothing else."
             | Generate _ -> "continues a prompt."

@@ -31,10 +31,10 @@ module internal BenchCommand =
         | BenchArgument.Output file -> { given with Output = Some file }
 
     let private none: Given = {
-        Runs = 5
+        Runs = Benchmark.defaultRuns
         Exit = None
         DraftLength = None
-        MaxNewTokens = 64
+        MaxNewTokens = Benchmark.defaultNewTokens
         Shape = None
         AcceptRate = None
         IdentityAfter = None

@@ -10,9 +10,9 @@ type internal GenerateOptions = {
     Strategy: StrategyName option
     ExitLayer: int option
     DraftLength: int option
-    Temperature: string
+    Temperature: string option
     TopK: int
-    TopP: string
+    TopP: string option
     StopTexts: string list
     StopIds: string option
     IgnoreEos: bool
@@ -29,13 +29,13 @@ and [<RequireQualifiedAccess>] internal GivenPrompt =
 module internal GenerateOptions =
     let private none: GenerateOptions = {
         Prompts = []
-        MaxNewTokens = 128
+        MaxNewTokens = GenerationOptions.defaults.MaxNewTokens
         Strategy = None
         ExitLayer = None
         DraftLength = None
-        Temperature = "0"
-        TopK = 0
-        TopP = "1"
+        Temperature = None
+        TopK = Sampling.defaultTopK
+        TopP = None
         StopTexts = []
         StopIds = None
         IgnoreEos = false
@@ -61,9 +61,9 @@ module internal GenerateOptions =
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
         | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
         | GenerateArgument.DraftLength length -> { given with DraftLength = Some length }
-        | GenerateArgument.Temperature number -> { given with Temperature = number }
+        | GenerateArgument.Temperature number -> { given with Temperature = Some number }
         | GenerateArgument.TopK count -> { given with TopK = count }
-        | GenerateArgument.TopP number -> { given with TopP = number }
+        | GenerateArgument.TopP number -> { given with TopP = Some number }
         | GenerateArgument.Stop text -> { given with StopTexts = given.StopTexts @ [ text ] }
         | GenerateArgument.StopIds ids -> { given with StopIds = Some ids }
         | GenerateArgument.IgnoreEos -> { given with IgnoreEos = true }
@@ -99,11 +99,14 @@ module internal GenerateOptions =
     let sampling (given: GenerateOptions) : Sampling =
         checkStrategy given
 
+        let real option allowed standard text =
+            text |> Option.map (Inputs.real option allowed) |> Option.defaultValue standard
+
         let sampling =
             Sampling.create
-                (Inputs.real "temperature" "0 (greedy) or more" given.Temperature)
+                (real "temperature" "0 (greedy) or more" Sampling.defaultTemperature given.Temperature)
                 given.TopK
-                (Inputs.real "top-p" "above 0 and at most 1" given.TopP)
+                (real "top-p" "above 0 and at most 1" Sampling.defaultTopP given.TopP)
 
         let emptyStop =
             Check.that

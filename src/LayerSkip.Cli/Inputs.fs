@@ -144,7 +144,14 @@ module internal Inputs =
             | Argument.Train _
             | Argument.Tokenizer _ -> model, threads, common
 
-        let none: Common = { Model = None; Device = Device.Cpu; Dtype = None; Seed = 0L; Json = false }
+        let none: Common = {
+            Model = None
+            Device = Device.Cpu
+            Dtype = None
+            Seed = GenerationOptions.defaults.Seed
+            Json = false
+        }
+
         let model, threads, common = List.fold add (None, None, none) arguments
         threads |> Option.iter CpuKernels.setThreads
         { common with Model = model }

@@ -1,6 +1,7 @@
 namespace LayerSkip.Cli
 
 open Argu
+open LayerSkip
 
 /// What `--layout` names.
 [<RequireQualifiedAccess>]
@@ -71,6 +72,9 @@ type internal TrainArgument =
 
     interface IArgParserTemplate with
         member this.Usage =
+            let usual = Recipe.tryPreset "plain" 2 |> Check.getOrRaise |> TrainingOptions.standard
+            let rate (value: float) = value.ToString "0e-0"
+
             match this with
             | Data _ ->
                 "what to learn from; may be given several times. Text parted by <|endoftext|>; .jsonl, or .json with one array, of objects with \"text\", or with \"prompt\" and \"response\", of which only the response is learned; .tokens or .bin (uint16) of ids."
@@ -82,7 +86,7 @@ type internal TrainArgument =
                 "with --resume: the run goes on with other --steps, --learning-rate, --warmup, --rate-floor, --weight-decay, --clip-norm, --on-spike, --validate-every, --validation-tokens, --probe-every, --save-every or --keep, from here to its end."
             | Validation _ -> "what to validate on; may be given several times."
             | ValidShare _ ->
-                "without --validation: the share of the texts that are kept for it, below 1 (default 0.05); of very few texts, the end of the last."
+                $"without --validation: the share of the texts that are kept for it, below 1 (default {TrainingData.defaultShare}); of very few texts, the end of the last."
             | Layout _ ->
                 "packed: windows over all texts. each: every text or pair alone, cut to --sequence-length (default: each where a .jsonl or .json file is given, else packed)."
             | NoBos ->
@@ -106,31 +110,34 @@ type internal TrainArgument =
             | Dropout _ -> "p_max of layer dropout, 0 to 1."
             | DropoutDepth _ -> "how layer dropout grows from the first layer to the last."
             | DropoutTime _ -> "how layer dropout grows from the first step to the last."
-            | Steps _ -> "steps of the optimiser (default 1000)."
-            | BatchSize _ -> "samples of one micro-batch, on each rank (default 16)."
-            | Accumulate _ -> "micro-batches of a step (default 1)."
+            | Steps _ -> $"steps of the optimiser (default {usual.Steps})."
+            | BatchSize _ -> $"samples of one micro-batch, on each rank (default {usual.BatchSize})."
+            | Accumulate _ -> $"micro-batches of a step (default {usual.Accumulate})."
             | SequenceLength _ ->
-                "token ids of a sample (default 256, or the model's context if that is less)."
-            | LearningRate _ -> "the highest learning rate (default: from scratch 1e-3, else 3e-4)."
+                $"token ids of a sample (default {usual.SequenceLength}, or the model's context if that is less)."
+            | LearningRate _ ->
+                $"the highest learning rate (default: from scratch {rate usual.Rate.Peak}, else {rate TrainingOptions.continuedPeak})."
             | Warmup _ ->
-                "steps until the highest rate (default 50, or a quarter of the steps if that is less)."
+                $"steps until the highest rate (default {usual.Rate.Warmup}, or a quarter of the steps if that is less)."
             | RateFloor _ ->
-                "the share of the highest rate that the cosine ends at, 0 to 1; 1 is a constant rate (default 0.1)."
-            | WeightDecay _ -> "AdamW's, of matrices (default 0.1)."
-            | Beta1 _ -> "AdamW's (default 0.9)."
-            | Beta2 _ -> "AdamW's (default 0.95)."
-            | Epsilon _ -> "AdamW's (default 1e-8)."
-            | ClipNorm _ -> "the longest gradient; 0 is any (default 1)."
+                $"the share of the highest rate that the cosine ends at, 0 to 1; 1 is a constant rate (default {usual.Rate.Floor})."
+            | WeightDecay _ -> $"AdamW's, of matrices (default {usual.Adam.WeightDecay})."
+            | Beta1 _ -> $"AdamW's (default {usual.Adam.Beta1})."
+            | Beta2 _ -> $"AdamW's (default {usual.Adam.Beta2})."
+            | Epsilon _ -> $"AdamW's (default {rate usual.Adam.Epsilon})."
+            | ClipNorm _ -> $"the longest gradient; 0 is any (default {usual.ClipNorm})."
             | OnSpike _ ->
-                "where the loss jumps: stop ends the run after several such steps in a row, and at once where loss or gradient is no number; skip leaves the step's update out, while data and rate go on; warn says so and goes on (default stop)."
+                $"where the loss jumps: stop ends the run after several such steps in a row, and at once where loss or gradient is no number; skip leaves the step's update out, while data and rate go on; warn says so and goes on (default {SpikeRule.name usual.OnSpike})."
             | Recompute -> "runs each layer twice and keeps less in memory (activation checkpointing)."
             | ExitLayer _ -> "the exit layer that the model will recommend, and that probes draft with."
-            | DraftLength _ -> "the draft length that it will recommend, and of probes (default 4)."
-            | ValidateEvery _ -> "steps between validations, of every exit; 0 is never (default 100)."
+            | DraftLength _ ->
+                $"the draft length that it will recommend, and of probes (default {usual.ProbeDraft})."
+            | ValidateEvery _ ->
+                $"steps between validations, of every exit; 0 is never (default {usual.ValidateEvery})."
             | ValidationTokens _ ->
-                "token ids that a validation grades, the same ones whatever the batch size (default 32768)."
+                $"token ids that a validation grades, the same ones whatever the batch size (default {usual.ValidationTokens})."
             | ProbeEvery _ ->
                 "steps between probes of acceptance, by real self-speculative decoding; 0 is never (default: as --validate-every)."
             | ProbeExits _ -> "the exit layers of probes, as 1,2 (default: the recommended one)."
-            | SaveEvery _ -> "steps between checkpoints (default 200)."
-            | Keep _ -> "how many checkpoints stay (default 2)."
+            | SaveEvery _ -> $"steps between checkpoints (default {usual.SaveEvery})."
+            | Keep _ -> $"how many checkpoints stay (default {usual.Keep})."

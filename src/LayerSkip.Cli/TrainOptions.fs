@@ -160,7 +160,7 @@ module internal TrainOptions =
     /// The exit layer and draft length that the model will recommend.
     let recommended (given: GivenTraining) (model: (int * int) option) : (int * int) option =
         match given.ExitLayer, given.DraftLength, model with
-        | Some exit, length, _ -> Some(exit, defaultArg length 4)
+        | Some exit, length, _ -> Some(exit, defaultArg length LlamaConfig.defaultDraft)
         | None, Some length, Some(exit, _) -> Some(exit, length)
         | None, Some _, None -> Inputs.usage "--draft-length needs --exit-layer: the model recommends none"
         | None, None, model -> model
@@ -192,10 +192,15 @@ module internal TrainOptions =
                     standard.Rate with
                         Peak =
                             given.LearningRate
-                            |> Option.defaultValue (if isFromScratch given then 1e-3 else 3e-4)
+                            |> Option.defaultValue (
+                                if isFromScratch given then
+                                    standard.Rate.Peak
+                                else
+                                    TrainingOptions.continuedPeak
+                            )
                 }
                 ProbeExits = exits
-                ProbeDraft = recommended |> Option.map snd |> Option.defaultValue 4
+                ProbeDraft = recommended |> Option.map snd |> Option.defaultValue standard.ProbeDraft
         }
 
         let changed (options: TrainingOptions) =
@@ -217,7 +222,7 @@ module internal TrainOptions =
             match given.Validation, given.ValidShare with
             | _ :: _, Some _ -> Inputs.usage "--valid-share and --validation exclude each other; give one"
             | _ :: _, None -> 0.0
-            | [], share -> defaultArg share 0.05
+            | [], share -> defaultArg share TrainingData.defaultShare
         Bos = given.Bos
         Eos = given.Eos
         Special = given.Special

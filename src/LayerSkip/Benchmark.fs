@@ -81,6 +81,11 @@ module Spread =
 /// Times of passes and of decoding, from interleaved runs.
 [<RequireQualifiedAccess>]
 module Benchmark =
+    let defaultRuns = 5
+
+    /// New tokens of a run.
+    let defaultNewTokens = 64
+
     let cpu () : string =
         let described = "/proc/cpuinfo"
 

@@ -100,7 +100,7 @@ module Checkpoint =
     let private ggufRecommended (path: string) (file: GgufFile) =
         let exitKey, lengthKey = GgufConfig.exitKey, GgufConfig.draftKey
         let reader = GgufReader(path, "layerskip", file.Metadata)
-        let length = reader.TryInt lengthKey |> Option.defaultValue 4
+        let length = reader.TryInt lengthKey |> Option.defaultValue LlamaConfig.defaultDraft
         let recommended = reader.TryInt exitKey |> Option.map (fun exit -> exit, length)
 
         let wrong =
@@ -240,7 +240,7 @@ module Checkpoint =
             | PathKind.Special
             | PathKind.Nothing -> loadGguf path hint dtype device)
 
-    /// The exit layer and draft length to use where the user names none: what the model recommends, else L/3 and 4.
+    /// The exit layer and draft length to use where the user names none: what the model recommends, else a third of its layers and 4.
     let exitAndDraft (checkpoint: Checkpoint) : int * int =
         checkpoint.Recommended
-        |> Option.defaultValue (LlamaConfig.defaultExit checkpoint.Config, 4)
+        |> Option.defaultValue (LlamaConfig.defaultExit checkpoint.Config, LlamaConfig.defaultDraft)

@@ -92,15 +92,22 @@ type GenerationEvent =
 
 [<RequireQualifiedAccess>]
 module GenerationOptions =
-    /// Greedy decoding up to `maxNewTokens`, with nothing else that ends the text.
-    let greedy (strategy: Strategy) (maxNewTokens: int) : GenerationOptions = {
-        Strategy = strategy
+    /// What is meant where nothing is said, but for the strategy and the stop ids, which are the model's to recommend.
+    let defaults: GenerationOptions = {
+        Strategy = Strategy.Autoregressive
         Sampling = Sampling.Greedy
-        MaxNewTokens = maxNewTokens
+        MaxNewTokens = 128
         StopIds = [||]
         StopTexts = []
         ShowSpecial = false
         Seed = 0L
+    }
+
+    /// Greedy decoding up to `maxNewTokens`, with nothing else that ends the text.
+    let greedy (strategy: Strategy) (maxNewTokens: int) : GenerationOptions = {
+        defaults with
+            Strategy = strategy
+            MaxNewTokens = maxNewTokens
     }
 
 [<RequireQualifiedAccess>]

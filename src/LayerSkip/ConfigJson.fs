@@ -171,3 +171,6 @@ module LlamaConfig =
     /// The recommended exit where a model card names none: round(L/3), at least 1.
     let defaultExit (config: LlamaConfig) : int =
         max 1 (int (Math.Round(float config.Layers / 3.0, MidpointRounding.AwayFromZero)))
+
+    /// The draft length where nothing recommends one.
+    let defaultDraft = 4

@@ -1,6 +1,6 @@
 namespace LayerSkip
 
-/// Dtype of the weights in memory, as `--dtype` names it.
+/// Dtype of the weights in memory.
 [<RequireQualifiedAccess>]
 type Dtype =
     | F64

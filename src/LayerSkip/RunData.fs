@@ -16,6 +16,11 @@ type TrainingData = {
     Special: bool
 }
 
+[<RequireQualifiedAccess>]
+module TrainingData =
+    /// The share of the texts that are validated on where no others are named.
+    let defaultShare = 0.05
+
 /// The data of a run in its folder: what it learns, and what it validates on.
 [<RequireQualifiedAccess>]
 module internal RunData =

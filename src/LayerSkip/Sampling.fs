@@ -19,6 +19,9 @@ type Verdicts =
 
 [<RequireQualifiedAccess>]
 module Sampling =
+    /// The temperature, k and p of who names none: greedy, and filters that let every token through.
+    let defaultTemperature, defaultTopK, defaultTopP = 0.0, 0, 1.0
+
     /// Temperature 0 is greedy, whatever the filters.
     let create (temperature: float) (topK: int) (topP: float) : Result<Sampling, LayerSkipError list> =
         let number (x: float) = x.ToString Globalization.CultureInfo.InvariantCulture

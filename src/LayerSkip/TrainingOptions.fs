@@ -38,6 +38,9 @@ type TrainingOptions = {
 
 [<RequireQualifiedAccess>]
 module TrainingOptions =
+    /// The highest learning rate of weights that have learned before; that of weights from scratch is `standard`'s.
+    let continuedPeak = 3e-4
+
     /// For small models on two cores.
     let standard (recipe: Recipe) : TrainingOptions = {
         Recipe = recipe
@@ -57,7 +60,7 @@ module TrainingOptions =
         ValidationTokens = 32768
         ProbeEvery = 0
         ProbeExits = []
-        ProbeDraft = 4
+        ProbeDraft = LlamaConfig.defaultDraft
         SaveEvery = 200
         Keep = 2
     }

@@ -3,6 +3,7 @@ module LayerSkip.Tests.ScriptTests
 open System
 open System.IO
 open Expecto
+open LayerSkip
 open LayerSkip.Tests.CliSupport
 open LayerSkip.Tests.FileSupport
 
@@ -54,6 +55,13 @@ let tests =
         testCase "what a script prints where nothing can be written ends it in a line" (fun () ->
             shell Support.root "dotnet fsi scripts/speculate.fsx --runs 1 --max-new-tokens 2 > /dev/full"
             |> isTold "speculate")
+
+        testCase
+            "speculate writes as many tokens as the library, though its manual must do without the library"
+            (fun () ->
+                let script = File.ReadAllText(Path.Combine(Support.root, "scripts/speculate.fsx"))
+                let told = $"\"--max-new-tokens N\", \"{GenerationOptions.defaults.MaxNewTokens}\""
+                Expect.stringContains script told "the default")
 
         testCase "a source at any depth, of any project of the library, makes it stale" (fun () ->
             withFolder (fun folder ->
