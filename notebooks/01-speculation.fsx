@@ -13,11 +13,12 @@ the draft is the model's own front, and what it computed is used again when veri
 
 This notebook runs anywhere: its model is random and small, with layers that matter less the deeper they are. Name
 a real one in the environment variable `LAYERSKIP_NOTEBOOK_MODEL` (a Hugging Face folder or a .gguf file), and
-every cell below is about that one. `dotnet build -c Release` makes the two assemblies of the first cell.
+every cell below is about that one. `dotnet build -c Release` makes the assemblies of the first cell.
 *)
 
 #r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+#r "../src/LayerSkip/bin/Release/net10.0/Microsoft.ML.Tokenizers.dll"
 
 open System
 open LayerSkip

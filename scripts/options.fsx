@@ -4,6 +4,8 @@ module Options
 
 #if READY
 #r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
+// Its tokenizer is one of these.
+#r "../src/LayerSkip/bin/Release/net10.0/Microsoft.ML.Tokenizers.dll"
 #endif
 
 open System
