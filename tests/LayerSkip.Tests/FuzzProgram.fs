@@ -90,7 +90,7 @@ let private changed (corpus: Sound[]) (seed: int) (case: int) : Map<string, byte
         names.Add name
         let mutate =
             if random.Next 8 = 0 then
-                FuzzMutation.bytes
+                FuzzBytes.bytes
             else
                 FuzzMutation.ofFile name
         files <- files.Add(name, mutate random files[name])

@@ -1,6 +1,7 @@
 /// Small tokenizers of both families, made here.
 module LayerSkip.Tests.TokenizerSupport
 
+open System
 open System.IO
 open System.Text
 open Expecto
@@ -176,3 +177,36 @@ let isMissing =
     function
     | LayerSkipError.NotFound _ -> true
     | _ -> false
+
+/// A SentencePiece model of its kind BPE: <unk>, <s>, </s>, then pieces.
+let sentencePieceModel (pieces: string list) : byte[] =
+    use stream = new MemoryStream()
+    let field (stream: Stream) number (bytes: byte[]) =
+        stream.WriteByte(byte (number * 8 + 2))
+        let mutable length = bytes.Length
+        while length >= 128 do
+            stream.WriteByte(byte (length % 128 + 128))
+            length <- length / 128
+        stream.WriteByte(byte length)
+        stream.Write(ReadOnlySpan bytes)
+
+    [ "<unk>", 2; "<s>", 3; "</s>", 3 ] @ [ for piece in pieces -> piece, 1 ]
+    |> List.iteri (fun id (piece, kind) ->
+        use inner = new MemoryStream()
+        field inner 1 (Encoding.UTF8.GetBytes piece)
+        inner.WriteByte(byte (2 * 8 + 5))
+        inner.Write(ReadOnlySpan(BitConverter.GetBytes(-float32 id)))
+        inner.Write(ReadOnlySpan [| byte (3 * 8); byte kind |])
+        field stream 1 (inner.ToArray()))
+
+    // The trainer's model type: BPE.
+    field stream 2 [| byte (3 * 8); 2uy |]
+    stream.ToArray()
+
+let gpt2Files = [
+    "vocab.json", serialize (dict [ for id, token in List.indexed byteTokens -> token, id ])
+    "merges.txt",
+    "#version: 0.2\n"
+    + String.concat "\n" [ for left, right in merged -> $"{left} {right}" ]
+    + "\n"
+]
