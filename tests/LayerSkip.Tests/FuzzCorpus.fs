@@ -210,6 +210,7 @@ let sound () : Sound[] =
     }
 
     let mistral = { config pieces.Length with Family = Family.Mistral; Windows = Array.create 3 (Some 8) }
+    let phi3 = { config pieces.Length with Family = Family.Phi3 }
     let llama3 = { config 300 with RopeScaling = RopeScaling.Llama3(8.0, 1.0, 4.0, 16) }
 
     let vocabulary =
@@ -231,11 +232,9 @@ let sound () : Sound[] =
             "SentencePiece folder"
             ((hf sentenceFiles (checkpoint Dtype.F16 None mistral))
                 .Add("added_tokens.json", "{\"<|x|>\": 5}"B))
-        inFolder
-            "SentencePiece as JSON"
-            (hf Map.empty (checkpoint Dtype.F32 sentences (config pieces.Length)))
+        inFolder "SentencePiece as JSON" (hf Map.empty (checkpoint Dtype.F32 sentences phi3))
         inFolder "vocabulary and merges" (hf vocabulary (checkpoint Dtype.F32 None (config 300)))
         inFile "byte-level file" (gguf (checkpoint Dtype.F32 stagedTokenizer llama3))
-        inFile "SentencePiece file" (gguf (checkpoint Dtype.F16 sentences (config pieces.Length)))
+        inFile "SentencePiece file" (gguf (checkpoint Dtype.F16 sentences phi3))
         inFile "quantised file" (Map [ "m.gguf", quantised () ])
     |]
