@@ -1,123 +1,94 @@
 namespace LayerSkip
 
 open System.IO
-open System.Text.Json
 
 /// A tokenizer that came without files of its own, a GGUF's, as those that Hugging Face's libraries read.
 [<RequireQualifiedAccess>]
 module internal TokenizerJsonExport =
-    let private kind (json: Utf8JsonWriter) (name: string) = json.WriteString("type", name)
-    let private object, array, item =
-        TokenizerJsonWriter.object, TokenizerJsonWriter.array, TokenizerJsonWriter.item
-
-    let private byteLevel json (name: string) =
-        object json name (fun () -> TokenizerJsonWriter.byteLevel json true false)
+    let private object, stage, sequence =
+        TokenizerJsonWriter.object, TokenizerJsonWriter.stage, TokenizerJsonWriter.sequence
 
     /// Words by these patterns, one after the other, in bytes.
-    let private inBytes json (patterns: string list) (isNormalized: bool) =
-        if isNormalized then
-            object json "normalizer" (fun () -> kind json "NFC")
-        else
-            json.WriteNull "normalizer"
+    let private inBytes (patterns: string list) (isNormalized: bool) : (string * obj) list =
+        let split (pattern: string) =
+            stage "Split" [
+                "pattern", object [ "Regex", pattern ]
+                "behavior", "Isolated"
+                "invert", false
+            ]
 
-        object json "pre_tokenizer" (fun () ->
-            kind json "Sequence"
+        let bytes = TokenizerJsonWriter.byteLevel true false
 
-            array json "pretokenizers" (fun () ->
-                for pattern in patterns do
-                    item json (fun () ->
-                        kind json "Split"
-                        object json "pattern" (fun () -> json.WriteString("Regex", pattern))
-                        json.WriteString("behavior", "Isolated")
-                        json.WriteBoolean("invert", false))
-
-                item json (fun () -> TokenizerJsonWriter.byteLevel json true false)))
-
-        byteLevel json "decoder"
+        [
+            "normalizer", (if isNormalized then stage "NFC" [] else null)
+            "pre_tokenizer", sequence "pretokenizers" (List.map split patterns @ [ bytes ])
+            "decoder", bytes
+        ]
 
     /// SentencePiece's way: no words, U+2581 for a space.
-    let private inPieces json (startsWithSpace: bool) =
+    let private inPieces (startsWithSpace: bool) : (string * obj) list =
         let replace (from: string) (into: string) =
-            item json (fun () ->
-                kind json "Replace"
-                object json "pattern" (fun () -> json.WriteString("String", from))
-                json.WriteString("content", into))
+            stage "Replace" [ "pattern", object [ "String", from ]; "content", into ]
 
-        object json "normalizer" (fun () ->
-            kind json "Sequence"
+        let atStart stage = if startsWithSpace then [ stage ] else []
 
-            array json "normalizers" (fun () ->
-                if startsWithSpace then
-                    item json (fun () ->
-                        kind json "Prepend"
-                        json.WriteString("prepend", "\u2581"))
+        [
+            "normalizer",
+            sequence
+                "normalizers"
+                (atStart (stage "Prepend" [ "prepend", "\u2581" ]) @ [ replace " " "\u2581" ])
+            "pre_tokenizer", null
+            "decoder",
+            sequence
+                "decoders"
+                ([ replace "\u2581" " "; stage "ByteFallback" []; stage "Fuse" [] ]
+                 @ atStart (stage "Strip" [ "content", " "; "start", 1; "stop", 0 ]))
+        ]
 
-                replace " " "\u2581"))
-
-        json.WriteNull "pre_tokenizer"
-
-        object json "decoder" (fun () ->
-            kind json "Sequence"
-
-            array json "decoders" (fun () ->
-                replace "\u2581" " "
-                item json (fun () -> kind json "ByteFallback")
-                item json (fun () -> kind json "Fuse")
-
-                if startsWithSpace then
-                    item json (fun () ->
-                        kind json "Strip"
-                        json.WriteString("content", " ")
-                        json.WriteNumber("start", 1)
-                        json.WriteNumber("stop", 0))))
-
-    let private model json (tokenizer: Tokenizer) =
+    let private model (tokenizer: Tokenizer) : obj =
         let bpe = tokenizer.Parts.Bpe
 
-        object json "model" (fun () ->
-            kind json "BPE"
-            json.WriteNull "dropout"
+        // A piece that stands twice means its first id.
+        let vocabulary =
+            tokenizer.Pieces
+            |> Seq.indexed
+            |> Seq.filter (fun (_, piece) -> piece <> "")
+            |> Seq.distinctBy snd
+            |> Seq.map (fun (id, piece) -> piece, box id)
 
-            match bpe.Unknown with
-            | Some id -> json.WriteString("unk_token", tokenizer.Pieces[id])
-            | None -> json.WriteNull "unk_token"
-
-            json.WriteBoolean("fuse_unk", bpe.Unknown.IsSome && bpe.FuseUnknown)
-            json.WriteBoolean("byte_fallback", bpe.ByteFallback.IsSome)
-            json.WriteBoolean("ignore_merges", bpe.Words.IsSome)
-
-            object json "vocab" (fun () ->
-                // A piece that stands twice means its first id.
-                tokenizer.Pieces
-                |> Seq.indexed
-                |> Seq.filter (fun (_, piece) -> piece <> "")
-                |> Seq.distinctBy snd
-                |> Seq.iter (fun (id, piece) -> json.WriteNumber(piece, id)))
-
-            array json "merges" (fun () ->
-                for merge in GgufTokenizerExport.merges tokenizer do
-                    json.WriteStringValue merge))
+        stage "BPE" [
+            "dropout", null
+            "unk_token",
+            (match bpe.Unknown with
+             | Some id -> box tokenizer.Pieces[id]
+             | None -> null)
+            "fuse_unk", (bpe.Unknown.IsSome && bpe.FuseUnknown)
+            "byte_fallback", bpe.ByteFallback.IsSome
+            "ignore_merges", bpe.Words.IsSome
+            "vocab", object (List.ofSeq vocabulary)
+            "merges", GgufTokenizerExport.merges tokenizer
+        ]
 
     let private file (patterns: string list) (isNormalized: bool) (tokenizer: Tokenizer) : byte[] =
-        TokenizerJsonWriter.json (fun json ->
-            json.WriteString("version", "1.0")
-            json.WriteNull "truncation"
-            json.WriteNull "padding"
-            TokenizerJsonWriter.added json tokenizer.Added.Values
+        let parts = tokenizer.Parts
+        let prefix = [ for id in parts.Prefix -> id, tokenizer.Pieces[id] ]
 
-            match tokenizer.Parts.Spelling with
-            | Spelling.ByteLevel -> inBytes json patterns isNormalized
-            | Spelling.SentencePiece _ -> inPieces json tokenizer.Parts.DropsFirstSpace
-
-            if tokenizer.Parts.AddsBos then
-                object json "post_processor" (fun () ->
-                    TokenizerJsonWriter.template json [
-                        for id in tokenizer.Parts.Prefix -> id, tokenizer.Pieces[id]
-                    ])
-            else
-                json.WriteNull "post_processor"
-
-            model json tokenizer)
+        TokenizerJsonWriter.file [
+            "version", "1.0"
+            "truncation", null
+            "padding", null
+            "added_tokens", TokenizerJsonWriter.added tokenizer.Added.Values
+            yield!
+                (match parts.Spelling with
+                 | Spelling.ByteLevel -> inBytes patterns isNormalized
+                 | Spelling.SentencePiece _ -> inPieces parts.DropsFirstSpace)
+            "post_processor",
+            (if parts.AddsBos then
+                 TokenizerJsonWriter.template prefix
+             else
+                 null)
+            "model", model tokenizer
+        ]
 
     let private config (tokenizer: Tokenizer) : byte[] =
         let piece = Option.map (fun id -> tokenizer.Pieces[id])
