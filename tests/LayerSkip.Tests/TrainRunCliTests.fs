@@ -8,21 +8,7 @@ open Expecto
 open LayerSkip
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.CliSupport
-
-/// A folder with a tiny model, `model`, and something to learn, `data.tokens`.
-let private withData (body: string -> 'T) : 'T =
-    withFolder (fun folder ->
-        let model = Path.Combine(folder, "model")
-        Directory.CreateDirectory model |> ignore
-        writeModel model id
-
-        TokenFile.write (Path.Combine(folder, "data.tokens")) [
-            for i in 0..40 -> [| for j in 0..19 -> (i + 5 * j) % 24 |]
-        ]
-        |> Check.getOrRaise
-        |> ignore
-
-        body folder)
+open LayerSkip.Tests.TrainCliSupport
 
 let private train (folder: string) (options: string list) =
     cli (
