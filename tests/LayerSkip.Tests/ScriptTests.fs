@@ -16,8 +16,10 @@ let private copy (folder: string) (names: string list) : unit =
 
 /// A script that cannot write what it prints says so in a line.
 let private isTold (name: string) (outcome: Outcome) =
-    Expect.equal (outcome.Code, outcome.Error.TrimEnd().Split('\n').Length) (1, 1) outcome.Error
-    Expect.stringStarts outcome.Error $"{name}: standard output cannot be written: No space left" "why"
+    // Sources may be newer than what was built.
+    let told = outcome.Error.Replace("building the library (once) ...\n", "").TrimEnd()
+    Expect.equal (outcome.Code, told.Split('\n').Length) (1, 1) outcome.Error
+    Expect.stringStarts told $"{name}: standard output cannot be written: No space left" "why"
 
 [<Tests>]
 let tests =
