@@ -191,4 +191,3 @@ module Architecture =
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module Family =
     let name (family: Family) : string = (Architecture.ofFamily family).Name
-    let tryParse (name: string) : Family option = Architecture.tryNamed name |> Option.map _.Family

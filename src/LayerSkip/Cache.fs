@@ -162,20 +162,6 @@ module Cache =
                 Late = { cache.Late with Length = min length cache.Late.Length }
         }
 
-    /// The same cache with its halves parted after another layer. Both must hold the same positions.
-    let splitAt (exit: int) (cache: Cache) : Cache =
-        if cache.Pending <> 0 then
-            invalidOp $"{cache.Pending} positions wait to be verified: run forwardRemainder or truncate first"
-
-        let layers = cache.Early.Count + cache.Late.Count
-        checkExit layers exit
-
-        {
-            cache with
-                Early = { cache.Early with Count = exit }
-                Late = { cache.Late with First = exit; Count = layers - exit }
-        }
-
     /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views. Of the latest record alone:
     /// an older one's positions may have been overwritten.
     let layer (index: int) (cache: Cache) : struct (Tensor * Tensor) =

@@ -17,14 +17,6 @@ module Dtype =
         | Dtype.F16 -> "f16"
         | Dtype.BF16 -> "bf16"
 
-    let tryParse (name: string) =
-        match name with
-        | "f64" -> Some Dtype.F64
-        | "f32" -> Some Dtype.F32
-        | "f16" -> Some Dtype.F16
-        | "bf16" -> Some Dtype.BF16
-        | _ -> None
-
     /// Of one value.
     let bytes (dtype: Dtype) =
         match dtype with
