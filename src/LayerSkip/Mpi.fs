@@ -53,7 +53,7 @@ module internal Mpi =
             let symbol name = NativeLibrary.GetExport(library, name)
 
             NativeLibrary.SetDllImportResolver(
-                typeof<LayerSkipError>.Assembly,
+                typeof<Handles>.Assembly,
                 fun name _ _ -> if name = Library then library else 0n
             )
 
