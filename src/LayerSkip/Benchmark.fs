@@ -130,7 +130,7 @@ module Benchmark =
     let private choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
 
     /// A cache that has read `length` positions, for `room` more.
-    let private filled weights exit length room =
+    let private filled (weights: Weights) exit length room =
         let cache = Cache.create weights exit (length + room)
         use _noGrad = Scope.noGrad ()
         use _scope = Scope.start ()
@@ -139,7 +139,7 @@ module Benchmark =
         cache
 
     /// Whole passes by rows, at a context of `length`.
-    let private wholePasses weights length times (rows: int list) =
+    let private wholePasses (weights: Weights) length times (rows: int list) =
         let most = List.max rows
         let mutable cache = filled weights weights.Config.Layers length most
         use _storage = cache.Slab :> IDisposable
@@ -152,7 +152,7 @@ module Benchmark =
         List.zip rows (interleaved times (rows |> List.map pass))
 
     /// One draft pass, and the verification of `drafted` tokens for each of some numbers, heads included.
-    let private roundPasses weights (exit: ExitLayer) length times (drafted: int list) =
+    let private roundPasses (weights: Weights) (exit: ExitLayer) length times (drafted: int list) =
         let most = List.max drafted + 1
         let mutable cache = filled weights exit.Layers length most
         use _storage = cache.Slab :> IDisposable
@@ -191,7 +191,7 @@ module Benchmark =
         |> List.mapi (fun i count -> count, (Spread.ofSamples (rounds |> List.map (List.item i))).Median)
         |> Map.ofList
 
-    let private prefill weights =
+    let private prefill (weights: Weights) =
         let tokens = min 512 (weights.Config.Context - 1)
 
         let pass () =
@@ -203,7 +203,7 @@ module Benchmark =
         tokens, List.head (interleaved 3 [ pass ])
 
     /// One decoding: the completion, and the milliseconds between events that brought tokens.
-    let private decode weights (options: BenchmarkOptions) strategy =
+    let private decode (weights: Weights) (options: BenchmarkOptions) strategy =
         let gaps = ResizeArray<float>()
         let mutable last = 0L
         // Tokens of one round come at once: only the wait for the first of them is one.
@@ -259,7 +259,7 @@ module Benchmark =
     let private middle (options: BenchmarkOptions) = options.Prompt.Length + options.MaxNewTokens / 2
 
     /// The cost of the rounds' passes (spec: tokens of a round over d drafts and one verification), a token.
-    let private predicted weights (options: BenchmarkOptions) (completions: Completion list) =
+    let private predicted (weights: Weights) (options: BenchmarkOptions) (completions: Completion list) =
         let rounds = completions |> Seq.collect _.Stats.Rounds |> Seq.map fst |> Seq.countBy id |> List.ofSeq
         let tokens = completions |> List.sumBy (fun completion -> completion.TokenIds.Length - 1)
         let drafted = List.map fst rounds
