@@ -75,11 +75,13 @@ module Decoder =
                 match layer.QNorm with
                 | None ->
                     // q and k lie side by side: one turn serves both.
-                    let turned = Ops.rotate pass.Rope (qkv.narrow (2L, 0L, heads + kvHeads))
+                    let turned = Ops.rotate pass.Rope.Cos pass.Rope.Sin (qkv.narrow (2L, 0L, heads + kvHeads))
                     turned.narrow (2L, 0L, heads), turned.narrow (2L, heads, kvHeads)
                 | Some _ ->
                     let part weight first count =
-                        qkv.narrow (2L, first, count) |> normed weight |> Ops.rotate pass.Rope
+                        qkv.narrow (2L, first, count)
+                        |> normed weight
+                        |> Ops.rotate pass.Rope.Cos pass.Rope.Sin
 
                     part layer.QNorm 0L heads, part layer.KNorm heads kvHeads
 

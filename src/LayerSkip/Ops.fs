@@ -1,7 +1,6 @@
 namespace LayerSkip
 
 open System
-open System.Runtime.InteropServices
 open TorchSharp
 
 /// A residual block, or anything that takes hidden states to hidden states: [batch; rows; hidden] -> the same.
@@ -9,56 +8,6 @@ type Layer = Tensor -> Tensor
 
 /// Something around a layer (dropout, a logit-lens tap, activation checkpointing), given the layer's index from 0.
 type LayerWrapper = int -> Layer -> Layer
-
-/// Cosines and signed sines of the rotary angles of some positions, [position; 1; headDim] each.
-[<NoEquality; NoComparison>]
-type Rope = { Cos: Tensor; Sin: Tensor }
-
-[<RequireQualifiedAccess>]
-module Rope =
-    /// The tables of positions 0 to `positions` - 1, with angles in float64 whatever the dtype.
-    let table (config: LlamaConfig) (positions: int) (dtype: torch.ScalarType) (device: torch.Device) : Rope =
-        let struct (frequencies, scale) = RopeAngles.frequencies config
-        let half, dims = frequencies.Length, config.HeadDim
-        let isSingle = (dtype = torch.ScalarType.Float32)
-        let kind = if isSingle then dtype else torch.ScalarType.Float64
-        let piece = max 1 (65536 / dims)
-
-        let build (value: float -> float) (firstHalf: float) () =
-            let table = torch.empty ([| int64 positions; 1L; int64 dims |], dtype = kind, device = torch.CPU)
-            let values = Array.zeroCreate<float>(piece * dims)
-
-            // Not by libtorch, whose threads would spin for milliseconds after it.
-            let copy (start: int) length =
-                let at (size: int) = Tensors.address table + nativeint start * nativeint (dims * size)
-
-                if isSingle then
-                    Marshal.Copy(Array.map float32 values, 0, at 4, length)
-                else
-                    Marshal.Copy(values, 0, at 8, length)
-
-            for start in 0..piece .. positions - 1 do
-                let rows = min piece (positions - start)
-
-                for row in 0 .. rows - 1 do
-                    for i in 0 .. half - 1 do
-                        let v = scale * value (float (start + row) * frequencies[i])
-                        values[row * dims + i] <- firstHalf * v
-                        values[row * dims + half + i] <- v
-
-                copy start (rows * dims)
-
-            table.``to`` (dtype, device)
-
-        // The sine of the first half is negative, so that turning is x cos + swap(x) sin.
-        { Cos = Scope.one (build cos 1.0); Sin = Scope.one (build sin -1.0) }
-
-    let tensorsOf (rope: Rope) : seq<Tensor> = [ rope.Cos; rope.Sin ]
-
-    /// The rows of `count` positions from `start`.
-    let slice (start: int) (count: int) (rope: Rope) : Rope =
-        let rows (t: Tensor) = t.narrow (0L, int64 start, int64 count)
-        { Cos = rows rope.Cos; Sin = rows rope.Sin }
 
 /// The plain forms: readable, on any device, in any dtype, differentiable. They define the fast ones.
 [<RequireQualifiedAccess>]
@@ -82,10 +31,11 @@ module Ops =
         let cast (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
         cast normed * cast weight
 
-    /// Turns each head's halves against each other by its position's angles: x [batch; rows; heads; headDim].
-    let rotate (rope: Rope) (x: Tensor) : Tensor =
+    /// Turns each head's halves against each other by its position's angles (RoPE, arXiv 2104.09864): cosines and signed
+    /// sines [rows; 1; headDim], x [batch; rows; heads; headDim].
+    let rotate (cos: Tensor) (sin: Tensor) (x: Tensor) : Tensor =
         let turned = x.roll (x.shape[3] / 2L, Nullable -1L)
-        x * rope.Cos |> Scalars.addInPlace (turned.mul_ rope.Sin)
+        x * cos |> Scalars.addInPlace (turned.mul_ sin)
 
     /// silu(gate) * up, with gate and up side by side: [..; 2 intermediate] -> [..; intermediate].
     let swiGlu (gateUp: Tensor) : Tensor =
