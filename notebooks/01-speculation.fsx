@@ -16,9 +16,10 @@ a real one in the environment variable `LAYERSKIP_NOTEBOOK_MODEL` (a Hugging Fac
 every cell below is about that one. `dotnet build -c Release` makes the assemblies of the first cell.
 *)
 
-#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/Microsoft.ML.Tokenizers.dll"
+#r "../src/LayerSkip.Study/bin/Release/net10.0/Microsoft.ML.Tokenizers.dll"
+#r "../src/LayerSkip.Study/bin/Release/net10.0/TorchSharp.dll"
+#r "../src/LayerSkip.Study/bin/Release/net10.0/LayerSkip.Formats.dll"
+#r "../src/LayerSkip.Study/bin/Release/net10.0/LayerSkip.dll"
 
 open System
 open LayerSkip

@@ -7,7 +7,7 @@ open System.IO
 open System.Xml.Linq
 
 let private root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
-let private library = Path.Combine(root, "src", "LayerSkip", "LayerSkip.fsproj")
+let private library = Path.Combine(root, "src", "LayerSkip.Study", "LayerSkip.Study.fsproj")
 let private built = Path.Combine(Path.GetDirectoryName library, "bin", "Release", "net10.0")
 
 /// Starts dotnet. With `quiet` its output goes nowhere unless it fails, and then to standard error.

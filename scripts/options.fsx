@@ -3,9 +3,7 @@
 module Options
 
 #if READY
-#r "../src/LayerSkip/bin/Release/net10.0/LayerSkip.dll"
-// Its tokenizer is one of these.
-#r "../src/LayerSkip/bin/Release/net10.0/Microsoft.ML.Tokenizers.dll"
+#load "library.fsx"
 #endif
 
 open System

@@ -18,7 +18,6 @@ let given =
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
-#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
 
 open System
 open System.Diagnostics

@@ -31,8 +31,7 @@ let given =
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
-#r "../src/LayerSkip/bin/Release/net10.0/TorchSharp.dll"
-#r "../src/LayerSkip/bin/Release/net10.0/OxyPlot.dll"
+#r "../src/LayerSkip.Study/bin/Release/net10.0/OxyPlot.dll"
 
 open System
 open System.IO

@@ -81,22 +81,22 @@ let tests =
 
                 write "src/A/A.csproj" (refersTo [])
                 write "src/B/B.fsproj" (refersTo [ @"A\A.csproj" ])
-                write "src/LayerSkip/LayerSkip.fsproj" (refersTo [ "B/B.fsproj"; "A/A.csproj" ])
+                write "src/LayerSkip.Study/LayerSkip.Study.fsproj" (refersTo [ "B/B.fsproj"; "A/A.csproj" ])
 
-                for dll in [ "A"; "B"; "LayerSkip" ] do
-                    write $"src/LayerSkip/bin/Release/net10.0/{dll}.dll" ""
+                for dll in [ "A"; "B"; "LayerSkip.Study" ] do
+                    write $"src/LayerSkip.Study/bin/Release/net10.0/{dll}.dll" ""
 
                 // A file, and whether it makes the library stale: where it was not there before, and then touched.
                 let cases = [
-                    "src/LayerSkip/Model/Deeper/Rope.fs", true
-                    "src/LayerSkip/Model.fs", true
+                    "src/LayerSkip.Study/Model/Deeper/Rope.fs", true
+                    "src/LayerSkip.Study/Model.fs", true
                     "src/B/Config/Config.fsi", true
                     "src/A/Tiles/Tiles.cs", true
                     "src/A/A.csproj", true
                     "Directory.Build.props", true
                     "src/B/README.md", false
                     "src/B/obj/Release/Made.fs", false
-                    "src/LayerSkip/bin/Made.cs", false
+                    "src/LayerSkip.Study/bin/Made.cs", false
                     "src/Other/Other.fs", false
                 ]
 
@@ -113,7 +113,7 @@ let tests =
                         $"touch \"{name}\" 2021"
                         "state ()"
                         $"touch \"{name}\" 2020"
-                    "System.IO.File.Delete \"src/LayerSkip/bin/Release/net10.0/A.dll\""
+                    "System.IO.File.Delete \"src/LayerSkip.Study/bin/Release/net10.0/A.dll\""
                     "state ()"
                 ]
 
