@@ -188,7 +188,7 @@ let properties =
                             |> ignore
 
                     run 0
-                    let before = Support.liveTensors ()
+                    let before = TensorSupport.liveTensors ()
 
                     for round in 1..5 do
                         run round

@@ -153,7 +153,7 @@ let tests =
                     Expect.equal (Tensors.toFloats kept) expected "the same"))
 
         testCase "weights that are disposed stay in memory until the last sequence over them ends" (fun () ->
-            let before = Support.liveTensors ()
+            let before = TensorSupport.liveTensors ()
 
             let decode (dispose: Weights -> unit) =
                 let weights = Tiny.weights Dtype.BF16 model
@@ -171,7 +171,7 @@ let tests =
 
             let expected = decode ignore
             Expect.equal (decode (fun weights -> (weights :> IDisposable).Dispose())) expected "the same"
-            Expect.equal (Support.liveTensors ()) before "and then they are gone")
+            Expect.equal (TensorSupport.liveTensors ()) before "and then they are gone")
 
         testCase "float64 states go through a float32 head as numbers, not as bits" (fun () ->
             use weights = Tiny.weights Dtype.F32 model

@@ -7,6 +7,7 @@ open TorchSharp
 open LayerSkip
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.Support
+open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.Tiny
 
 Backend.ensure ()

@@ -351,7 +351,7 @@ let generation =
                             |> ignore
 
                 once 0L
-                let before = Support.liveTensors ()
+                let before = TensorSupport.liveTensors ()
 
                 for seed in 1L .. 50L do
                     once seed

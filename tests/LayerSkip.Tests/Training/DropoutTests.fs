@@ -168,7 +168,7 @@ let tests =
             let pass step =
                 hiddenUnder (LayerDropout.wrap (rate 0.5) { Step = step; First = 0 }) 5 model |> ignore
             pass 0
-            let before = Support.liveTensors ()
+            let before = TensorSupport.liveTensors ()
 
             for step in 1..20 do
                 pass step

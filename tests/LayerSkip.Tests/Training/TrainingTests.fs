@@ -334,7 +334,7 @@ let private steps =
                     Training.acceptance trainee.Weights 1 2 5 [| [| 1; 2 |] |] |> ignore
 
                 step ()
-                let before = Support.liveTensors ()
+                let before = TensorSupport.liveTensors ()
 
                 for _ in 1..8 do
                     step ()

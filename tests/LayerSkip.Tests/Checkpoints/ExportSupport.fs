@@ -4,6 +4,7 @@ open System.IO
 open Expecto
 open LayerSkip
 open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.TensorSupport
 
 /// A checkpoint in memory: no file, no tokenizer.
 let checkpoint (weights: Weights) : Checkpoint = Checkpoint.ofWeights "tiny" weights None

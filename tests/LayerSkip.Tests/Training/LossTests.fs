@@ -404,7 +404,7 @@ let tests =
 
                 step false 0
                 step true 0
-                let before = Support.liveTensors ()
+                let before = TensorSupport.liveTensors ()
 
                 for first in 1..20 do
                     step (first % 2 = 0) first

@@ -209,3 +209,50 @@ let tests =
                 expectFault [ "layerskip.exit_layer"; "1 to 3" ] found
                 expectFault [ "layerskip.draft_length"; "at least 1" ] found)
     ]
+
+[<Tests>]
+let recommended =
+    testList "generation_config.json" [
+        testCase "gives exit layer, draft length and stop ids in transformers' names" (fun () ->
+            Backend.ensure ()
+            let folder = Directory.CreateTempSubdirectory("layerskip-").FullName
+
+            try
+                let config = { Tiny.config 24 4 2 1 true with StopIds = [| 2 |] }
+                use weights = Weights.random 1L 0.8 Dtype.F32 Device.Cpu config
+
+                let json =
+                    $$"""{"model_type":"llama","hidden_size":16,"intermediate_size":24,"num_hidden_layers":4,
+                          "num_attention_heads":2,"num_key_value_heads":1,"head_dim":4,"vocab_size":24,
+                          "max_position_embeddings":96,"tie_word_embeddings":true,"eos_token_id":2}"""
+
+                File.WriteAllText(Path.Combine(folder, "config.json"), json)
+
+                TensorWriter.safetensors
+                    (Path.Combine(folder, "model.safetensors"))
+                    Map.empty
+                    (Weights.named weights)
+                |> Check.getOrRaise
+
+                let load () = Checkpoint.load folder None Device.Cpu
+
+                do
+                    use model = load () |> Check.getOrRaise
+                    Expect.equal (Checkpoint.exitAndDraft model) (1, 4) "L / 3 and 4 where nothing is said"
+                    Expect.equal model.StopIds [| 2 |] "config.json's"
+
+                let write (text: string) =
+                    File.WriteAllText(Path.Combine(folder, "generation_config.json"), text)
+
+                write """{"assistant_early_exit":2,"num_assistant_tokens":6,"eos_token_id":[5,7]}"""
+
+                do
+                    use model = load () |> Check.getOrRaise
+                    Expect.equal model.Recommended (Some(2, 6)) "recommended"
+                    Expect.equal model.StopIds [| 5; 7 |] "its own come first"
+
+                write """{"assistant_early_exit":4}"""
+                Expect.isError (load ()) "an exit that the model has not"
+            finally
+                Directory.Delete(folder, true))
+    ]

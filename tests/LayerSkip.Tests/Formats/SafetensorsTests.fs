@@ -8,6 +8,7 @@ open TorchSharp
 open LayerSkip
 open LayerSkip.Tests.Support
 open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.SafetensorsFaultTests
 
 let private dtypes = [| Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 |]
@@ -82,7 +83,7 @@ let properties =
 
             withBytes (file small 10) (fun path ->
                 use opened = Safetensors.openFile path |> ok
-                let before = Support.liveTensors ()
+                let before = TensorSupport.liveTensors ()
 
                 for _ in 1..20 do
                     use _scope = torch.NewDisposeScope()

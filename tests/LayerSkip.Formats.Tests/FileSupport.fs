@@ -5,7 +5,6 @@ open System.IO
 open System.Runtime.InteropServices
 open System.Threading
 open Expecto
-open TorchSharp
 open LayerSkip
 
 /// A new folder under the system's temporary one, gone after `body`.
@@ -23,10 +22,6 @@ let withBytes (bytes: byte[]) (body: string -> 'T) : 'T =
         let path = Path.Combine(folder, "model.bin")
         File.WriteAllBytes(path, bytes)
         body path)
-
-let bytesOf (tensor: Tensor) : byte[] =
-    use _scope = torch.NewDisposeScope()
-    tensor.contiguous().cpu().view(-1L).bytes.ToArray()
 
 /// The messages of an error; fails on a success, which is closed.
 let messages (result: Result<'T, LayerSkipError list>) : string list =

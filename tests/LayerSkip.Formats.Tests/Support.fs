@@ -1,15 +1,7 @@
 module LayerSkip.Tests.Support
 
-open System
 open System.IO
 open Expecto
-open TorchSharp
-
-/// Native tensors that live. Those that an earlier test left to the collector go first: it may take them at any time.
-let liveTensors () : int64 =
-    GC.Collect()
-    GC.WaitForPendingFinalizers()
-    torch.Tensor.TotalCount
 
 let rec private findRoot (folder: string) =
     if File.Exists(Path.Combine(folder, "LayerSkip.FSharp.sln")) then

@@ -6,6 +6,7 @@ open FsCheck
 open TorchSharp
 open LayerSkip
 open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.GgufWriter
 open LayerSkip.Tests.GgufModelTests
 
@@ -307,7 +308,7 @@ let properties =
                 (gguf 3u (model "llama") (placed [ "blk.0.attn_q.weight", [ 64UL; 64UL ], 3u, bytes ]))
                 (fun path ->
                     let file = Gguf.openFile path |> ok
-                    let before = Support.liveTensors ()
+                    let before = TensorSupport.liveTensors ()
 
                     for _ in 1..20 do
                         use _scope = torch.NewDisposeScope()

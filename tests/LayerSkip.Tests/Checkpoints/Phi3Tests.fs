@@ -7,6 +7,7 @@ open Expecto
 open TorchSharp
 open LayerSkip
 open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.ExportSupport
 open LayerSkip.Tests.GgufWriter
 
