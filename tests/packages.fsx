@@ -150,25 +150,33 @@ let project (name: string) (extension: string) (package: string) (program: strin
 let dotnet folder arguments = run folder user "dotnet" arguments
 let model = Path.Combine(root, "models", "stories-10m")
 
+let command = lazy Path.Combine(root, "src/LayerSkip.Cli/bin/Release/net10.0/LayerSkip.Cli.dll")
+
 /// What the repository's own command writes after "Once upon a time".
 let text =
     lazy
-        (let command = Path.Combine(root, "src/LayerSkip.Cli/bin/Release/net10.0/LayerSkip.Cli.dll")
-         let options = [ "--model"; model; "--prompt"; "Once upon a time"; "--max-new-tokens"; "64" ]
-         (run root [] "dotnet" ([ command; "generate" ] @ options)).Trim())
+        (let options = [ "--model"; model; "--prompt"; "Once upon a time"; "--max-new-tokens"; "64" ]
+         (run root [] "dotnet" (command.Value :: "generate" :: options)).Trim())
 
 let writesTheText (output: string) =
     check (output.Trim().StartsWith text.Value) $"it wrote\n{output}\nand not\n{text.Value}"
 
+let libraries = [
+    "LayerSkip"
+    "LayerSkip.CSharp"
+    "LayerSkip.Formats"
+    "LayerSkip.Kernels"
+    "LayerSkip.Study"
+]
+
 let libtorchIn (folder: string) = Directory.GetFiles(folder, "libtorch_cpu.so", SearchOption.AllDirectories)
 
 let claims: (string * (unit -> unit)) list = [
-    "dotnet pack at the root packs our four packages and nothing else",
+    "dotnet pack at the root packs our six packages and nothing else",
     fun () ->
         run root [] "dotnet" [ "pack"; "--nologo"; "-v"; "q"; "-o"; packed ] |> ignore
         let names = [ for path in packages.Value -> Path.GetFileName(path).Split(".0.")[0] ]
-        let expected = [ "LayerSkip"; "LayerSkip.CSharp"; "LayerSkip.Cli"; "LayerSkip.Kernels" ]
-        check (List.sort names = List.sort expected) $"packed: %A{names}"
+        check (List.sort names = List.sort ("LayerSkip.Cli" :: libraries)) $"packed: %A{names}"
 
     "every package says what it is, under which licence, and how it is used",
     fun () ->
@@ -189,7 +197,7 @@ let claims: (string * (unit -> unit)) list = [
                 dependency.Attribute("id").Value, dependency.Attribute("version").Value
         ]
 
-        for id in [ "LayerSkip"; "LayerSkip.CSharp"; "LayerSkip.Kernels" ] do
+        for id in libraries do
             for needed, version in dependencies id do
                 check (not (version.StartsWith '[' && version.EndsWith ']')) $"{id} wants {needed} {version}"
 
@@ -198,7 +206,7 @@ let claims: (string * (unit -> unit)) list = [
 
     "symbols come with their sources",
     fun () ->
-        for id in [ "LayerSkip"; "LayerSkip.CSharp"; "LayerSkip.Kernels"; "LayerSkip.Cli" ] do
+        for id in "LayerSkip.Cli" :: libraries do
             let symbols = ours (named id) |> List.find (fun (name, _) -> name.EndsWith $"/{id}.pdb") |> snd
             // F# has a document "unknown" too.
             let isBare (name: string, isEmbedded) = Path.HasExtension name && not isEmbedded
@@ -239,6 +247,24 @@ let claims: (string * (unit -> unit)) list = [
         let folder = project "fsharp" "fs" "LayerSkip" (example "LayerSkip" "fsharp") ""
         dotnet folder [ "build"; "--nologo"; "-v"; "q" ] |> ignore
         writesTheText (run "/" stranger "dotnet" [ Path.Combine(folder, "bin/Debug/net10.0/App.dll"); model ])
+
+    "LayerSkip.Study's README runs in an empty project",
+    fun () ->
+        let folder = project "study" "fs" "LayerSkip.Study" (example "LayerSkip.Study" "fsharp") ""
+        dotnet folder [ "build"; "--nologo"; "-v"; "q" ] |> ignore
+        let told = run "/" stranger "dotnet" [ Path.Combine(folder, "bin/Debug/net10.0/App.dll"); model ]
+        check (told.Trim().EndsWith "violations 0") told
+
+    "LayerSkip.Formats's README runs in an empty project, without libtorch",
+    fun () ->
+        let file = inScratch [ "stories.gguf" ]
+        let options = [ "--model"; model; "--format"; "gguf"; "--output"; file ]
+        run root [] "dotnet" (command.Value :: "export" :: options) |> ignore
+        let folder = project "formats" "fs" "LayerSkip.Formats" (example "LayerSkip.Formats" "fsharp") ""
+        dotnet folder [ "build"; "--nologo"; "-v"; "q" ] |> ignore
+        check (Array.isEmpty (libtorchIn folder)) "libtorch came all the same"
+        let told = run "/" stranger "dotnet" [ Path.Combine(folder, "bin/Debug/net10.0/App.dll"); file ]
+        check (told.StartsWith "24 layers") told
 
     "a project can leave our libtorch out, and LAYERSKIP_LIBTORCH names another",
     fun () ->
