@@ -4,7 +4,8 @@ open System
 open System.Text.Json
 open LayerSkip
 
-/// `layerskip bench`.
+/// `layerskip bench`: measures passes and decoding of a model, or of random weights of a shape, and tells it as a table or as JSON;
+/// the measuring is `Benchmark`'s.
 [<RequireQualifiedAccess>]
 module internal BenchCommand =
     /// What the command line gives.
@@ -124,35 +125,25 @@ module internal BenchCommand =
     let private table (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
         let ms = Output.fixedPoint 2
 
-        let row name (times: DecodingTimes) = [
-            name
-            ms times.MsPerToken.Median
-            ms times.MsPerToken.P5
-            ms times.MsPerToken.P95
-            ms times.LatencyMs.Median
-            ms times.LatencyMs.P95
-            ms times.TtftMs.Median
-            ms times.DraftMs
-            ms times.VerifyMs
-            ms times.HeadMs
-            ms times.OverheadMs
+        // A column's head, and its times in milliseconds.
+        let columns: (string * (DecodingTimes -> float)) list = [
+            "median", _.MsPerToken.Median
+            "p5", _.MsPerToken.P5
+            "p95", _.MsPerToken.P95
+            "latency p50", _.LatencyMs.Median
+            "p95", _.LatencyMs.P95
+            "first token", _.TtftMs.Median
+            "draft", _.DraftMs
+            "verify", _.VerifyMs
+            "(head)", _.HeadMs
+            "overhead", _.OverheadMs
         ]
 
+        let row name times = name :: (columns |> List.map (fun (_, time) -> ms (time times)))
+
         let decoding =
-            Output.table [ 1..10 ] [
-                [
-                    "ms a token"
-                    "median"
-                    "p5"
-                    "p95"
-                    "latency p50"
-                    "p95"
-                    "first token"
-                    "draft"
-                    "verify"
-                    "(head)"
-                    "overhead"
-                ]
+            Output.table [ 1 .. columns.Length ] [
+                "ms a token" :: List.map fst columns
                 row "autoregressive" report.Autoregressive
                 row "self-speculative" report.SelfSpeculative
             ]
@@ -184,7 +175,7 @@ module internal BenchCommand =
         let acceptRate =
             given.AcceptRate |> Option.map (fun text -> text, Inputs.real "accept-rate" "0 to 1" text)
 
-        [
+        Inputs.refuse [
             yield! Inputs.atLeastOne "runs" given.Runs
             // One token has no time after the first.
             if given.MaxNewTokens < 2 then
@@ -196,7 +187,6 @@ module internal BenchCommand =
                 LayerSkipError.OutOfRange("accept-rate", text, "0 to 1")
             | _ -> ()
         ]
-        |> fun faults -> Check.all faults () |> Check.getOrRaise
 
         use output = OutputFile.Open(given.Output, Inputs.modelPlace common)
 
@@ -212,11 +202,7 @@ module internal BenchCommand =
 
         match given.IdentityAfter with
         | Some layer when layer < 1 || layer >= layers ->
-            raise (
-                LayerSkipException [
-                    LayerSkipError.OutOfRange("identity-after", string layer, $"1 to {layers - 1}")
-                ]
-            )
+            Inputs.stop (LayerSkipError.OutOfRange("identity-after", string layer, $"1 to {layers - 1}"))
         | Some layer -> Benchmark.identityAfter layer checkpoint.Weights
         | None -> ()
 
@@ -226,11 +212,7 @@ module internal BenchCommand =
         if room < 2 then
             let allowed =
                 $"{prompt.Length + 2} or more: a prompt, and two new tokens with a time between them"
-            raise (
-                LayerSkipException [
-                    LayerSkipError.OutOfRange("the model's context", string context, allowed)
-                ]
-            )
+            Inputs.stop (LayerSkipError.OutOfRange("the model's context", string context, allowed))
 
         let options: BenchmarkOptions = {
             Prompt = prompt
@@ -244,9 +226,7 @@ module internal BenchCommand =
 
         Terminal.remark terminal $"{Inputs.machine checkpoint}, {options.Runs} interleaved runs"
         let report = Benchmark.run checkpoint.Weights options
-        let made = (if common.Json then json else table) checkpoint options report
-        Terminal.result terminal made
-        output.Write made
+        output.Tell(terminal, (if common.Json then json else table) checkpoint options report)
 
         if report.SameText then
             ExitCode.done'

@@ -3,17 +3,12 @@ namespace LayerSkip.Cli
 open System
 open LayerSkip
 
-/// `layerskip certify`.
+/// `layerskip certify`: checks on the spot that what is decoded early is what the whole model decodes; the checks themselves
+/// are `Certify`'s.
 [<RequireQualifiedAccess>]
 module internal CertifyCommand =
     /// What the command line gives.
-    type private Given = {
-        PromptFile: string option
-        Exits: int list
-        Lengths: int list
-        MaxNewTokens: int
-        Output: string option
-    }
+    type private Given = { PromptFile: string option; Options: CertifyOptions; Output: string option }
 
     let private json (report: CertifyReport) =
         Output.json (fun writer ->
@@ -53,11 +48,7 @@ module internal CertifyCommand =
             ]
         ]
 
-        let verdict =
-            if report.Violation = 0 then
-                "certified"
-            else
-                "NOT certified"
+        let verdict = (if report.Violation = 0 then "" else "NOT ") + "certified"
 
         $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
@@ -66,14 +57,12 @@ module internal CertifyCommand =
     let private mostLines = 100_000
 
     let private linesOf (file: string) =
-        if file = "" then
-            Inputs.usage "--prompts is empty; name a UTF-8 text file"
-
-        TextFile.lines file
+        Inputs.notEmpty "prompts" "a UTF-8 text file" file
+        |> TextFile.lines
         |> Seq.map (fun (struct (number, line)) ->
             if number > mostLines then
                 let fault = $"has more than {Output.number mostLines} lines, the most that are read; cut it"
-                raise (LayerSkipException [ LayerSkipError.BadFile(file, fault) ])
+                Inputs.stop (LayerSkipError.BadFile(file, fault))
 
             number, line.Trim())
         |> Seq.filter (fun (_, line) -> line <> "")
@@ -119,51 +108,40 @@ module internal CertifyCommand =
 
         match argument with
         | CertifyArgument.Prompts file -> { given with PromptFile = Some file }
-        | CertifyArgument.ExitLayers layers -> { given with Exits = list "exit-layers" layers }
-        | CertifyArgument.DraftLengths lengths -> { given with Lengths = list "draft-lengths" lengths }
-        | CertifyArgument.MaxNewTokens count -> { given with MaxNewTokens = count }
+        | CertifyArgument.ExitLayers layers -> { given with Options.ExitLayers = list "exit-layers" layers }
+        | CertifyArgument.DraftLengths lengths -> {
+            given with
+                Options.DraftLengths = list "draft-lengths" lengths
+          }
+        | CertifyArgument.MaxNewTokens count -> { given with Options.MaxNewTokens = count }
         | CertifyArgument.Output file -> { given with Output = Some file }
 
-    let private read (arguments: CertifyArgument list) : Given =
-        let none = {
-            PromptFile = None
-            Exits = []
-            Lengths = []
-            MaxNewTokens = Certify.options.MaxNewTokens
-            Output = None
-        }
-
-        List.fold add none arguments
-
     let run (terminal: Terminal) (common: Common) (arguments: CertifyArgument list) : int =
-        let given = read arguments
+        let given = List.fold add { PromptFile = None; Options = Certify.options; Output = None } arguments
+        let asked = given.Options
 
-        [
-            for length in given.Lengths do
+        Inputs.refuse [
+            for length in asked.DraftLengths do
                 yield! Inputs.atLeastOne "draft-lengths" length
-            yield! Inputs.atLeastOne "max-new-tokens" given.MaxNewTokens
+            yield! Inputs.atLeastOne "max-new-tokens" asked.MaxNewTokens
         ]
-        |> fun faults -> Check.all faults () |> Check.getOrRaise
 
         use output = OutputFile.Open(given.Output, Inputs.modelPlace common @ Option.toList given.PromptFile)
         use checkpoint = Inputs.load terminal common
         let layers = checkpoint.Config.Layers
 
-        given.Exits
-        |> List.filter (fun exit -> ExitLayer.TryCreate(layers, exit) |> Result.isError)
-        |> List.map (fun exit ->
-            if layers < 2 then
-                LayerSkipError.ExitOutsideModel(exit, layers)
-            else
-                LayerSkipError.OutOfRange("--exit-layers", string exit, $"1 to {layers - 1}"))
-        |> fun faults -> Check.all faults () |> Check.getOrRaise
+        Inputs.refuse [
+            for exit in asked.ExitLayers do
+                if layers < 2 then
+                    LayerSkipError.ExitOutsideModel(exit, layers)
+                elif ExitLayer.TryCreate(layers, exit) |> Result.isError then
+                    LayerSkipError.OutOfRange("--exit-layers", string exit, $"1 to {layers - 1}")
+        ]
 
         let options = {
-            Prompts = given.PromptFile |> Option.map (prompts checkpoint) |> Option.defaultValue [||]
-            ExitLayers = given.Exits
-            DraftLengths = given.Lengths
-            MaxNewTokens = given.MaxNewTokens
-            Seed = common.Seed
+            asked with
+                Prompts = given.PromptFile |> Option.map (prompts checkpoint) |> Option.defaultValue [||]
+                Seed = common.Seed
         }
 
         Terminal.remark terminal (Inputs.machine checkpoint)
@@ -172,9 +150,7 @@ module internal CertifyCommand =
             using (Terminal.working terminal $"certifying {checkpoint.Path}") (fun _ ->
                 Certify.run checkpoint options)
 
-        let made = (if common.Json then json else table) report
-        Terminal.result terminal made
-        output.Write made
+        output.Tell(terminal, (if common.Json then json else table) report)
 
         if report.Violation > 0 then
             Terminal.fault

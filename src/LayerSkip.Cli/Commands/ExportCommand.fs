@@ -3,7 +3,7 @@ namespace LayerSkip.Cli
 open System
 open LayerSkip
 
-/// `layerskip export`.
+/// `layerskip export`: writes a model, or its first layers, for other engines; `Export` does the work.
 [<RequireQualifiedAccess>]
 module internal ExportCommand =
     /// What the command line gives.
@@ -25,13 +25,7 @@ module internal ExportCommand =
             writer.WriteString("output", report.Output))
 
     let private line (model: string) (report: ExportReport) =
-        let layers =
-            if report.Layers = 1 then
-                "1 layer"
-            else
-                $"{report.Layers} layers"
-
-        $"{report.Output}: {layers} of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, "
+        $"""{report.Output}: {Terminal.count report.Layers "layer"} of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, """
         + $"{report.Tensors} tensors, {Output.bytes report.Bytes}"
 
     let private add (given: Given) (argument: ExportArgument) : Given =
@@ -50,12 +44,7 @@ module internal ExportCommand =
     let run (terminal: Terminal) (common: Common) (arguments: ExportArgument list) : int =
         let given = arguments |> List.fold add { Output = None; Format = None; Layers = None }
 
-        let output =
-            match given.Output with
-            | Some "" -> Inputs.usage "--output is empty; name the folder (hf) or the .gguf file to write"
-            | Some output -> output
-            | None -> Inputs.usage "no --output; name the folder (hf) or the .gguf file to write"
-
+        let output = Inputs.required "output" "the folder (hf) or the .gguf file to write" given.Output
         let format = given.Format |> Option.defaultValue (defaultFormat output)
 
         // What a model need not be loaded for.

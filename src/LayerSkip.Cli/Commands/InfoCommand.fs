@@ -3,7 +3,7 @@ namespace LayerSkip.Cli
 open System.Text.Json
 open LayerSkip
 
-/// `layerskip info`.
+/// `layerskip info`: what a model and the machine are, as a table or as JSON.
 [<RequireQualifiedAccess>]
 module internal InfoCommand =
     /// What computes the decode step: the kernels' vectors, or libtorch.
@@ -93,6 +93,11 @@ module internal InfoCommand =
             else
                 ""
 
+        let head =
+            if config.TiedHead then
+                "tied to the embedding"
+            else
+                "its own"
         let stops = checkpoint.StopIds |> Seq.map string |> String.concat ", "
 
         Output.table [] [
@@ -109,13 +114,7 @@ module internal InfoCommand =
             [ "parameters"; Output.number (Weights.parameters config) ]
             [ "bytes"; Output.bytes (Weights.bytes weights) ]
             [ "dtype"; Dtype.name weights.Dtype + stored ]
-            [
-                "head"
-                (if config.TiedHead then
-                     "tied to the embedding"
-                 else
-                     "its own")
-            ]
+            [ "head"; head ]
             [ "tokenizer"; tokenizer checkpoint |> Option.defaultValue "none" ]
             [ "stop ids"; (if stops = "" then "none" else stops) ]
             [ "recommended"; recommended ]
@@ -132,7 +131,5 @@ module internal InfoCommand =
         use checkpoint = Inputs.load terminal common
         let backend = Backend.load () |> Check.getOrRaise
 
-        let made = (if common.Json then json else table) checkpoint backend
-        Terminal.result terminal made
-        output.Write made
+        output.Tell(terminal, (if common.Json then json else table) checkpoint backend)
         ExitCode.done'

@@ -4,7 +4,7 @@ open System
 open System.Diagnostics
 open LayerSkip
 
-/// `layerskip tokenizer train`.
+/// `layerskip tokenizer train`: makes a tokenizer of texts, for a model from scratch; `BpeTrainer` does the work.
 [<RequireQualifiedAccess>]
 module internal TokenizerTrainCommand =
     /// What the command line gives; repeated options in reverse.
@@ -13,8 +13,7 @@ module internal TokenizerTrainCommand =
         Vocabulary: int option
         Output: string option
         Specials: string list
-        MinFrequency: int option
-        AddsBos: bool
+        Options: BpeOptions
         Overwrite: bool
     }
 
@@ -23,8 +22,7 @@ module internal TokenizerTrainCommand =
         Vocabulary = None
         Output = None
         Specials = []
-        MinFrequency = None
-        AddsBos = true
+        Options = BpeOptions.ofVocabulary 0
         Overwrite = false
     }
 
@@ -34,41 +32,27 @@ module internal TokenizerTrainCommand =
         | TokenizerTrainArgument.VocabSize size -> { given with Vocabulary = Some size }
         | TokenizerTrainArgument.Output folder -> { given with Output = Some folder }
         | TokenizerTrainArgument.Special token -> { given with Specials = token :: given.Specials }
-        | TokenizerTrainArgument.MinFrequency count -> { given with MinFrequency = Some count }
-        | TokenizerTrainArgument.NoBos -> { given with AddsBos = false }
+        | TokenizerTrainArgument.MinFrequency count -> { given with Options.MinFrequency = count }
+        | TokenizerTrainArgument.NoBos -> { given with Options.AddsBos = false }
         | TokenizerTrainArgument.Overwrite -> { given with Overwrite = true }
 
     let private optionsOf (given: Given) : BpeOptions =
-        let usual =
+        let size =
             match given.Vocabulary with
-            | Some size -> BpeOptions.ofVocabulary size
+            | Some size -> size
             | None -> Inputs.usage "no --vocab-size; say how many tokens the vocabulary shall have, as 2048"
 
-        {
-            usual with
-                SpecialTokens =
-                    if given.Specials.IsEmpty then
-                        usual.SpecialTokens
-                    else
-                        List.rev given.Specials
-                MinFrequency = given.MinFrequency |> Option.defaultValue usual.MinFrequency
-                AddsBos = given.AddsBos
-        }
+        let options = { given.Options with Vocabulary = size }
+
+        match given.Specials with
+        | [] -> options
+        | specials -> { options with SpecialTokens = List.rev specials }
 
     let private textsOf (given: Given) : string list =
         if given.Texts.IsEmpty then
             Inputs.usage "no --text; name a UTF-8 text file to train on"
 
-        if List.contains "" given.Texts then
-            Inputs.usage "--text is empty; name a UTF-8 text file"
-
-        List.rev given.Texts
-
-    let private outputOf (given: Given) : string =
-        match given.Output with
-        | Some "" -> Inputs.usage "--output is empty; name the folder for the tokenizer"
-        | Some folder -> folder
-        | None -> Inputs.usage "no --output; name the folder for the tokenizer"
+        given.Texts |> List.rev |> List.map (Inputs.notEmpty "text" "a UTF-8 text file")
 
     let private bytesPerToken (trained: TrainedBpe) = float trained.Bytes / float trained.Tokens
 
@@ -88,14 +72,14 @@ module internal TokenizerTrainCommand =
 
     let run (terminal: Terminal) (common: Common) (arguments: TokenizerTrainArgument list) : int =
         let given = List.fold add nothing arguments
-        let files, options, output = textsOf given, optionsOf given, outputOf given
+        let files, options = textsOf given, optionsOf given
+        let output = Inputs.required "output" "the folder for the tokenizer" given.Output
 
         // What can be told before any text is read.
         [ BpeTrainer.check options; BpeTrainer.checkOutput given.Overwrite output ]
         |> List.collect Check.faults
         |> List.append (files |> List.collect (TextFile.check "a UTF-8 text or .jsonl file"))
-        |> fun faults -> Check.all faults ()
-        |> Check.getOrRaise
+        |> Inputs.refuse
 
         let watch = Stopwatch.StartNew()
 

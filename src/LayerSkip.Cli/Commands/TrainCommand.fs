@@ -163,19 +163,13 @@ module internal TrainCommand =
                 $"exit {exit}, which the model will recommend, learns nothing by this recipe; see --exits"
         | _ -> ()
 
-    let private outputOf (given: GivenTraining) =
-        match given.Output with
-        | Some "" -> Inputs.usage "--output is empty; name a folder for the run"
-        | Some output -> output
-        | None -> Inputs.usage "no --output; name a folder for the run"
-
     let private start
         (terminal: Terminal)
         (common: Common)
         (given: GivenTraining)
         (ranks: Ranks)
         : TrainingSession =
-        let output = outputOf given
+        let output = Inputs.required "output" "a folder for the run" given.Output
         let data = TrainOptions.data given
 
         if data.Train.IsEmpty then
@@ -227,7 +221,7 @@ module internal TrainCommand =
             use session =
                 match given.Resume with
                 | Some folder when given.Extend ->
-                    TrainingSession.extend (ResumeOptions.extension given) folder ranks common.Device
+                    TrainingSession.extend (TrainOptions.changed given) folder ranks common.Device
                     |> Check.getOrRaise
                 | Some folder -> TrainingSession.resume folder ranks common.Device |> Check.getOrRaise
                 | None -> start terminal common given ranks

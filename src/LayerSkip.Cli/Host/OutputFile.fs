@@ -48,5 +48,10 @@ type OutputFile private (file: AtomicFile option) =
         for file in Option.toList file do
             file.Write(fun stream -> stream.Write bytes) |> Check.getOrRaise
 
+    /// Puts a command's result on standard output, and into the file.
+    member this.Tell(terminal: Terminal, text: string) : unit =
+        Terminal.result terminal text
+        this.Write text
+
     interface IDisposable with
         member _.Dispose() = file |> Option.iter (fun file -> (file :> IDisposable).Dispose())

@@ -6,12 +6,6 @@ open LayerSkip
 
 // The schema is the manual: `layerskip generate --help` prints these sentences.
 
-/// What `--device` names.
-[<RequireQualifiedAccess>]
-type internal DeviceName =
-    | Cpu
-    | Cuda
-
 /// What `--dtype` names.
 [<RequireQualifiedAccess>]
 type internal DtypeName =
@@ -195,7 +189,7 @@ type internal TokenizerArgument =
 [<RequireQualifiedAccess>]
 type internal Argument =
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Model of path: string
-    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Device of DeviceName
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Device of Device
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of DtypeName
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Threads of n: int
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Seed of n: int64

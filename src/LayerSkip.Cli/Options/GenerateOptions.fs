@@ -6,17 +6,16 @@ open LayerSkip
 type internal GenerateOptions = {
     /// The options that gave a prompt, and how to read it.
     Prompts: (string * (unit -> GivenPrompt)) list
-    MaxNewTokens: int
+    /// The library's options, as far as they are the command line's alone.
+    Own: GenerationOptions
     Strategy: StrategyName option
     ExitLayer: int option
     DraftLength: int option
     Temperature: string option
     TopK: int
     TopP: string option
-    StopTexts: string list
     StopIds: string option
     IgnoreEos: bool
-    Special: bool
     Output: string option
 }
 
@@ -25,51 +24,48 @@ and [<RequireQualifiedAccess>] internal GivenPrompt =
     | Text of string
     | Ids of int[]
 
+/// Reads the options of `layerskip generate`, and fills in what they leave open from the model.
 [<RequireQualifiedAccess>]
 module internal GenerateOptions =
     let private none: GenerateOptions = {
         Prompts = []
-        MaxNewTokens = GenerationOptions.defaults.MaxNewTokens
+        Own = GenerationOptions.defaults
         Strategy = None
         ExitLayer = None
         DraftLength = None
         Temperature = None
         TopK = Sampling.defaultTopK
         TopP = None
-        StopTexts = []
         StopIds = None
         IgnoreEos = false
-        Special = false
         Output = None
     }
 
     let private promptOptions = "--prompt, --prompt-ids or --prompt-file"
 
-    let private withPrompt name read (given: GenerateOptions) = {
-        given with
-            Prompts = given.Prompts @ [ name, read ]
-    }
-
     let private add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
+        let prompt name read = { given with Prompts = given.Prompts @ [ "--" + name, fun () -> read name ] }
+
         match argument with
-        | GenerateArgument.Prompt text -> withPrompt "--prompt" (fun () -> GivenPrompt.Text text) given
+        | GenerateArgument.Prompt text -> prompt "prompt" (fun _ -> GivenPrompt.Text text)
         | GenerateArgument.PromptIds ids ->
-            withPrompt "--prompt-ids" (fun () -> GivenPrompt.Ids(Inputs.numbers "prompt-ids" ids)) given
+            prompt "prompt-ids" (fun name -> GivenPrompt.Ids(Inputs.numbers name ids))
         | GenerateArgument.PromptFile file ->
-            withPrompt "--prompt-file" (fun () -> GivenPrompt.Text(Inputs.readText "prompt-file" file)) given
-        | GenerateArgument.MaxNewTokens count -> { given with MaxNewTokens = count }
+            prompt "prompt-file" (fun name -> GivenPrompt.Text(Inputs.readText name file))
+        | GenerateArgument.MaxNewTokens count -> { given with Own.MaxNewTokens = count }
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
         | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
         | GenerateArgument.DraftLength length -> { given with DraftLength = Some length }
         | GenerateArgument.Temperature number -> { given with Temperature = Some number }
         | GenerateArgument.TopK count -> { given with TopK = count }
         | GenerateArgument.TopP number -> { given with TopP = Some number }
-        | GenerateArgument.Stop text -> { given with StopTexts = given.StopTexts @ [ text ] }
+        | GenerateArgument.Stop text -> { given with Own.StopTexts = given.Own.StopTexts @ [ text ] }
         | GenerateArgument.StopIds ids -> { given with StopIds = Some ids }
         | GenerateArgument.IgnoreEos -> { given with IgnoreEos = true }
-        | GenerateArgument.Special -> { given with Special = true }
+        | GenerateArgument.Special -> { given with Own.ShowSpecial = true }
         | GenerateArgument.Output file -> { given with Output = Some file }
 
+    /// Reads what `generate` was given.
     let read (arguments: GenerateArgument list) : GenerateOptions = List.fold add none arguments
 
     /// The one prompt.
@@ -110,33 +106,32 @@ module internal GenerateOptions =
 
         let emptyStop =
             Check.that
-                (given.StopTexts |> List.forall (fun text -> text <> ""))
+                (not (List.contains "" given.Own.StopTexts))
                 (LayerSkipError.OutOfRange("stop", "empty", "a text of one character or more"))
 
-        let faults =
+        Inputs.refuse (
             Check.faults sampling
-            @ Inputs.atLeastOne "max-new-tokens" given.MaxNewTokens
+            @ Inputs.atLeastOne "max-new-tokens" given.Own.MaxNewTokens
             @ (given.DraftLength |> Option.toList |> List.collect (Inputs.atLeastOne "draft-length"))
             @ emptyStop
+        )
 
-        Check.all faults () |> Check.getOrRaise
         Check.getOrRaise sampling
 
     let private strategy (given: GenerateOptions) (checkpoint: Checkpoint) : Strategy =
         let exit, length = Checkpoint.exitAndDraft checkpoint
-        let checkedExit exit = ExitLayer.TryCreate(checkpoint.Config.Layers, exit) |> Check.getOrRaise
-
         let speculates = checkpoint.Recommended.IsSome || given.ExitLayer.IsSome || given.DraftLength.IsSome
 
-        let exit () = checkedExit (defaultArg given.ExitLayer exit)
+        let exit () =
+            ExitLayer.TryCreate(checkpoint.Config.Layers, defaultArg given.ExitLayer exit)
+            |> Check.getOrRaise
 
         match given.Strategy with
-        | Some StrategyName.Autoregressive -> Strategy.Autoregressive
         | Some StrategyName.EarlyExit -> Strategy.EarlyExit(exit ())
-        | Some StrategyName.SelfSpeculative ->
-            Strategy.SelfSpeculative(exit (), defaultArg given.DraftLength length)
-        | None when speculates -> Strategy.SelfSpeculative(exit (), defaultArg given.DraftLength length)
-        | None -> Strategy.Autoregressive
+        | None when not speculates -> Strategy.Autoregressive
+        | Some StrategyName.Autoregressive -> Strategy.Autoregressive
+        | Some StrategyName.SelfSpeculative
+        | None -> Strategy.SelfSpeculative(exit (), defaultArg given.DraftLength length)
 
     /// What the library is asked for: given options, and the model's choices for the others.
     let resolve
@@ -145,15 +140,13 @@ module internal GenerateOptions =
         (checkpoint: Checkpoint)
         (given: GenerateOptions)
         : GenerationOptions = {
-        Strategy = strategy given checkpoint
-        Sampling = sampling
-        MaxNewTokens = given.MaxNewTokens
-        StopIds =
-            match given.StopIds with
-            | Some ids -> Inputs.numbers "stop-ids" ids
-            | None when given.IgnoreEos -> [||]
-            | None -> checkpoint.StopIds
-        StopTexts = given.StopTexts
-        ShowSpecial = given.Special
-        Seed = seed
+        given.Own with
+            Strategy = strategy given checkpoint
+            Sampling = sampling
+            StopIds =
+                match given.StopIds with
+                | Some ids -> Inputs.numbers "stop-ids" ids
+                | None when given.IgnoreEos -> [||]
+                | None -> checkpoint.StopIds
+            Seed = seed
     }

@@ -53,14 +53,31 @@ module DefaultModel =
 
 [<RequireQualifiedAccess>]
 module internal Inputs =
+    /// Ends the command with exit code 2 and this line.
     let usage (message: string) = raise (UsageException message)
+
+    /// Ends the command with faults in the library's words, where there are any.
+    let refuse (faults: LayerSkipError list) : unit = Check.all faults () |> Check.getOrRaise
+
+    /// Ends the command with one fault in the library's words.
+    let stop (fault: LayerSkipError) = raise (LayerSkipException [ fault ])
+
+    /// An option's text, which must not be empty: `what` says what it names.
+    let notEmpty (option: string) (what: string) (text: string) : string =
+        if text = "" then
+            usage $"--{option} is empty; name {what}"
+        else
+            text
+
+    /// The text of an option that must be given.
+    let required (option: string) (what: string) (given: string option) : string =
+        match given with
+        | Some text -> notEmpty option what text
+        | None -> usage $"no --{option}; name {what}"
 
     /// The text of a UTF-8 file that an option names. More than this is a mistake, and endless from a device.
     let readText (option: string) (path: string) : string =
-        if path = "" then
-            usage $"--{option} is empty; name a UTF-8 text file"
-
-        TextFile.readAll 64 path
+        notEmpty option "a UTF-8 text file" path |> TextFile.readAll 64
 
     /// "1,2,3", spaces allowed; the empty text is no number. Or what is wrong.
     let tryNumbers (text: string) : Result<int[], string> =
@@ -98,11 +115,6 @@ module internal Inputs =
         | DtypeName.F16 -> Some Dtype.F16
         | DtypeName.BF16 -> Some Dtype.BF16
 
-    let device (name: DeviceName) : Device =
-        match name with
-        | DeviceName.Cpu -> Device.Cpu
-        | DeviceName.Cuda -> Device.Cuda
-
     let deviceName (device: Device) =
         match device with
         | Device.Cpu -> "cpu"
@@ -111,8 +123,7 @@ module internal Inputs =
     /// The model that is meant: the default one where none is named.
     let modelOf (given: string option) =
         match given with
-        | Some "" -> usage "--model is empty; name a Hugging Face model folder or a .gguf file"
-        | Some path -> path
+        | Some path -> notEmpty "model" "a Hugging Face model folder or a .gguf file" path
         | None ->
             match DefaultModel.find AppContext.BaseDirectory with
             | Ok path -> path
@@ -127,34 +138,21 @@ module internal Inputs =
     /// Reads the common options; sets the number of threads, which is the process's.
     let common (arguments: Argument list) : Common =
         // A fold, for Argu's own look-ups by quotation take 10 ms each at start-up.
-        let add (model, threads, common: Common) argument =
+        let add (common: Common) argument =
             match argument with
-            | Argument.Model path -> Some path, threads, common
-            | Argument.Threads count -> model, Some count, common
-            | Argument.Device name -> model, threads, { common with Device = device name }
-            | Argument.Dtype name -> model, threads, { common with Dtype = dtype name }
-            | Argument.Seed seed -> model, threads, { common with Seed = seed }
-            | Argument.Json -> model, threads, { common with Json = true }
-            | Argument.Version
-            | Argument.Generate _
-            | Argument.Info _
-            | Argument.Certify _
-            | Argument.Bench _
-            | Argument.Export _
-            | Argument.Train _
-            | Argument.Tokenizer _ -> model, threads, common
+            | Argument.Model path -> { common with Model = Some path }
+            | Argument.Threads count ->
+                CpuKernels.setThreads count
+                common
+            | Argument.Device device -> { common with Device = device }
+            | Argument.Dtype name -> { common with Dtype = dtype name }
+            | Argument.Seed seed -> { common with Seed = seed }
+            | Argument.Json -> { common with Json = true }
+            // The version, and sub-commands.
+            | _ -> common
 
-        let none: Common = {
-            Model = None
-            Device = Device.Cpu
-            Dtype = None
-            Seed = GenerationOptions.defaults.Seed
-            Json = false
-        }
-
-        let model, threads, common = List.fold add (None, None, none) arguments
-        threads |> Option.iter CpuKernels.setThreads
-        { common with Model = model }
+        let seed = GenerationOptions.defaults.Seed
+        List.fold add { Model = None; Device = Device.Cpu; Dtype = None; Seed = seed; Json = false } arguments
 
     /// What computes, and in what: "cpu, 2 threads, f32".
     let machine (checkpoint: Checkpoint) =

@@ -42,12 +42,3 @@ module internal ResumeOptions =
         | None when given.Extend ->
             Inputs.usage "--extend changes a run that goes on; name its folder with --resume"
         | _ -> ()
-
-    /// What --extend changes.
-    let extension (given: GivenTraining) (options: TrainingOptions) : TrainingOptions =
-        let options = given.Changes |> List.fold (fun options change -> change options) options
-        {
-            options with
-                Rate = { options.Rate with Peak = defaultArg given.LearningRate options.Rate.Peak }
-                ProbeEvery = defaultArg given.ProbeEvery options.ProbeEvery
-        }

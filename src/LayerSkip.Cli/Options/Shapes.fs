@@ -9,20 +9,11 @@ module internal Shapes =
     let private hint =
         "write --shape hidden=2048,layers=16,heads=32,kv-heads=8,intermediate=8192,vocab=128256[,tied=0][,context=2048]"
 
-    let private known = [
-        "hidden"
-        "layers"
-        "heads"
-        "kv-heads"
-        "intermediate"
-        "vocab"
-        "tied"
-        "context"
-    ]
+    let private required = [ "hidden"; "layers"; "heads"; "kv-heads"; "intermediate"; "vocab" ]
+    let private known = "tied" :: "context" :: required
 
     /// A configuration of given sizes; everything else is Llama's. `vocabulary` stands in for a vocab left out.
     let parse (vocabulary: int option) (text: string) : LlamaConfig =
-
         let pairs =
             text.Split(',', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
             |> Array.map (fun part ->
@@ -44,8 +35,7 @@ module internal Shapes =
             | Some value -> value
             | None -> Inputs.usage $"--shape lacks {name}; {hint}"
 
-        let hidden, layers, heads = size "hidden", size "layers", size "heads"
-        let kvHeads = size "kv-heads"
+        let hidden, layers, heads, kvHeads = size "hidden", size "layers", size "heads", size "kv-heads"
 
         if heads > hidden || hidden % heads <> 0 || hidden / heads % 2 <> 0 then
             Inputs.usage $"--shape has {heads} heads, of which each needs an even part of hidden, {hidden}"
@@ -53,26 +43,10 @@ module internal Shapes =
         if heads % kvHeads <> 0 then
             Inputs.usage $"--shape has kv-heads={kvHeads}, it must divide heads, {heads}"
 
+        let vocabulary, intermediate = size "vocab", size "intermediate"
+        let context = Map.tryFind "context" sizes |> Option.defaultValue 2048
+
         {
-            Family = Family.Llama
-            Vocabulary = size "vocab"
-            Hidden = hidden
-            Intermediate = size "intermediate"
-            Layers = layers
-            Heads = heads
-            KvHeads = kvHeads
-            HeadDim = hidden / heads
-            Context = Map.tryFind "context" sizes |> Option.defaultValue 2048
-            NormEps = 1e-5
-            RopeTheta = 10000.0
-            RopeScaling = RopeScaling.Default
-            Windows = Array.create layers None
-            QkvBias = false
-            OutputBias = false
-            MlpBias = false
-            QkNorm = false
-            TiedHead = (Map.tryFind "tied" sizes |> Option.defaultValue 1) <> 0
-            Bos = None
-            StopIds = [||]
-            StoredDtype = None
+            LlamaConfig.Llama(vocabulary, hidden, intermediate, layers, heads, kvHeads, context) with
+                TiedHead = Map.tryFind "tied" sizes <> Some 0
         }

@@ -3,25 +3,8 @@ namespace LayerSkip.Cli
 open Argu
 open LayerSkip
 
-/// What `--layout` names.
-[<RequireQualifiedAccess>]
-type internal LayoutName =
-    | Packed
-    | Each
-
-/// What `--dropout-depth` and `--dropout-time` name.
-[<RequireQualifiedAccess>]
-type internal DropoutShapeName =
-    | Constant
-    | Exponential
-
-/// What `--on-spike` names.
-[<RequireQualifiedAccess>]
-type internal SpikeRuleName =
-    | Stop
-    | Skip
-    | Warn
-
+/// The options of `layerskip train`, and what its manual says of them. Numbers with a fraction come as texts, which
+/// `Inputs.real` reads the same way in every culture; cases of the library's unions are words in lower case.
 [<RequireQualifiedAccess>]
 type internal TrainArgument =
     | [<EqualsAssignmentOrSpaced>] Data of file: string
@@ -30,7 +13,7 @@ type internal TrainArgument =
     | [<Unique>] Extend
     | [<EqualsAssignmentOrSpaced>] Validation of file: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--valid-share")>] ValidShare of s: string
-    | [<Unique; EqualsAssignmentOrSpaced>] Layout of LayoutName
+    | [<Unique; EqualsAssignmentOrSpaced>] Layout of Layout
     | [<Unique; CustomCommandLine("--no-bos")>] NoBos
     | [<Unique; CustomCommandLine("--no-eos")>] NoEos
     | [<Unique; CustomCommandLine("--no-special")>] NoSpecial
@@ -42,10 +25,8 @@ type internal TrainArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-labels")>] ExitLabels of w: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-last-layer")>] ExitLastLayer of w: string
     | [<Unique; EqualsAssignmentOrSpaced>] Dropout of p: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--dropout-depth")>] DropoutDepth of
-        DropoutShapeName
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--dropout-time")>] DropoutTime of
-        DropoutShapeName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--dropout-depth")>] DropoutDepth of DropoutShape
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--dropout-time")>] DropoutTime of DropoutShape
     | [<Unique; EqualsAssignmentOrSpaced>] Steps of n: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--batch-size")>] BatchSize of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Accumulate of n: int
@@ -58,7 +39,7 @@ type internal TrainArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Beta2 of b: string
     | [<Unique; EqualsAssignmentOrSpaced>] Epsilon of e: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--clip-norm")>] ClipNorm of n: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--on-spike")>] OnSpike of SpikeRuleName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--on-spike")>] OnSpike of SpikeRule
     | [<Unique>] Recompute
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int

@@ -3,16 +3,12 @@ namespace LayerSkip.Cli
 open System.IO
 open LayerSkip
 
-/// What `layerskip train` was given.
+/// What `layerskip train` was given. What stands apart from `Changes` is not of the run's options, or decides about others.
 [<NoEquality; NoComparison>]
 type internal GivenTraining = {
-    Data: string list
-    Validation: string list
+    /// Its share for validation is the default one: `ValidShare` has what was given.
+    Data: TrainingData
     ValidShare: float option
-    Layout: Layout option
-    Bos: bool
-    Eos: bool
-    Special: bool
     Output: string option
     Resume: string option
     Extend: bool
@@ -22,25 +18,23 @@ type internal GivenTraining = {
     Recipe: string option
     ExitLayer: int option
     DraftLength: int option
-    ProbeExits: int list option
     /// Changes of the options, in the order of the command line.
     Changes: (TrainingOptions -> TrainingOptions) list
-    ProbeEvery: int option
-    SequenceLength: int option
-    LearningRate: float option
 }
 
-/// Reads the options of `layerskip train`.
+/// Reads the options of `layerskip train`, and fills in what they leave open from the model, the data and the recipe.
 [<RequireQualifiedAccess>]
 module internal TrainOptions =
     let private none: GivenTraining = {
-        Data = []
-        Validation = []
+        Data = {
+            Train = []
+            Validation = []
+            ValidationShare = TrainingData.defaultShare
+            Bos = true
+            Eos = true
+            Special = true
+        }
         ValidShare = None
-        Layout = None
-        Bos = true
-        Eos = true
-        Special = true
         Output = None
         Resume = None
         Extend = false
@@ -50,104 +44,78 @@ module internal TrainOptions =
         Recipe = None
         ExitLayer = None
         DraftLength = None
-        ProbeExits = None
         Changes = []
-        ProbeEvery = None
-        SequenceLength = None
-        LearningRate = None
     }
 
-    let private shape (name: DropoutShapeName) =
-        match name with
-        | DropoutShapeName.Constant -> DropoutShape.Constant
-        | DropoutShapeName.Exponential -> DropoutShape.Exponential
-
     let private add (given: GivenTraining) (argument: TrainArgument) : GivenTraining =
+        let data = given.Data
         let change how = { given with Changes = given.Changes @ [ how ] }
-        let real name text = Inputs.real name "see --help" text
-        let recipe how = change (fun options -> { options with Recipe = how options.Recipe })
-        let adam how = change (fun options -> { options with Adam = how options.Adam })
-        let rate how = change (fun options -> { options with Rate = how options.Rate })
+        let recipe how value (it: TrainingOptions) = { it with Recipe = how value it.Recipe }
+        // Read here, so that what is no number is told of before anything else.
+        let real name text how = Inputs.real name "see --help" text |> how |> change
 
         match argument with
-        | TrainArgument.Data file -> { given with Data = given.Data @ [ file ] }
+        | TrainArgument.Data file -> { given with Data.Train = data.Train @ [ file ] }
         | TrainArgument.Output folder -> { given with Output = Some folder }
         | TrainArgument.Resume folder -> { given with Resume = Some folder }
         | TrainArgument.Extend -> { given with Extend = true }
-        | TrainArgument.Validation file -> { given with Validation = given.Validation @ [ file ] }
-        | TrainArgument.ValidShare share -> { given with ValidShare = Some(real "valid-share" share) }
-        | TrainArgument.Layout LayoutName.Packed -> { given with Layout = Some Layout.Packed }
-        | TrainArgument.Layout LayoutName.Each -> { given with Layout = Some Layout.Each }
-        | TrainArgument.NoBos -> { given with Bos = false }
-        | TrainArgument.NoEos -> { given with Eos = false }
-        | TrainArgument.NoSpecial -> { given with Special = false }
+        | TrainArgument.Validation file -> { given with Data.Validation = data.Validation @ [ file ] }
+        | TrainArgument.ValidShare share -> {
+            given with
+                ValidShare = Some(Inputs.real "valid-share" "see --help" share)
+          }
+        | TrainArgument.Layout layout -> change (fun it -> { it with Layout = layout })
+        | TrainArgument.NoBos -> { given with Data.Bos = false }
+        | TrainArgument.NoEos -> { given with Data.Eos = false }
+        | TrainArgument.NoSpecial -> { given with Data.Special = false }
         | TrainArgument.Shape sizes -> { given with Shape = Some sizes }
         | TrainArgument.Config file -> { given with Config = Some file }
         | TrainArgument.Tokenizer folder -> { given with Tokenizer = Some folder }
         | TrainArgument.Recipe name -> { given with Recipe = Some name }
         | TrainArgument.Exits rule ->
             let rule = ExitRule.tryParse rule |> Check.getOrRaise
-            recipe (fun recipe -> { recipe with Exits = rule })
-        | TrainArgument.ExitLabels weight ->
-            let weight = real "exit-labels" weight
-            recipe (fun recipe -> { recipe with Targets = { recipe.Targets with Labels = weight } })
-        | TrainArgument.ExitLastLayer weight ->
-            let weight = real "exit-last-layer" weight
-            recipe (fun recipe -> { recipe with Targets = { recipe.Targets with LastLayer = weight } })
-        | TrainArgument.Dropout p ->
-            let p = real "dropout" p
-            recipe (fun recipe -> { recipe with Dropout = p })
-        | TrainArgument.DropoutDepth name -> recipe (fun recipe -> { recipe with Depth = shape name })
-        | TrainArgument.DropoutTime name -> recipe (fun recipe -> { recipe with Time = shape name })
-        | TrainArgument.Steps count -> change (fun options -> { options with Steps = count })
-        | TrainArgument.BatchSize count -> change (fun options -> { options with BatchSize = count })
-        | TrainArgument.Accumulate count -> change (fun options -> { options with Accumulate = count })
-        | TrainArgument.SequenceLength count -> { given with SequenceLength = Some count }
-        | TrainArgument.LearningRate peak -> { given with LearningRate = Some(real "learning-rate" peak) }
-        | TrainArgument.Warmup count -> rate (fun rate -> { rate with Warmup = count })
-        | TrainArgument.RateFloor share ->
-            let share = real "rate-floor" share
-            rate (fun rate -> { rate with Floor = share })
-        | TrainArgument.WeightDecay weight ->
-            let weight = real "weight-decay" weight
-            adam (fun adam -> { adam with WeightDecay = weight })
-        | TrainArgument.Beta1 beta ->
-            let beta = real "beta1" beta
-            adam (fun adam -> { adam with Beta1 = beta })
-        | TrainArgument.Beta2 beta ->
-            let beta = real "beta2" beta
-            adam (fun adam -> { adam with Beta2 = beta })
-        | TrainArgument.Epsilon epsilon ->
-            let epsilon = real "epsilon" epsilon
-            adam (fun adam -> { adam with Epsilon = epsilon })
-        | TrainArgument.ClipNorm norm ->
-            let norm = real "clip-norm" norm
-            change (fun options -> { options with ClipNorm = norm })
-        | TrainArgument.OnSpike name ->
-            let rule =
-                match name with
-                | SpikeRuleName.Stop -> SpikeRule.Stop
-                | SpikeRuleName.Skip -> SpikeRule.Skip
-                | SpikeRuleName.Warn -> SpikeRule.Warn
-
-            change (fun options -> { options with OnSpike = rule })
-        | TrainArgument.Recompute -> change (fun options -> { options with Recompute = true })
+            change (recipe (fun rule it -> { it with Exits = rule }) rule)
+        | TrainArgument.ExitLabels w ->
+            real "exit-labels" w (recipe (fun w it -> { it with Targets.Labels = w }))
+        | TrainArgument.ExitLastLayer w ->
+            real "exit-last-layer" w (recipe (fun w it -> { it with Targets.LastLayer = w }))
+        | TrainArgument.Dropout p -> real "dropout" p (recipe (fun p it -> { it with Dropout = p }))
+        | TrainArgument.DropoutDepth shape ->
+            change (recipe (fun shape it -> { it with Depth = shape }) shape)
+        | TrainArgument.DropoutTime shape -> change (recipe (fun shape it -> { it with Time = shape }) shape)
+        | TrainArgument.Steps count -> change (fun it -> { it with Steps = count })
+        | TrainArgument.BatchSize count -> change (fun it -> { it with BatchSize = count })
+        | TrainArgument.Accumulate count -> change (fun it -> { it with Accumulate = count })
+        | TrainArgument.SequenceLength count -> change (fun it -> { it with SequenceLength = count })
+        | TrainArgument.LearningRate r -> real "learning-rate" r (fun r it -> { it with Rate.Peak = r })
+        | TrainArgument.Warmup count -> change (fun it -> { it with Rate.Warmup = count })
+        | TrainArgument.RateFloor s -> real "rate-floor" s (fun s it -> { it with Rate.Floor = s })
+        | TrainArgument.WeightDecay w -> real "weight-decay" w (fun w it -> { it with Adam.WeightDecay = w })
+        | TrainArgument.Beta1 b -> real "beta1" b (fun b it -> { it with Adam.Beta1 = b })
+        | TrainArgument.Beta2 b -> real "beta2" b (fun b it -> { it with Adam.Beta2 = b })
+        | TrainArgument.Epsilon e -> real "epsilon" e (fun e it -> { it with Adam.Epsilon = e })
+        | TrainArgument.ClipNorm n -> real "clip-norm" n (fun n it -> { it with ClipNorm = n })
+        | TrainArgument.OnSpike rule -> change (fun it -> { it with OnSpike = rule })
+        | TrainArgument.Recompute -> change (fun it -> { it with Recompute = true })
         | TrainArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
         | TrainArgument.DraftLength length -> { given with DraftLength = Some length }
-        | TrainArgument.ValidateEvery count -> change (fun options -> { options with ValidateEvery = count })
-        | TrainArgument.ValidationTokens count ->
-            change (fun options -> { options with ValidationTokens = count })
-        | TrainArgument.ProbeEvery count -> { given with ProbeEvery = Some count }
-        | TrainArgument.ProbeExits layers -> {
-            given with
-                ProbeExits = Some(List.ofArray (Inputs.numbers "probe-exits" layers))
-          }
-        | TrainArgument.SaveEvery count -> change (fun options -> { options with SaveEvery = count })
-        | TrainArgument.Keep count -> change (fun options -> { options with Keep = count })
+        | TrainArgument.ValidateEvery count -> change (fun it -> { it with ValidateEvery = count })
+        | TrainArgument.ValidationTokens count -> change (fun it -> { it with ValidationTokens = count })
+        | TrainArgument.ProbeEvery count -> change (fun it -> { it with ProbeEvery = count })
+        | TrainArgument.ProbeExits layers ->
+            let exits = Inputs.numbers "probe-exits" layers |> List.ofArray
+            change (fun it -> { it with ProbeExits = exits })
+        | TrainArgument.SaveEvery count -> change (fun it -> { it with SaveEvery = count })
+        | TrainArgument.Keep count -> change (fun it -> { it with Keep = count })
 
     /// Reads what `train` was given.
     let read (arguments: TrainArgument list) : GivenTraining = arguments |> List.fold add none
 
+    /// A run's options with what the command line says of them.
+    let changed (given: GivenTraining) (options: TrainingOptions) : TrainingOptions =
+        given.Changes |> List.fold (fun options change -> change options) options
+
+    /// Whether the model is a new one, of --shape or --config.
     let isFromScratch (given: GivenTraining) : bool = given.Shape.IsSome || given.Config.IsSome
 
     let private preset (given: GivenTraining) (layers: int) : Recipe =
@@ -178,73 +146,65 @@ module internal TrainOptions =
             | None, Device.Cuda -> Dtype.BF16
             | None, Device.Cpu -> Dtype.F32
 
-        let pairs = given.Data |> List.exists Texts.isJson
-        let exits = given.ProbeExits |> Option.defaultValue (recommended |> Option.map fst |> Option.toList)
+        let pairs = given.Data.Train |> List.exists Texts.isJson
 
-        let options = {
+        let usual = {
             standard with
                 Seed = common.Seed
                 Precision = precision
-                Layout = given.Layout |> Option.defaultValue (if pairs then Layout.Each else Layout.Packed)
-                SequenceLength =
-                    given.SequenceLength |> Option.defaultValue (min standard.SequenceLength config.Context)
-                Rate = {
-                    standard.Rate with
-                        Peak =
-                            given.LearningRate
-                            |> Option.defaultValue (
-                                if isFromScratch given then
-                                    standard.Rate.Peak
-                                else
-                                    TrainingOptions.continuedPeak
-                            )
-                }
-                ProbeExits = exits
+                Layout = if pairs then Layout.Each else Layout.Packed
+                SequenceLength = min standard.SequenceLength config.Context
+                Rate.Peak =
+                    if isFromScratch given then
+                        standard.Rate.Peak
+                    else
+                        TrainingOptions.continuedPeak
+                ProbeExits = recommended |> Option.map fst |> Option.toList
                 ProbeDraft = recommended |> Option.map snd |> Option.defaultValue standard.ProbeDraft
         }
 
-        let changed (options: TrainingOptions) =
-            given.Changes |> List.fold (fun options change -> change options) options
-        // A short run reaches its highest rate too.
-        let warmup = min options.Rate.Warmup (max 0 ((changed options).Steps / 4))
-        let options = changed { options with Rate = { options.Rate with Warmup = warmup } }
+        let asked = changed given usual
 
-        if exits.IsEmpty && (given.ProbeEvery |> Option.exists (fun every -> every > 0)) then
+        let options =
+            changed given {
+                usual with
+                    // A short run reaches its highest rate too.
+                    Rate.Warmup = min usual.Rate.Warmup (max 0 (asked.Steps / 4))
+                    ProbeEvery = if asked.ProbeExits.IsEmpty then 0 else asked.ValidateEvery
+            }
+
+        if asked.ProbeExits.IsEmpty && options.ProbeEvery > 0 then
             Inputs.usage "--probe-every needs exits that draft; give --probe-exits or --exit-layer"
 
-        let probing = if exits.IsEmpty then 0 else options.ValidateEvery
-        { options with ProbeEvery = defaultArg given.ProbeEvery probing }
+        options
 
-    let data (given: GivenTraining) : TrainingData = {
-        Train = given.Data
-        Validation = given.Validation
-        ValidationShare =
-            match given.Validation, given.ValidShare with
-            | _ :: _, Some _ -> Inputs.usage "--valid-share and --validation exclude each other; give one"
-            | _ :: _, None -> 0.0
-            | [], share -> defaultArg share TrainingData.defaultShare
-        Bos = given.Bos
-        Eos = given.Eos
-        Special = given.Special
-    }
+    /// What to learn and to validate on.
+    let data (given: GivenTraining) : TrainingData =
+        match given.Data.Validation, given.ValidShare with
+        | _ :: _, Some _ -> Inputs.usage "--valid-share and --validation exclude each other; give one"
+        | _ :: _, None -> { given.Data with ValidationShare = 0.0 }
+        | [], share -> { given.Data with ValidationShare = defaultArg share TrainingData.defaultShare }
 
     /// A model's first weights and what belongs to them, where it is made from scratch.
     let fromScratch (common: Common) (given: GivenTraining) (master: Dtype) : Checkpoint =
+        let makes = "`layerskip tokenizer train` makes one"
+
         let tokenizer =
             given.Tokenizer
             |> Option.map (fun folder ->
                 match Tokenizer.tryLoad folder |> Check.getOrRaise with
                 | Some tokenizer -> tokenizer
                 | None when Directory.Exists folder ->
-                    let fault =
-                        "has no tokenizer.json or tokenizer.model; `layerskip tokenizer train` makes one"
-
-                    raise (LayerSkipException [ LayerSkipError.BadFile(folder, fault) ])
+                    Inputs.stop (
+                        LayerSkipError.BadFile(folder, $"has no tokenizer.json or tokenizer.model; {makes}")
+                    )
                 | None ->
-                    let hint = "name the folder of a tokenizer; `layerskip tokenizer train` makes one"
-                    raise (LayerSkipException [ LayerSkipError.NotFound(folder, hint) ]))
+                    Inputs.stop (LayerSkipError.NotFound(folder, $"name the folder of a tokenizer; {makes}")))
 
-        if tokenizer.IsNone && not (given.Data @ given.Validation |> List.forall TokenFile.isTokens) then
+        if
+            tokenizer.IsNone
+            && not (given.Data.Train @ given.Data.Validation |> List.forall TokenFile.isTokens)
+        then
             Inputs.usage "a model from scratch reads text by --tokenizer; give one, or files of token ids"
 
         let size = tokenizer |> Option.map Tokenizer.vocabularySize

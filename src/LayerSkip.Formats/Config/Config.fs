@@ -90,4 +90,30 @@ type LlamaConfig = {
     StopIds: int[]
     /// The dtype that the file names ("float16"), where it names one.
     StoredDtype: string option
-}
+} with
+
+    /// A Llama of these sizes, to be trained or tested: heads of hidden / heads dimensions, `context` positions, a head of its
+    /// own, no biases and no ids that end a text. Nothing is checked.
+    static member Llama(vocabulary, hidden, intermediate, layers, heads, kvHeads, context) : LlamaConfig = {
+        Family = Family.Llama
+        Vocabulary = vocabulary
+        Hidden = hidden
+        Intermediate = intermediate
+        Layers = layers
+        Heads = heads
+        KvHeads = kvHeads
+        HeadDim = hidden / heads
+        Context = context
+        NormEps = 1e-5
+        RopeTheta = 10000.0
+        RopeScaling = RopeScaling.Default
+        Windows = Array.create layers None
+        QkvBias = false
+        OutputBias = false
+        MlpBias = false
+        QkNorm = false
+        TiedHead = false
+        Bos = None
+        StopIds = [||]
+        StoredDtype = None
+    }
