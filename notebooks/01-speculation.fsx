@@ -24,29 +24,8 @@ every cell below is about that one. `dotnet build -c Release` makes the assembli
 open System
 open LayerSkip
 
-let small: LlamaConfig = {
-    Family = Family.Llama
-    Vocabulary = 256
-    Hidden = 64
-    Intermediate = 128
-    Layers = 8
-    Heads = 4
-    KvHeads = 2
-    HeadDim = 16
-    Context = 256
-    NormEps = 1e-5
-    RopeTheta = 10000.0
-    RopeScaling = RopeScaling.Default
-    Windows = Array.create 8 None
-    QkvBias = false
-    OutputBias = false
-    MlpBias = false
-    QkNorm = false
-    TiedHead = false
-    Bos = None
-    StopIds = [||]
-    StoredDtype = None
-}
+let small =
+    LlamaConfig.Llama(256, layers = 8, hidden = 64, intermediate = 128, heads = 4, kvHeads = 2, context = 256)
 
 let weights, tokenizer, prompt =
     match Environment.GetEnvironmentVariable "LAYERSKIP_NOTEBOOK_MODEL" with

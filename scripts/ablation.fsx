@@ -37,30 +37,18 @@ let tokenizer =
     | Some tokenizer -> tokenizer
     | None -> stop 2 $"{tokenizerFolder} has no tokenizer"
 
-let layers = 8
+let vocabulary = Tokenizer.vocabularySize tokenizer
 
-let config: LlamaConfig = {
-    Family = Family.Llama
-    Vocabulary = Tokenizer.vocabularySize tokenizer
-    Hidden = 128
-    Intermediate = 384
-    Layers = layers
-    Heads = 2
-    KvHeads = 1
-    HeadDim = 64
-    Context = 256
-    NormEps = 1e-5
-    RopeTheta = 10000.0
-    RopeScaling = RopeScaling.Default
-    Windows = Array.create layers None
-    QkvBias = false
-    OutputBias = false
-    MlpBias = false
-    QkNorm = false
-    TiedHead = true
-    Bos = Tokenizer.bos tokenizer
-    StopIds = Tokenizer.eos tokenizer |> Option.toArray
-    StoredDtype = None
+let sizes =
+    LlamaConfig.Llama(vocabulary, 8, hidden = 128, intermediate = 384, heads = 2, kvHeads = 1, context = 256)
+
+let layers = sizes.Layers
+
+let config = {
+    sizes with
+        TiedHead = true
+        Bos = Tokenizer.bos tokenizer
+        StopIds = Tokenizer.eos tokenizer |> Option.toArray
 }
 
 /// The paper's for a training from scratch, stronger, as a small model and a short run need to show it: p_max 0.2, all exits.

@@ -300,29 +300,11 @@ if not (File.Exists(Path.Combine(tokenizer, "tokenizer.json"))) then
     printfn "tokenizer: %.2f bytes a token" (float trained.Bytes / float trained.Tokens)
 
 /// Deep and narrow, with a small head: two of twenty-four layers draft.
-let config: LlamaConfig = {
-    Family = Family.Llama
-    Vocabulary = 1024
-    Hidden = 192
-    Intermediate = 512
-    Layers = 24
-    Heads = 3
-    KvHeads = 1
-    HeadDim = 64
-    Context = 512
-    NormEps = 1e-5
-    RopeTheta = 10000.0
-    RopeScaling = RopeScaling.Default
-    Windows = Array.create 24 None
-    QkvBias = false
-    OutputBias = false
-    MlpBias = false
-    QkNorm = false
-    TiedHead = true
-    Bos = Some 0
-    StopIds = [| 0 |]
-    StoredDtype = None
-}
+let config =
+    let sizes =
+        LlamaConfig.Llama(1024, 24, hidden = 192, intermediate = 512, heads = 3, kvHeads = 1, context = 512)
+
+    { sizes with TiedHead = true; Bos = Some 0; StopIds = [| 0 |] }
 
 /// Self-distillation of the exits that draft; or the paper's recipe for a training from scratch.
 let recipe =

@@ -22,31 +22,12 @@ open LayerSkip
 let rounds = given.Whole("--rounds", 1)
 
 Backend.ensure ()
-let layers, vocabulary, batch, length = 12, 4096, 16, 256
+let batch, length = 16, 256
 
-let config: LlamaConfig = {
-    Family = Family.Llama
-    Vocabulary = vocabulary
-    Hidden = 256
-    Intermediate = 768
-    Layers = layers
-    Heads = 8
-    KvHeads = 4
-    HeadDim = 32
-    Context = length
-    NormEps = 1e-5
-    RopeTheta = 10000.0
-    RopeScaling = RopeScaling.Default
-    Windows = Array.create layers None
-    QkvBias = false
-    OutputBias = false
-    MlpBias = false
-    QkNorm = false
-    TiedHead = true
-    Bos = None
-    StopIds = [||]
-    StoredDtype = None
-}
+let sizes =
+    LlamaConfig.Llama(4096, 12, hidden = 256, intermediate = 768, heads = 8, kvHeads = 4, context = length)
+
+let config = { sizes with TiedHead = true }
 
 /// Floating-point operations a second of a product as large as a layer's.
 let product () =
@@ -64,7 +45,7 @@ let parameters = float (Weights.parameters config)
 let random = Random 1
 
 let read (_: int64) count =
-    Batch.ofIds (Array.init count (fun _ -> Array.init length (fun _ -> random.Next vocabulary)))
+    Batch.ofIds (Array.init count (fun _ -> Array.init length (fun _ -> random.Next config.Vocabulary)))
 
 let labels, lastLayer = LossOptions.standard.Targets, { Labels = 0.0; LastLayer = 1.0 }
 let four = ExitRule.Emphasis([ 2, 1.0; 4, 1.0; 6, 1.0 ], 1)
@@ -80,7 +61,7 @@ let plan dropout exits targets =
 
     let options = { TrainingOptions.standard recipe with BatchSize = batch; SequenceLength = length }
 
-    let parts = Recipe.tryBuild layers options.Steps 0L recipe |> Check.getOrRaise
+    let parts = Recipe.tryBuild config.Layers options.Steps 0L recipe |> Check.getOrRaise
     Training.plan options parts Ranks.alone weights read
 
 let plans = [

@@ -8,10 +8,17 @@ internal static unsafe class Attention<V, L>
     where V : struct
     where L : struct, ILanes<V>
 {
-    /// <summary>
-    /// softmax(scale q K^T) V, times a power of two, over positions `first` to `last` - 1: keys and values [position; dim], the result [dim].
-    /// `scores` has room for `last` - `first` numbers and a vector more.
-    /// </summary>
+    /// <summary>to = softmax(scale q K^T) V * size, over positions `first` to `last` - 1; all of them float32.</summary>
+    /// <param name="query">[dim]</param>
+    /// <param name="keys">[positions; dim], from position 0 on.</param>
+    /// <param name="values">[positions; dim], from position 0 on.</param>
+    /// <param name="first">The first position that is seen.</param>
+    /// <param name="last">One more than the last that is seen.</param>
+    /// <param name="dim">Numbers of a head.</param>
+    /// <param name="scale">1 / sqrt(dim) in the models that we know.</param>
+    /// <param name="size">A power of two: the input scale of the format that reads the result.</param>
+    /// <param name="scores">Room for `last` - `first` numbers and a vector more.</param>
+    /// <param name="to">[dim], written.</param>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void One(
         float* query, float* keys, float* values, int first, int last, int dim, float scale, float size, float* scores,
@@ -23,6 +30,7 @@ internal static unsafe class Attention<V, L>
         Mix(scores, values + ((nint)first * dim), count, dim, size / total, to);
     }
 
+    /// <summary>scores [count] = scale q K^T: query [dim], keys [count; dim].</summary>
     private static void Scores(float* query, float* keys, int count, int dim, float scale, float* scores)
     {
         Products<V, L, Float32<V, L>>.Few((byte*)keys, dim, query, dim, scores, count, 1, 0, count);
@@ -33,7 +41,7 @@ internal static unsafe class Attention<V, L>
         }
     }
 
-    /// <summary>Scores become e^(score - largest); returns their sum.</summary>
+    /// <summary>Scores [count] become e^(score - largest), which no score overflows; returns their sum.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static float Exponentials(float* scores, int count)
     {
@@ -71,6 +79,7 @@ internal static unsafe class Attention<V, L>
         return L.Sum4(sum, sum, sum, sum).ToScalar();
     }
 
+    /// <summary>to [dim] = scale * weights V: weights [count], values [count; dim]. Each number is one chain over the positions.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Mix(float* weights, float* values, int count, int dim, float scale, float* to)
     {

@@ -4,6 +4,7 @@ using System.Runtime.InteropServices;
 
 namespace LayerSkip.Kernels;
 
+/// <summary>How fast memory is read: what decoding one token at a time is bound by.</summary>
 public static unsafe class Bandwidth
 {
     private const long Bytes = 1L << 30;
@@ -36,6 +37,7 @@ public static unsafe class Bandwidth
         }
     }
 
+    /// <summary>The sum of one part's longs, by four chains, so that memory is what it waits for.</summary>
     private static long Sum(long* memory, int part)
     {
         int count = (int)(Bytes / Parts / sizeof(long));

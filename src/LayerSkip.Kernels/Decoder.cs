@@ -12,16 +12,22 @@ public sealed record DecoderShape(
 
     private readonly IReadOnlyList<int> windows = [];
 
+    /// <summary>Numbers of a hidden state.</summary>
     public int Hidden { get; } = Size(Hidden, nameof(Hidden));
 
+    /// <summary>Numbers between the MLP's products, of gate and of up each.</summary>
     public int Intermediate { get; } = (int)Size(2L * Intermediate, nameof(Intermediate)) / 2;
 
+    /// <summary>Query heads; <see cref="KvHeads"/> divides them.</summary>
     public int Heads { get; } = Size(Heads, nameof(Heads));
 
+    /// <summary>Heads of keys and values, each shared by as many query heads.</summary>
     public int KvHeads { get; } = Size(KvHeads, nameof(KvHeads));
 
+    /// <summary>Numbers of a head, even, since halves turn against each other.</summary>
     public int HeadDim { get; } = Size(HeadDim, nameof(HeadDim));
 
+    /// <summary>Rows of embedding and head; ids run from 0.</summary>
     public int Vocabulary { get; } = Size(Vocabulary, nameof(Vocabulary));
 
     /// <summary>For each layer how many of the latest positions it attends to; 0 is all.</summary>
@@ -62,40 +68,58 @@ public sealed record DecoderShape(
 /// </summary>
 public readonly record struct LayerMemory
 {
+    /// <summary>[hidden], before attention.</summary>
     public required nint AttentionNorm { get; init; }
 
     /// <summary>q, then k, then v: [(heads + 2 kvHeads) headDim; hidden].</summary>
     public required nint Qkv { get; init; }
 
+    /// <summary>[(heads + 2 kvHeads) headDim]</summary>
     public nint QkvBias { get; init; }
 
+    /// <summary>[headDim], of every query head (Qwen3).</summary>
     public nint QNorm { get; init; }
 
+    /// <summary>[headDim], of every key head (Qwen3).</summary>
     public nint KNorm { get; init; }
 
     /// <summary>[hidden; heads headDim]</summary>
     public required nint Output { get; init; }
 
+    /// <summary>[hidden]</summary>
     public nint OutputBias { get; init; }
 
+    /// <summary>[hidden], before the MLP.</summary>
     public required nint MlpNorm { get; init; }
 
     /// <summary>Gate, then up: [2 intermediate; hidden].</summary>
     public required nint GateUp { get; init; }
 
+    /// <summary>[2 intermediate]</summary>
     public nint GateUpBias { get; init; }
 
     /// <summary>[hidden; intermediate]</summary>
     public required nint Down { get; init; }
 
+    /// <summary>[hidden]</summary>
     public nint DownBias { get; init; }
 }
 
-/// <summary>Where a whole model's weights lie; embedding and head [vocabulary; hidden] may be the same.</summary>
+/// <summary>Where a whole model's weights lie; embedding and head may be the same.</summary>
+/// <param name="Format">How every matrix is stored.</param>
+/// <param name="Embedding">[vocabulary; hidden]</param>
+/// <param name="Norm">[hidden], float32, before the head.</param>
+/// <param name="Head">[vocabulary; hidden]</param>
+/// <param name="Layers">From the first layer on.</param>
 public sealed record DecoderMemory(
     WeightFormat Format, nint Embedding, nint Norm, nint Head, IReadOnlyList<LayerMemory> Layers);
 
-/// <summary>Keys and values of one sequence: for each layer [kvHeads; capacity; headDim], and the rotary tables.</summary>
+/// <summary>The memory of one sequence, float32; its keys are turned already.</summary>
+/// <param name="Capacity">The most positions.</param>
+/// <param name="Keys">For each layer [kvHeads; capacity; headDim].</param>
+/// <param name="Values">For each layer [kvHeads; capacity; headDim].</param>
+/// <param name="Cos">[capacity; headDim], the rotary angles' cosines.</param>
+/// <param name="Sin">[capacity; headDim], their sines, negative in each row's first half.</param>
 public sealed record SequenceMemory(
     int Capacity, IReadOnlyList<nint> Keys, IReadOnlyList<nint> Values, nint Cos, nint Sin);
 
@@ -135,6 +159,14 @@ public abstract class DecoderPass : IDisposable
     /// Layers `first` to `first` + `count` - 1 over hidden states [rows; hidden], in place. The rows stand at
     /// positions from `start`; their keys and values are written into the sequence's memory.
     /// </summary>
+    /// <param name="sequence">Read at the positions before `start`, read and written from there on.</param>
+    /// <param name="first">The first layer to run; layers count from 0 here.</param>
+    /// <param name="count">How many layers.</param>
+    /// <param name="hidden">Float32 [rows; hidden].</param>
+    /// <param name="rows">Any number: more than <see cref="PieceRows"/> go through piece after piece.</param>
+    /// <param name="start">The position of the first row.</param>
+    /// <param name="cancellation">Looked at before each layer and each shared part.</param>
+    /// <exception cref="ArgumentOutOfRangeException">Layers that the model, or positions that the sequence, has not.</exception>
     /// <exception cref="OperationCanceledException">
     /// Cancelled, about a part of a product later: the rows and what the sequence holds of them are then of no use.
     /// </exception>
@@ -164,7 +196,8 @@ public abstract class DecoderPass : IDisposable
         }
     }
 
-    /// <summary>The embeddings of ids as hidden states [ids; hidden].</summary>
+    /// <summary>The embeddings of ids as hidden states, float32 [ids; hidden].</summary>
+    /// <exception cref="ArgumentOutOfRangeException">An id outside the vocabulary.</exception>
     public void Embed(ReadOnlySpan<int> ids, nint hidden)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
@@ -178,7 +211,7 @@ public abstract class DecoderPass : IDisposable
         EmbedKnown(ids, hidden);
     }
 
-    /// <summary>Final norm and head: [rows; hidden] to logits [rows; vocabulary].</summary>
+    /// <summary>Final norm and head: hidden states [rows; hidden] of any layer to logits [rows; vocabulary], both float32.</summary>
     public void Head(nint hidden, int rows, nint logits)
     {
         ObjectDisposedException.ThrowIf(disposed, this);

@@ -8,7 +8,13 @@ internal static unsafe class Elementwise<V, L>
     where V : struct
     where L : struct, ILanes<V>
 {
-    /// <summary>x / rms(x) * weight, times a power of two.</summary>
+    /// <summary>to = x / rms(x) * weight * size, where rms(x) = sqrt(mean of x^2 + eps).</summary>
+    /// <param name="x">[count]</param>
+    /// <param name="weight">[count]</param>
+    /// <param name="to">[count]; may be x.</param>
+    /// <param name="count">Numbers of a row or a head.</param>
+    /// <param name="eps">What is added to the mean square.</param>
+    /// <param name="size">A power of two, so that it rounds nothing: the input scale of the format that reads the result.</param>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void RmsNorm(float* x, float* weight, float* to, int count, float eps, float size)
     {
@@ -44,7 +50,11 @@ internal static unsafe class Elementwise<V, L>
         }
     }
 
-    /// <summary>Turns a head's halves against each other, in place; the sine of the first half is negative.</summary>
+    /// <summary>Turns a head's halves against each other, in place: number i with number i + dim / 2, as Hugging Face's Llama does.</summary>
+    /// <param name="head">[dim], q or k.</param>
+    /// <param name="cos">[dim], of the head's position.</param>
+    /// <param name="sin">[dim], likewise; negative in its first half.</param>
+    /// <param name="dim">Numbers of a head, even.</param>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void Rotate(float* head, float* cos, float* sin, int dim)
     {
@@ -66,7 +76,11 @@ internal static unsafe class Elementwise<V, L>
         }
     }
 
-    /// <summary>gate = silu(gate) * up, times a power of two.</summary>
+    /// <summary>gate = silu(gate) * up * size, where silu(g) = g / (1 + e^-g).</summary>
+    /// <param name="gate">[count], read and written.</param>
+    /// <param name="up">[count]</param>
+    /// <param name="count">Numbers; bits do not depend on where a thread's part of a row ends.</param>
+    /// <param name="size">A power of two, as in <see cref="RmsNorm"/>.</param>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void SwiGlu(float* gate, float* up, int count, float size)
     {
@@ -98,7 +112,11 @@ internal static unsafe class Elementwise<V, L>
         return L.Multiply(silu, L.Multiply(up, L.Broadcast(size)));
     }
 
-    /// <summary>to += from, and bias where there is one.</summary>
+    /// <summary>to += from + bias.</summary>
+    /// <param name="to">[count]</param>
+    /// <param name="from">[count]</param>
+    /// <param name="bias">[count], or null.</param>
+    /// <param name="count">Numbers.</param>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void AddTo(float* to, float* from, float* bias, int count)
     {

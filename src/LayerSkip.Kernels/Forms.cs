@@ -29,6 +29,10 @@ public static class KernelForms
     public static IReadOnlyList<KernelForm> Supported { get; } =
         [.. Enum.GetValues<KernelForm>().Where(form => form <= Best)];
 
+    /// <summary>The kernels of one form, one that the processor lacks too, over weights of one format.</summary>
+    /// <param name="form">The width of vectors.</param>
+    /// <param name="format">How the matrices are stored.</param>
+    /// <param name="slowSubnormals">Whether float16 is widened by integers, as <see cref="Half16"/> explains.</param>
     internal static IKernels Of(KernelForm form, WeightFormat format, bool slowSubnormals) =>
         form switch
         {
@@ -70,40 +74,38 @@ public static class KernelForms
             }
 
             Products<V, L, W>.Run(
-                (byte*)weights,
-                inner,
-                input,
-                inner,
-                (float*)y,
-                outs,
-                rows,
-                0,
-                outs,
-                ThreadRoom.Widened.Of(Math.Max(3L * inner, Products<V, L, W>.WidenedFloats)));
+                (byte*)weights, inner, input, inner, (float*)y, outs, rows, 0, outs, Products<V, L, W>.Room(inner));
         }
 
         public void Attention(nint query, nint keys, nint values, int first, int last, int dim, float scale, nint to) =>
             Attention<V, L>.One(
-                (float*)query,
-                (float*)keys,
-                (float*)values,
-                first,
-                last,
-                dim,
-                scale,
-                1f,
-                ThreadRoom.Scores.Of(last - first),
-                (float*)to);
+                (float*)query, (float*)keys, (float*)values, first, last, dim, scale, 1f, ThreadRoom.Scores.Of(last - first), (float*)to);
     }
 }
 
 /// <summary>One form over one format of weights; the products and the attention alone are for tests and micro-benchmarks.</summary>
 internal interface IKernels
 {
+    /// <summary>A pass over weights that stay where they are, and stay the caller's.</summary>
     DecoderPass CreatePass(DecoderShape shape, DecoderMemory memory);
 
-    /// <summary>x [rows; inner] times weights [outs; inner]: y [rows; outs], on this thread.</summary>
+    /// <summary>y = x W^T, on this thread.</summary>
+    /// <param name="weights">W [outs; inner], in the kernels' format.</param>
+    /// <param name="inner">Numbers of a row of x and of W.</param>
+    /// <param name="x">Float32 [rows; inner].</param>
+    /// <param name="y">Float32 [rows; outs], written.</param>
+    /// <param name="rows">Rows of x and y.</param>
+    /// <param name="outs">Rows of W: numbers of a row of y.</param>
     void Product(nint weights, int inner, nint x, nint y, int rows, int outs);
 
+    /// <summary>One head's attention over positions `first` to `last` - 1, on this thread; all float32.</summary>
+    /// <param name="query">[dim]</param>
+    /// <param name="keys">[positions; dim], from position 0 on.</param>
+    /// <param name="values">[positions; dim], from position 0 on.</param>
+    /// <param name="first">The first position that is seen.</param>
+    /// <param name="last">One more than the last; beyond `first`.</param>
+    /// <param name="dim">Numbers of a head.</param>
+    /// <param name="scale">What scores are multiplied by before softmax.</param>
+    /// <param name="to">[dim], written.</param>
     void Attention(nint query, nint keys, nint values, int first, int last, int dim, float scale, nint to);
 }

@@ -8,8 +8,10 @@ namespace LayerSkip.Kernels;
 internal unsafe interface ILanes<V>
     where V : struct
 {
+    /// <summary>Floats of a vector: 4, 8 or 16.</summary>
     static abstract int Count { get; }
 
+    /// <summary>`Count` floats, wherever they begin.</summary>
     static abstract V Load(float* from);
 
     static abstract void Store(float* to, V value);
@@ -35,6 +37,7 @@ internal unsafe interface ILanes<V>
 
     static abstract V Max(V a, V b);
 
+    /// <summary>e^x, as .NET's vectors have it.</summary>
     static abstract V Exp(V x);
 
     /// <summary>a * b + c in one rounding where the processor has it.</summary>
@@ -76,6 +79,7 @@ internal static class Half16
     internal static bool SlowSubnormals { get; } = X86Base.IsSupported && X86Base.CpuId(0, 0).Ebx == 0x756E6547;
 }
 
+/// <summary>Four floats, on any processor.</summary>
 internal readonly struct Lanes128 : ILanes<Vector128<float>>
 {
     public static int Count => Vector128<float>.Count;
@@ -136,6 +140,7 @@ internal readonly struct Lanes128 : ILanes<Vector128<float>>
     private static float Sum(Vector128<float> a) => (a[0] + a[1]) + (a[2] + a[3]);
 }
 
+/// <summary>Eight floats: AVX2 in hardware, elsewhere in software.</summary>
 internal readonly struct Lanes256 : ILanes<Vector256<float>>
 {
     public static int Count => Vector256<float>.Count;
@@ -199,6 +204,7 @@ internal readonly struct Lanes256 : ILanes<Vector256<float>>
     }
 }
 
+/// <summary>Sixteen floats: AVX-512 in hardware, elsewhere in software.</summary>
 internal readonly struct Lanes512 : ILanes<Vector512<float>>
 {
     public static int Count => Vector512<float>.Count;

@@ -18,8 +18,12 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     /// <summary>Outputs per part come in multiples that every tile divides.</summary>
     private const int OutputStep = 24;
 
+    // [rows; hidden], [rows; (heads + 2 kvHeads) headDim], [rows; heads headDim], [rows; 2 intermediate], [rows; hidden].
     private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
     private readonly FloatBuffer ownLogits = new();
+
+    /// <summary>The buffers of a piece, each with its floats a row.</summary>
+    private readonly (FloatBuffer Buffer, long Width)[] rooms;
     private readonly Action<int> product, heads, attend, gate, norm, unlessCancelled;
 
     // What the phase at hand reads and writes.
@@ -39,6 +43,11 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     {
         (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
         unlessCancelled = UnlessCancelled;
+        rooms =
+        [
+            (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
+            (gateUp, 2L * shape.Intermediate), (added, shape.Hidden),
+        ];
     }
 
     private protected override void RunPiece(
@@ -47,11 +56,11 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         (this.sequence, this.rows, this.start, this.cancellation) = (sequence, rows, start, cancellation);
         float* x = (float*)hidden;
         int width = Shape.Heads * Shape.HeadDim;
-        normed.Of((long)rows * Shape.Hidden);
-        qkv.Of((long)rows * Shape.QkvRows);
-        mixed.Of((long)rows * width);
-        gateUp.Of((long)rows * 2 * Shape.Intermediate);
-        added.Of((long)rows * Shape.Hidden);
+
+        foreach (var (buffer, floats) in rooms)
+        {
+            buffer.Of(rows * floats);
+        }
 
         for (int index = first; index < first + count; index++)
         {
@@ -77,6 +86,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         cancellation.ThrowIfCancellationRequested();
     }
 
+    /// <summary>Rows of the embedding, each at its own size again: what both scales make of a weight.</summary>
     private protected override void EmbedKnown(ReadOnlySpan<int> ids, nint hidden)
     {
         float* to = (float*)hidden;
@@ -113,11 +123,10 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
 
     private protected override void Trim()
     {
-        normed.Trim((long)KeptRows * Shape.Hidden);
-        qkv.Trim((long)KeptRows * Shape.QkvRows);
-        mixed.Trim((long)KeptRows * Shape.Heads * Shape.HeadDim);
-        gateUp.Trim((long)KeptRows * 2 * Shape.Intermediate);
-        added.Trim((long)KeptRows * Shape.Hidden);
+        foreach (var (buffer, floats) in rooms)
+        {
+            buffer.Trim(KeptRows * floats);
+        }
     }
 
     private protected override void TrimLogits() => ownLogits.Trim((long)KeptRows * Shape.Vocabulary);
@@ -126,11 +135,11 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     {
         if (disposing)
         {
-            normed.Dispose();
-            qkv.Dispose();
-            mixed.Dispose();
-            gateUp.Dispose();
-            added.Dispose();
+            foreach (var (buffer, _) in rooms)
+            {
+                buffer.Dispose();
+            }
+
             ownLogits.Dispose();
         }
     }
@@ -156,6 +165,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
+    /// <summary>A part as <see cref="Share"/> was given it: of a cancelled pass the rest goes by unworked.</summary>
     private void UnlessCancelled(int part)
     {
         if (!cancellation.IsCancellationRequested)
@@ -164,6 +174,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
+    /// <summary>normed = x / rms(x) * weight: x [rows; hidden], weight [hidden].</summary>
     private void Norm(float* x, nint weight)
     {
         normInput = x;
@@ -177,7 +188,10 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, Shape.Hidden, Shape.NormEps, W.InputScale);
     }
 
-    /// <summary>How many outputs a part of a product takes.</summary>
+    /// <summary>
+    /// How many outputs a part of a product takes, so that each thread has as many parts, none of them is too small to be worth
+    /// its giving out, and none so large that a cancellation waits for it.
+    /// </summary>
     private int OutputsPerPart(int outs, int inner, int rows)
     {
         int threads = Workers.Shared.Threads;
@@ -197,6 +211,14 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     }
 
     /// <summary>y = x W^T + bias, or with a residual: residual += that, and y is only room.</summary>
+    /// <param name="w">W [outs; inner], in the weights' format.</param>
+    /// <param name="inner">Numbers of a row of x and of W.</param>
+    /// <param name="x">[rows; inner]</param>
+    /// <param name="outs">Numbers of a row of y.</param>
+    /// <param name="y">[rows; outs], written.</param>
+    /// <param name="bias">[outs], or 0.</param>
+    /// <param name="residual">[rows; outs], or null.</param>
+    /// <param name="stride">Floats from a row of x to the next; 0: `inner`.</param>
     private void Multiply(
         nint w, int inner, float* x, int outs, float* y, nint bias, float* residual, int stride = 0)
     {
@@ -211,6 +233,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         Share(long.MaxValue, (outs + perPart - 1) / perPart, product);
     }
 
+    /// <summary>Outputs of one part, with bias and residual, of every row.</summary>
     private void ProductPart(int part)
     {
         int from = part * perPart, to = Math.Min(outs, from + perPart);
@@ -239,8 +262,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
-    private float* Widened(int inner) =>
-        rows == 1 ? null : ThreadRoom.Widened.Of(Math.Max(3L * inner, Products<V, L, W>.WidenedFloats));
+    private float* Widened(int inner) => rows == 1 ? null : Products<V, L, W>.Room(inner);
 
     /// <summary>Norms and turns a row's q and k heads, and writes k and v where the sequence keeps them.</summary>
     private void HeadsOfRow(int row)
@@ -273,6 +295,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
+    /// <summary>Of qkv to mixed: each query head over the positions that its row may see.</summary>
     private void Attend()
     {
         // Few rows: a part is a head of one row. Many: blocks of rows, so that a head's keys stay near.
@@ -282,6 +305,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         Share(seen, blocks * Shape.Heads, attend);
     }
 
+    /// <summary>One head of a block of rows. Rows see what stands before them and themselves, as far as the layer's window reaches.</summary>
     private void AttendPart(int part)
     {
         int head = part % Shape.Heads, block = part / Shape.Heads, dim = Shape.HeadDim;

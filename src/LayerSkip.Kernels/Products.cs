@@ -23,10 +23,20 @@ internal static unsafe class Products<V, L, W>
     /// <summary>Floats of widened weights that stay near the core while every row passes over them.</summary>
     internal const int WidenedFloats = 24 * 1024;
 
-    /// <summary>
-    /// Rows of x [rows; k] times outputs `first` to `last` of weights [outs; k]: y[r * yStride + o].
-    /// x is multiplied by the format's input scale already. `widened` has room for <see cref="WidenedFloats"/> numbers or three weight rows, whichever is more.
-    /// </summary>
+    /// <summary>This thread's room for widened weights: <see cref="WidenedFloats"/> numbers or three rows of k, whichever is more.</summary>
+    internal static float* Room(int k) => ThreadRoom.Widened.Of(Math.Max(3L * k, WidenedFloats));
+
+    /// <summary>Outputs `first` to `last` - 1 of y = x W^T. A number's bits depend neither on them nor on the rows beside its own.</summary>
+    /// <param name="weights">W [outs; k], rows without gaps.</param>
+    /// <param name="k">Numbers of a row of x and of W: the length of every sum.</param>
+    /// <param name="x">[rows; k], multiplied by the format's input scale already.</param>
+    /// <param name="xStride">Floats from a row of x to the next.</param>
+    /// <param name="y">[rows; outs], written at [r * yStride + o].</param>
+    /// <param name="yStride">Floats from a row of y to the next.</param>
+    /// <param name="rows">How many rows; what runs depends on it: tiles, tiles near the core, or weights widened once.</param>
+    /// <param name="first">The first output.</param>
+    /// <param name="last">One more than the last.</param>
+    /// <param name="widened">As <see cref="Room"/> gives; null will do for one row.</param>
     internal static void Run(
         byte* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int first, int last, float* widened)
     {
@@ -61,6 +71,7 @@ internal static unsafe class Products<V, L, W>
         }
     }
 
+    /// <summary>`count` weights at their own size, as float32.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Widen(byte* source, float* to, int count)
     {
@@ -96,7 +107,7 @@ internal static unsafe class Products<V, L, W>
         }
     }
 
-    /// <summary>At most <see cref="FewRows"/> rows, each weight read once.</summary>
+    /// <summary>As <see cref="Run"/>, for at most <see cref="FewRows"/> rows: each weight is read once.</summary>
     internal static void Few(
         byte* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int first, int last)
     {
@@ -196,21 +207,13 @@ internal static unsafe class Products<V, L, W>
         }
     }
 
-    /// <summary>Many rows over a block of float32 weights that lies near: four rows by three outputs at a time.</summary>
+    /// <summary>Many rows over a block of float32 weights [outs; k] that lies near: four rows by three outputs at a time.</summary>
     private static void Block(float* weights, int k, float* x, int xStride, float* y, int yStride, int rows, int outs)
     {
-        int r = 0;
-
-        for (; r <= rows - 4; r += 4)
+        for (int r = 0; r < rows; r += 4)
         {
             Products<V, L, Float32<V, L>>.Few(
-                (byte*)weights, k, x + (r * (nint)xStride), xStride, y + (r * (nint)yStride), yStride, 4, 0, outs);
-        }
-
-        if (r < rows)
-        {
-            Products<V, L, Float32<V, L>>.Few(
-                (byte*)weights, k, x + (r * (nint)xStride), xStride, y + (r * (nint)yStride), yStride, rows - r, 0, outs);
+                (byte*)weights, k, x + (r * (nint)xStride), xStride, y + (r * (nint)yStride), yStride, Math.Min(4, rows - r), 0, outs);
         }
     }
 }

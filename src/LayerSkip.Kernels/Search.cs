@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 
 namespace LayerSkip.Kernels;
 
+/// <summary>Questions about a row of logits or weights, float32, answered by vectors.</summary>
 public static class Search
 {
     /// <summary>Whether no value is NaN or infinite.</summary>

@@ -5,29 +5,9 @@ open FsCheck.FSharp
 open LayerSkip
 
 /// A small llama: vocabulary, layers, heads, kv heads, tied or not.
-let config vocabulary layers heads kvHeads tied : LlamaConfig = {
-    Family = Family.Llama
-    Vocabulary = vocabulary
-    Hidden = 16
-    Intermediate = 24
-    Layers = layers
-    Heads = heads
-    KvHeads = kvHeads
-    HeadDim = 4
-    Context = 96
-    NormEps = 1e-5
-    RopeTheta = 10000.0
-    RopeScaling = RopeScaling.Default
-    Windows = Array.create layers None
-    QkvBias = false
-    OutputBias = false
-    MlpBias = false
-    QkNorm = false
-    TiedHead = tied
-    Bos = Some 1
-    StopIds = [||]
-    StoredDtype = None
-}
+let config vocabulary layers heads kvHeads tied =
+    let sizes = LlamaConfig.Llama(vocabulary, layers, 16, 24, heads, kvHeads, context = 96)
+    { sizes with HeadDim = 4; TiedHead = tied; Bos = Some 1 }
 
 /// A random tiny model to be: its configuration, and the seed of its weights.
 type Model = { Config: LlamaConfig; Seed: int64 }

@@ -47,6 +47,6 @@ module internal Shapes =
         let context = Map.tryFind "context" sizes |> Option.defaultValue 2048
 
         {
-            LlamaConfig.Llama(vocabulary, hidden, intermediate, layers, heads, kvHeads, context) with
+            LlamaConfig.Llama(vocabulary, layers, hidden, intermediate, heads, kvHeads, context) with
                 TiedHead = Map.tryFind "tied" sizes <> Some 0
         }

@@ -94,7 +94,7 @@ type LlamaConfig = {
 
     /// A Llama of these sizes, to be trained or tested: heads of hidden / heads dimensions, `context` positions, a head of its
     /// own, no biases and no ids that end a text. Nothing is checked.
-    static member Llama(vocabulary, hidden, intermediate, layers, heads, kvHeads, context) : LlamaConfig = {
+    static member Llama(vocabulary, layers, hidden, intermediate, heads, kvHeads, context) : LlamaConfig = {
         Family = Family.Llama
         Vocabulary = vocabulary
         Hidden = hidden
