@@ -10,6 +10,9 @@ type Dtype =
 
 [<RequireQualifiedAccess>]
 module Dtype =
+    let all = [ Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 ]
+
+    /// As options and messages spell it: "f64", "f32", "f16", "bf16".
     let name (dtype: Dtype) =
         match dtype with
         | Dtype.F64 -> "f64"
@@ -17,7 +20,15 @@ module Dtype =
         | Dtype.F16 -> "f16"
         | Dtype.BF16 -> "bf16"
 
-    /// Of one value.
+    /// PyTorch's name, as config.json has it: "float32".
+    let torchName (dtype: Dtype) =
+        match dtype with
+        | Dtype.F64 -> "float64"
+        | Dtype.F32 -> "float32"
+        | Dtype.F16 -> "float16"
+        | Dtype.BF16 -> "bfloat16"
+
+    /// The bytes of one value.
     let bytes (dtype: Dtype) =
         match dtype with
         | Dtype.F64 -> 8

@@ -177,7 +177,19 @@ module Check =
     let all (faults: LayerSkipError list) (value: 'T) : Result<'T, LayerSkipError list> =
         if List.isEmpty faults then Ok value else Error faults
 
+    /// The fault, unless something holds.
     let that (holds: bool) (fault: LayerSkipError) : LayerSkipError list = if holds then [] else [ fault ]
+
+    /// What a file has that it may not, alone.
+    let bad (path: string) (fault: string) : Result<'T, LayerSkipError list> =
+        Error [ LayerSkipError.BadFile(path, fault) ]
+
+    /// What the library does not do, alone; `hint` says what it does.
+    let unsupported (what: string) (hint: string) : Result<'T, LayerSkipError list> =
+        Error [ LayerSkipError.Unsupported(what, hint) ]
+
+    /// Ends what cannot return a Result by LayerSkipException.
+    let throw (error: LayerSkipError) : 'T = raise (LayerSkipException [ error ])
 
     /// The errors of a result, none of a success.
     let faults (result: Result<'T, LayerSkipError list>) : LayerSkipError list =
@@ -193,11 +205,22 @@ module Check =
         let andThen done' item = done' |> Result.bind (fun () -> act item)
         List.fold andThen (Ok()) items
 
+    /// Two values, or the faults of both.
     let both (a: Result<'A, LayerSkipError list>) (b: Result<'B, LayerSkipError list>) =
         match a, b with
         | Ok a, Ok b -> Ok(a, b)
         | _ -> Error(faults a @ faults b)
 
+    /// The values of all results in their order, or every fault of any.
+    let list (results: Result<'T, LayerSkipError list> list) : Result<'T list, LayerSkipError list> =
+        all (List.collect faults results) (results |> List.choose Result.toOption)
+
+    /// The values where each option has one, else None.
+    let every (options: 'T option list) : 'T list option =
+        let values = List.choose id options
+        if values.Length = options.Length then Some values else None
+
+    /// The value; LayerSkipException with all errors where there is none.
     let getOrRaise (result: Result<'T, LayerSkipError list>) : 'T =
         match result with
         | Ok value -> value

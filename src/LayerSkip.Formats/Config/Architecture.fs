@@ -179,6 +179,16 @@ module Architecture =
         | Presence.Always -> isThere
         | Presence.Either -> true
 
+    /// Parts of a model, beside q's, k's and v's biases, that its family has no place for where it has these biases.
+    let internal unlike (biases: Biases) (config: LlamaConfig) : string list = [
+        if not (allows biases.Output config.OutputBias) then
+            "a bias of the attention's output"
+        if not (allows biases.Mlp config.MlpBias) then
+            "biases of the MLP"
+        if config.QkNorm <> (ofFamily config.Family).QkNorm then
+            "or without norms of q and k, as this model"
+    ]
+
     /// The name under which the family's files hold a tensor: its own, or of what it is joined to.
     let fileName (architecture: Architecture) (name: string) : string =
         architecture.Joined

@@ -52,6 +52,42 @@ module RopeScaling =
         | RopeScaling.Yarn _ -> Some "yarn"
         | RopeScaling.Divided _ -> None
 
+    /// transformers' name of the context that a model had before it was stretched, in positions.
+    let internal originalName = "original_max_position_embeddings"
+
+    /// A scaling's numbers by transformers' names, in the order in which they are written; divisors have none.
+    let internal numbers (scaling: RopeScaling) : (string * float) list =
+        let original (positions: int) = originalName, float positions
+
+        match scaling with
+        | RopeScaling.Default
+        | RopeScaling.Divided _ -> []
+        | RopeScaling.Dynamic(factor, positions) -> [
+            "factor", factor
+            yield! positions |> Option.toList |> List.map original
+          ]
+        | RopeScaling.Linear factor -> [ "factor", factor ]
+        | RopeScaling.Llama3(factor, low, high, positions) -> [
+            "factor", factor
+            "low_freq_factor", low
+            "high_freq_factor", high
+            original positions
+          ]
+        | RopeScaling.Yarn yarn -> [
+            "factor", yarn.Factor
+            original yarn.Original
+            "beta_fast", yarn.BetaFast
+            "beta_slow", yarn.BetaSlow
+            "attention_factor", yarn.AttentionFactor
+          ]
+
+    /// What YaRN multiplies cosine and sine by where a file does not say (section 3.4), times `scale` (DeepSeek's mscale).
+    let internal yarnAttention (scale: float) (factor: float) : float =
+        if factor <= 1.0 then
+            1.0
+        else
+            0.1 * scale * log factor + 1.0
+
 /// Decoders that one class of transformers runs; `Architecture` says what sets them apart.
 [<RequireQualifiedAccess>]
 type Family =

@@ -29,35 +29,22 @@ module internal ConfigCheck =
     // Not of a NaN.
     let private isInside (least: float) (most: float) (value: float) = value >= least && value <= most
 
-    let private originals (original: int) = [
-        "original_max_position_embeddings", float original, 1.0, float Int32.MaxValue
-    ]
-
     /// Names, values and bounds.
     let private numbers (config: LlamaConfig) = [
         "rms_norm_eps", config.NormEps, 1e-30, 1.0
         "rope_theta", config.RopeTheta, 1.0 + 1e-6, 1e30
 
+        for name, value in RopeScaling.numbers config.RopeScaling do
+            match name with
+            | "factor" -> name, value, 1.0, huge
+            | name when name = RopeScaling.originalName -> name, value, 1.0, float Int32.MaxValue
+            | name -> name, value, positive, huge
+
         match config.RopeScaling with
-        | RopeScaling.Default -> ()
-        | RopeScaling.Dynamic(factor, original) ->
-            "factor", factor, 1.0, huge
-            yield! Option.toList original |> List.collect originals
-        | RopeScaling.Linear factor -> "factor", factor, 1.0, huge
-        | RopeScaling.Llama3(factor, low, high, original) ->
-            "factor", factor, 1.0, huge
-            "low_freq_factor", low, positive, huge
-            "high_freq_factor", high, positive, huge
-            yield! originals original
-        | RopeScaling.Yarn yarn ->
-            "factor", yarn.Factor, 1.0, huge
-            "beta_fast", yarn.BetaFast, positive, huge
-            "beta_slow", yarn.BetaSlow, positive, huge
-            "attention_factor", yarn.AttentionFactor, positive, huge
-            yield! originals yarn.Original
         | RopeScaling.Divided divisors ->
             for divisor in divisors |> Array.tryFind (isInside positive huge >> not) |> Option.toList do
                 "divisor", divisor, positive, huge
+        | _ -> ()
     ]
 
     /// Every fault; `named` gives the file's own name of a field of config.json.

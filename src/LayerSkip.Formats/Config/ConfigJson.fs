@@ -9,10 +9,7 @@ module LlamaConfig =
 
     /// transformers 5 puts angle base and scaling into `rope_parameters`, 4 into `rope_theta` and `rope_scaling`.
     let private rope (json: JsonReader) (architecture: Architecture) context =
-        let inner =
-            match json.Object "rope_parameters" with
-            | Some parameters -> Some parameters
-            | None -> json.Object "rope_scaling"
+        let inner = json.Object "rope_parameters" |> Option.orElseWith (fun () -> json.Object "rope_scaling")
 
         let number name fallback =
             match inner with
@@ -46,11 +43,7 @@ module LlamaConfig =
 
                     RopeScaling.Llama3(factor, low, high, original)
                 | "yarn" ->
-                    let mscale scale =
-                        if factor <= 1.0 then
-                            1.0
-                        else
-                            0.1 * scale * log factor + 1.0
+                    let mscale scale = RopeScaling.yarnAttention scale factor
                     let given = fields.Float("mscale", 0.0), fields.Float("mscale_all_dim", 0.0)
 
                     let attention =
@@ -108,11 +101,11 @@ module LlamaConfig =
                     "a model without a model_type"
                 else
                     $"model_type \"{kind}\""
-            Error [ LayerSkipError.Unsupported($"{path}: {what}", families) ]
+            Check.unsupported $"{path}: {what}" families
         | Some architecture ->
             let hidden, layers, heads =
                 json.Size "hidden_size",
-                json.Size("num_hidden_layers", ConfigCheck.mostLayers),
+                json.Size("num_hidden_layers", most = ConfigCheck.mostLayers),
                 json.Size "num_attention_heads"
             let intermediate, vocabulary = json.Size "intermediate_size", json.Size "vocab_size"
             let sized = json.Faults.IsEmpty
@@ -162,11 +155,7 @@ module LlamaConfig =
 
     /// Reads a folder's config.json.
     let load (path: string) : Result<LlamaConfig, LayerSkipError list> =
-        match Json.read path "a Hugging Face model folder has one" with
-        | Error faults -> Error faults
-        | Ok document ->
-            use document = document
-            ofJson path document.RootElement
+        Json.load path "a Hugging Face model folder has one" (ofJson path)
 
     /// The recommended exit where a model card names none: round(L/3), at least 1.
     let defaultExit (config: LlamaConfig) : int =

@@ -38,33 +38,23 @@ module internal HuggingFaceConfig =
             | RopeScaling.Divided _ -> None
             | scaling -> Some scaling
 
-        let faults = [
-            yield! Check.that hasQkvBias (without "biases of q, k and v as in this model")
-            yield!
-                Check.that
-                    (Architecture.allows biases.Output config.OutputBias)
-                    (without "a bias of the attention's output")
-            yield! Check.that (Architecture.allows biases.Mlp config.MlpBias) (without "biases of the MLP")
-            yield!
-                Check.that
-                    (config.QkNorm = architecture.QkNorm)
-                    (without "or without norms of q and k, as this model")
-            yield! Check.that hasWindows (without "sliding windows as in this model")
+        let parts = [
+            if not hasQkvBias then
+                "biases of q, k and v as in this model"
+            yield! Architecture.unlike biases config
+            if not hasWindows then
+                "sliding windows as in this model"
             match scaling |> Option.bind RopeScaling.tryType with
-            | None -> without "these divisors of rotary angles"
+            | None -> "these divisors of rotary angles"
             | Some kind when not (List.contains kind architecture.RopeTypes) ->
-                without $"rotary angles of type {kind}"
+                $"rotary angles of type {kind}"
             | Some _ -> ()
         ]
 
-        Check.all faults { config with RopeScaling = defaultArg scaling RopeScaling.Default }
-
-    let private torchDtype (dtype: Dtype) =
-        match dtype with
-        | Dtype.F64 -> "float64"
-        | Dtype.F32 -> "float32"
-        | Dtype.F16 -> "float16"
-        | Dtype.BF16 -> "bfloat16"
+        Check.all (List.map without parts) {
+            config with
+                RopeScaling = defaultArg scaling RopeScaling.Default
+        }
 
     let private intOrNull (json: Utf8JsonWriter) (name: string) (value: int option) =
         match value with
@@ -89,39 +79,24 @@ module internal HuggingFaceConfig =
         json.WriteRawValue(if isWhole then digits + ".0" else digits)
 
     let private scaling (json: Utf8JsonWriter) (scaling: RopeScaling) =
-        let object (kind: string) write =
+        match RopeScaling.tryType scaling with
+        | None
+        | Some "default" -> json.WriteNull "rope_scaling"
+        | Some kind ->
             json.WriteStartObject "rope_scaling"
             json.WriteString("rope_type", kind)
-            write ()
+
+            for name, value in RopeScaling.numbers scaling do
+                if name = RopeScaling.originalName then
+                    json.WriteNumber(name, int value)
+                else
+                    float json name value
+
+            match scaling with
+            | RopeScaling.Yarn { Truncate = false } -> json.WriteBoolean("truncate", false)
+            | _ -> ()
+
             json.WriteEndObject()
-
-        match scaling with
-        | RopeScaling.Default
-        | RopeScaling.Divided _ -> json.WriteNull "rope_scaling"
-        | RopeScaling.Dynamic(factor, original) ->
-            object "dynamic" (fun () ->
-                float json "factor" factor
-
-                original
-                |> Option.iter (fun original ->
-                    json.WriteNumber("original_max_position_embeddings", original)))
-        | RopeScaling.Linear factor -> object "linear" (fun () -> float json "factor" factor)
-        | RopeScaling.Llama3(factor, low, high, original) ->
-            object "llama3" (fun () ->
-                float json "factor" factor
-                float json "low_freq_factor" low
-                float json "high_freq_factor" high
-                json.WriteNumber("original_max_position_embeddings", original))
-        | RopeScaling.Yarn yarn ->
-            object "yarn" (fun () ->
-                float json "factor" yarn.Factor
-                json.WriteNumber("original_max_position_embeddings", yarn.Original)
-                float json "beta_fast" yarn.BetaFast
-                float json "beta_slow" yarn.BetaSlow
-                float json "attention_factor" yarn.AttentionFactor
-
-                if not yarn.Truncate then
-                    json.WriteBoolean("truncate", false))
 
     let private windows (json: Utf8JsonWriter) (windows: int option[]) =
         let first = windows |> Array.tryFindIndex Option.isSome
@@ -158,7 +133,7 @@ module internal HuggingFaceConfig =
             json.WriteStringValue architecture.Class
             json.WriteEndArray()
             json.WriteString("model_type", architecture.Name)
-            json.WriteString("torch_dtype", torchDtype dtype)
+            json.WriteString("torch_dtype", Dtype.torchName dtype)
             json.WriteNumber("vocab_size", config.Vocabulary)
             json.WriteNumber("hidden_size", config.Hidden)
             json.WriteNumber("intermediate_size", config.Intermediate)

@@ -29,11 +29,8 @@ module KeptFields =
 
     /// Of a config.json that was found good.
     let ofConfig (path: string) : KeptFields =
-        match Json.read path "" with
-        | Error _ -> none
-        | Ok document ->
-            use document = document
-            { none with OfConfig = where ((=) "pad_token_id") document.RootElement }
+        Json.load path "" (fun root -> Ok { none with OfConfig = where ((=) "pad_token_id") root })
+        |> Result.defaultValue none
 
     /// Writes them after an object's own fields, which come first.
     let internal write (own: string list) (fields: (string * string) list) (json: Utf8JsonWriter) : unit =

@@ -27,12 +27,10 @@ module internal TensorNames =
     let huggingFace (stored: StoredTensor list) : StoredTensor list =
         let taken = stored |> List.countBy (fun tensor -> whole tensor.Name) |> Map.ofList
 
-        [
-            for tensor in stored do
-                let name = whole tensor.Name
-
-                if taken[name] = 1 then
-                    { tensor with Name = name }
-                else
-                    tensor
-        ]
+        stored
+        |> List.map (fun tensor ->
+            let name = whole tensor.Name
+            if taken[name] = 1 then
+                { tensor with Name = name }
+            else
+                tensor)

@@ -18,7 +18,7 @@ module internal JsonLessons =
     // Whatever else stands in an object is not read.
     let private deepest = 100_000
 
-    let private fail path why = raise (LayerSkipException [ LayerSkipError.BadFile(path, why) ])
+    let private fail path why = Check.throw (LayerSkipError.BadFile(path, why))
 
     /// Text of JSON, where it is Unicode: an escape may stand for half a character.
     let private tryUnescape (read: unit -> string) : string option =

@@ -101,12 +101,13 @@ module TokenFile =
         file.Copy(start, bytes.AsSpan())
         Array.init count (fun i -> BitConverter.ToInt64(bytes, 8 * i))
 
-    let private ofTokens (file: SourceFile) : Result<TokenFile, string> =
+    let private ofTokens (file: SourceFile) : Result<TokenFile, LayerSkipError list> =
+        let bad why = Check.bad file.Path why
         let mark = Array.zeroCreate<byte>(min headerSize (int (min file.Length 24L)))
         file.Copy(0L, mark.AsSpan())
 
         if mark.Length < headerSize || not (mark.AsSpan().StartsWith(ReadOnlySpan TokenWriter.Magic)) then
-            Error "is no token file of ours; make one from text"
+            bad "is no token file of ours; make one from text"
         else
             let numbers = readInts64 file 8L 2
             let count, texts = numbers[0], numbers[1]
@@ -114,7 +115,7 @@ module TokenFile =
             let most = file.Length / 4L
 
             if count = 0L && texts = 0L && file.Length = int64 headerSize then
-                Error "holds no ids; there is nothing to learn from"
+                bad "holds no ids; there is nothing to learn from"
             elif
                 count < 1L
                 || count > most
@@ -122,7 +123,7 @@ module TokenFile =
                 || texts > min count (int64 Array.MaxLength)
                 || file.Length <> int64 headerSize + 4L * count + 8L * texts
             then
-                Error "is a damaged token file: its length is not what its head says; make it again from text"
+                bad "is a damaged token file: its length is not what its head says; make it again from text"
             else
                 let starts = readInts64 file (int64 headerSize + 4L * count) (int texts)
 
@@ -131,13 +132,13 @@ module TokenFile =
                     || starts[starts.Length - 1] >= count
                     || Seq.pairwise starts |> Seq.exists (fun (a, b) -> a >= b)
                 then
-                    Error "is a damaged token file: its texts are out of order; make it again from text"
+                    bad "is a damaged token file: its texts are out of order; make it again from text"
                 else
                     Ok(new TokenFile(file, int64 headerSize, 4, count, starts))
 
-    let private ofBin (file: SourceFile) : Result<TokenFile, string> =
+    let private ofBin (file: SourceFile) : Result<TokenFile, LayerSkipError list> =
         if file.Length % 2L <> 0L then
-            Error "has an odd number of bytes; a .bin file holds ids of two bytes each"
+            Check.bad file.Path "has an odd number of bytes; a .bin file holds ids of two bytes each"
         else
             Ok(new TokenFile(file, 0L, 2, file.Length / 2L, [| 0L |]))
 
@@ -159,23 +160,18 @@ module TokenFile =
 
     /// Opens a file of ids, each below `vocabulary`.
     let openRead (vocabulary: int) (path: string) : Result<TokenFile, LayerSkipError list> =
-        match SourceFile.openRead path "give a file of token ids, .tokens or .bin" with
-        | Error faults -> Error faults
-        | Ok file ->
-            let isBin = path.EndsWith(".bin", StringComparison.OrdinalIgnoreCase)
+        let isBin = path.EndsWith(".bin", StringComparison.OrdinalIgnoreCase)
 
-            let checkedIds (tokens: TokenFile) =
-                match largest tokens with
-                | id when id < vocabulary -> Ok tokens
-                | id ->
-                    Error
-                        $"holds id {id}, which is outside the model's vocabulary of {vocabulary}; make it with the model's own tokenizer"
+        let checkedIds (tokens: TokenFile) =
+            match largest tokens with
+            | id when id < vocabulary -> Ok tokens
+            | id ->
+                Check.bad
+                    path
+                    $"holds id {id}, which is outside the model's vocabulary of {vocabulary}; make it with the model's own tokenizer"
 
-            match (if isBin then ofBin else ofTokens) file |> Result.bind checkedIds with
-            | Ok tokens -> Ok tokens
-            | Error fault ->
-                (file :> IDisposable).Dispose()
-                Error [ LayerSkipError.BadFile(path, fault) ]
+        SourceFile.openAs path "give a file of token ids, .tokens or .bin" (fun file ->
+            (if isBin then ofBin else ofTokens) file |> Result.bind checkedIds)
 
     /// The entries from `first` to before `last`, in pieces that are soon let go.
     let parts (tokens: TokenFile) (first: int64) (last: int64) : seq<TextEntries> =

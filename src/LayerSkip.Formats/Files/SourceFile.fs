@@ -22,7 +22,7 @@ module internal ReadFault =
 /// where a file that another program cuts short would end the process. Reading after Dispose throws ObjectDisposedException.
 [<Sealed>]
 type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
-    let fault text = raise (LayerSkipException [ LayerSkipError.BadFile(path, text) ])
+    let fault text = Check.throw (LayerSkipError.BadFile(path, text))
 
     let readSome (destination: Span<byte>) (at: int64) =
         try
@@ -88,28 +88,30 @@ module internal SourceFile =
         with :? LayerSkipException as e ->
             Error e.Errors
 
-    let private opened (path: string) (handle: SafeFileHandle) : Result<SourceFile, LayerSkipError list> =
-        let file = new SourceFile(path, handle, RandomAccess.GetLength handle)
+    /// What is read from a file, which is closed again if it cannot be.
+    let private orClose
+        (read: SourceFile -> Result<'T, LayerSkipError list>)
+        (file: SourceFile)
+        : Result<'T, LayerSkipError list> =
+        let result = guard (fun () -> read file)
 
-        let found =
-            guard (fun () ->
-                let front = Array.zeroCreate<byte>(int (min file.Length 128L))
-                file.Copy(0L, front.AsSpan())
-
-                match stray front with
-                | Some what -> Error [ LayerSkipError.BadFile(path, what) ]
-                | None when front.Length = 0 ->
-                    Error [ LayerSkipError.BadFile(path, "the file is empty; get it again") ]
-                | None -> Ok file)
-
-        if Result.isError found then
+        if Result.isError result then
             (file :> IDisposable).Dispose()
 
-        found
+        result
+
+    let private checkFront (file: SourceFile) : Result<SourceFile, LayerSkipError list> =
+        let front = Array.zeroCreate<byte>(int (min file.Length 128L))
+        file.Copy(0L, front.AsSpan())
+
+        match stray front with
+        | Some what -> Check.bad file.Path what
+        | None when front.Length = 0 -> Check.bad file.Path "the file is empty; get it again"
+        | None -> Ok file
 
     /// Opens a regular file; `advice` is for what is none, `hint` for what is not there.
     let private openRegular (share: FileShare) (advice: string) (hint: string) (path: string) =
-        let bad text = Error [ LayerSkipError.BadFile(path, text) ]
+        let bad text = Check.bad path text
 
         match PathKind.find path with
         | PathKind.Folder -> bad $"is a folder; {advice}"
@@ -128,7 +130,19 @@ module internal SourceFile =
     /// Opens a regular file that holds something; `hint` says what should be there when it is not.
     let openRead (path: string) (hint: string) : Result<SourceFile, LayerSkipError list> =
         openRegular FileShare.Read "a regular file is needed" hint path
-        |> Result.bind (opened path)
+        |> Result.bind (fun handle ->
+            new SourceFile(path, handle, RandomAccess.GetLength handle) |> orClose checkFront)
+
+    /// Opens a file for whom `read` makes, which then owns it; it is closed where `read` ends with an error.
+    let openAs (path: string) (hint: string) (read: SourceFile -> Result<'T, LayerSkipError list>) =
+        openRead path hint |> Result.bind (orClose read)
+
+    /// Reads from a file, which is closed afterwards.
+    let using (path: string) (hint: string) (read: SourceFile -> Result<'T, LayerSkipError list>) =
+        openRead path hint
+        |> Result.bind (fun file ->
+            use file = file
+            guard (fun () -> read file))
 
     /// Opens what is read once, from its beginning to its end: a regular file, which others may write meanwhile, or a pipe
     /// that is open already (/dev/stdin, a shell's <(command)), for to open one again may wait for ever.
@@ -151,22 +165,15 @@ module internal SourceFile =
 
     /// The bytes of a file that is read whole.
     let readAll (path: string) (hint: string) : Result<byte[], LayerSkipError list> =
-        openRead path hint
-        |> Result.bind (fun file ->
-            use file = file
-
+        using path hint (fun file ->
             if file.Length > most then
-                Error [
-                    LayerSkipError.BadFile(
-                        path,
-                        $"has {file.Length} bytes, more than the {most} that a file of its kind may have"
-                    )
-                ]
+                Check.bad
+                    path
+                    $"has {file.Length} bytes, more than the {most} that a file of its kind may have"
             else
-                guard (fun () ->
-                    let bytes = Array.zeroCreate<byte>(int file.Length)
-                    file.Copy(0L, bytes.AsSpan())
-                    Ok bytes))
+                let bytes = Array.zeroCreate<byte>(int file.Length)
+                file.Copy(0L, bytes.AsSpan())
+                Ok bytes)
 
     /// The same of a file that need not be there.
     let tryReadAll (path: string) : Result<byte[] option, LayerSkipError list> =
@@ -179,4 +186,4 @@ module internal SourceFile =
         try
             Directory.GetFiles(folder, pattern) |> Array.sort |> List.ofArray |> Ok
         with e when (ReadFault.why e).IsSome ->
-            Error [ LayerSkipError.BadFile(folder, (ReadFault.why e).Value) ]
+            Check.bad folder (ReadFault.why e).Value

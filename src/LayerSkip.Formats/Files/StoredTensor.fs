@@ -63,6 +63,16 @@ module StoredTensor =
         Count = Array.tryHead shape |> Option.defaultValue 1L
     }
 
+    /// `width` times all dimensions; None where they, but for those of 0, multiply to more than 63 bits hold.
+    let internal tryProduct (width: int64) (shape: uint64[]) : int64 option =
+        let grow (total: int64 option) (dim: uint64) =
+            match total with
+            | Some total when dim <= uint64 (Int64.MaxValue / total) -> Some(total * int64 (max 1UL dim))
+            | _ -> None
+
+        Array.fold grow (Some width) shape
+        |> Option.map (fun all -> if Array.contains 0UL shape then 0L else all)
+
     /// In bytes, of `Dtype`.
     let internal size (stored: StoredTensor) : int64 =
         Array.fold (*) (int64 (Dtype.bytes stored.Dtype)) stored.Shape

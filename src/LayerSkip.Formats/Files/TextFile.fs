@@ -25,7 +25,7 @@ type internal Utf8Reader(path: string, stream: Stream) =
     let mutable isStarted = false
     let mutable isOver = false
 
-    let fail why = raise (LayerSkipException [ LayerSkipError.BadFile(path, why) ])
+    let fail why = Check.throw (LayerSkipError.BadFile(path, why))
 
     let notUtf8 (e: DecoderFallbackException) =
         let before = max 0 e.Index
@@ -170,7 +170,7 @@ module TextFile =
 
             if text.Length > (most <<< 20) then
                 let why = $"has more than {most} Mi characters, the most that are read; cut it"
-                raise (LayerSkipException [ LayerSkipError.BadFile(path, why) ])
+                Check.throw (LayerSkipError.BadFile(path, why))
 
             count <- reader.Read(buffer, 0, buffer.Length)
 

@@ -30,12 +30,14 @@ module internal Utf8Text =
         let mark = markLength (ReadOnlySpan bytes)
         Encoding.UTF8.GetString(bytes, mark, bytes.Length - mark)
 
+    /// Whether a text begins with a byte order mark of UTF-16.
+    let isUtf16 (head: ReadOnlySpan<byte>) : bool =
+        head.StartsWith(ReadOnlySpan [| 0xFFuy; 0xFEuy |])
+        || head.StartsWith(ReadOnlySpan [| 0xFEuy; 0xFFuy |])
+
     /// What a file is that begins so and is no UTF-8 text, and what to do.
     let notText (head: ReadOnlySpan<byte>) : string option =
-        if
-            head.StartsWith(ReadOnlySpan [| 0xFFuy; 0xFEuy |])
-            || head.StartsWith(ReadOnlySpan [| 0xFEuy; 0xFFuy |])
-        then
+        if isUtf16 head then
             Some "is UTF-16 or UTF-32 text; convert it to UTF-8 first, as with `iconv -t UTF-8`"
         elif head.Contains 0uy then
             Some "is no text: it holds NUL bytes, as UTF-16 and binary files do; convert it to UTF-8 first"

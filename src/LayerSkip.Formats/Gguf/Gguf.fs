@@ -25,30 +25,22 @@ module Gguf =
 
     /// The metadata alone: the entries and values of tensors are not looked at.
     let readMetadata (path: string) : Result<Map<string, GgufValue>, LayerSkipError list> =
-        match SourceFile.openRead path hint with
-        | Error faults -> Error faults
-        | Ok file ->
-            use file = file
-            SourceFile.guard (fun () -> GgufHeader.readMetadata file)
+        SourceFile.using path hint GgufHeader.readMetadata
 
     /// Llama 3.1 and later: llama.cpp keeps the stretched angles as a tensor, not as metadata.
     let private withRopeTable (file: SourceFile) (config: LlamaConfig) (tensors: GgufTensor list) =
         match tensors |> List.tryFind (fun tensor -> GgufName.isRopeTable tensor.Name) with
         | None -> Ok config
         | Some table when table.Shape <> [| int64 (config.HeadDim / 2) |] ->
-            Error [
-                LayerSkipError.BadFile(
-                    file.Path,
-                    $"rope_freqs.weight must hold {config.HeadDim / 2} positive divisors, one a pair of dimensions"
-                )
-            ]
+            Check.bad
+                file.Path
+                $"rope_freqs.weight must hold {config.HeadDim / 2} positive divisors, one a pair of dimensions"
         | Some table ->
             let divisors = StoredTensor.toFloats (GgufTensors.stored file config table)
             let scaled = { config with RopeScaling = RopeScaling.Divided divisors }
 
-            match ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled with
-            | [] -> Ok { scaled with RopeScaling = RopeAngles.named scaled }
-            | faults -> Error faults
+            Check.all (ConfigCheck.faults (GgufConfig.named config.Family) file.Path scaled) scaled
+            |> Result.map (fun scaled -> { scaled with RopeScaling = RopeAngles.named scaled })
 
     let private ofHeader (file: SourceFile) (header: GgufHeader) : Result<GgufFile, LayerSkipError list> =
         let architecture = GgufConfig.architecture file.Path header.Metadata
@@ -82,12 +74,4 @@ module Gguf =
 
     /// Opens a file and checks header, tensor entries and configuration; values stay on disk until a tensor is read.
     let openFile (path: string) : Result<GgufFile, LayerSkipError list> =
-        match SourceFile.openRead path hint with
-        | Error faults -> Error faults
-        | Ok file ->
-            let opened = SourceFile.guard (fun () -> GgufHeader.read file |> Result.bind (ofHeader file))
-
-            if Result.isError opened then
-                (file :> IDisposable).Dispose()
-
-            opened
+        SourceFile.openAs path hint (fun file -> GgufHeader.read file |> Result.bind (ofHeader file))

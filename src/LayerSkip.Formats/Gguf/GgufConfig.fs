@@ -3,85 +3,61 @@ namespace LayerSkip
 open System
 open System.Globalization
 
-/// Reading metadata of one architecture: optional keys, with a fault for each of the wrong kind.
+/// Reads metadata of one architecture: optional keys, with a fault for each of the wrong kind.
 [<Sealed>]
 type internal GgufReader(path: string, architecture: string, metadata: Map<string, GgufValue>) =
-    let faults = ResizeArray<LayerSkipError>()
-
-    member _.Faults = List.ofSeq faults
-    member _.Fault(text: string) = faults.Add(LayerSkipError.BadFile(path, text))
+    inherit FieldReader<GgufValue>(path, ResizeArray())
 
     /// The key in full: "llama.block_count" of "block_count".
     member _.Key(name: string) = $"{architecture}.{name}"
 
-    member _.Find(key: string) = Map.tryFind key metadata
+    override _.TryField(key: string) = Map.tryFind key metadata
 
-    member this.TryInt(key: string) : int option =
-        let whole number =
-            if number < -2147483648L || number > 2147483647L then
-                this.Fault $"\"{key}\" is {number}, out of range"
-                None
-            else
-                Some(int number)
+    override this.TryInt(key: string) : int option =
+        let tryWhole value =
+            match value with
+            | GgufValue.Int number -> Some number
+            // One number a layer, as some converters write counts.
+            | GgufValue.Ints numbers when Set.count (set numbers) = 1 -> Some numbers[0]
+            | _ -> None
 
-        match this.Find key with
-        | None -> None
-        | Some(GgufValue.Int number) -> whole number
-        // One number a layer, as some converters write counts.
-        | Some(GgufValue.Ints numbers) when numbers.Length > 0 && Array.forall ((=) numbers[0]) numbers ->
-            whole numbers[0]
-        | Some(GgufValue.Ints _) ->
+        match this.TryField key with
+        | Some(GgufValue.Ints _ as numbers) when (tryWhole numbers).IsNone ->
             this.Fault $"\"{key}\" differs between layers, which is not supported"
             None
-        | Some _ ->
-            this.Fault $"\"{key}\" must be a whole number"
-            None
+        | _ ->
+            match this.TryRead(key, "a whole number", tryWhole) with
+            | Some number when number <> int64 (int number) ->
+                this.Fault $"\"{key}\" is {number}, out of range"
+                None
+            | number -> Option.map int number
 
-    /// A count of 1 to `most`; without a fallback it must be there.
-    member this.Size(name: string, fallback: int option, most: int) : int =
-        let key = this.Key name
-
-        match this.Find key, this.TryInt key, fallback with
-        | None, _, Some fallback -> fallback
-        | None, _, None ->
-            this.Fault $"\"{key}\" is missing"
-            1
-        | Some _, Some size, _ when size > most ->
-            this.Fault $"\"{key}\" is {size}, which is too big; it must be at most {most}"
-            1
-        | Some _, Some size, _ when size >= 1 -> size
-        | Some _, Some size, _ ->
-            this.Fault $"\"{key}\" is {size}, it must be at least 1"
-            1
-        | Some _, None, _ -> 1
-
-    member this.Size(name: string, fallback: int option) : int = this.Size(name, fallback, Int32.MaxValue)
+    /// A count of 1 to `most` under the architecture's own key; without a fallback it must be there.
+    member this.Count(name: string, ?fallback: int, ?most: int) : int =
+        this.Size(this.Key name, ?fallback = fallback, ?most = most)
 
     /// A float32 is read as the decimal that it was written for: 1e-5, not 9.99999974738e-06.
-    member this.TryFloat(name: string) : float option =
-        let key = this.Key name
-
-        match this.Find key with
-        | None -> None
-        | Some(GgufValue.Float value) when float (float32 value) = value ->
-            let shortest = (float32 value).ToString("R", CultureInfo.InvariantCulture)
-            Some(Double.Parse(shortest, CultureInfo.InvariantCulture))
-        | Some(GgufValue.Float value) -> Some value
-        | Some(GgufValue.Int value) -> Some(float value)
-        | Some _ ->
-            this.Fault $"\"{key}\" must be a number"
-            None
-
     member this.Float(name: string, fallback: float) : float =
-        this.TryFloat name |> Option.defaultValue fallback
+        let read value =
+            match value with
+            | GgufValue.Float value when float (float32 value) = value ->
+                let shortest = (float32 value).ToString("R", CultureInfo.InvariantCulture)
+                Some(Double.Parse(shortest, CultureInfo.InvariantCulture))
+            | GgufValue.Float value -> Some value
+            | GgufValue.Int value -> Some(float value)
+            | _ -> None
+
+        this.TryRead(this.Key name, "a number", read) |> Option.defaultValue fallback
 
     member this.TryText(key: string) : string option =
-        match this.Find key with
-        | None -> None
-        | Some(GgufValue.Text text) -> Some text
-        | Some _ ->
-            this.Fault $"\"{key}\" must be a text"
-            None
+        this.TryRead(
+            key,
+            "a text",
+            fun value ->
+                match value with
+                | GgufValue.Text text -> Some text
+                | _ -> None
+        )
 
 /// A decoder's configuration from a GGUF file's metadata and the names of its tensors.
 [<RequireQualifiedAccess>]
@@ -103,13 +79,12 @@ module internal GgufConfig =
 
             RopeScaling.Yarn {
                 Factor = factor
-                Original = reader.Size("rope.scaling.original_context_length", Some context)
+                Original = reader.Count("rope.scaling.original_context_length", context)
                 BetaFast = reader.Float("rope.scaling.yarn_beta_fast", 32.0)
                 BetaSlow = reader.Float("rope.scaling.yarn_beta_slow", 1.0)
                 // llama.cpp multiplies the file's factor by YaRN's own.
                 AttentionFactor =
-                    reader.Float("rope.scaling.attn_factor", 1.0)
-                    * (if factor <= 1.0 then 1.0 else 0.1 * log factor + 1.0)
+                    reader.Float("rope.scaling.attn_factor", 1.0) * RopeScaling.yarnAttention 1.0 factor
                 Truncate = true
             }
         | Some other ->
@@ -118,10 +93,10 @@ module internal GgufConfig =
 
     /// The size of a head, which keys and values must share and rotate whole.
     let private headDim (reader: GgufReader) hidden heads =
-        let dim = reader.Size("attention.key_length", Some(hidden / heads))
+        let dim = reader.Count("attention.key_length", hidden / heads)
 
         for name in [ "attention.value_length"; "rope.dimension_count" ] do
-            let other = reader.Size(name, Some dim)
+            let other = reader.Count(name, dim)
 
             if other <> dim then
                 reader.Fault
@@ -131,28 +106,23 @@ module internal GgufConfig =
 
     /// "float32" and its like, or ggml's name where most weights are quantised.
     let private storedDtype (reader: GgufReader) (embedding: string option) =
-        let ofFormat format =
-            match format with
-            | "F32" -> "float32"
-            | "F16" -> "float16"
-            | "BF16" -> "bfloat16"
-            | quantised -> quantised
+        // llama.cpp's enum llama_ftype.
+        let formats = Map [ 0, "F32"; 1, "F16"; 2, "Q4_0"; 3, "Q4_1"; 7, "Q8_0"; 32, "BF16" ]
 
-        match reader.TryInt "general.file_type" with
-        | Some 0 -> Some "float32"
-        | Some 1 -> Some "float16"
-        | Some 2 -> Some "Q4_0"
-        | Some 3 -> Some "Q4_1"
-        | Some 7 -> Some "Q8_0"
-        | Some 32 -> Some "bfloat16"
-        | _ -> Option.map ofFormat embedding
+        reader.TryInt "general.file_type"
+        |> Option.bind formats.TryFind
+        |> Option.orElse embedding
+        |> Option.map (fun format ->
+            match SafetensorsHeader.dtype format with
+            | Some dtype -> Dtype.torchName dtype
+            | None -> format)
 
     /// One window, for the layers that the pattern marks, or for all. llama.cpp has the keys for other architectures and
     /// ignores them in these; our own export writes them.
     let private windows (reader: GgufReader) layers =
         let pattern = reader.Key "attention.sliding_window_pattern"
 
-        match reader.TryInt(reader.Key "attention.sliding_window"), reader.Find pattern with
+        match reader.TryInt(reader.Key "attention.sliding_window"), reader.TryField pattern with
         | (None | Some 0), _ -> Array.create layers None
         | Some size, _ when size < 0 ->
             reader.Fault $"sliding_window is {size}, it must be at least 1"
@@ -168,9 +138,11 @@ module internal GgufConfig =
         let key = reader.Key "vocab_size"
 
         match
-            reader.Find key, reader.Find "tokenizer.ggml.tokens", tensors.TryFind "model.embed_tokens.weight"
+            reader.TryField key,
+            reader.TryField "tokenizer.ggml.tokens",
+            tensors.TryFind "model.embed_tokens.weight"
         with
-        | Some _, _, _ -> reader.Size("vocab_size", None)
+        | Some _, _, _ -> reader.Count "vocab_size"
         | None, Some(GgufValue.Texts tokens), _ when tokens.Length > 0 -> tokens.Length
         | None, _, Some([| rows; _ |], _) when 0L < rows && rows <= 2147483647L -> int rows
         | None, _, _ ->
@@ -211,20 +183,14 @@ module internal GgufConfig =
 
         match Map.tryFind architectureKey metadata with
         | Some(GgufValue.Text name) ->
-            Architecture.tryGguf name
-            |> Option.map Ok
-            |> Option.defaultWith (fun () ->
-                Error [
-                    LayerSkipError.Unsupported(
-                        $"{path}: architecture \"{name}\"",
-                        $"architectures {Architecture.listed names}"
-                    )
-                ])
+            match Architecture.tryGguf name with
+            | Some found -> Ok found
+            | None ->
+                Check.unsupported
+                    $"{path}: architecture \"{name}\""
+                    $"architectures {Architecture.listed names}"
         | Some _
-        | None ->
-            Error [
-                LayerSkipError.BadFile(path, $"\"{architectureKey}\" is missing from the metadata")
-            ]
+        | None -> Check.bad path $"\"{architectureKey}\" is missing from the metadata"
 
     /// Of a file's architecture; `tensors`: shape and format of each, by Hugging Face's name.
     let ofMetadata
@@ -234,15 +200,15 @@ module internal GgufConfig =
         (architecture: Architecture)
         : Result<LlamaConfig, LayerSkipError list> =
         let reader = GgufReader(path, architecture.Gguf.Name, metadata)
-        let hidden = reader.Size("embedding_length", None)
-        let layers = reader.Size("block_count", None, ConfigCheck.mostLayers)
-        let heads = reader.Size("attention.head_count", None)
-        let kvHeads = reader.Size("attention.head_count_kv", Some heads)
-        let context = reader.Size("context_length", None)
+        let hidden = reader.Count "embedding_length"
+        let layers = reader.Count("block_count", most = ConfigCheck.mostLayers)
+        let heads = reader.Count "attention.head_count"
+        let kvHeads = reader.Count("attention.head_count_kv", heads)
+        let context = reader.Count "context_length"
 
         let epsilon = reader.Key "attention.layer_norm_rms_epsilon"
 
-        if (reader.Find epsilon).IsNone then
+        if (reader.TryField epsilon).IsNone then
             reader.Fault $"\"{epsilon}\" is missing"
 
         let experts = reader.TryInt(reader.Key "expert_count") |> Option.defaultValue 0
@@ -280,7 +246,7 @@ module internal GgufConfig =
             Family = architecture.Family
             Vocabulary = vocabulary
             Hidden = hidden
-            Intermediate = reader.Size("feed_forward_length", None)
+            Intermediate = reader.Count "feed_forward_length"
             Layers = layers
             Heads = heads
             KvHeads = kvHeads

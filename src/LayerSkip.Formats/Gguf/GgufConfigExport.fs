@@ -4,67 +4,53 @@ namespace LayerSkip
 [<RequireQualifiedAccess>]
 module internal GgufConfigExport =
     /// What the architecture's graph in llama.cpp has no place for.
-    let faults (config: LlamaConfig) : LayerSkipError list = [
-        let architecture = Architecture.ofFamily config.Family
-        let gguf = architecture.Gguf
-
-        let lacks present part =
-            Check.that
-                (not present)
-                (LayerSkipError.Unsupported(
-                    $"a GGUF file of architecture {gguf.Name} with {part}",
-                    "export a Hugging Face folder"
-                ))
-
-        let outside presence isThere = not (Architecture.allows presence isThere)
+    let faults (config: LlamaConfig) : LayerSkipError list =
+        let gguf = (Architecture.ofFamily config.Family).Gguf
         let no = if config.QkvBias then "" else "no "
-        yield! lacks (outside gguf.Biases.Qkv config.QkvBias) $"{no}biases of q, k and v"
-        yield! lacks (outside gguf.Biases.Output config.OutputBias) "a bias of the attention's output"
-        yield! lacks (outside gguf.Biases.Mlp config.MlpBias) "biases of the MLP"
-        yield! lacks (config.QkNorm <> architecture.QkNorm) "or without norms of q and k, as this model"
         let windows = config.Windows |> Array.choose id |> Array.distinct
-        yield! lacks (windows.Length > 1) "sliding windows of several sizes"
 
-        match config.RopeScaling with
-        | RopeScaling.Llama3 _
-        | RopeScaling.Divided _ -> yield! lacks (not gguf.DividesAngles) "divided rotary angles"
-        | RopeScaling.Yarn yarn -> yield! lacks (not yarn.Truncate) "a YaRN range that is not rounded"
-        | RopeScaling.Default
-        | RopeScaling.Dynamic _
-        | RopeScaling.Linear _ -> ()
-    ]
+        let parts = [
+            if not (Architecture.allows gguf.Biases.Qkv config.QkvBias) then
+                $"{no}biases of q, k and v"
+            yield! Architecture.unlike gguf.Biases config
+            if windows.Length > 1 then
+                "sliding windows of several sizes"
+            match config.RopeScaling with
+            | RopeScaling.Llama3 _
+            | RopeScaling.Divided _ when not gguf.DividesAngles -> "divided rotary angles"
+            | RopeScaling.Yarn { Truncate = false } -> "a YaRN range that is not rounded"
+            | _ -> ()
+        ]
 
-    let private scaling (key: string -> string) (scaling: RopeScaling) =
-        let number name value = key ("rope.scaling." + name), GgufValue.Float value
+        [
+            for part in parts do
+                let what = $"a GGUF file of architecture {gguf.Name} with {part}"
+                LayerSkipError.Unsupported(what, "export a Hugging Face folder")
+        ]
+
+    /// llama.cpp has no word for what begins where the context ends (dynamic), and a tensor holds divisors.
+    let private scaling (family: Family) (scaling: RopeScaling) =
+        let numbers kind own = [
+            GgufConfig.named family "rope.scaling.type", GgufValue.Text kind
+
+            for name, value in RopeScaling.numbers scaling do
+                let key = GgufConfig.named family name
+
+                match name with
+                | name when name = RopeScaling.originalName -> key, GgufValue.Int(int64 value)
+                // llama.cpp multiplies by YaRN's own factor.
+                | "attention_factor" when abs (value / own - 1.0) <= 1e-7 -> ()
+                | "attention_factor" -> key, GgufValue.Float(value / own)
+                | _ -> key, GgufValue.Float value
+        ]
 
         match scaling with
-        // llama.cpp has no word for what begins where the context ends.
+        | RopeScaling.Linear _ -> numbers "linear" 1.0
+        | RopeScaling.Yarn yarn -> numbers "yarn" (RopeScaling.yarnAttention 1.0 yarn.Factor)
         | RopeScaling.Default
         | RopeScaling.Dynamic _
-        // A tensor holds these.
         | RopeScaling.Llama3 _
         | RopeScaling.Divided _ -> []
-        | RopeScaling.Linear factor -> [
-            key "rope.scaling.type", GgufValue.Text "linear"
-            number "factor" factor
-          ]
-        | RopeScaling.Yarn yarn ->
-            // llama.cpp multiplies by YaRN's own factor.
-            let own =
-                if yarn.Factor <= 1.0 then
-                    1.0
-                else
-                    0.1 * log yarn.Factor + 1.0
-
-            [
-                key "rope.scaling.type", GgufValue.Text "yarn"
-                number "factor" yarn.Factor
-                key "rope.scaling.original_context_length", GgufValue.Int(int64 yarn.Original)
-                number "yarn_beta_fast" yarn.BetaFast
-                number "yarn_beta_slow" yarn.BetaSlow
-                if abs (yarn.AttentionFactor / own - 1.0) > 1e-7 then
-                    number "attn_factor" (yarn.AttentionFactor / own)
-            ]
 
     let private windows (gguf: GgufArchitecture) (key: string -> string) (windows: int option[]) = [
         match Array.tryPick id windows with
@@ -108,7 +94,7 @@ module internal GgufConfigExport =
                 count "attention.value_length" config.HeadDim
             count "rope.dimension_count" config.HeadDim
             key "rope.freq_base", GgufValue.Float config.RopeTheta
-            yield! scaling key config.RopeScaling
+            yield! scaling config.Family config.RopeScaling
             yield! windows gguf key config.Windows
         ]
 

@@ -124,41 +124,45 @@ type internal ByteCursor(file: SourceFile) =
 
 [<RequireQualifiedAccess>]
 module internal GgufHeader =
-    let private array (cursor: ByteCursor) : GgufValue =
-        match cursor.Scalar<uint32>() with
-        | 0u -> GgufValue.Ints(cursor.Values<uint8, _> int64)
-        | 1u -> GgufValue.Ints(cursor.Values<int8, _> int64)
-        | 2u -> GgufValue.Ints(cursor.Values<uint16, _> int64)
-        | 3u -> GgufValue.Ints(cursor.Values<int16, _> int64)
-        | 4u -> GgufValue.Ints(cursor.Values<uint32, _> int64)
-        | 5u -> GgufValue.Ints(cursor.Values<int32, _> int64)
-        | 6u -> GgufValue.Floats(cursor.Values<float32, _> float)
-        | 7u -> GgufValue.Bools(cursor.Values<uint8, _>((<>) 0uy))
-        | 8u -> GgufValue.Texts(cursor.Texts())
-        | 10u -> GgufValue.Ints(cursor.Values<uint64, _> int64)
-        | 11u -> GgufValue.Ints(cursor.Values<int64, _> id)
-        | 12u -> GgufValue.Floats(cursor.Values<float, _> id)
-        | kind ->
-            cursor.Fail $"{cursor.Reading} is an array of the unknown type {kind}"
-            GgufValue.Int 0L
+    let private whole<'Raw when 'Raw: unmanaged> (convert: 'Raw -> int64) =
+        (fun (cursor: ByteCursor) -> GgufValue.Int(convert (cursor.Scalar<'Raw>()))),
+        (fun (cursor: ByteCursor) -> GgufValue.Ints(cursor.Values<'Raw, _> convert))
+
+    let private real<'Raw when 'Raw: unmanaged> (convert: 'Raw -> float) =
+        (fun (cursor: ByteCursor) -> GgufValue.Float(convert (cursor.Scalar<'Raw>()))),
+        (fun (cursor: ByteCursor) -> GgufValue.Floats(cursor.Values<'Raw, _> convert))
+
+    /// How one value of a type is read, and how an array of them, by the numbers of gguf_metadata_value_type. 9 is an array.
+    let private types =
+        Map [
+            0u, whole<uint8> int64
+            1u, whole<int8> int64
+            2u, whole<uint16> int64
+            3u, whole<int16> int64
+            4u, whole<uint32> int64
+            5u, whole<int32> int64
+            6u, real<float32> float
+            7u,
+            ((fun cursor -> GgufValue.Bool(cursor.Scalar<uint8>() <> 0uy)),
+             (fun cursor -> GgufValue.Bools(cursor.Values<uint8, _>((<>) 0uy))))
+            8u,
+            ((fun cursor -> GgufValue.Text(cursor.Text())), (fun cursor -> GgufValue.Texts(cursor.Texts())))
+            10u, whole<uint64> int64
+            11u, whole<int64> id
+            12u, real<float> id
+        ]
 
     let private value (cursor: ByteCursor) : GgufValue =
-        match cursor.Scalar<uint32>() with
-        | 0u -> GgufValue.Int(int64 (cursor.Scalar<uint8>()))
-        | 1u -> GgufValue.Int(int64 (cursor.Scalar<int8>()))
-        | 2u -> GgufValue.Int(int64 (cursor.Scalar<uint16>()))
-        | 3u -> GgufValue.Int(int64 (cursor.Scalar<int16>()))
-        | 4u -> GgufValue.Int(int64 (cursor.Scalar<uint32>()))
-        | 5u -> GgufValue.Int(int64 (cursor.Scalar<int32>()))
-        | 6u -> GgufValue.Float(float (cursor.Scalar<float32>()))
-        | 7u -> GgufValue.Bool(cursor.Scalar<uint8>() <> 0uy)
-        | 8u -> GgufValue.Text(cursor.Text())
-        | 9u -> array cursor
-        | 10u -> GgufValue.Int(int64 (cursor.Scalar<uint64>()))
-        | 11u -> GgufValue.Int(cursor.Scalar<int64>())
-        | 12u -> GgufValue.Float(cursor.Scalar<float>())
-        | kind ->
-            cursor.Fail $"{cursor.Reading} has the unknown type {kind}"
+        let kind = cursor.Scalar<uint32>()
+        let isArray = kind = 9u
+        let kind = if isArray then cursor.Scalar<uint32>() else kind
+
+        match types.TryFind kind with
+        | Some(_, array) when isArray -> array cursor
+        | Some(single, _) -> single cursor
+        | None ->
+            let what = if isArray then "is an array of" else "has"
+            cursor.Fail $"{cursor.Reading} {what} the unknown type {kind}"
             GgufValue.Int 0L
 
     let private metadata (cursor: ByteCursor) (count: int) : Map<string, GgufValue> =
@@ -228,7 +232,7 @@ module internal GgufHeader =
         let result = read cursor
 
         match cursor.Fault with
-        | Some fault -> Error [ LayerSkipError.BadFile(file.Path, fault) ]
+        | Some fault -> Check.bad file.Path fault
         | None -> Ok result
 
     /// The metadata alone: what follows it is not looked at.

@@ -36,44 +36,19 @@ module internal GgufFormat =
         | 30u -> Some GgufFormat.BF16
         | _ -> None
 
+    // In the order of ggml's enum ggml_type; a dash where a number is no format, or one that ggml has given up.
     let private names =
-        Map [
-            0u, "F32"
-            1u, "F16"
-            2u, "Q4_0"
-            3u, "Q4_1"
-            6u, "Q5_0"
-            7u, "Q5_1"
-            8u, "Q8_0"
-            9u, "Q8_1"
-            10u, "Q2_K"
-            11u, "Q3_K"
-            12u, "Q4_K"
-            13u, "Q5_K"
-            14u, "Q6_K"
-            15u, "Q8_K"
-            16u, "IQ2_XXS"
-            17u, "IQ2_XS"
-            18u, "IQ3_XXS"
-            19u, "IQ1_S"
-            20u, "IQ4_NL"
-            21u, "IQ3_S"
-            22u, "IQ2_S"
-            23u, "IQ4_XS"
-            24u, "I8"
-            25u, "I16"
-            26u, "I32"
-            27u, "I64"
-            28u, "F64"
-            29u, "IQ1_M"
-            30u, "BF16"
-            34u, "TQ1_0"
-            35u, "TQ2_0"
-            39u, "MXFP4"
+        [
+            "F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S"
+            "IQ4_NL IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4"
         ]
+        |> List.collect (_.Split(' ') >> List.ofArray)
 
     /// ggml's name of a format, also of one that we do not read.
-    let name (kind: uint32) : string = names |> Map.tryFind kind |> Option.defaultValue $"ggml type {kind}"
+    let name (kind: uint32) : string =
+        match names |> List.tryItem (int (min kind 1000u)) with
+        | Some name when name <> "-" -> name
+        | _ -> $"ggml type {kind}"
 
     /// Values in a block, and its bytes.
     let block (format: GgufFormat) : struct (int64 * int64) =

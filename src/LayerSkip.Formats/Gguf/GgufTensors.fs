@@ -69,28 +69,18 @@ type internal GgufTensor = {
 
 [<RequireQualifiedAccess>]
 module internal GgufTensors =
-    /// None where the dimensions, but for those of 0, multiply to more than 63 bits hold.
-    let private product (dims: uint64[]) : uint64 option =
-        let grow total dim =
-            match total with
-            | Some total when total <= uint64 Int64.MaxValue / max 1UL dim -> Some(total * max 1UL dim)
-            | _ -> None
-
-        Array.fold grow (Some 1UL) dims
-        |> Option.map (fun all -> if Array.contains 0UL dims then 0UL else all)
-
     /// The multiple at which tensors start; 32 where the file names none.
     let private alignment path metadata =
         match Map.tryFind "general.alignment" metadata with
         | None -> Ok 32L
         | Some(GgufValue.Int size) when size > 0L && size < (1L <<< 31) && Int64.IsPow2 size -> Ok size
-        | Some _ -> Error [ LayerSkipError.BadFile(path, "\"general.alignment\" must be a power of two") ]
+        | Some _ -> Check.bad path "\"general.alignment\" must be a power of two"
 
     let private check path (length: int64) data align (rename: string -> string) (info: GgufTensorInfo) =
-        let bad text = Error [ LayerSkipError.BadFile(path, $"tensor {info.Name} {text}") ]
+        let bad text = Check.bad path $"tensor {info.Name} {text}"
         let dims = info.Dims |> Array.map string |> String.concat ", "
 
-        match GgufFormat.tryOf info.Type, product info.Dims with
+        match GgufFormat.tryOf info.Type, StoredTensor.tryProduct 1L info.Dims with
         | None, _ ->
             Error [
                 LayerSkipError.WrongDtype(info.Name, GgufFormat.name info.Type, GgufFormat.readable)
@@ -102,7 +92,7 @@ module internal GgufTensors =
 
             if values > 1L && (info.Dims.Length = 0 || info.Dims[0] % uint64 values <> 0UL) then
                 bad $"has dimensions [{dims}], rows of {name} need a multiple of {values}"
-            elif count / uint64 values > uint64 Int64.MaxValue / uint64 bytes then
+            elif count / values > Int64.MaxValue / bytes then
                 bad $"has dimensions [{dims}], more than a file can hold"
             elif info.Offset % uint64 align <> 0UL then
                 bad $"is misaligned: its offset, {info.Offset}, is not a multiple of {align}"
@@ -110,7 +100,7 @@ module internal GgufTensors =
                 bad $"starts at byte {info.Offset} of the data, outside the file ({length} bytes)"
             else
                 let start = data + int64 info.Offset
-                let size = int64 count / values * bytes
+                let size = count / values * bytes
 
                 if size > length - start then
                     bad $"needs {size} bytes at byte {start}, the file ends at {length}: it is truncated"

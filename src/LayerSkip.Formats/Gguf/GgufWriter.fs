@@ -56,10 +56,7 @@ module internal GgufWriter =
         | GgufValue.Bools flags -> items out 7u flags (fun flag -> out.Write flag)
         | GgufValue.Texts texts -> items out 8u texts (text out)
 
-    let private header
-        (metadata: (string * GgufValue) list)
-        (tensors: struct (TensorItem * uint32) list)
-        : byte[] =
+    let private header (metadata: (string * GgufValue) list) (tensors: (TensorItem * uint32) list) : byte[] =
         use memory = new MemoryStream()
         use out = new BinaryWriter(memory)
         out.Write "GGUF"B
@@ -73,7 +70,7 @@ module internal GgufWriter =
 
         let mutable offset = 0L
 
-        for struct (item, kind) in tensors do
+        for item, kind in tensors do
             text out item.Name
             out.Write(uint32 item.Shape.Length)
             Array.rev item.Shape |> Array.iter (uint64 >> out.Write)
@@ -93,17 +90,10 @@ module internal GgufWriter =
         (metadata: (string * GgufValue) list)
         (tensors: TensorItem list)
         : Result<int64, LayerSkipError list> =
-        let known = [
-            for item in tensors do
-                match tryKind item.Dtype with
-                | Some kind -> struct (item, kind)
-                | None -> ()
-        ]
-
-        if known.Length < tensors.Length then
-            Error [ unsupportedDtype ]
-        else
-            let header = header metadata known
+        match tensors |> List.map (fun item -> tryKind item.Dtype) |> Check.every with
+        | None -> Error [ unsupportedDtype ]
+        | Some kinds ->
+            let header = header metadata (List.zip tensors kinds)
 
             AtomicFile.write path (fun file ->
                 file.Write header

@@ -14,41 +14,14 @@ module internal StopTokens =
 
     // Ends of text, message and turn, and what stands between the files of a repository.
     let private names =
-        HashSet [
-            "<|eot_id|>"
-            "<|im_end|>"
-            "<|end|>"
-            "<|return|>"
-            "<|call|>"
-            "<|flush|>"
-            "<|calls|>"
-            "<end_of_turn>"
-            "<|endoftext|>"
-            "</s>"
-            "<|eom_id|>"
-            "<EOT>"
-            "_<EOT>"
-            "[EOT]"
-            "[EOS]"
-            "<|end_of_text|>"
-            "<end_of_utterance>"
-            "<eos>"
-            "<turn|>"
-            "<|tool_response>"
-            "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"
-            "[e~["
-            "<|fim_pad|>"
-            "<fim-pad>"
-            "<fim_pad>"
-            "<PAD>"
-            "[PAD]"
-            "<|fim_repo|>"
-            "<|repo_name|>"
-            "<fim-repo>"
-            "<REPO>"
-            "<reponame>"
-            "<|file_sep|>"
+        [
+            "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>"
+            "<|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response>"
+            "<\uFF5Cend\u2581of\u2581sentence\uFF5C> [e~[ <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]"
+            "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> <|file_sep|>"
         ]
+        |> Seq.collect _.Split(' ')
+        |> HashSet
 
     // Where these name other ends, a text goes on after the one beside them.
     let private unless: (string * string list list) list = [

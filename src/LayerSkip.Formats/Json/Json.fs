@@ -5,131 +5,82 @@ open System.Buffers.Text
 open System.Text.Json
 open System.Text.Unicode
 
-/// Reading one JSON object: optional fields, with a fault for each of the wrong kind.
+/// Reads one JSON object: optional fields, with a fault for each of the wrong kind.
+[<Sealed>]
 type internal JsonReader private (path: string, root: JsonElement, faults: ResizeArray<LayerSkipError>) =
-    let isId (value: JsonElement) = value.ValueKind = JsonValueKind.Number && fst (value.TryGetInt32())
+    inherit FieldReader<JsonElement>(path, faults)
 
-    let fault text = faults.Add(LayerSkipError.BadFile(path, text))
+    static let isNumber (value: JsonElement) = value.ValueKind = JsonValueKind.Number
+    static let isId (value: JsonElement) = isNumber value && fst (value.TryGetInt32())
+
+    static let isList (isItem: JsonElement -> bool) (value: JsonElement) =
+        value.ValueKind = JsonValueKind.Array && value.EnumerateArray() |> Seq.forall isItem
+
+    static let where (isWanted: JsonElement -> bool) (get: JsonElement -> 'T) (value: JsonElement) =
+        if isWanted value then Some(get value) else None
 
     new(path, root) = JsonReader(path, root, ResizeArray())
 
-    member _.Faults = List.ofSeq faults
-    member _.Fault(text: string) = fault text
-
-    member _.TryField(name: string) : JsonElement option =
+    override _.TryField(name: string) : JsonElement option =
         match root.TryGetProperty name with
         | true, value when value.ValueKind <> JsonValueKind.Null -> Some value
         | _ -> None
 
+    /// A number without a fraction, also one that is written as 1e3.
+    override this.TryInt(name: string) : int option =
+        let isWhole (value: JsonElement) = isNumber value && value.GetDouble() = Math.Floor(value.GetDouble())
+
+        match this.TryRead(name, "a whole number", where isWhole id) with
+        | Some value when abs (value.GetDouble()) > float Int32.MaxValue ->
+            this.Fault
+                $"\"{name}\" is {value.GetRawText()}, which is too big; it must be at most {Int32.MaxValue}"
+            None
+        | value -> value |> Option.map (fun value -> int (value.GetDouble()))
+
     /// An object inside, whose faults are reported with this one's.
     member this.Object(name: string) : JsonReader option =
-        match this.TryField name with
-        | Some value when value.ValueKind = JsonValueKind.Object -> Some(JsonReader(path, value, faults))
-        | Some _ ->
-            fault $"\"{name}\" must be an object"
-            None
-        | None -> None
+        let isObject (value: JsonElement) = value.ValueKind = JsonValueKind.Object
+        this.TryRead(name, "an object", where isObject (fun value -> JsonReader(path, value, faults)))
 
     member this.Float(name: string, fallback: float) : float =
-        match this.TryField name with
         // GetDouble reads 1e999 as infinity.
-        | Some value when value.ValueKind = JsonValueKind.Number && Double.IsFinite(value.GetDouble()) ->
-            value.GetDouble()
-        | Some _ ->
-            fault $"\"{name}\" must be a finite number"
-            fallback
-        | None -> fallback
+        let isFinite (value: JsonElement) = isNumber value && Double.IsFinite(value.GetDouble())
+        this.TryRead(name, "a finite number", where isFinite _.GetDouble())
+        |> Option.defaultValue fallback
 
     /// A whole number that a float could not hold.
     member this.Long(name: string, fallback: int64) : int64 =
-        match this.TryField name with
-        | Some value ->
-            let isNumber = value.ValueKind = JsonValueKind.Number
-
-            if isNumber && fst (value.TryGetInt64()) then
-                value.GetInt64()
-            else
-                fault $"\"{name}\" must be a whole number of 64 bits"
-                fallback
-        | None -> fallback
-
-    member this.TryInt(name: string) : int option =
-        match this.TryField name with
-        | Some value ->
-            match value.ValueKind with
-            | JsonValueKind.Number when value.GetDouble() = Math.Floor(value.GetDouble()) ->
-                let number = value.GetDouble()
-
-                if abs number <= float Int32.MaxValue then
-                    Some(int number)
-                else
-                    fault
-                        $"\"{name}\" is {value.GetRawText()}, which is too big; it must be at most {Int32.MaxValue}"
-                    None
-            | _ ->
-                fault $"\"{name}\" must be a whole number"
-                None
-        | None -> None
+        let isLong (value: JsonElement) = isNumber value && fst (value.TryGetInt64())
+        this.TryRead(name, "a whole number of 64 bits", where isLong _.GetInt64())
+        |> Option.defaultValue fallback
 
     member this.Int(name: string, fallback: int) : int = this.TryInt name |> Option.defaultValue fallback
 
-    /// A count that must be there, at least 1 and at most `most`.
-    member this.Size(name: string, most: int) : int =
-        match this.TryField name, this.TryInt name with
-        | None, _ ->
-            fault $"\"{name}\" is missing"
-            1
-        | Some _, Some size when size > most ->
-            fault $"\"{name}\" is {size}, which is too big; it must be at most {most}"
-            1
-        | Some _, Some size when size >= 1 -> size
-        | Some _, Some size ->
-            fault $"\"{name}\" is {size}, it must be at least 1"
-            1
-        | Some _, None -> 1
-
-    member this.Size(name: string) : int = this.Size(name, Int32.MaxValue)
-
     member this.Bool(name: string, fallback: bool) : bool =
-        match this.TryField name with
-        | Some value when value.ValueKind = JsonValueKind.True || value.ValueKind = JsonValueKind.False ->
-            value.GetBoolean()
-        | Some _ ->
-            fault $"\"{name}\" must be true or false"
-            fallback
-        | None -> fallback
+        let isBool (value: JsonElement) =
+            value.ValueKind = JsonValueKind.True || value.ValueKind = JsonValueKind.False
+        this.TryRead(name, "true or false", where isBool _.GetBoolean())
+        |> Option.defaultValue fallback
 
     member this.TryString(name: string) : string option =
-        match this.TryField name with
-        | Some value when value.ValueKind = JsonValueKind.String -> Some(value.GetString())
-        | Some _ ->
-            fault $"\"{name}\" must be a string"
-            None
-        | None -> None
+        let isString (value: JsonElement) = value.ValueKind = JsonValueKind.String
+        this.TryRead(name, "a string", where isString _.GetString())
 
-    /// A number or a list of numbers.
+    /// Whole numbers of 32 bits: one, or a list of any length.
     member this.Ids(name: string) : int[] option =
-        match this.TryField name with
-        | Some value when isId value -> Some [| value.GetInt32() |]
-        | Some value when value.ValueKind = JsonValueKind.Array && value.EnumerateArray() |> Seq.forall isId ->
-            Some [| for id in value.EnumerateArray() -> id.GetInt32() |]
-        | Some _ ->
-            fault $"\"{name}\" must be an id or a list of ids"
-            None
-        | None -> None
+        let all (value: JsonElement) =
+            if isId value then
+                [| value.GetInt32() |]
+            else
+                [| for id in value.EnumerateArray() -> id.GetInt32() |]
+
+        this.TryRead(name, "an id or a list of ids", where (fun value -> isId value || isList isId value) all)
 
     /// A list of numbers, of any length.
     member this.Floats(name: string) : float list =
-        match this.TryField name with
-        | Some value when
-            value.ValueKind = JsonValueKind.Array
-            && value.EnumerateArray() |> Seq.forall (fun item -> item.ValueKind = JsonValueKind.Number)
-              ->
-              [ for item in value.EnumerateArray() -> item.GetDouble() ]
-        | Some _ ->
-            fault $"\"{name}\" must be a list of numbers"
-            []
-        | None -> []
+        let all (value: JsonElement) = [ for item in value.EnumerateArray() -> item.GetDouble() ]
+        this.TryRead(name, "a list of numbers", where (isList isNumber) all)
+        |> Option.defaultValue []
 
     /// `Ids` of tokens in a vocabulary of this size.
     member this.TokenIds(name: string, vocabulary: int) : int[] option =
@@ -137,7 +88,7 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
 
         match ids |> Option.bind (Array.tryFind (fun id -> id < 0 || id >= vocabulary)) with
         | Some id ->
-            fault
+            this.Fault
                 $"\"{name}\" names {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
         | None -> ()
 
@@ -198,11 +149,9 @@ module internal Json =
     /// Parses text in UTF-8, with or without a byte-order mark, or says in a phrase what it is instead. Every string of the
     /// document is one: GetString of an element would throw where bytes are no UTF-8 or a surrogate stands alone.
     let parse (bytes: byte[]) : Result<JsonDocument, string> =
-        let begins (mark: byte list) = List.ofArray (Array.truncate mark.Length bytes) = mark
-
         let text = ReadOnlyMemory(bytes).Slice(Utf8Text.markLength (ReadOnlySpan bytes))
 
-        if begins [ 0xFFuy; 0xFEuy ] || begins [ 0xFEuy; 0xFFuy ] then
+        if Utf8Text.isUtf16 (ReadOnlySpan bytes) then
             Error "in UTF-16; save it as UTF-8"
         elif not (Utf8.IsValid text.Span) then
             Error "not valid JSON: it holds text that is not valid Unicode (UTF-8)"
@@ -214,14 +163,16 @@ module internal Json =
             with :? JsonException as e ->
                 Error(place e)
 
-    /// Parses a file into its root object. The document must outlive the reader.
-    let read (path: string) (hint: string) : Result<JsonDocument, LayerSkipError list> =
-        let bad text = Error [ LayerSkipError.BadFile(path, text) ]
+    /// What `read` makes of the root object of a UTF-8 file of at most 1 GiB; nothing of it may outlive `read`.
+    let load (path: string) (hint: string) (read: JsonElement -> Result<'T, LayerSkipError list>) =
+        SourceFile.readAll path hint
+        |> Result.bind (fun bytes ->
+            match parse bytes with
+            | Error fault -> Check.bad path $"{fault}; repair it, or get it again"
+            | Ok document ->
+                use document = document
 
-        match SourceFile.readAll path hint |> Result.map parse with
-        | Error faults -> Error faults
-        | Ok(Error fault) -> bad $"{fault}; repair it, or get it again"
-        | Ok(Ok document) when document.RootElement.ValueKind = JsonValueKind.Object -> Ok document
-        | Ok(Ok document) ->
-            document.Dispose()
-            bad "not a JSON object"
+                if document.RootElement.ValueKind = JsonValueKind.Object then
+                    read document.RootElement
+                else
+                    Check.bad path "not a JSON object")

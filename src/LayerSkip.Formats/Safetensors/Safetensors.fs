@@ -40,74 +40,50 @@ module Safetensors =
 
     /// Opens a file and checks its header; the values stay on disk until a tensor is read.
     let openFile (path: string) : Result<SafetensorsFile, LayerSkipError list> =
-        match SourceFile.openRead path "a .safetensors file is needed" with
-        | Error faults -> Error faults
-        | Ok file ->
-            match SourceFile.guard (fun () -> SafetensorsHeader.read file) with
-            | Error faults ->
-                (file :> IDisposable).Dispose()
-                Error faults
-            | Ok header ->
-                Ok {
-                    Path = path
-                    Metadata = header.Metadata
-                    Tensors = [
-                        for entry in header.Entries do
-                            match SafetensorsHeader.dtype entry.Format with
-                            | Some dtype when not (SafetensorsHeader.isIgnored entry.Name) ->
-                                stored file header.Data entry dtype
-                            | _ -> ()
-                    ]
-                    Source = file
-                }
+        SourceFile.openAs path "a .safetensors file is needed" (fun file ->
+            SafetensorsHeader.read file
+            |> Result.map (fun header -> {
+                Path = path
+                Metadata = header.Metadata
+                Tensors = [
+                    for entry in header.Entries do
+                        match SafetensorsHeader.dtype entry.Format with
+                        | Some dtype when not (SafetensorsHeader.isIgnored entry.Name) ->
+                            stored file header.Data entry dtype
+                        | _ -> ()
+                ]
+                Source = file
+            }))
 
     /// All files or none: what was opened before a fault is closed again.
     let private openAll (paths: string list) (check: SafetensorsFile list -> LayerSkipError list) =
         let results = List.map openFile paths
-        let files = List.choose Result.toOption results
+        let opened = Check.list results |> Result.bind (fun files -> Check.all (check files) files)
 
-        let faults =
-            match List.collect Check.faults results with
-            | [] -> check files
-            | faults -> faults
-
-        if not faults.IsEmpty then
-            for file in files do
+        if Result.isError opened then
+            for file in List.choose Result.toOption results do
                 (file :> IDisposable).Dispose()
 
-        Check.all faults files
+        opened
 
     /// Which file holds which tensor, from an index.
     let private weightMap
         (path: string)
         (root: JsonElement)
         : Result<Map<string, string>, LayerSkipError list> =
-        let bad text = LayerSkipError.BadFile(path, text)
+        let place (property: JsonProperty) =
+            match property.Value.ValueKind, property.Value.ToString() with
+            | JsonValueKind.String, file when Path.GetFileName file = file -> Ok(property.Name, file)
+            | JsonValueKind.String, file ->
+                Check.bad path $"\"weight_map\" looks for {property.Name} outside this folder, in {file}"
+            | _ -> Check.bad path $"\"weight_map\" must name a file for {property.Name}"
 
         match root.TryGetProperty "weight_map" with
         | true, map when map.ValueKind = JsonValueKind.Object ->
-            let faults = [
-                for property in map.EnumerateObject() do
-                    match property.Value.ValueKind with
-                    | JsonValueKind.String when
-                        Path.GetFileName(property.Value.GetString()) = property.Value.GetString()
-                        ->
-                        ()
-                    | JsonValueKind.String ->
-                        bad
-                            $"\"weight_map\" looks for {property.Name} outside this folder, in {property.Value.GetString()}"
-                    | _ -> bad $"\"weight_map\" must name a file for {property.Name}"
-            ]
-
-            if faults.IsEmpty then
-                Ok(
-                    Map [
-                        for property in map.EnumerateObject() -> property.Name, property.Value.GetString()
-                    ]
-                )
-            else
-                Error faults
-        | _ -> Error [ bad "\"weight_map\" must be an object" ]
+            [ for property in map.EnumerateObject() -> place property ]
+            |> Check.list
+            |> Result.map Map
+        | _ -> Check.bad path "\"weight_map\" must be an object"
 
     let private checkShards (index: string) (map: Map<string, string>) (files: SafetensorsFile list) =
         let bad text = LayerSkipError.BadFile(index, text)
@@ -134,24 +110,17 @@ module Safetensors =
         missing @ doubled
 
     let private openShards (index: string) : Result<SafetensorsFile list, LayerSkipError list> =
-        match Json.read index "an index of shards is needed" with
-        | Error faults -> Error faults
-        | Ok document ->
-            use document = document
-
-            weightMap index document.RootElement
-            |> Result.bind (fun map ->
-                let folder = Path.GetDirectoryName index
-
-                let paths = [
-                    for file in map.Values |> Seq.distinct |> Seq.sort -> Path.Combine(folder, file)
-                ]
-                openAll paths (checkShards index map))
+        Json.load index "an index of shards is needed" (weightMap index)
+        |> Result.bind (fun map ->
+            let folder = Path.GetDirectoryName index
+            let paths = [
+                for file in map.Values |> Seq.distinct |> Seq.sort -> Path.Combine(folder, file)
+            ]
+            openAll paths (checkShards index map))
 
     /// The weights of a Hugging Face folder: model.safetensors, the shards of its index, or the only .safetensors.
     let openFolder (folder: string) : Result<SafetensorsFile list, LayerSkipError list> =
         let inside name = Path.Combine(folder, name)
-        let several found = LayerSkipError.BadFile(folder, found)
 
         if not (Directory.Exists folder) then
             Error [ LayerSkipError.NotFound(folder, "a folder with model.safetensors is needed") ]
@@ -173,10 +142,9 @@ module Safetensors =
             | Ok [], _, Ok(_ :: _) -> absent "the folder holds a .gguf file: name that file as the model"
             | Ok [], _, _ -> absent $"a model folder has it, or {indexName} and its shards"
             | Ok files, _, _ ->
-                Error [
-                    several
-                        $"{files.Length} .safetensors files and no {indexName}; add the index, or keep one file"
-                ]
+                Check.bad
+                    folder
+                    $"{files.Length} .safetensors files and no {indexName}; add the index, or keep one file"
 
     /// Writes a file of tensors, replacing `path` only once all is on disk.
     let write

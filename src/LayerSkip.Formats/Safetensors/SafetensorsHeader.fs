@@ -29,35 +29,28 @@ module internal SafetensorsHeader =
     let metadataKey = "__metadata__"
     let readable = "F64, F32, F16 and BF16 are read"
 
+    /// The format's name of a dtype.
+    let formatOf (dtype: Dtype) : string = (Dtype.name dtype).ToUpperInvariant()
+
+    /// The dtype of a format; None of those that hold no floating-point numbers of ours.
     let dtype (format: string) : Dtype option =
-        match format with
-        | "F64" -> Some Dtype.F64
-        | "F32" -> Some Dtype.F32
-        | "F16" -> Some Dtype.F16
-        | "BF16" -> Some Dtype.BF16
-        | _ -> None
+        Dtype.all |> List.tryFind (fun dtype -> formatOf dtype = format)
 
     /// Bytes of one value; None where they are not whole, or the format is unknown.
-    let private bytesOf format =
-        match format with
-        | "C64"
-        | "I64"
-        | "U64"
-        | "F64" -> Some 8L
-        | "I32"
-        | "U32"
-        | "F32" -> Some 4L
-        | "I16"
-        | "U16"
-        | "F16"
-        | "BF16" -> Some 2L
-        | "BOOL"
-        | "I8"
-        | "U8"
-        | "F8_E4M3"
-        | "F8_E5M2"
-        | "F8_E8M0" -> Some 1L
-        | _ -> None
+    let private bytesOf: string -> int64 option =
+        let bytes =
+            Map [
+                for bytes, formats in
+                    [
+                        8L, "C64 I64 U64 F64"
+                        4L, "I32 U32 F32"
+                        2L, "I16 U16 F16 BF16"
+                        1L, "BOOL I8 U8 F8_E4M3 F8_E5M2 F8_E8M0"
+                    ] do
+                    for format in formats.Split ' ' -> format, bytes
+            ]
+
+        bytes.TryFind
 
     /// Buffers that older checkpoints carry and no model here has as weights: they are left out.
     let isIgnored (name: string) : bool =
@@ -80,21 +73,7 @@ module internal SafetensorsHeader =
                 | true when item.GetInt64() >= 0L -> Some(item.GetInt64())
                 | _ -> None
 
-            let found = [| for item in json.EnumerateArray() -> read item |]
-            if Array.forall Option.isSome found then
-                Some(Array.choose id found)
-            else
-                None
-
-    /// In bytes; None where the dimensions, but for those of 0, multiply to more than 63 bits hold.
-    let private size (shape: int64[]) (width: int64) : int64 option =
-        let grow total dim =
-            match total with
-            | Some total when total <= Int64.MaxValue / max 1L dim -> Some(total * max 1L dim)
-            | _ -> None
-
-        Array.fold grow (Some width) shape
-        |> Option.map (fun all -> if Array.contains 0L shape then 0L else all)
+            Check.every [ for item in json.EnumerateArray() -> read item ] |> Option.map Array.ofList
 
     let private field (json: JsonElement) (name: string) =
         match json.TryGetProperty name with
@@ -102,7 +81,7 @@ module internal SafetensorsHeader =
         | _ -> None
 
     let private entry (path: string) (dataLength: int64) (name: string) (json: JsonElement) =
-        let bad text = Error [ LayerSkipError.BadFile(path, $"tensor {name} {text}") ]
+        let bad text = Check.bad path $"tensor {name} {text}"
 
         if json.ValueKind <> JsonValueKind.Object then
             bad "is described by something other than an object"
@@ -123,7 +102,9 @@ module internal SafetensorsHeader =
             | Some format, Some shape, Some [| first; last |] ->
                 let entry = { Name = name; Format = format; Shape = shape; Start = first; End = last }
                 let fault text = LayerSkipError.BadFile(path, $"tensor {name} {text}")
-                let needed = bytesOf format |> Option.map (size shape)
+                let needed =
+                    bytesOf format
+                    |> Option.map (fun width -> StoredTensor.tryProduct width (Array.map uint64 shape))
                 let dims = shape |> Array.map string |> String.concat ", "
 
                 let sizeFaults =
@@ -181,49 +162,35 @@ module internal SafetensorsHeader =
                 ]
             )
         else
-            Error [
-                LayerSkipError.BadFile(path, $"\"{metadataKey}\" must be an object of texts")
-            ]
+            Check.bad path $"\"{metadataKey}\" must be an object of texts"
 
     let private ofRoot (path: string) (data: int64) (dataLength: int64) (root: JsonElement) =
         let doubled = [
             for name in twice (names root) -> LayerSkipError.BadFile(path, $"the name {name} is there twice")
         ]
 
-        let results = [
-            for property in root.EnumerateObject() do
-                if property.Name <> metadataKey then
-                    entry path dataLength property.Name property.Value
-        ]
+        let entries =
+            Check.list [
+                for property in root.EnumerateObject() do
+                    if property.Name <> metadataKey then
+                        entry path dataLength property.Name property.Value
+            ]
+            |> Result.map (List.sortBy (fun entry -> entry.Start, entry.End))
 
         let metadata =
             match field root metadataKey with
             | Some json -> metadata path json
             | None -> Ok Map.empty
 
-        let faults = doubled @ Check.faults metadata @ List.collect Check.faults results
-
-        let entries =
-            results
-            |> List.choose Result.toOption
-            |> List.sortBy (fun entry -> entry.Start, entry.End)
-
+        match doubled, Check.both metadata entries with
         // Where an entry is bad, its bytes would be reported a second time as a hole.
-        let faults =
-            if faults.IsEmpty then
-                layout path dataLength entries
-            else
-                faults
-
-        Check.all faults {
-            Metadata = metadata |> Result.defaultValue Map.empty
-            Entries = entries
-            Data = data
-        }
+        | [], Ok(metadata, entries) ->
+            Check.all (layout path dataLength entries) { Metadata = metadata; Entries = entries; Data = data }
+        | doubled, others -> Error(doubled @ Check.faults others)
 
     /// Reads and checks the header; all faults that do not follow from another are reported.
     let read (file: SourceFile) : Result<SafetensorsHeader, LayerSkipError list> =
-        let bad text = Error [ LayerSkipError.BadFile(file.Path, text) ]
+        let bad text = Check.bad file.Path text
 
         if file.Length < 8L then
             bad $"not a safetensors file: {file.Length} bytes, the header's length alone takes 8"

@@ -34,7 +34,7 @@ module internal SafetensorsWriter =
         for tensor in tensors do
             let after = start + tensor.Size
             json.WriteStartObject tensor.Name
-            json.WriteString("dtype", (Dtype.name tensor.Dtype).ToUpperInvariant())
+            json.WriteString("dtype", SafetensorsHeader.formatOf tensor.Dtype)
             json.WriteStartArray "shape"
             tensor.Shape |> Array.iter json.WriteNumberValue
             json.WriteEndArray()
@@ -64,13 +64,12 @@ module internal SafetensorsWriter =
                 | 0 -> String.CompareOrdinal(a.Name, b.Name)
                 | order -> order)
 
-        match faults path tensors with
-        | [] ->
+        Check.all (faults path tensors) ()
+        |> Result.bind (fun () ->
             AtomicFile.write path (fun file ->
                 let header = headerOf metadata tensors
                 file.Write(BitConverter.GetBytes(uint64 header.Length).AsSpan())
                 file.Write(header.AsSpan())
 
                 for tensor in tensors do
-                    tensor.Write file)
-        | faults -> Error faults
+                    tensor.Write file))

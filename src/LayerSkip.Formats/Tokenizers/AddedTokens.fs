@@ -25,6 +25,7 @@ type internal Segment =
 
 [<RequireQualifiedAccess>]
 module internal AddedToken =
+    /// A token that stands where its text does, in the text as typed.
     let plain (id: int) (content: string) (special: bool) : AddedToken = {
         Id = id
         Content = content
@@ -37,14 +38,19 @@ module internal AddedToken =
 
     /// A token with the flags of a JSON object.
     let ofJson (id: int) (content: string) (part: JsonPart) : AddedToken = {
-        Id = id
-        Content = content
-        Special = part.Flag("special", false)
-        TakesLeft = part.Flag("lstrip", false)
-        TakesRight = part.Flag("rstrip", false)
-        SingleWord = part.Flag("single_word", false)
-        Normalized = part.Flag("normalized", false)
+        plain id content (part.Flag("special", false)) with
+            TakesLeft = part.Flag("lstrip", false)
+            TakesRight = part.Flag("rstrip", false)
+            SingleWord = part.Flag("single_word", false)
+            Normalized = part.Flag("normalized", false)
     }
+
+    /// Ids with their pieces, of a vocabulary and of the tokens that are added to it.
+    let pieces (vocabulary: Dictionary<string, int>) (added: AddedToken list) : seq<struct (int * string)> =
+        seq {
+            for entry in vocabulary -> struct (entry.Value, entry.Key)
+            for token in added -> struct (token.Id, token.Content)
+        }
 
     let private isWord (text: string) (at: int) =
         at >= 0 && at < text.Length && (Char.IsLetterOrDigit text[at] || text[at] = '_')

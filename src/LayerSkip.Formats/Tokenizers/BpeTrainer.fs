@@ -147,12 +147,7 @@ module BpeTrainer =
     let checkOutput (overwrite: bool) (folder: string) : Result<unit, LayerSkipError list> =
         match [ fileOf folder; configOf folder ] |> List.tryFind File.Exists with
         | Some file when not overwrite ->
-            Error [
-                LayerSkipError.BadFile(
-                    file,
-                    "is there already; allow it to be overwritten, or name another place"
-                )
-            ]
+            Check.bad file "is there already; allow it to be overwritten, or name another place"
         | _ -> AtomicFile.checkFolder folder
 
     /// Writes tokenizer.json and tokenizer_config.json, each whole or not at all, over those that are there.

@@ -35,13 +35,8 @@ module internal CodePoints =
     let maskOf (initial: string) : int =
         shortNames
         |> Seq.indexed
-        |> Seq.fold
-            (fun mask (i, name) ->
-                if name.StartsWith(initial, StringComparison.Ordinal) then
-                    mask ||| (1 <<< i)
-                else
-                    mask)
-            0
+        |> Seq.filter (fun (_, name) -> name.StartsWith(initial, StringComparison.Ordinal))
+        |> Seq.sumBy (fun (category, _) -> 1 <<< category)
 
     let private categories (names: string list) =
         names |> List.fold (fun mask name -> mask ||| maskOf name) 0 |> CodePoints.Categories
@@ -154,23 +149,14 @@ module internal CodePoints =
 
     /// The set where case does not count; None where we cannot say it exactly.
     let rec tryIgnoreCase (set: CodePoints) : CodePoints option =
-        let all sets =
-            let folded = sets |> List.map tryIgnoreCase
-            if List.forall Option.isSome folded then
-                Some(List.map Option.get folded)
-            else
-                None
-
         match set with
         | _ when set = word || set = space || set = CodePoints.Range(0, 0x10FFFF) -> Some set
         | CodePoints.Range(first, last) when last - first > 0x300 -> None
         | CodePoints.Range(first, last) ->
-            let folded = [ first..last ] |> List.map tryFolded
-
-            if List.forall Option.isSome folded then
-                Some(CodePoints.Any(set :: (folded |> List.collect Option.get |> List.map single)))
-            else
-                None
+            [ first..last ]
+            |> List.map tryFolded
+            |> Check.every
+            |> Option.map (fun folded -> CodePoints.Any(set :: (List.concat folded |> List.map single)))
         | CodePoints.Categories mask ->
             // All letters or none: cased ones come together.
             match mask &&& letters with
@@ -178,5 +164,5 @@ module internal CodePoints =
             | some when some = letters -> Some set
             | _ -> None
         | CodePoints.Not inner -> tryIgnoreCase inner |> Option.map CodePoints.Not
-        | CodePoints.Any sets -> all sets |> Option.map CodePoints.Any
+        | CodePoints.Any sets -> sets |> List.map tryIgnoreCase |> Check.every |> Option.map CodePoints.Any
         | CodePoints.All _ -> None

@@ -104,7 +104,7 @@ module internal JsonPart =
         (path: string)
         (read: unit -> Result<'T, LayerSkipError list>)
         : Result<'T, LayerSkipError list> =
-        let bad fault = Error [ LayerSkipError.BadFile(path, fault) ]
+        let bad fault = Check.bad path fault
 
         try
             read ()
@@ -123,8 +123,4 @@ module internal JsonPart =
         (hint: string)
         (read: JsonPart -> Result<'T, LayerSkipError list>)
         : Result<'T, LayerSkipError list> =
-        guard path (fun () ->
-            Json.read path hint
-            |> Result.bind (fun document ->
-                use document = document
-                read (JsonPart document.RootElement)))
+        guard path (fun () -> Json.load path hint (JsonPart >> read))

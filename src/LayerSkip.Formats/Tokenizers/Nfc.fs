@@ -64,10 +64,7 @@ module internal Nfc =
             | true, point -> ValueSome point
             | _ -> ValueNone
 
-    let private classOf (point: int) =
-        match table.Value.Class.TryGetValue point with
-        | true, value -> value
-        | _ -> 0
+    let private classOf (point: int) = table.Value.Class.GetValueOrDefault(point, 0)
 
     /// Sorts each run of combining marks by class, keeping the order of equals.
     let private order (points: List<int>) =

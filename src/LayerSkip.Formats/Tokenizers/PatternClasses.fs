@@ -30,12 +30,15 @@ module internal PatternClasses =
                     bits
             |]
 
+    let private fill (bits: BitArray) first last =
+        for c in first .. min last (units - 1) do
+            bits[c] <- true
+
     let rec private bits (set: CodePoints) : BitArray =
         match set with
         | CodePoints.Range(first, last) ->
             let bits = BitArray units
-            for c in first .. min last (units - 1) do
-                bits[c] <- true
+            fill bits first last
             bits
         | CodePoints.Categories mask ->
             let all = BitArray units
@@ -48,9 +51,7 @@ module internal PatternClasses =
             let all = BitArray units
             for set in sets do
                 match set with
-                | CodePoints.Range(first, last) ->
-                    for c in first .. min last (units - 1) do
-                        all[c] <- true
+                | CodePoints.Range(first, last) -> fill all first last
                 | set -> all.Or(bits set) |> ignore
             all
         | CodePoints.All sets ->
@@ -107,12 +108,7 @@ module internal PatternClasses =
                         $"\\p{{{CodePoints.shortNames[i]}}}"
             ]
             Some(String.concat "" (List.rev whole @ single))
-        | CodePoints.Any sets ->
-            let items = sets |> List.map tryItems
-            if List.forall Option.isSome items then
-                Some(items |> List.map Option.get |> String.concat "")
-            else
-                None
+        | CodePoints.Any sets -> sets |> List.map tryItems |> Check.every |> Option.map (String.concat "")
         | CodePoints.Not _
         | CodePoints.All _ -> None
 

@@ -9,6 +9,15 @@ open System.Text
 module internal PieceType =
     let normal, unknown, control, userDefined, unused, ``byte`` = 1, 2, 3, 4, 5, 6
 
+    /// The pieces that are cut out of a text; `normalized`: where users' own are looked for.
+    let added (normalized: bool) (pieces: string[]) (types: int[]) : AddedToken list = [
+        for id in 0 .. pieces.Length - 1 do
+            if types[id] = control || types[id] = unknown then
+                AddedToken.plain id pieces[id] true
+            elif types[id] = userDefined then
+                { AddedToken.plain id pieces[id] false with Normalized = normalized }
+    ]
+
 /// SentencePiece's BPE, which ranks pairs by the score of the piece they make.
 [<RequireQualifiedAccess>]
 module internal SentencePieceBpe =
@@ -90,3 +99,18 @@ module internal SentencePieceBpe =
             "\u2581" + text.Replace(' ', '\u2581')
         else
             text.Replace(' ', '\u2581')
+
+    /// A tokenizer of one word, the whole text, which has no special tokens yet; `prefix`: it puts a space in front.
+    let parts (prefix: bool) (bpe: Bpe) : TokenizerParts = {
+        Kind = "SentencePiece BPE"
+        Spelling = Spelling.SentencePiece true
+        DropsFirstSpace = prefix
+        Normalize = normalize prefix
+        Words = Array.singleton
+        Bpe = bpe
+        Prefix = []
+        AddsBos = true
+        Bos = None
+        Eos = None
+        Template = None
+    }

@@ -20,64 +20,48 @@ type private SentencePieceProto = {
 /// A tokenizer.model: SentencePiece's protobuf, of the kind BPE.
 [<RequireQualifiedAccess>]
 module internal SentencePieceModel =
-    let private fields (input: CodedInputStream) (read: int -> bool) =
-        let mutable tag = input.ReadTag()
+    /// Reads a message of these fields; others are passed over.
+    let rec private message
+        (fields: (int * (CodedInputStream -> unit)) list)
+        (input: CodedInputStream)
+        : unit =
+        match input.ReadTag() with
+        | 0u -> ()
+        | tag ->
+            match fields |> List.tryFind (fun (number, _) -> number = WireFormat.GetTagFieldNumber tag) with
+            | Some(_, read) -> read input
+            | None -> input.SkipLastField()
 
-        while tag <> 0u do
-            if not (read (WireFormat.GetTagFieldNumber tag)) then
-                input.SkipLastField()
+            message fields input
 
-            tag <- input.ReadTag()
+    let private inside fields (input: CodedInputStream) =
+        input.ReadBytes().CreateCodedInput() |> message fields
 
-    let private message (input: CodedInputStream) (read: CodedInputStream -> int -> bool) =
-        let inner = input.ReadBytes().CreateCodedInput()
-        fields inner (read inner)
-        true
-
-    let private piece (proto: SentencePieceProto) =
+    let private piece (proto: SentencePieceProto) (input: CodedInputStream) =
         proto.Pieces.Add ""
         proto.Scores.Add 0.0
         proto.Types.Add PieceType.normal
         let last = proto.Pieces.Count - 1
 
-        fun (input: CodedInputStream) field ->
-            match field with
-            | 1 ->
-                proto.Pieces[last] <- input.ReadString()
-                true
-            | 2 ->
-                proto.Scores[last] <- float (input.ReadFloat())
-                true
-            | 3 ->
-                proto.Types[last] <- input.ReadEnum()
-                true
-            | _ -> false
+        inside
+            [
+                1, (fun input -> proto.Pieces[last] <- input.ReadString())
+                2, (fun input -> proto.Scores[last] <- float (input.ReadFloat()))
+                3, (fun input -> proto.Types[last] <- input.ReadEnum())
+            ]
+            input
 
-    let private trainer (proto: SentencePieceProto) (input: CodedInputStream) field =
-        match field with
-        | 3 ->
-            proto.ModelType <- input.ReadEnum()
-            true
-        | 35 ->
-            proto.ByteFallback <- input.ReadBool()
-            true
-        | 41 ->
-            proto.Bos <- input.ReadInt32()
-            true
-        | 42 ->
-            proto.Eos <- input.ReadInt32()
-            true
-        | _ -> false
+    let private trainer (proto: SentencePieceProto) : (int * (CodedInputStream -> unit)) list = [
+        3, (fun input -> proto.ModelType <- input.ReadEnum())
+        35, (fun input -> proto.ByteFallback <- input.ReadBool())
+        41, (fun input -> proto.Bos <- input.ReadInt32())
+        42, (fun input -> proto.Eos <- input.ReadInt32())
+    ]
 
-    let private normalizer (proto: SentencePieceProto) (input: CodedInputStream) field =
-        match field with
-        | 2 ->
-            proto.Charsmap <- input.ReadBytes().Length > 0
-            true
-        | 3 ->
-            proto.DummyPrefix <- input.ReadBool()
-            true
-        | _ -> false
+    let private normalizer (proto: SentencePieceProto) : (int * (CodedInputStream -> unit)) list = [
+        2, (fun input -> proto.Charsmap <- input.ReadBytes().Length > 0)
+        3, (fun input -> proto.DummyPrefix <- input.ReadBool())
+    ]
 
     let private read (bytes: byte[]) : SentencePieceProto =
         let proto = {
@@ -92,14 +76,8 @@ module internal SentencePieceModel =
             DummyPrefix = true
         }
 
-        let input = new CodedInputStream(bytes)
-
-        fields input (fun field ->
-            match field with
-            | 1 -> message input (piece proto)
-            | 2 -> message input (trainer proto)
-            | 3 -> message input (normalizer proto)
-            | _ -> false)
+        new CodedInputStream(bytes)
+        |> message [ 1, piece proto; 2, inside (trainer proto); 3, inside (normalizer proto) ]
 
         proto
 
@@ -122,16 +100,11 @@ module internal SentencePieceModel =
         // A token beside the model takes the place of its piece, or comes after them.
         let beside = config.Added |> Seq.map _.Id |> HashSet
 
-        let added = [
-            for id in 0 .. pieces.Length - 1 do
-                if not (beside.Contains id) then
-                    if types[id] = PieceType.control || types[id] = PieceType.unknown then
-                        AddedToken.plain id pieces[id] true
-                    elif types[id] = PieceType.userDefined then
-                        { AddedToken.plain id pieces[id] false with Normalized = true }
+        let own =
+            PieceType.added true pieces types
+            |> List.filter (fun token -> not (beside.Contains token.Id))
 
-            yield! config.Added
-        ]
+        let added = own @ config.Added
 
         let inside id = if 0 <= id && id < pieces.Length then Some id else None
 
@@ -145,30 +118,23 @@ module internal SentencePieceModel =
         if not faults.IsEmpty then
             Error faults
         else
+            let bpe = SentencePieceBpe.build pieces (proto.Scores.ToArray()) types proto.ByteFallback
+
             let parts = {
-                Kind = "SentencePiece BPE"
-                Spelling = Spelling.SentencePiece true
-                DropsFirstSpace = proto.DummyPrefix
                 // `remove_extra_whitespaces` is set in many Llama files, and nobody heeds it: not llama2.c, nor llama.cpp,
                 // nor Hugging Face's converter.
-                Normalize = SentencePieceBpe.normalize proto.DummyPrefix
-                Words = Array.singleton
-                Bpe = SentencePieceBpe.build pieces (proto.Scores.ToArray()) types proto.ByteFallback
-                Prefix = []
-                AddsBos = bos.IsSome && defaultArg config.AddsBos true
-                Bos = bos
-                Eos = named config.Eos |> Option.orElse (inside proto.Eos)
-                Template = config.Template
+                SentencePieceBpe.parts proto.DummyPrefix bpe with
+                    AddsBos = bos.IsSome && defaultArg config.AddsBos true
+                    Bos = bos
+                    Eos = named config.Eos |> Option.orElse (inside proto.Eos)
+                    Template = config.Template
             }
 
-            TokenizerCore.create
-                path
-                parts
-                added
-                (seq {
-                    yield! pieces |> Seq.mapi (fun id piece -> struct (id, piece))
-                    for token in config.Added -> struct (token.Id, token.Content)
-                })
+            seq {
+                yield! pieces |> Seq.mapi (fun id piece -> struct (id, piece))
+                for token in config.Added -> struct (token.Id, token.Content)
+            }
+            |> TokenizerCore.create path parts added
 
     /// Reads a tokenizer.model, and the tokenizer_config.json beside it.
     let load (path: string) : Result<Tokenizer, LayerSkipError list> =
@@ -181,4 +147,4 @@ module internal SentencePieceModel =
                     |> Result.bind (fun config ->
                         SourceFile.readAll path "" |> Result.bind (read >> build path config))
                 with :? InvalidProtocolBufferException ->
-                    Error [ LayerSkipError.BadFile(path, "not a SentencePiece model; get it again") ])
+                    Check.bad path "not a SentencePiece model; get it again")

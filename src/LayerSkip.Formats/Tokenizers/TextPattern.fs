@@ -19,20 +19,27 @@ module internal TextPattern =
     let private patienceOf (text: string) =
         2.0 * patience + TimeSpan.FromMicroseconds(10.0 * float text.Length)
 
-    let rec private sets (pattern: Pattern) : CodePoints list =
+    /// The patterns right within a pattern.
+    let private inner (pattern: Pattern) : Pattern list =
         match pattern with
-        | Pattern.One set -> [ set ]
         | Pattern.Sequence patterns
-        | Pattern.Choice patterns -> List.collect sets patterns
+        | Pattern.Choice patterns -> patterns
         | Pattern.Repeat(inner, _, _, _)
         | Pattern.Look(inner, _, _)
-        | Pattern.Atomic inner -> sets inner
-        | Pattern.Boundary _ -> [ CodePoints.word ]
+        | Pattern.Atomic inner -> [ inner ]
+        | Pattern.One _
         | Pattern.LineStart
         | Pattern.LineEnd
         | Pattern.TextStart
         | Pattern.TextEnd
-        | Pattern.LastLineEnd -> []
+        | Pattern.LastLineEnd
+        | Pattern.Boundary _ -> []
+
+    let rec private sets (pattern: Pattern) : CodePoints list =
+        match pattern with
+        | Pattern.One set -> [ set ]
+        | Pattern.Boundary _ -> [ CodePoints.word ]
+        | pattern -> List.collect sets (inner pattern)
 
     let rec private write (standIns: StandIns option) (pattern: Pattern) : string =
         let write = write standIns
@@ -78,36 +85,20 @@ module internal TextPattern =
     /// Whether the engine that never backtracks can match it.
     let rec private isRegular (pattern: Pattern) : bool =
         match pattern with
-        | Pattern.One _
-        | Pattern.LineEnd
-        | Pattern.TextStart
-        | Pattern.TextEnd
-        | Pattern.LastLineEnd -> true
-        | Pattern.Sequence patterns
-        | Pattern.Choice patterns -> List.forall isRegular patterns
-        | Pattern.Repeat(_, _, _, Greed.Possessive) -> false
-        | Pattern.Repeat(inner, _, _, _) -> isRegular inner
+        | Pattern.Repeat(_, _, _, Greed.Possessive)
         | Pattern.Look _
         | Pattern.Atomic _
         | Pattern.Boundary _
         | Pattern.LineStart -> false
+        | pattern -> List.forall isRegular (inner pattern)
 
     /// Whether a repeat has a repeat or a choice within, so that there may be very many ways to the same match.
     let rec private isNested (within: bool) (pattern: Pattern) : bool =
         match pattern with
         | Pattern.Repeat(inner, least, most, _) ->
             (within && least <> most) || isNested (within || most > 1) inner
-        | Pattern.Choice patterns -> (within && patterns.Length > 1) || List.exists (isNested within) patterns
-        | Pattern.Sequence patterns -> List.exists (isNested within) patterns
-        | Pattern.Look(inner, _, _)
-        | Pattern.Atomic inner -> isNested within inner
-        | Pattern.One _
-        | Pattern.LineStart
-        | Pattern.LineEnd
-        | Pattern.TextStart
-        | Pattern.TextEnd
-        | Pattern.LastLineEnd
-        | Pattern.Boundary _ -> false
+        | Pattern.Choice patterns when within && patterns.Length > 1 -> true
+        | pattern -> List.exists (isNested within) (inner pattern)
 
     let private engine (pattern: Pattern) (text: string) : Regex =
         let backtracking () = Regex(text, RegexOptions.CultureInvariant ||| RegexOptions.Compiled, patience)
@@ -167,12 +158,9 @@ module internal TextPattern =
     /// Reads a regular expression written for tokenizers' Oniguruma; `path` is for messages.
     let expression (path: string) (source: string) : Result<TextPattern, LayerSkipError list> =
         let unsupported what =
-            Error [
-                LayerSkipError.Unsupported(
-                    $"{path}: {what} in the pattern {source}",
-                    "use a tokenizer with another pattern, or give the prompt as ids"
-                )
-            ]
+            Check.unsupported
+                $"{path}: {what} in the pattern {source}"
+                "use a tokenizer with another pattern, or give the prompt as ids"
 
         match PatternSyntax.parse source with
         | Error what -> unsupported what
@@ -196,24 +184,12 @@ module internal TextPattern =
                             | Some(standIns, regex) ->
                                 let struct (shadow, places) = shadow standIns text
                                 matches regex shadow (fun i -> places[i])
-                            | None ->
-                                raise (
-                                    LayerSkipException [
-                                        LayerSkipError.Unsupported(
-                                            $"{path}: so many ranges above U+FFFF in the pattern {source}",
-                                            "use a tokenizer with another pattern, or give the prompt as ids"
-                                        )
-                                    ]
-                                )
+                            | None -> unsupported "so many ranges above U+FFFF" |> Check.getOrRaise
                     with :? RegexMatchTimeoutException ->
-                        raise (
-                            LayerSkipException [
-                                LayerSkipError.BadFile(
-                                    path,
-                                    $"no end to matching this text within {patience.TotalSeconds} s; use a tokenizer with another pattern than {source}, or give the prompt as ids"
-                                )
-                            ]
-                        )
+                        let why =
+                            $"no end to matching this text within {patience.TotalSeconds} s; use a tokenizer with another pattern than {source}, or give the prompt as ids"
+
+                        Check.throw (LayerSkipError.BadFile(path, why))
 
                 Ok { Find = find }
             // .NET's own limits.

@@ -50,17 +50,8 @@ module internal TokenizerConfig =
     let private named name (root: JsonPart) = root.TryField name |> Option.bind token
 
     let private specials (root: JsonPart) : string list = [
-        for name in
-            [
-                "bos_token"
-                "eos_token"
-                "unk_token"
-                "pad_token"
-                "sep_token"
-                "cls_token"
-                "mask_token"
-            ] do
-            yield! Option.toList (named name root)
+        for name in [ "bos"; "eos"; "unk"; "pad"; "sep"; "cls"; "mask" ] do
+            yield! Option.toList (named $"{name}_token" root)
         match root.TryField "additional_special_tokens" with
         | Some tokens when tokens.Kind = JsonValueKind.Array -> yield! tokens.Items |> Seq.choose token
         | _ -> ()

@@ -54,11 +54,7 @@ module internal TokenizerCore =
 
     /// The 256 ids of `<0x00>` to `<0xFF>`, if the vocabulary has any of them.
     let byteFallback (ids: Dictionary<string, int>) : int[] option =
-        let found =
-            Array.init 256 (fun b ->
-                match ids.TryGetValue $"<0x%02X{b}>" with
-                | true, id -> id
-                | _ -> -1)
+        let found = Array.init 256 (fun b -> ids.GetValueOrDefault($"<0x%02X{b}>", -1))
 
         if Array.exists (fun id -> id >= 0) found then
             Some found
@@ -68,10 +64,7 @@ module internal TokenizerCore =
     /// The alphabet of a byte-level vocabulary.
     let byteLevel (ids: Dictionary<string, int>) : Alphabet =
         ByteAlphabet.characters
-        |> Array.map (fun c ->
-            match ids.TryGetValue(string c) with
-            | true, id -> id
-            | _ -> -1)
+        |> Array.map (fun c -> ids.GetValueOrDefault(string c, -1))
         |> Alphabet.Bytes
 
     /// The one-character pieces of a vocabulary by code point.

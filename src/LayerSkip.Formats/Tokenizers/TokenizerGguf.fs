@@ -56,14 +56,6 @@ module internal TokenizerGguf =
             if count <> expected then
                 fault name $"has {count} entries for {expected} tokens"
 
-    let private added (pieces: string[]) (types: int[]) = [
-        for id in 0 .. pieces.Length - 1 do
-            if types[id] = PieceType.control || types[id] = PieceType.unknown then
-                AddedToken.plain id pieces[id] true
-            elif types[id] = PieceType.userDefined then
-                AddedToken.plain id pieces[id] false
-    ]
-
     let private byteLevel path (reader: Reader) (pieces: string[]) =
         let pre = reader.Text "pre" |> Option.defaultValue "default"
         let texts = reader.Require("merges", reader.Texts "merges", [||])
@@ -82,31 +74,12 @@ module internal TokenizerGguf =
             match WordRules.tryFind pre with
             | Some rule -> Ok rule
             | None ->
-                let hint =
+                Check.unsupported
+                    $"{path}: pre-tokenizer {pre}"
                     "those of llama.cpp's that stand for a regular expression are, such as llama-bpe, qwen2 and gpt-2"
-                Error [ LayerSkipError.Unsupported($"{path}: pre-tokenizer {pre}", hint) ]
 
         Check.both rule (TokenizerJson.merges path ids (Seq.map halves texts))
-        |> Result.map (fun (rule, merges) -> {
-            Kind = "byte-level BPE"
-            Spelling = Spelling.ByteLevel
-            DropsFirstSpace = false
-            Normalize = fun _ -> if rule.IsNormalized then Nfc.normalize else id
-            Words = WordRules.words rule
-            Bpe = {
-                Alphabet = TokenizerCore.byteLevel ids
-                Merges = merges
-                Words = if rule.IgnoresMerges then Some ids else None
-                ByteFallback = None
-                Unknown = None
-                FuseUnknown = false
-            }
-            Prefix = []
-            AddsBos = rule.AddsBos
-            Bos = None
-            Eos = None
-            Template = None
-        })
+        |> Result.map (fun (rule, merges) -> WordRules.parts rule ids merges)
 
     let private sentencePiece (reader: Reader) (pieces: string[]) (types: int[]) =
         let scores = reader.Require("scores", reader.Numbers "scores", Array.zeroCreate pieces.Length)
@@ -116,19 +89,7 @@ module internal TokenizerGguf =
         if not reader.Faults.IsEmpty then
             Error []
         else
-            Ok {
-                Kind = "SentencePiece BPE"
-                Spelling = Spelling.SentencePiece true
-                DropsFirstSpace = prefix
-                Normalize = SentencePieceBpe.normalize prefix
-                Words = Array.singleton
-                Bpe = SentencePieceBpe.build pieces scores types true
-                Prefix = []
-                AddsBos = true
-                Bos = None
-                Eos = None
-                Template = None
-            }
+            Ok(SentencePieceBpe.parts prefix (SentencePieceBpe.build pieces scores types true))
 
     let private build path metadata (model: string) : Result<Tokenizer, LayerSkipError list> =
         let reader = Reader(path, metadata)
@@ -145,10 +106,7 @@ module internal TokenizerGguf =
             match model with
             | "gpt2" -> byteLevel path reader pieces
             | "llama" -> sentencePiece reader pieces types
-            | other ->
-                Error [
-                    LayerSkipError.Unsupported($"{path}: tokenizer model {other}", "gpt2 and llama are")
-                ]
+            | other -> Check.unsupported $"{path}: tokenizer model {other}" "gpt2 and llama are"
 
         let bos, eos = reader.Id "bos_token_id", reader.Id "eos_token_id"
         let addsBos = reader.Flag "add_bos_token"
@@ -168,7 +126,7 @@ module internal TokenizerGguf =
 
             pieces
             |> Seq.mapi (fun id piece -> struct (id, piece))
-            |> TokenizerCore.create path parts (added pieces types)
+            |> TokenizerCore.create path parts (PieceType.added false pieces types)
         | _ -> Error(Check.faults parts @ reader.Faults)
 
     /// None where the metadata names no tokenizer.
@@ -180,4 +138,4 @@ module internal TokenizerGguf =
         | None
         | Some(GgufValue.Text("none" | "no_vocab")) -> Ok None
         | Some(GgufValue.Text model) -> build path metadata model |> Result.map Some
-        | Some _ -> Error [ LayerSkipError.BadFile(path, "tokenizer.ggml.model is not a text") ]
+        | Some _ -> Check.bad path "tokenizer.ggml.model is not a text"

@@ -15,6 +15,11 @@ module internal TokenizerJson =
                 AddedToken.ofJson (token.Field "id").Int (token.Field "content").Text token
           ]
 
+    let private tryId (ids: Dictionary<string, int>) (piece: string) : int option =
+        match ids.TryGetValue piece with
+        | true, id -> Some id
+        | _ -> None
+
     /// Pieces by text.
     let vocabulary (part: JsonPart) : Dictionary<string, int> =
         let ids = Dictionary<string, int>()
@@ -39,44 +44,31 @@ module internal TokenizerJson =
     /// Merges by rank from pairs of pieces; pairs with a piece that the vocabulary lacks are an error.
     let merges (path: string) (ids: Dictionary<string, int>) (pairs: seq<struct (string * string)>) =
         let merges = Dictionary<int64, struct (int * int)>(2 * ids.Count)
-        let mutable fault = None
+        let mutable fault = Ok()
         let mutable rank = 0
 
         for struct (left, right) in pairs do
             match ids.TryGetValue left, ids.TryGetValue right, ids.TryGetValue(left + right) with
             | (true, first), (true, second), (true, whole) ->
                 merges.TryAdd(Pair.key first second, struct (rank, whole)) |> ignore
-            | _ when fault.IsNone ->
-                fault <-
-                    Some(
-                        LayerSkipError.BadFile(
-                            path,
-                            $"merge \"{left} {right}\" is not of pieces of the vocabulary"
-                        )
-                    )
+            | _ when Result.isOk fault ->
+                fault <- Check.bad path $"merge \"{left} {right}\" is not of pieces of the vocabulary"
             | _ -> ()
 
             rank <- rank + 1
 
-        Check.all (Option.toList fault) merges
+        fault |> Result.map (fun () -> merges)
 
     let private bpe byteLevel (model: JsonPart) (path: string) =
         let kind = model.TryText "type" |> Option.defaultValue "BPE"
         let text name = model.TryText name |> Option.defaultValue ""
 
         if kind <> "BPE" then
-            Error [ LayerSkipError.Unsupported($"{path}: tokenizer model {kind}", "BPE is") ]
+            Check.unsupported $"{path}: tokenizer model {kind}" "BPE is"
         elif text "continuing_subword_prefix" <> "" || text "end_of_word_suffix" <> "" then
-            Error [
-                LayerSkipError.Unsupported($"{path}: BPE with a word prefix or suffix", "plain BPE is")
-            ]
+            Check.unsupported $"{path}: BPE with a word prefix or suffix" "plain BPE is"
         else
             let ids = vocabulary (model.Field "vocab")
-
-            let idOf (piece: string) =
-                match ids.TryGetValue piece with
-                | true, id -> Some id
-                | _ -> None
 
             (model.Field "merges").Items
             |> Seq.map halves
@@ -100,7 +92,7 @@ module internal TokenizerJson =
                             TokenizerCore.byteFallback ids
                         else
                             None
-                    Unknown = model.TryText "unk_token" |> Option.bind idOf
+                    Unknown = model.TryText "unk_token" |> Option.bind (tryId ids)
                     FuseUnknown = model.Flag("fuse_unk", false)
                 })
 
@@ -152,19 +144,11 @@ module internal TokenizerJson =
 
             let template = root.TryField "post_processor" |> Option.bind prefix
 
-            let pieces =
-                seq {
-                    for entry in ids -> struct (entry.Value, entry.Key)
-                    for token in added -> struct (token.Id, token.Content)
-                }
-
             let idOf (content: string) =
-                match
-                    added |> List.tryFind (fun token -> token.Content = content), ids.TryGetValue content
-                with
-                | Some token, _ -> Some token.Id
-                | None, (true, id) -> Some id
-                | _ -> None
+                added
+                |> List.tryFind (fun token -> token.Content = content)
+                |> Option.map _.Id
+                |> Option.orElse (tryId ids content)
 
             let bos =
                 config.Bos
@@ -207,7 +191,7 @@ module internal TokenizerJson =
                     else
                         token)
 
-            TokenizerCore.create path parts sought pieces)
+            TokenizerCore.create path parts sought (AddedToken.pieces ids added))
 
     /// Reads a tokenizer.json, and the tokenizer_config.json beside it.
     let load (path: string) : Result<Tokenizer, LayerSkipError list> =

@@ -9,12 +9,7 @@ module internal TokenizerStages =
 
     let private kindOf (part: JsonPart) = part.TryText "type" |> Option.defaultValue "without a type"
 
-    let private unsupported path what supported =
-        Error [ LayerSkipError.Unsupported($"{path}: {what}", $"{supported} are") ]
-
-    let private all (results: Result<'T, LayerSkipError list> list) : Result<'T list, LayerSkipError list> =
-        let values = results |> List.choose (fun result -> Result.toOption result)
-        Check.all (List.collect Check.faults results) values
+    let private unsupported path what supported = Check.unsupported $"{path}: {what}" $"{supported} are"
 
     let private pattern path (part: JsonPart) : Result<TextPattern, LayerSkipError list> =
         let pattern = part.Field "pattern"
@@ -41,19 +36,14 @@ module internal TokenizerStages =
     /// How long a text may be that was so long before: many times what any language's normal form needs.
     let private bound (length: int) = 4096L + 16L * int64 length
 
-    let private tooLong path =
-        LayerSkipException [
-            LayerSkipError.BadFile(
-                path,
-                "its normalizer makes a text more than 16 times as long as it was; use another tokenizer, or give the prompt as ids"
-            )
-        ]
-
     /// A step of normalization, which may not make a text longer than `most`.
     let private step path (part: JsonPart) : Result<int64 -> Place -> string -> string, LayerSkipError list> =
         let limited most length =
             if length > most then
-                raise (tooLong path)
+                let why =
+                    "its normalizer makes a text more than 16 times as long as it was; use another tokenizer, or give the prompt as ids"
+
+                Check.throw (LayerSkipError.BadFile(path, why))
 
         match kindOf part with
         | "NFC" -> Ok(fun _ _ -> Nfc.normalize)
@@ -87,7 +77,7 @@ module internal TokenizerStages =
         : Result<Place -> string -> string, LayerSkipError list> =
         flat "normalizers" part
         |> List.map (step path)
-        |> all
+        |> Check.list
         |> Result.map (fun steps place text ->
             let most = bound text.Length
             List.fold (fun text step -> step most place text) text steps)
@@ -99,7 +89,7 @@ module internal TokenizerStages =
         | "MergedWithPrevious" -> Ok SplitBehavior.MergedWithPrevious
         | "MergedWithNext" -> Ok SplitBehavior.MergedWithNext
         | "Contiguous" -> Ok SplitBehavior.Contiguous
-        | other -> Error [ LayerSkipError.BadFile(path, $"split behavior \"{other}\" is unknown") ]
+        | other -> Check.bad path $"split behavior \"{other}\" is unknown"
 
     /// How a Metaspace puts a space in front: "always", "first" or "never".
     let private scheme (part: JsonPart) =
@@ -174,7 +164,7 @@ module internal TokenizerStages =
 
         parts
         |> List.map (stage path)
-        |> all
+        |> Check.list
         |> Result.map (fun stages -> struct (PreTokenizer.sequence stages, byteLevel))
 
     /// How pieces spell bytes, and whether the first space of a decoded text is dropped.

@@ -14,12 +14,9 @@ module internal TokenizerVocab =
         | Some "GPT2Tokenizer" -> Ok "gpt-2"
         | Some "Qwen2Tokenizer" -> Ok "qwen2"
         | Some other ->
-            Error [
-                LayerSkipError.Unsupported(
-                    $"{path}: a vocabulary of {other}",
-                    "those of GPT2Tokenizer and Qwen2Tokenizer are; a tokenizer.json of the same model may work"
-                )
-            ]
+            Check.unsupported
+                $"{path}: a vocabulary of {other}"
+                "those of GPT2Tokenizer and Qwen2Tokenizer are; a tokenizer.json of the same model may work"
 
     // The first line names the version.
     let private pairs (text: byte[]) : seq<struct (string * string)> =
@@ -62,40 +59,23 @@ module internal TokenizerVocab =
                 | None when isGpt2 -> idOf ending
                 | None -> None
 
+            let parts = WordRules.parts rule ids merges
+
             let parts = {
-                Kind = "byte-level BPE"
-                Spelling = Spelling.ByteLevel
-                DropsFirstSpace = false
-                Normalize = fun _ -> if rule.IsNormalized then Nfc.normalize else id
-                Words =
-                    PreTokenizer.sequence [
-                        if config.AddsPrefixSpace then
-                            PreTokenizer.prefixSpace
-                        WordRules.words rule
-                    ]
-                Bpe = {
-                    Alphabet = TokenizerCore.byteLevel ids
-                    Merges = merges
-                    Words = None
-                    ByteFallback = None
-                    Unknown = None
-                    FuseUnknown = false
-                }
-                Prefix = []
-                AddsBos = bos.IsSome && config.AddsBos = Some true
-                Bos = bos
-                Eos = config.Eos |> Option.defaultValue ending |> idOf
-                Template = config.Template
+                parts with
+                    Words =
+                        PreTokenizer.sequence [
+                            if config.AddsPrefixSpace then
+                                PreTokenizer.prefixSpace
+                            parts.Words
+                        ]
+                    AddsBos = bos.IsSome && config.AddsBos = Some true
+                    Bos = bos
+                    Eos = config.Eos |> Option.defaultValue ending |> idOf
+                    Template = config.Template
             }
 
-            TokenizerCore.create
-                path
-                parts
-                added
-                (seq {
-                    for entry in ids -> struct (entry.Value, entry.Key)
-                    for token in config.Added -> struct (token.Id, token.Content)
-                }))
+            TokenizerCore.create path parts added (AddedToken.pieces ids config.Added))
 
     /// Reads a folder's two files, and the tokenizer_config.json and added_tokens.json beside them.
     let load (folder: string) : Result<Tokenizer, LayerSkipError list> =

@@ -78,29 +78,18 @@ module internal WordRules =
     ]
 
     // Names that mean the same, with what they mean.
-    let private rules: (string list * WordRule) list =
+    let private rules: (string * WordRule) list =
         let gpt2 = PreTokenizer.gpt2
         let llama3 = { plain [ threeDigits ] with IgnoresMerges = true; AddsBos = true }
         let qwen2 = plain [ oneDigit ]
 
         [
-            [
-                "llama-bpe"
-                "llama3"
-                "llama-v3"
-                "falcon3"
-                "falcon-h1"
-                "pixtral"
-                "midm-2.0"
-                "lfm2"
-                "jina-v5-nano"
-            ],
-            llama3
-            [ "dbrx"; "smaug-bpe"; "chatglm-bpe"; "glm4" ], plain [ threeDigits ]
+            "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", llama3
+            "dbrx smaug-bpe chatglm-bpe glm4", plain [ threeDigits ]
             // llama.cpp leaves form C out; the models were trained with it.
-            [ "qwen2"; "deepseek-r1-qwen"; "megrez"; "f2llmv2" ], { qwen2 with IsNormalized = true }
-            [ "kormo"; "stablelm2"; "hunyuan"; "solar-open"; "grok-2" ], qwen2
-            [ "qwen35" ],
+            "qwen2 deepseek-r1-qwen megrez f2llmv2", { qwen2 with IsNormalized = true }
+            "kormo stablelm2 hunyuan solar-open grok-2", qwen2
+            "qwen35",
             {
                 plain [
                     contractions
@@ -109,42 +98,14 @@ module internal WordRules =
                 ] with
                     IsNormalized = true
             }
-            [
-                "smollm"
-                "starcoder"
-                "refact"
-                "command-r"
-                "codeshell"
-                "exaone"
-                "minerva-7b"
-                "mellum2"
-            ],
-            plain [ @"\p{N}"; gpt2 ]
-            [
-                "gpt-2"
-                "phi-2"
-                "mpt"
-                "olmo"
-                "jais"
-                "trillion"
-                "granite-docling"
-                "exaone4"
-                "gigachat"
-                "a.x-4.0"
-                "mellum"
-                "modern-bert"
-                "jina-es"
-                "jina-de"
-                "jina-v1-en"
-                "jina-v2-es"
-                "jina-v2-de"
-                "jina-v2-code"
-                "roberta-bpe"
-            ],
+            "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", plain [ @"\p{N}"; gpt2 ]
+            "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum",
             plain [ gpt2 ]
-            [ "default" ], plain [ @"[\p{P}\$\+<=>\^~\|]+"; gpt2; @"\p{N}+"; "[0-9][0-9][0-9]" ]
-            [ "falcon" ], plain [ @"[\p{P}\$\+<=>\^~\|`]+"; gpt2; "[0-9][0-9][0-9]" ]
-            [ "deepseek-llm" ],
+            "modern-bert jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code roberta-bpe",
+            plain [ gpt2 ]
+            "default", plain [ @"[\p{P}\$\+<=>\^~\|]+"; gpt2; @"\p{N}+"; "[0-9][0-9][0-9]" ]
+            "falcon", plain [ @"[\p{P}\$\+<=>\^~\|`]+"; gpt2; "[0-9][0-9][0-9]" ]
+            "deepseek-llm",
             plain [
                 @"[\r\n]"
                 @"\s?" + cased
@@ -153,27 +114,26 @@ module internal WordRules =
                 cjk
                 @"\p{N}+"
             ]
-            [ "deepseek-coder" ], plain [ @"[\r\n]"; @"\s?\p{L}+"; @"\s?\p{P}+"; cjk; @"\p{N}" ]
-            [ "deepseek-v3"; "hunyuan-dense"; "joyai-llm" ], plain deepseek3
-            [ "tekken" ], { plain [ capitals "" @"\p{N}" ] with IgnoresMerges = true; AddsBos = true }
-            [ "gpt-4o"; "llama4"; "kanana2"; "talkie"; "minimax-m2" ],
-            plain [ capitals (contractions + "?") @"\p{N}{1,3}" ]
-            [ "tiny_aya"; "cohere2moe" ],
+            "deepseek-coder", plain [ @"[\r\n]"; @"\s?\p{L}+"; @"\s?\p{P}+"; cjk; @"\p{N}" ]
+            "deepseek-v3 hunyuan-dense joyai-llm", plain deepseek3
+            "tekken", { plain [ capitals "" @"\p{N}" ] with IgnoresMerges = true; AddsBos = true }
+            "gpt-4o llama4 kanana2 talkie minimax-m2", plain [ capitals (contractions + "?") @"\p{N}{1,3}" ]
+            "tiny_aya cohere2moe",
             plain [ @"\d{1,3}(?=(?:\d{3})*\b)"; capitals (contractions + "?") @"\p{N}{1,3}" ]
-            [ "poro-chat"; "bloom"; "gpt3-finnish" ], plain [ sentences ]
-            [ "viking" ], plain [ sentences; @"\p{N}" ]
-            [ "superbpe" ], plain [ @"\p{N}+"; @"(?=(\d{3})+(?!\d))" ]
-            [ "bailingmoe"; "bailingmoe2"; "llada-moe" ],
+            "poro-chat bloom gpt3-finnish", plain [ sentences ]
+            "viking", plain [ sentences; @"\p{N}" ]
+            "superbpe", plain [ @"\p{N}+"; @"(?=(\d{3})+(?!\d))" ]
+            "bailingmoe bailingmoe2 llada-moe",
             plain [
                 @"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
             ]
-            [ "seed-coder" ],
+            "seed-coder",
             plain [
                 contractions + @"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|" + spaces
             ]
-            [ "minicpm5" ], { plain [ @"\p{N}{1,3}"; modern @"\p{N}+" ] with IgnoresMerges = true }
-            [ "laguna" ], plain [ @"[^\n]+|[\n]+"; oneDigit ]
-            [ "exaone-moe" ],
+            "minicpm5", { plain [ @"\p{N}{1,3}"; modern @"\p{N}+" ] with IgnoresMerges = true }
+            "laguna", plain [ @"[^\n]+|[\n]+"; oneDigit ]
+            "exaone-moe",
             plain [
                 contractions
                 + @"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -183,10 +143,10 @@ module internal WordRules =
     let private byName =
         Map [
             for names, rule in rules do
-                for name in names -> name, rule
+                for name in names.Split ' ' -> name, rule
         ]
 
-    let names: string list = rules |> List.collect fst
+    let names: string list = List.ofSeq byName.Keys
     let tryFind (name: string) : WordRule option = byName.TryFind name
 
     /// The function that cuts a text into words.
@@ -195,3 +155,25 @@ module internal WordRules =
         |> List.map (fun pattern ->
             PreTokenizer.split (PreTokenizer.known pattern) SplitBehavior.Isolated false)
         |> PreTokenizer.sequence
+
+    /// A byte-level tokenizer of such words, which has no special tokens yet.
+    let parts (rule: WordRule) ids merges : TokenizerParts = {
+        Kind = "byte-level BPE"
+        Spelling = Spelling.ByteLevel
+        DropsFirstSpace = false
+        Normalize = fun _ -> if rule.IsNormalized then Nfc.normalize else id
+        Words = words rule
+        Bpe = {
+            Alphabet = TokenizerCore.byteLevel ids
+            Merges = merges
+            Words = if rule.IgnoresMerges then Some ids else None
+            ByteFallback = None
+            Unknown = None
+            FuseUnknown = false
+        }
+        Prefix = []
+        AddsBos = rule.AddsBos
+        Bos = None
+        Eos = None
+        Template = None
+    }

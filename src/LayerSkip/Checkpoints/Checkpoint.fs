@@ -76,12 +76,8 @@ module Checkpoint =
     let private generationConfig (folder: string) (config: LlamaConfig) =
         let path = Path.Combine(folder, "generation_config.json")
 
-        match Json.read path "" with
-        | Error [ LayerSkipError.NotFound _ ] -> Ok(config.StopIds, None, [])
-        | Error faults -> Error faults
-        | Ok document ->
-            use document = document
-            let json = JsonReader(path, document.RootElement)
+        let read root =
+            let json = JsonReader(path, root)
             let stops = json.TokenIds(stopName, config.Vocabulary) |> Option.defaultValue config.StopIds
             json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
             let length = json.Int(lengthName, 4)
@@ -93,9 +89,11 @@ module Checkpoint =
                 |> Option.defaultValue []
 
             let isOurs name = name = stopName || name = exitName || name = lengthName && recommended.IsSome
-            Check.all
-                (json.Faults @ wrong)
-                (stops, recommended, KeptFields.where (isOurs >> not) document.RootElement)
+            Check.all (json.Faults @ wrong) (stops, recommended, KeptFields.where (isOurs >> not) root)
+
+        match Json.load path "" read with
+        | Error [ LayerSkipError.NotFound _ ] -> Ok(config.StopIds, None, [])
+        | result -> result
 
     let private ggufRecommended (path: string) (file: GgufFile) =
         let exitKey, lengthKey = GgufConfig.exitKey, GgufConfig.draftKey

@@ -108,20 +108,12 @@ module internal TrainingState =
     let read (folder: string) : Result<StoredState, LayerSkipError list> =
         let path = Path.Combine(folder, file)
 
-        match Json.read path "a checkpoint of training has one" with
-        | Error faults -> Error faults
-        | Ok document ->
-            use document = document
-            let json = JsonReader(path, document.RootElement)
+        Json.load path "a checkpoint of training has one" (fun root ->
+            let json = JsonReader(path, root)
 
             match json.Int("version", 0) with
             | found when found < first || found > version ->
-                Error [
-                    LayerSkipError.BadFile(
-                        path,
-                        $"has version {found}; this program reads {first} to {version}"
-                    )
-                ]
+                Check.bad path $"has version {found}; this program reads {first} to {version}"
             | found ->
                 let stored = JsonField.read (fields found) json nothing
-                Check.all json.Faults stored
+                Check.all json.Faults stored)
