@@ -74,12 +74,8 @@ module LayerSkipError =
 
     /// What faults of weights come from, where that can be said.
     let private advice (faults: LayerSkipError list) =
-        let isMismatch fault =
-            match fault with
-            | LayerSkipError.MissingTensor _
-            | LayerSkipError.UnknownTensor _
-            | LayerSkipError.WrongShape _ -> true
-            | _ -> false
+        let isMismatch (fault: LayerSkipError) =
+            fault.IsMissingTensor || fault.IsUnknownTensor || fault.IsWrongShape
 
         if List.exists isMismatch faults then
             "; the configuration and the weights do not match: take both from one model"
@@ -146,11 +142,7 @@ module LayerSkipError =
 
     /// Whether work failed over input that was good in itself, a computation or a writing: exit code 1 in the command, not 2.
     let isFailure (error: LayerSkipError) : bool =
-        match error with
-        | LayerSkipError.Overflow _
-        | LayerSkipError.NotWritten _
-        | LayerSkipError.NotEnoughMemory _ -> true
-        | _ -> false
+        error.IsOverflow || error.IsNotWritten || error.IsNotEnoughMemory
 
     /// All of them on one line, which stays short: of many the first and how many follow.
     let summary (errors: LayerSkipError list) : string =

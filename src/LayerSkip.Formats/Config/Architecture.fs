@@ -64,29 +64,7 @@ type Architecture = {
 module Architecture =
     let private noBias = { Qkv = Presence.Never; Output = Presence.Never; Mlp = Presence.Never }
 
-    let private llama = {
-        Family = Family.Llama
-        Name = "llama"
-        Class = "LlamaForCausalLM"
-        KvHeads = id
-        HeadDim = None
-        Context = 2048
-        NormEps = 1e-6
-        Biases = { Qkv = Presence.Either; Output = Presence.Either; Mlp = Presence.Either }
-        QkNorm = false
-        Windows = WindowFields.Nowhere
-        RopeTypes = [ "default"; "linear"; "dynamic"; "llama3"; "yarn" ]
-        Joined = []
-        Fields = fun _ -> []
-        Gguf = {
-            Name = "llama"
-            Biases = { Qkv = Presence.Either; Output = Presence.Either; Mlp = Presence.Either }
-            PairsRows = true
-            DividesAngles = true
-            NamesWindow = false
-            Names = []
-        }
-    }
+    let private anyBias = { Qkv = Presence.Either; Output = Presence.Either; Mlp = Presence.Either }
 
     let private plainGguf name = {
         Name = name
@@ -95,6 +73,23 @@ module Architecture =
         DividesAngles = false
         NamesWindow = false
         Names = []
+    }
+
+    let private llama = {
+        Family = Family.Llama
+        Name = "llama"
+        Class = "LlamaForCausalLM"
+        KvHeads = id
+        HeadDim = None
+        Context = 2048
+        NormEps = 1e-6
+        Biases = anyBias
+        QkNorm = false
+        Windows = WindowFields.Nowhere
+        RopeTypes = [ "default"; "linear"; "dynamic"; "llama3"; "yarn" ]
+        Joined = []
+        Fields = fun _ -> []
+        Gguf = { plainGguf "llama" with Biases = anyBias; PairsRows = true; DividesAngles = true }
     }
 
     /// Every family; of those that share an architecture in llama.cpp the first is what its files are read as.

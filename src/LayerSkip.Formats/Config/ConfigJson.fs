@@ -76,10 +76,7 @@ module LlamaConfig =
             match json.TryField "layer_types" with
             | Some types when types.ValueKind = JsonValueKind.Array && types.GetArrayLength() = layers -> [|
                 for kind in types.EnumerateArray() ->
-                    if kind.ToString() = "sliding_attention" then
-                        window
-                    else
-                        None
+                    window |> Option.filter (fun _ -> kind.ToString() = "sliding_attention")
               |]
             | Some _ ->
                 json.Fault $"\"layer_types\" must list {layers} layers"

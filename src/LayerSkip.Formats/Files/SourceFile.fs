@@ -57,26 +57,27 @@ type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
 /// The one way to read what somebody names.
 [<RequireQualifiedAccess>]
 module internal SourceFile =
-    let private begins (front: ReadOnlySpan<byte>) (marks: string list) =
+    let private told (marks: string list) (what: string) (front: ReadOnlySpan<byte>) : string option =
         let text = (Encoding.ASCII.GetString front).TrimStart('?', ' ', '\t', '\r', '\n')
-        marks
-        |> List.exists (fun mark -> text.StartsWith(mark, StringComparison.OrdinalIgnoreCase))
+
+        Some what
+        |> Option.filter (fun _ ->
+            marks
+            |> List.exists (fun mark -> text.StartsWith(mark, StringComparison.OrdinalIgnoreCase)))
 
     /// What stands in many a file's place after a clone that did not bring it.
     let pointer (front: ReadOnlySpan<byte>) : string option =
-        if begins front [ "version https://git-lfs.github.com/" ] then
-            Some
-                "is a Git-LFS pointer, not the file that it stands for; run `git lfs pull` in its repository, or download the file itself"
-        else
-            None
+        told
+            [ "version https://git-lfs.github.com/" ]
+            "is a Git-LFS pointer, not the file that it stands for; run `git lfs pull` in its repository, or download the file itself"
+            front
 
     /// What stands in many a file's place after a download that did not bring it. Some texts are such a page.
     let page (front: ReadOnlySpan<byte>) : string option =
-        if begins front [ "<!doctype html"; "<html"; "<?xml" ] then
-            Some
-                "is a web page (HTML or XML), not the file that was asked for; look at what it says, and download the file again"
-        else
-            None
+        told
+            [ "<!doctype html"; "<html"; "<?xml" ]
+            "is a web page (HTML or XML), not the file that was asked for; look at what it says, and download the file again"
+            front
 
     let private stray (front: byte[]) : string option =
         pointer (ReadOnlySpan front) |> Option.orElse (page (ReadOnlySpan front))

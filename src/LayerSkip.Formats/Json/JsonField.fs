@@ -62,22 +62,21 @@ module internal JsonField =
 
         parsed name format parse get set
 
-    let wholes name (get: 'R -> int list) set =
+    let private list name (writeItem: Utf8JsonWriter -> 'T -> unit) (get: 'R -> 'T list) read =
         let write (json: Utf8JsonWriter) it =
             json.WriteStartArray(name: string)
-            get it |> List.iter (fun (value: int) -> json.WriteNumberValue value)
+            get it |> List.iter (writeItem json)
             json.WriteEndArray()
 
-        create name write (fun json it ->
+        create name write read
+
+    let wholes name (get: 'R -> int list) set =
+        list name (fun json (value: int) -> json.WriteNumberValue value) get (fun json it ->
             set (json.Ids name |> Option.map List.ofArray |> Option.defaultValue (get it)) it)
 
     let reals name (get: 'R -> float list) set =
-        let write (json: Utf8JsonWriter) it =
-            json.WriteStartArray(name: string)
-            get it |> List.iter (fun (value: float) -> json.WriteNumberValue value)
-            json.WriteEndArray()
-
-        create name write (fun json it -> set (json.Floats name) it)
+        list name (fun json (value: float) -> json.WriteNumberValue value) get (fun json it ->
+            set (json.Floats name) it)
 
     /// A part's field, which stands among those of the whole.
     let ofPart (get: 'R -> 'Part) (set: 'Part -> 'R -> 'R) (field: JsonField<'Part>) : JsonField<'R> = {

@@ -135,19 +135,18 @@ module internal SafetensorsHeader =
         let bad text = LayerSkipError.BadFile(path, text)
 
         let follow struct (reached, before) entry =
-            let fault =
+            let fault = [
                 if entry.Start < reached then
-                    Some(bad $"tensors {before} and {entry.Name} overlap")
+                    bad $"tensors {before} and {entry.Name} overlap"
                 elif entry.Start > reached then
-                    Some(bad $"bytes {reached} to {entry.Start} of the data belong to no tensor")
-                else
-                    None
+                    bad $"bytes {reached} to {entry.Start} of the data belong to no tensor"
+            ]
 
             fault, struct (max reached entry.End, entry.Name)
 
         let faults, struct (reached, _) = List.mapFold follow (struct (0L, "")) entries
 
-        List.choose id faults
+        List.concat faults
         @ Check.that
             (reached >= dataLength)
             (bad $"bytes {reached} to {dataLength} of the data belong to no tensor")

@@ -85,11 +85,9 @@ module BpeTrainer =
                 LayerSkipError.OutOfRange("vocab-size", string options.Vocabulary, allowed)
             if options.MinFrequency < 1 then
                 LayerSkipError.OutOfRange("min-frequency", string options.MinFrequency, "1 or more")
-            match options.ModelMaxLength with
-            | Some length when length < 1 ->
-                LayerSkipError.OutOfRange("model-max-length", string length, "1 or more")
-            | Some _
-            | None -> ()
+            for length in Option.toList options.ModelMaxLength do
+                if length < 1 then
+                    LayerSkipError.OutOfRange("model-max-length", string length, "1 or more")
         ]
 
         Check.all (faults @ specialFaults options.SpecialTokens) ()

@@ -15,10 +15,7 @@ module internal GgufTokenizerExport =
 
     let private key name = "tokenizer.ggml." + name
 
-    let private isByteLevel (tokenizer: Tokenizer) =
-        match tokenizer.Parts.Spelling with
-        | Spelling.ByteLevel -> true
-        | Spelling.SentencePiece _ -> false
+    let private isByteLevel (tokenizer: Tokenizer) = tokenizer.Parts.Spelling = Spelling.ByteLevel
 
     let private pieceType (tokenizer: Tokenizer) : int -> int =
         let bytes = tokenizer.Parts.Bpe.ByteFallback |> Option.defaultValue [||] |> HashSet
@@ -122,16 +119,14 @@ module internal GgufTokenizerExport =
 
             yield! ids bos eos
 
-            match tokenizer.Parts.Bpe.Unknown with
-            | Some id -> key "unknown_token_id", GgufValue.Int(int64 id)
-            | None -> ()
+            for id in Option.toList tokenizer.Parts.Bpe.Unknown do
+                key "unknown_token_id", GgufValue.Int(int64 id)
 
             key "add_bos_token", GgufValue.Bool tokenizer.Parts.AddsBos
             key "add_space_prefix", GgufValue.Bool startsWithSpace
 
-            match tokenizer.Parts.Template with
-            | Some template -> "tokenizer.chat_template", GgufValue.Text template
-            | None -> ()
+            for template in Option.toList tokenizer.Parts.Template do
+                "tokenizer.chat_template", GgufValue.Text template
         ]
 
     /// Whether the metadata make a tokenizer that cuts and encodes as the source does.
@@ -151,7 +146,7 @@ module internal GgufTokenizerExport =
         (stopIds: int[])
         (tokenizer: Tokenizer)
         : Result<(string * GgufValue) list, LayerSkipError list> =
-        let unsupported what = Error [ LayerSkipError.Unsupported(what, "export a Hugging Face folder") ]
+        let unsupported what = Check.unsupported what "export a Hugging Face folder"
         let metadata = metadata vocabulary (List.ofArray stopIds) tokenizer
 
         let candidates =

@@ -93,9 +93,7 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
 
     member this.TryText(name: string) : string option = this.TryField name |> Option.map _.Text
     member this.Flag(name: string, fallback: bool) : bool =
-        match this.TryField name with
-        | Some part -> part.Bool
-        | None -> fallback
+        this.TryField name |> Option.map _.Bool |> Option.defaultValue fallback
 
 [<RequireQualifiedAccess>]
 module internal JsonPart =

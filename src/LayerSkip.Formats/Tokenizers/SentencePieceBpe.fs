@@ -84,11 +84,7 @@ module internal SentencePieceBpe =
             Alphabet = Alphabet.CodePoints(TokenizerCore.codePoints ids)
             Merges = merges
             Words = None
-            ByteFallback =
-                if byteFallback then
-                    TokenizerCore.byteFallback all
-                else
-                    None
+            ByteFallback = TokenizerCore.byteFallback all |> Option.filter (fun _ -> byteFallback)
             Unknown = Array.tryFindIndex (fun kind -> kind = PieceType.unknown) types
             FuseUnknown = true
         }

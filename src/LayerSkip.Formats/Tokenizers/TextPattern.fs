@@ -200,15 +200,16 @@ module internal TextPattern =
     let literal (sought: string) : TextPattern =
         let find (text: string) =
             let found = List<struct (int * int)>()
-            let mutable at =
+            let next (start: int) =
                 if sought = "" then
                     -1
                 else
-                    text.IndexOf(sought, StringComparison.Ordinal)
+                    text.IndexOf(sought, start, StringComparison.Ordinal)
+            let mutable at = next 0
 
             while at >= 0 do
                 found.Add(struct (at, at + sought.Length))
-                at <- text.IndexOf(sought, at + sought.Length, StringComparison.Ordinal)
+                at <- next (at + sought.Length)
 
             found
 

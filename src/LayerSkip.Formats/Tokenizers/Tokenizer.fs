@@ -82,16 +82,11 @@ module Tokenizer =
 
     /// Whether an id is a control token, which `decode false` leaves out.
     let isSpecial (tokenizer: Tokenizer) (id: int) : bool =
-        match tokenizer.Added.TryFind id with
-        | Some token -> token.Special
-        | None -> false
+        tokenizer.Added.TryFind id |> Option.exists _.Special
 
     /// The piece of an id as the vocabulary spells it; "" outside the vocabulary.
     let tokenText (tokenizer: Tokenizer) (id: int) : string =
-        if 0 <= id && id < tokenizer.Pieces.Length then
-            tokenizer.Pieces[id]
-        else
-            ""
+        tokenizer.Pieces |> Array.tryItem id |> Option.defaultValue ""
 
 /// Decoding id by id. All that `push` returned, with what `finish` returns, is what decoding all the ids at once gives.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]

@@ -117,7 +117,7 @@ module internal TokenizerConfig =
         if File.Exists path then
             JsonPart.load path "" read
         else
-            JsonPart.guard path (fun () -> Ok fallback)
+            Ok fallback
 
     /// Reads what a folder has of them.
     let load (folder: string) : Result<TokenizerConfig, LayerSkipError list> =

@@ -82,16 +82,10 @@ module internal TokenizerJson =
                         else
                             Alphabet.CodePoints(TokenizerCore.codePoints ids)
                     Merges = merges
-                    Words =
-                        if model.Flag("ignore_merges", false) then
-                            Some ids
-                        else
-                            None
+                    Words = Some ids |> Option.filter (fun _ -> model.Flag("ignore_merges", false))
                     ByteFallback =
-                        if model.Flag("byte_fallback", false) then
-                            TokenizerCore.byteFallback ids
-                        else
-                            None
+                        TokenizerCore.byteFallback ids
+                        |> Option.filter (fun _ -> model.Flag("byte_fallback", false))
                     Unknown = model.TryText "unk_token" |> Option.bind (tryId ids)
                     FuseUnknown = model.Flag("fuse_unk", false)
                 })
@@ -121,11 +115,7 @@ module internal TokenizerJson =
         let normalizer = TokenizerStages.normalizer path (root.TryField "normalizer")
         let words = TokenizerStages.preTokenizer path (root.TryField "pre_tokenizer")
 
-        let byteLevel =
-            match words with
-            | Ok struct (_, byteLevel) -> byteLevel
-            | Error _ -> false
-
+        let byteLevel = words |> Result.exists (fun (struct (_, byteLevel)) -> byteLevel)
         let byteFallback = model.Flag("byte_fallback", false)
         let decoder = TokenizerStages.decoder path byteLevel byteFallback (root.TryField "decoder")
 

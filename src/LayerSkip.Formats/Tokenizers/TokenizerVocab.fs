@@ -51,13 +51,9 @@ module internal TokenizerVocab =
                 ]
 
             let idOf name = added |> List.tryFind (fun token -> token.Content = name) |> Option.map _.Id
-            let isGpt2 = not rule.IsNormalized
-
-            let bos =
-                match config.Bos with
-                | Some name -> idOf name
-                | None when isGpt2 -> idOf ending
-                | None -> None
+            // GPT-2's; Qwen 2 has none.
+            let usual = if rule.IsNormalized then None else Some ending
+            let bos = config.Bos |> Option.orElse usual |> Option.bind idOf
 
             let parts = WordRules.parts rule ids merges
 
