@@ -61,16 +61,20 @@ let tests =
     testSequenced
     <| testList "scalars" [
         testCase "the library calls nothing of TorchSharp that makes a Scalar and lets go of it" (fun () ->
-            let path = typeof<LlamaConfig>.Assembly.Location
             use resolver = new DefaultAssemblyResolver()
-            resolver.AddSearchDirectory(IO.Path.GetDirectoryName path)
-            use assembly =
-                AssemblyDefinition.ReadAssembly(path, ReaderParameters(AssemblyResolver = resolver))
+            let parameters = ReaderParameters(AssemblyResolver = resolver)
+
+            let modules = [
+                for known in [ typeof<Weights>; typeof<BenchmarkOptions> ] do
+                    let path = known.Assembly.Location
+                    resolver.AddSearchDirectory(IO.Path.GetDirectoryName path)
+                    AssemblyDefinition.ReadAssembly(path, parameters).MainModule
+            ]
 
             let owner (method: MethodDefinition) = method.DeclaringType.FullName.Replace('/', '.')
 
             let found = [
-                for kind in assembly.MainModule.Types do
+                for kind in Seq.collect (fun (made: ModuleDefinition) -> made.Types) modules do
                     for method in methodsOf kind do
                         if not ((owner method).StartsWith "LayerSkip.Scalars") then
                             for called in calls method do
@@ -79,7 +83,7 @@ let tests =
             ]
 
             Expect.equal (List.distinct found) [] "use Scalars instead"
-            let plus = assembly.MainModule.GetType "LayerSkip.Scalars" |> methodsOf |> Seq.collect calls
+            let plus = modules.Head.GetType "LayerSkip.Scalars" |> methodsOf |> Seq.collect calls
             Expect.exists plus makesScalar "the search itself finds what Scalars does")
 
         testCase "a collection on another thread frees no number that libtorch still reads" (fun () ->
