@@ -183,6 +183,14 @@ module Check =
     /// Ends what cannot return a Result by LayerSkipException.
     let throw (error: LayerSkipError) : 'T = raise (LayerSkipException [ error ])
 
+    /// The fault of a value outside what is `allowed`, unless it holds.
+    let inRange (holds: bool) (option: string) (value: string) (allowed: string) : LayerSkipError list =
+        that holds (LayerSkipError.OutOfRange(option, value, allowed))
+
+    /// `LayerSkipError.OutOfRange` alone, as a result.
+    let outOfRange (option: string) (value: string) (allowed: string) : Result<'T, LayerSkipError list> =
+        Error [ LayerSkipError.OutOfRange(option, value, allowed) ]
+
     /// The errors of a result, none of a success.
     let faults (result: Result<'T, LayerSkipError list>) : LayerSkipError list =
         match result with
@@ -217,3 +225,13 @@ module Check =
         match result with
         | Ok value -> value
         | Error errors -> raise (LayerSkipException errors)
+
+    /// Throws a LayerSkipException of the faults, where there are any.
+    let raiseAny (faults: LayerSkipError list) : unit = all faults () |> getOrRaise
+
+    /// Disposes what a failure leaves without an owner.
+    let orDispose (owned: System.IDisposable) (result: Result<'T, LayerSkipError list>) =
+        if Result.isError result then
+            owned.Dispose()
+
+        result

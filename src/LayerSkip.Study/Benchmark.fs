@@ -1,101 +1,30 @@
 namespace LayerSkip
 
-open System
 open System.Diagnostics
 open System.IO
 open System.Runtime.InteropServices
 open LayerSkip.Kernels
 
-/// A median, and the 5th and 95th of a hundred.
-type Spread = { Median: float; P5: float; P95: float }
-
-type BenchmarkOptions = {
-    Prompt: int[]
-    /// Timed runs of each strategy, interleaved; one more of each comes before, to warm up.
-    Runs: int
-    Exit: ExitLayer
-    DraftLength: int
-    MaxNewTokens: int
-    /// Drafts are right with this probability, independently, whatever the exit says; None: the exit's own.
-    AcceptRate: float option
-    Seed: int64
-}
-
-/// What decoding one way took.
-type DecodingTimes = {
-    /// Of each run: the time from the first token to the last, over the tokens after the first.
-    MsPerToken: Spread
-    TtftMs: Spread
-    /// Between one event that brings tokens and the next (a token, or the tokens of a round).
-    LatencyMs: Spread
-    /// Milliseconds a token in draft passes and in verifying passes, heads included; in the heads of both, with their
-    /// norm and choice; and beside all passes.
-    DraftMs: float
-    VerifyMs: float
-    HeadMs: float
-    OverheadMs: float
-    Acceptance: float
-}
-
-type BenchmarkReport = {
-    Cpu: string
-    Threads: int
-    /// Gigabytes a second that as many threads read from memory at best.
-    ReadBandwidth: float
-    /// A whole forward pass, head included, by its number of new rows: of 1, 2, 5 and 8 those that the context has room for.
-    PassMs: (int * float) list
-    PrefillTokens: int
-    PrefillMs: float
-    Autoregressive: DecodingTimes
-    /// Bytes of weights that a token reads, over its time, in GB/s.
-    AutoregressiveRate: float
-    SelfSpeculative: DecodingTimes
-    /// From the measured times of the passes that the rounds ran, with nothing added for overhead.
-    PredictedMsPerToken: float
-    /// Whether both wrote the same text in every run.
-    SameText: bool
-} with
-
-    member this.Ratio = this.Autoregressive.MsPerToken.Median / this.SelfSpeculative.MsPerToken.Median
-    /// Five rows over one; None where the context has no room for five.
-    member this.VerifyRowsRatio: float option =
-        let passes = Map.ofList this.PassMs
-        Option.map2 (/) (Map.tryFind 5 passes) (Map.tryFind 1 passes)
-
-[<RequireQualifiedAccess>]
-module Spread =
-    let ofSamples (samples: float seq) : Spread =
-        let sorted = Seq.sort samples |> Array.ofSeq
-
-        let at (share: float) =
-            if sorted.Length = 0 then
-                nan
-            else
-                let place = share * float (sorted.Length - 1)
-                let below = int place
-                let above = min (sorted.Length - 1) (below + 1)
-                sorted[below] + (place - float below) * (sorted[above] - sorted[below])
-
-        { Median = at 0.5; P5 = at 0.05; P95 = at 0.95 }
-
 /// Times of passes and of decoding, from interleaved runs.
 [<RequireQualifiedAccess>]
 module Benchmark =
+    /// Timed runs of each strategy.
     let defaultRuns = 5
 
     /// New tokens of a run.
     let defaultNewTokens = 64
 
+    /// The processor's name, as Linux has it; elsewhere its architecture.
     let cpu () : string =
         let described = "/proc/cpuinfo"
 
-        if File.Exists described then
-            File.ReadLines described
-            |> Seq.tryFind (fun line -> line.StartsWith "model name")
-            |> Option.map (fun line -> line.Substring(line.IndexOf ':' + 1).Trim())
-            |> Option.defaultValue (string RuntimeInformation.ProcessArchitecture)
-        else
-            string RuntimeInformation.ProcessArchitecture
+        (if File.Exists described then
+             File.ReadLines described
+         else
+             Seq.empty)
+        |> Seq.tryFind (fun line -> line.StartsWith "model name")
+        |> Option.map (fun line -> line.Substring(line.IndexOf ':' + 1).Trim())
+        |> Option.defaultValue (string RuntimeInformation.ProcessArchitecture)
 
     /// In memory: the attention and MLP of every layer after `exit` add nothing, so that every exit from there on
     /// agrees with the last layer, at the same cost.
@@ -107,101 +36,6 @@ module Benchmark =
                 [ Some layer.Output; Some layer.Down; layer.OutputBias; layer.DownBias ] |> List.choose id do
                 tensor.zero_ () |> ignore
 
-    let private elapsed since = Stopwatch.GetElapsedTime(since: int64).TotalMilliseconds
-
-    let private timed (body: unit -> unit) =
-        let started = Stopwatch.GetTimestamp()
-        use _noGrad = Scope.noGrad ()
-        Scope.free body
-        elapsed started
-
-    /// The median time of each of some passes, taken in turn `times` times after one round to warm up.
-    let private interleaved times (passes: (unit -> unit) list) : float list =
-        for pass in passes do
-            timed pass |> ignore
-
-        let rounds = List.init times (fun _ -> passes |> List.map timed)
-        passes
-        |> List.mapi (fun i _ -> (Spread.ofSamples (rounds |> List.map (List.item i))).Median)
-
-    let private ids (weights: Weights) count =
-        Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
-
-    let private choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
-
-    /// A cache that has read `length` positions, for `room` more.
-    let private filled (weights: Weights) exit length room =
-        let cache = Cache.create weights exit (length + room)
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
-
-        let struct (_, cache) = Model.forward weights 1 (ids weights length) cache
-        cache
-
-    /// Whole passes by rows, at a context of `length`.
-    let private wholePasses (weights: Weights) length times (rows: int list) =
-        let most = List.max rows
-        let mutable cache = filled weights weights.Config.Layers length most
-        use _storage = cache.Slab :> IDisposable
-
-        let pass count () =
-            let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
-            choose hidden
-            cache <- Cache.truncate length next
-
-        List.zip rows (interleaved times (rows |> List.map pass))
-
-    /// One draft pass, and the verification of `drafted` tokens for each of some numbers, heads included.
-    let private roundPasses (weights: Weights) (exit: ExitLayer) length times (drafted: int list) =
-        let most = List.max drafted + 1
-        let mutable cache = filled weights exit.Layers length most
-        use _storage = cache.Slab :> IDisposable
-        let draftMs = ResizeArray<float>()
-
-        let draft () =
-            let started = Stopwatch.GetTimestamp()
-            let struct (hidden, next) = Model.forwardEarly weights [| 1 |] cache
-            choose hidden
-            cache <- next
-            draftMs.Add(elapsed started)
-
-        let verify count =
-            use _noGrad = Scope.noGrad ()
-            let tokens = ids weights (count + 1)
-
-            for _ in 1..count do
-                Scope.free draft
-
-            timed (fun () ->
-                let struct (hidden, next) = Model.forwardRemainder weights tokens.Length tokens cache
-                choose hidden
-                cache <- Cache.truncate length next)
-
-        for count in drafted do
-            verify count |> ignore
-
-        draftMs.Clear()
-        let rounds = List.init times (fun _ -> drafted |> List.map verify)
-
-        (if draftMs.Count = 0 then
-             0.0
-         else
-             (Spread.ofSamples draftMs).Median),
-        drafted
-        |> List.mapi (fun i count -> count, (Spread.ofSamples (rounds |> List.map (List.item i))).Median)
-        |> Map.ofList
-
-    let private prefill (weights: Weights) =
-        let tokens = min 512 (weights.Config.Context - 1)
-
-        let pass () =
-            let cache = Cache.create weights weights.Config.Layers tokens
-            use _storage = cache.Slab :> IDisposable
-            let struct (hidden, _) = Model.forwardRemainder weights 1 (ids weights tokens) cache
-            choose hidden
-
-        tokens, List.head (interleaved 3 [ pass ])
-
     /// One decoding: the completion, and the milliseconds between events that brought tokens.
     let private decode (weights: Weights) (options: BenchmarkOptions) strategy =
         let gaps = ResizeArray<float>()
@@ -210,13 +44,9 @@ module Benchmark =
         let mutable waited = false
         let mutable result = None
 
-        for event in
-            Generation.run
-                weights
-                None
-                (GenerationOptions.greedy strategy options.MaxNewTokens)
-                options.Prompt
-            |> Check.getOrRaise do
+        let greedy = GenerationOptions.greedy strategy options.MaxNewTokens
+
+        for event in Generation.run weights None greedy options.Prompt |> Check.getOrRaise do
             match event with
             | GenerationEvent.Token(_, origin, _) ->
                 let now = Stopwatch.GetTimestamp()
@@ -265,7 +95,7 @@ module Benchmark =
         let drafted = List.map fst rounds
         // Where the middle of the text leaves no room for the longest round, as early as that needs.
         let length = min (middle options) (weights.Config.Context - (List.max drafted + 1))
-        let draft, verify = roundPasses weights options.Exit length (max 9 (3 * options.Runs)) drafted
+        let draft, verify = PassTimes.ofRounds weights options.Exit length (max 9 (3 * options.Runs)) drafted
 
         let cost =
             rounds
@@ -294,21 +124,17 @@ module Benchmark =
         let middle = middle options
         let room = weights.Config.Context - middle
         let rows = [ 1; 2; 5; 8 ] |> List.filter (fun rows -> rows <= room)
-        let prefillTokens, prefillMs = prefill weights
+        let prefillTokens, prefillMs = PassTimes.prefill weights
 
         // A tied embedding is read as the head; one of its own is only looked up.
-        let read =
-            Weights.bytes weights
-            - (if weights.Config.TiedHead then
-                   0L
-               else
-                   weights.Embedding.numel () * weights.Embedding.ElementSize)
+        let lookedUp = weights.Embedding.numel () * weights.Embedding.ElementSize
+        let read = Weights.bytes weights - (if weights.Config.TiedHead then 0L else lookedUp)
 
         {
             Cpu = cpu ()
             Threads = CpuKernels.threads ()
             ReadBandwidth = Bandwidth.Read()
-            PassMs = wholePasses weights middle (max 15 (3 * options.Runs)) rows
+            PassMs = PassTimes.ofRows weights middle (max 15 (3 * options.Runs)) rows
             PrefillTokens = prefillTokens
             PrefillMs = prefillMs
             Autoregressive = own

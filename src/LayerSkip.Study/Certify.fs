@@ -1,17 +1,24 @@
 namespace LayerSkip
 
+/// What the certificate decodes.
 type CertifyOptions = {
     /// Prompts as ids; none: the certificate's own.
     Prompts: int[][]
     /// None: all of a small model, some of a deep one.
     ExitLayers: int list
+    /// Each at least 1; none: 1, 2, 4 and 8 on a model of up to 6 layers, else 1 and 4.
     DraftLengths: int list
+    /// Of each text; 1 where less is given.
     MaxNewTokens: int
+    /// Of the draws of T4, and of the certificate's own prompts where there is no tokenizer.
     Seed: int64
 }
 
+/// The findings of one of the tests T1 to T5, counted.
 type CertifyTest = {
+    /// "T1" to "T5".
     Name: string
+    /// How many findings there are; none of T3 where the CPU kernels do not run.
     Checks: int
     Exact: int
     /// Not the argmax, but within the gap of it.
@@ -19,6 +26,7 @@ type CertifyTest = {
     Violation: int
 }
 
+/// The certificate: it holds where no test has a violation. The counts are those of all tests.
 type CertifyReport = {
     Model: string
     Dtype: string
@@ -37,6 +45,7 @@ type CertifyReport = {
 /// prefill.
 [<RequireQualifiedAccess>]
 module Certify =
+    /// Prompts, exits and draft lengths of its own, and 24 new tokens.
     let options: CertifyOptions = {
         Prompts = [||]
         ExitLayers = []
@@ -48,12 +57,12 @@ module Certify =
     /// The share of a row's largest |logit| within which a token is a tie.
     let gap (dtype: Dtype) : float = Exactness.gap dtype
 
-    let private tally name (checks: Exactness.Check list) : CertifyTest =
-        let count finding = checks |> List.filter (fun (found, _) -> found = finding) |> List.length
+    let private tally (name, findings: Exactness.Finding list) : CertifyTest =
+        let count grade = findings |> List.filter (fun (found, _) -> found = grade) |> List.length
 
         {
             Name = name
-            Checks = checks.Length
+            Checks = findings.Length
             Exact = count Exactness.Exact
             Tie = count Exactness.Tie
             Violation = count Exactness.Violation
@@ -82,7 +91,8 @@ module Certify =
         else
             List.distinct [ 1; layers / 4; layers / 2; layers - 1 ]
 
-    /// Runs the certificate; a model of one layer has no earlier exit to certify and is an error.
+    /// Runs the certificate. A LayerSkipException where an exit or a draft length does not fit (a model of one layer has no
+    /// earlier exit), where a prompt leaves no room, and where the model's numbers overflow.
     let run (checkpoint: Checkpoint) (options: CertifyOptions) : CertifyReport =
         let weights = checkpoint.Weights
         let layers = weights.Config.Layers
@@ -106,30 +116,20 @@ module Certify =
             |> List.map (fun exit -> ExitLayer.TryCreate(layers, exit) |> Check.getOrRaise)
 
         for length in lengths do
-            if length < 1 then
-                raise (
-                    LayerSkipException [
-                        LayerSkipError.OutOfRange("draft-length", string length, "1 or more")
-                    ]
-                )
+            Check.inRange (length >= 1) "draft-length" (string length) "1 or more" |> Check.raiseAny
 
-        let room = weights.Config.Context
-
+        let room = max 1 (weights.Config.Context / 2)
+        let own () = ownPrompts checkpoint options.Seed |> Array.map (Array.truncate room)
         let prompts =
-            (if options.Prompts.Length > 0 then
-                 options.Prompts
-             else
-                 ownPrompts checkpoint options.Seed)
-            |> Array.map (fun prompt ->
-                if options.Prompts.Length > 0 then
-                    prompt
-                else
-                    Array.truncate (max 1 (room / 2)) prompt)
+            if options.Prompts.Length > 0 then
+                options.Prompts
+            else
+                own ()
 
         let length = max 1 options.MaxNewTokens
         let grid = List.allPairs exits lengths
 
-        let checks = [
+        let findings = [
             "T1", Exactness.texts weights gap length prompts grid
             "T2", Exactness.tokens weights gap length prompts grid
             "T3", Exactness.logits weights length prompts grid
@@ -137,7 +137,7 @@ module Certify =
             "T5", Exactness.caches weights length prompts grid
         ]
 
-        let tests = checks |> List.map (fun (name, checks) -> tally name checks)
+        let tests = List.map tally findings
 
         {
             Model = checkpoint.Path
@@ -147,5 +147,5 @@ module Certify =
             Exact = tests |> List.sumBy _.Exact
             Tie = tests |> List.sumBy _.Tie
             Violation = tests |> List.sumBy _.Violation
-            WorstGap = checks |> Seq.collect snd |> Seq.map snd |> Seq.fold max 0.0
+            WorstGap = findings |> Seq.collect snd |> Seq.map snd |> Seq.fold max 0.0
         }

@@ -3,18 +3,25 @@ namespace LayerSkip
 open System.Threading
 open TorchSharp
 
-/// The checks behind the certificate, each a list of findings.
+/// The tests T1 to T5 behind the certificate (`Certify`), each a list of findings. `prompts` are ids, `length` is that of
+/// the new text, and `grid` has exits and draft lengths, each of which decodes each prompt.
 [<RequireQualifiedAccess>]
 module internal Exactness =
     [<Struct>]
-    type Finding =
+    type Grade =
+        /// The same token, text, bits or law.
         | Exact
+        /// Another token, whose logit is within the gap of the largest: rounding decides between them.
         | Tie
         | Violation
 
-    /// A finding and the gap that it rests on.
-    type Check = Finding * float
+    /// A grade, and the distance from the largest logit that it rests on, as a share of the row's largest |logit|; 0 for
+    /// tests that compare no logits.
+    type Finding = Grade * float
 
+    let private exactIf holds : Finding = (if holds then Exact else Violation), 0.0
+
+    /// The share of a row's largest |logit| within which a token is a tie.
     let gap (dtype: Dtype) =
         match dtype with
         | Dtype.F64 -> 1e-10
@@ -29,6 +36,13 @@ module internal Exactness =
         | torch.ScalarType.Float32 -> 1e-3
         | _ -> 5e-2
 
+    /// Runs `body` over a new cache, without gradients.
+    let private overCache (weights: Weights) exit positions (body: Cache -> 'T) : 'T =
+        use _inference = Scope.inference ()
+        let cache = Cache.create weights exit positions
+        use _storage = cache.Slab
+        body cache
+
     /// Logits of the last `rows` ids from hidden states after so many layers.
     let private finiteLogits (weights: Weights) layers rows (ids: int[]) (hidden: Hidden) : float[][] =
         Model.logits hidden
@@ -37,16 +51,11 @@ module internal Exactness =
 
     /// Logits after each of the last `rows` ids, by one pass of the whole model.
     let private teacherForced (weights: Weights) rows (ids: int[]) : float[][] =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
+        overCache weights weights.Config.Layers ids.Length (fun cache ->
+            let struct (hidden, _) = Model.forward weights rows ids cache
+            finiteLogits weights weights.Config.Layers rows ids hidden)
 
-        let cache = Cache.create weights weights.Config.Layers ids.Length
-        use _storage = cache.Slab :> System.IDisposable
-        let struct (hidden, _) = Model.forward weights rows ids cache
-
-        finiteLogits weights weights.Config.Layers rows ids hidden
-
-    let private judge gap (logits: float[]) (token: int) : Check =
+    let private judge gap (logits: float[]) (token: int) : Finding =
         let largest = Array.max logits
         let scale = logits |> Array.map abs |> Array.max
         let share = (largest - logits[token]) / max scale 1e-300
@@ -55,8 +64,7 @@ module internal Exactness =
         elif share <= gap then Tie, share
         else Violation, share
 
-    /// T2: every token against the whole model's logits after the text before it.
-    let private everyToken gap weights (prompt: int[]) (tokens: int[]) : Check list =
+    let private everyToken gap weights (prompt: int[]) (tokens: int[]) : Finding list =
         if tokens.Length = 0 then
             []
         else
@@ -64,8 +72,7 @@ module internal Exactness =
             let logits = teacherForced weights tokens.Length read
             List.init tokens.Length (fun i -> judge gap logits[i] tokens[i])
 
-    /// T1: equal texts, or a first difference between tokens that both are within the gap.
-    let private sameText gap weights (prompt: int[]) (plain: Completion) (speculative: Completion) : Check =
+    let private sameText gap weights (prompt: int[]) (plain: Completion) (speculative: Completion) : Finding =
         let a, b = plain.TokenIds, speculative.TokenIds
 
         if a = b && plain.Finish = speculative.Finish then
@@ -77,19 +84,11 @@ module internal Exactness =
             | Some at ->
                 let logits = (teacherForced weights 1 (Array.append prompt a[.. at - 1]))[0]
                 let (first, gapA), (second, gapB) = judge gap logits a[at], judge gap logits b[at]
-                (if first = Violation || second = Violation then
-                     Violation
-                 else
-                     Tie),
-                max gapA gapB
+                max Tie (max first second), max gapA gapB
 
     let private decode weights strategy maxNewTokens stopIds prompt =
-        Generation.complete
-            weights
-            None
-            { GenerationOptions.greedy strategy maxNewTokens with StopIds = stopIds }
-            prompt
-        |> Check.getOrRaise
+        let options = { GenerationOptions.greedy strategy maxNewTokens with StopIds = stopIds }
+        Generation.complete weights None options prompt |> Check.getOrRaise
 
     /// Stop rules and limits to try on a text: every length up to a round's, and stops inside a draft.
     let private rules length draftLength (text: int[]) =
@@ -104,22 +103,25 @@ module internal Exactness =
         ]
         |> List.distinct
 
-    let texts (weights: Weights) gap length (prompts: int[][]) grid = [
+    /// T1: self-speculation writes the text of autoregressive decoding under every stop rule, or differs from it first between
+    /// tokens that both are within the gap.
+    let texts (weights: Weights) gap length (prompts: int[][]) grid : Finding list = [
         for number, prompt in Array.indexed prompts do
             for exit: ExitLayer, draftLength in grid do
                 let plain limit stops = decode weights Strategy.Autoregressive limit stops prompt
                 let whole = plain length [||]
 
+                let unstopped = length, [||]
                 // Every stop rule on the first prompt; the rest vary the text.
                 let rules =
                     if number = 0 then
                         rules length draftLength whole.TokenIds
                     else
-                        [ length, [||] ]
+                        [ unstopped ]
 
                 for limit, stops in rules do
                     let own =
-                        if (limit, stops) = (length, [||]) then
+                        if (limit, stops) = unstopped then
                             whole
                         else
                             plain limit stops
@@ -127,7 +129,8 @@ module internal Exactness =
                     sameText gap weights prompt own (decode weights strategy limit stops prompt)
     ]
 
-    let tokens (weights: Weights) gap length (prompts: int[][]) grid = [
+    /// T2: each token of self-speculation against the whole model's logits after the text before it, in one pass.
+    let tokens (weights: Weights) gap length (prompts: int[][]) grid : Finding list = [
         for prompt in prompts do
             for exit, draftLength in grid do
                 let made = decode weights (Strategy.SelfSpeculative(exit, draftLength)) length [||] prompt
@@ -151,7 +154,7 @@ module internal Exactness =
 
     /// T3: self-speculation decides every token by the very logits of autoregressive decoding, bit for bit. Only
     /// the CPU kernels promise it: elsewhere a product's last bits depend on how many rows it has.
-    let logits (weights: Weights) length (prompts: int[][]) grid : Check list = [
+    let logits (weights: Weights) length (prompts: int[][]) grid : Finding list = [
         if weights.Kernels.IsSome then
             for prompt in prompts do
                 let plain = decisive weights Strategy.Autoregressive length prompt
@@ -163,7 +166,7 @@ module internal Exactness =
                         Violation, 0.0
 
                     for a, b in Seq.zip plain own do
-                        (if Array.forall2 sameBits a b then Exact else Violation), 0.0
+                        exactIf (Array.forall2 sameBits a b)
     ]
 
     /// The eight most probable classes of a law and the rest as one.
@@ -177,26 +180,22 @@ module internal Exactness =
     /// The laws of the last layer and of an exit after a prompt, over few classes.
     let private laws (weights: Weights) (exits: ExitLayer list) (prompt: int[]) =
         let at (layer: int) =
-            use _noGrad = Scope.noGrad ()
-            use _scope = Scope.start ()
-
-            let cache = Cache.create weights layer prompt.Length
-            use _storage = cache.Slab :> System.IDisposable
-            let struct (hidden, _) = Model.forwardEarly weights prompt cache
-            (finiteLogits weights layer 1 prompt hidden)[0] |> Sampling.softmax
+            overCache weights layer prompt.Length (fun cache ->
+                let struct (hidden, _) = Model.forwardEarly weights prompt cache
+                (finiteLogits weights layer 1 prompt hidden)[0] |> Sampling.softmax)
 
         let p = at weights.Config.Layers
         exits |> List.map (fun exit -> fewClasses p [ p; at exit.Layers ])
 
-    let sampling (weights: Weights) seed (prompts: int[][]) exits : Check list =
+    /// T4: sampled speculation keeps the whole model's law, over nine classes of tokens: 20,000 first tokens are as frequent
+    /// as they should be, and the law of a round of one draft and of two is exact, every refusal counted out.
+    let sampling (weights: Weights) seed (prompts: int[][]) exits : Finding list =
         let pairs = prompts |> Array.map (laws weights exits) |> List.concat
-
-        let verdict holds : Check = (if holds then Exact else Violation), 0.0
 
         [
             for number, pair in List.indexed pairs do
                 let counts = SamplingLaw.firstTokens pair[0] pair[1] 20_000 (seed + int64 number)
-                verdict (SamplingLaw.chiSquare pair[0] counts < 6.0)
+                exactIf (SamplingLaw.chiSquare pair[0] counts < 6.0)
 
             // Laws that change with the text: one pair or another, by what was written.
             let after side (text: int list) =
@@ -204,35 +203,30 @@ module internal Exactness =
                     side
 
             for draftLength in 1..2 do
-                verdict (SamplingLaw.worstError (after 0) (after 1) draftLength < 1e-12)
+                exactIf (SamplingLaw.worstError (after 0) (after 1) draftLength < 1e-12)
         ]
 
-    let caches (weights: Weights) length (prompts: int[][]) grid =
-        let tolerance = cacheTolerance weights.Device weights.Dtype
+    let private relative (a: Tensor) (b: Tensor) =
+        if a.shape <> b.shape then
+            infinity
+        else
+            Tensors.toFloats ((a - b).abs().max() / b.abs().max()) |> Array.head
 
-        let compare (text: int[]) (cache: Cache) : Check =
-            use _noGrad = Scope.noGrad ()
-            use _scope = Scope.start ()
+    /// T5: after each round the cache is that of a fresh prefill of the same text, but for rounding; a rewinding that crops
+    /// wrongly shows here.
+    let caches (weights: Weights) length (prompts: int[][]) grid : Finding list =
+        let layers, tolerance = weights.Config.Layers, cacheTolerance weights.Device weights.Dtype
 
-            let fresh = Cache.create weights weights.Config.Layers text.Length
-            use _storage = fresh.Slab :> System.IDisposable
-            let read = text[.. text.Length - 2]
-            let struct (_, fresh) = Model.forward weights 1 read fresh
+        let compare (text: int[]) (cache: Cache) =
+            overCache weights layers text.Length (fun fresh ->
+                let struct (_, fresh) = Model.forward weights 1 text[.. text.Length - 2] fresh
 
-            let distance layer =
-                let struct (k, v) = Cache.layer layer cache
-                let struct (freshK, freshV) = Cache.layer layer fresh
+                let distance layer =
+                    let struct (k, v) = Cache.layer layer cache
+                    let struct (freshK, freshV) = Cache.layer layer fresh
+                    max (relative k freshK) (relative v freshV)
 
-                let relative (a: Tensor) (b: Tensor) =
-                    if a.shape <> b.shape then
-                        infinity
-                    else
-                        Tensors.toFloats ((a - b).abs().max() / b.abs().max()) |> Array.head
-
-                max (relative k freshK) (relative v freshV)
-
-            let worst = Seq.init weights.Config.Layers distance |> Seq.max
-            (if worst <= tolerance then Exact else Violation), 0.0
+                exactIf (Seq.max (Seq.init layers distance) <= tolerance))
 
         [
             for prompt in prompts do

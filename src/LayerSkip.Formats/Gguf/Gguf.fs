@@ -75,3 +75,13 @@ module Gguf =
     /// Opens a file and checks header, tensor entries and configuration; values stay on disk until a tensor is read.
     let openFile (path: string) : Result<GgufFile, LayerSkipError list> =
         SourceFile.openAs path hint (fun file -> GgufHeader.read file |> Result.bind (ofHeader file))
+
+    /// The exit layer and draft length that a file recommends under `layerskip.` keys, if any.
+    let internal recommended (file: GgufFile) : Result<(int * int) option, LayerSkipError list> =
+        let names = GgufConfig.exitKey, GgufConfig.draftKey
+        let reader = GgufReader(file.Path, "layerskip", file.Metadata)
+        let length = reader.TryInt(snd names) |> Option.defaultValue LlamaConfig.defaultDraft
+        let recommended = reader.TryInt(fst names) |> Option.map (fun exit -> exit, length)
+        Check.all
+            (reader.Faults @ GenerationConfig.faults file.Config file.Path names recommended)
+            recommended

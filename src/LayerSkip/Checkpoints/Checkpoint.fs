@@ -20,6 +20,7 @@ type Checkpoint = {
     Remarks: string list
 } with
 
+    /// That of the weights.
     member this.Config = this.Weights.Config
 
     interface IDisposable with
@@ -54,59 +55,6 @@ module Checkpoint =
         | Device.Cpu when matrices |> List.forall (fun tensor -> tensor.Dtype = Dtype.BF16) -> Dtype.BF16
         | Device.Cpu when matrices |> List.forall narrow -> Dtype.F16
         | Device.Cpu -> Dtype.F32
-
-    /// What is wrong with a recommendation; `exit` and `length` name its parts in the file.
-    let private recommendationFaults
-        (config: LlamaConfig)
-        (path: string)
-        (exit, length)
-        (layer: int, tokens: int)
-        =
-        let bad text = LayerSkipError.BadFile(path, text)
-
-        Check.that
-            (layer >= 1 && layer < config.Layers)
-            (bad $"\"{exit}\" is {layer}, it must be 1 to {config.Layers - 1}")
-        @ Check.that (tokens >= 1) (bad $"\"{length}\" is {tokens}, it must be at least 1")
-
-    let private stopName, exitName, lengthName =
-        "eos_token_id", "assistant_early_exit", "num_assistant_tokens"
-
-    /// transformers' own names. Stop ids, the recommendation, and the fields that are kept.
-    let private generationConfig (folder: string) (config: LlamaConfig) =
-        let path = Path.Combine(folder, "generation_config.json")
-
-        let read root =
-            let json = JsonReader(path, root)
-            let stops = json.TokenIds(stopName, config.Vocabulary) |> Option.defaultValue config.StopIds
-            json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
-            let length = json.Int(lengthName, 4)
-            let recommended = json.TryInt exitName |> Option.map (fun exit -> exit, length)
-
-            let wrong =
-                recommended
-                |> Option.map (recommendationFaults config path (exitName, lengthName))
-                |> Option.defaultValue []
-
-            let isOurs name = name = stopName || name = exitName || name = lengthName && recommended.IsSome
-            Check.all (json.Faults @ wrong) (stops, recommended, KeptFields.where (isOurs >> not) root)
-
-        match Json.load path "" read with
-        | Error [ LayerSkipError.NotFound _ ] -> Ok(config.StopIds, None, [])
-        | result -> result
-
-    let private ggufRecommended (path: string) (file: GgufFile) =
-        let exitKey, lengthKey = GgufConfig.exitKey, GgufConfig.draftKey
-        let reader = GgufReader(path, "layerskip", file.Metadata)
-        let length = reader.TryInt lengthKey |> Option.defaultValue LlamaConfig.defaultDraft
-        let recommended = reader.TryInt exitKey |> Option.map (fun exit -> exit, length)
-
-        let wrong =
-            recommended
-            |> Option.map (recommendationFaults file.Config path (exitKey, lengthKey))
-            |> Option.defaultValue []
-
-        Check.all (reader.Faults @ wrong) recommended
 
     /// A tokenizer of a kind that we do not read keeps no model from taking and giving ids: none then, and a remark.
     let private readable (tokenizer: Result<Tokenizer option, LayerSkipError list>) =
@@ -174,23 +122,24 @@ module Checkpoint =
         let config = LlamaConfig.load (Path.Combine(folder, "config.json"))
         let files = Safetensors.openFolder folder
         let tokenizer = Tokenizer.tryLoad folder |> readable
-        let generation = config |> Result.bind (generationConfig folder)
+        let generation = config |> Result.bind (GenerationConfig.read folder)
 
         let result =
             match config, files, tokenizer, generation with
-            | Ok config, Ok files, Ok(tokenizer, remarks), Ok(stops, recommended, generation) ->
+            | Ok config, Ok files, Ok(tokenizer, remarks), Ok generation ->
                 let stored = files |> List.collect _.Tensors |> TensorNames.huggingFace
                 let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
 
                 SourceFile.guard (fun () -> build folder dtype device config stored tokenizer)
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
-                        StopIds = stops
-                        Recommended = recommended
-                        Kept = { kept with OfGeneration = generation }
+                        StopIds = generation.StopIds
+                        Recommended = generation.Recommended
+                        Kept = { kept with OfGeneration = generation.Kept }
                         Remarks = remarks @ checkpoint.Remarks
                 })
             | _ ->
+                // A bad configuration's faults are those of `generation` too.
                 let generation =
                     if Result.isError config then
                         []
@@ -198,11 +147,8 @@ module Checkpoint =
                         Check.faults generation
                 Error(Check.faults config @ Check.faults files @ Check.faults tokenizer @ generation)
 
-        match files with
-        | Ok files ->
-            for file in files do
-                (file :> IDisposable).Dispose()
-        | Error _ -> ()
+        for file in files |> Result.defaultValue [] do
+            (file :> IDisposable).Dispose()
 
         result
 
@@ -213,7 +159,7 @@ module Checkpoint =
         | Ok file ->
             use file = file
 
-            Check.both (readable (Tokenizer.ofGguf path file.Metadata)) (ggufRecommended path file)
+            Check.both (readable (Tokenizer.ofGguf path file.Metadata)) (Gguf.recommended file)
             |> Result.bind (fun ((tokenizer, remarks), recommended) ->
                 build path dtype device file.Config file.Tensors tokenizer
                 |> Result.map (fun checkpoint -> {
@@ -222,7 +168,8 @@ module Checkpoint =
                         Remarks = remarks @ checkpoint.Remarks
                 }))
 
-    /// Loads a folder or a .gguf file with weights of `dtype` (None: auto) on `device`; every fault at once.
+    /// Loads a folder or a .gguf file with weights of `dtype` (None: auto) on `device`; every fault at once: of the files,
+    /// the configuration, the tokenizer, the recommendation; then those of the weights. The caller disposes it.
     let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =
         Backend.tryDevice device
         |> Result.bind (fun _ ->
@@ -231,8 +178,7 @@ module Checkpoint =
 
             match PathKind.find path with
             | PathKind.Folder -> loadFolder path dtype device
-            | PathKind.RegularFile when not isGguf ->
-                Error [ LayerSkipError.Unsupported($"the file {path}", hint) ]
+            | PathKind.RegularFile when not isGguf -> Check.unsupported $"the file {path}" hint
             // What is no file says so when it is opened.
             | PathKind.RegularFile
             | PathKind.Special

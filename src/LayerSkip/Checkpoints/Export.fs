@@ -4,6 +4,7 @@ open System
 open System.IO
 open TorchSharp
 
+/// What other engines load.
 [<RequireQualifiedAccess>]
 type ExportFormat =
     /// A folder with config.json, model.safetensors and the tokenizer's files.
@@ -16,6 +17,7 @@ type ExportReport = {
     Format: ExportFormat
     Dtype: Dtype
     Layers: int
+    /// How many tensors were written.
     Tensors: int
     /// Of all files.
     Bytes: int64
@@ -27,7 +29,8 @@ type ExportReport = {
 /// Writing models for other engines.
 [<RequireQualifiedAccess>]
 module Export =
-    /// The first layers of a model with its norm and head: a draft model. It shares the tensors.
+    /// The first layers of a model with its norm and head, what early exit computes (LayerSkip, section 4.2): a draft model
+    /// for engines that know none. It shares the tensors.
     let firstLayers (layers: int) (checkpoint: Checkpoint) : Checkpoint =
         let weights = checkpoint.Weights
 
@@ -41,10 +44,7 @@ module Export =
             checkpoint with
                 Weights = Weights.truncate config weights
                 Recommended =
-                    if layers = weights.Config.Layers then
-                        checkpoint.Recommended
-                    else
-                        None
+                    checkpoint.Recommended |> Option.filter (fun _ -> layers = weights.Config.Layers)
         }
 
     /// Whether a format holds weights of a dtype, where that is known before loading.
@@ -74,10 +74,7 @@ module Export =
     let checkOutput (format: ExportFormat) (path: string) : Result<unit, LayerSkipError list> =
         WriteFault.guard (WriteFault.ofOpening path) (fun () ->
             match existing format path, format with
-            | Some why, _ ->
-                Error [
-                    LayerSkipError.BadFile(path, $"{why}; remove it first, or name another place")
-                ]
+            | Some why, _ -> Check.bad path $"{why}; remove it first, or name another place"
             | None, ExportFormat.HuggingFace -> AtomicFile.checkFolder path
             // To open a FIFO waits for its reader, and to close it ends what that one reads.
             | None, ExportFormat.Gguf when PathKind.find path = PathKind.Special -> Ok()
@@ -104,23 +101,18 @@ module Export =
         else
             $"{name}, first {layers} of {whole.Config.Layers} layers"
 
-    /// Writes the first `layers` layers of a model (all of them: the model) in the dtype of its weights in memory.
-    let write
-        (format: ExportFormat)
-        (layers: int)
-        (output: string)
-        (checkpoint: Checkpoint)
-        : Result<ExportReport, LayerSkipError list> =
+    /// Writes the first `layers` layers of a model (all of them: the model) in the dtype of its weights in memory, whole or
+    /// not at all. Errors: layers that it has not, a dtype or configuration that the format cannot say, weights that are
+    /// not finite, an output that is there already or cannot be written.
+    let write (format: ExportFormat) (layers: int) (output: string) (checkpoint: Checkpoint) =
         let most = checkpoint.Config.Layers
-        let range =
-            LayerSkipError.OutOfRange("layers", string layers, $"1 to {most}, the layers of the model")
-        let inside = Check.that (layers >= 1 && layers <= most) range
+        let isThere = layers >= 1 && layers <= most
+        let faults = Check.inRange isThere "layers" (string layers) $"1 to {most}, the layers of the model"
 
-        Check.both (Check.all inside ()) (checkDtype format (Some checkpoint.Weights.Dtype))
+        Check.both (Check.all faults ()) (checkDtype format (Some checkpoint.Weights.Dtype))
         |> Result.bind (fun _ -> checkOutput format output)
         |> Result.bind (fun _ ->
-            use _noGrad = Scope.noGrad ()
-            use _scope = Scope.start ()
+            use _inference = Scope.inference ()
             let part = firstLayers layers checkpoint
 
             match overflows part.Weights, format with

@@ -6,7 +6,7 @@ open System.IO
 /// A model as llama.cpp loads it.
 [<RequireQualifiedAccess>]
 module internal GgufExport =
-    /// A head's rows from two halves to pairs that rotate together, llama.cpp's order.
+    /// A head's rows from two halves to pairs that rotate together, llama.cpp's order: [heads * headDim; ..] -> the same.
     let private toPairs (heads: int) (rows: Tensor) : Tensor =
         rows.view(int64 heads, 2L, rows.shape[0] / int64 heads / 2L, -1L).transpose(1L, 2L).reshape rows.shape
 
@@ -58,11 +58,7 @@ module internal GgufExport =
                 made ())
 
     /// Writes the file; the numbers of its tensors and bytes, and what to tell the user.
-    let write
-        (name: string)
-        (path: string)
-        (checkpoint: Checkpoint)
-        : Result<struct (int * int64 * string list), LayerSkipError list> =
+    let write (name: string) (path: string) (checkpoint: Checkpoint) =
         let weights, config = checkpoint.Weights, checkpoint.Config
 
         Check.both (Check.all (GgufConfigExport.faults config) ()) (tokenizer checkpoint)

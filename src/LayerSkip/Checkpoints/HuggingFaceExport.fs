@@ -48,37 +48,22 @@ module internal HuggingFaceExport =
     let writeTokenizer (target: string) (checkpoint: Checkpoint) : Result<unit, LayerSkipError list> =
         AtomicFile.makeFolder target |> Result.bind (fun () -> putTokenizer target checkpoint)
 
-    let private generationConfig (checkpoint: Checkpoint) : byte[] =
-        HuggingFaceConfig.json (fun json ->
-            let kept = checkpoint.Kept.OfGeneration
-            HuggingFaceConfig.ids json "eos_token_id" checkpoint.StopIds
-
-            match checkpoint.Config.Bos with
-            | Some bos when not (List.exists (fun (name, _) -> name = "bos_token_id") kept) ->
-                json.WriteNumber("bos_token_id", bos)
-            | _ -> ()
-
-            match checkpoint.Recommended with
-            | Some(exit, length) ->
-                json.WriteNumber("assistant_early_exit", exit)
-                json.WriteNumber("num_assistant_tokens", length)
-                KeptFields.write [ "num_assistant_tokens" ] kept json
-            | None -> KeptFields.write [] kept json)
-
-    /// Writes every file of a model into a folder that is there; the number of tensors.
-    let fill
-        (folder: string)
-        (config: LlamaConfig)
-        (checkpoint: Checkpoint)
-        : Result<int, LayerSkipError list> =
-        let inside name = Path.Combine(folder, name)
+    /// Writes every file of a model into a folder that is there; the number of tensors. What config.json cannot say is an
+    /// error, and nothing is written.
+    let fill (folder: string) (checkpoint: Checkpoint) : Result<int, LayerSkipError list> =
         let tensors = Weights.named checkpoint.Weights
+        let inside name = Path.Combine(folder, name)
 
-        AtomicFile.writeBytes
-            (inside "config.json")
-            (HuggingFaceConfig.bytes checkpoint.Weights.Dtype checkpoint.Kept.OfConfig config)
+        HuggingFaceConfig.expressible checkpoint.Config
+        |> Result.bind (fun config ->
+            HuggingFaceConfig.bytes checkpoint.Weights.Dtype checkpoint.Kept.OfConfig config
+            |> AtomicFile.writeBytes (inside "config.json"))
         |> Result.bind (fun () ->
-            AtomicFile.writeBytes (inside "generation_config.json") (generationConfig checkpoint))
+            GenerationConfig.write folder checkpoint.Config.Bos {
+                StopIds = checkpoint.StopIds
+                Recommended = checkpoint.Recommended
+                Kept = checkpoint.Kept.OfGeneration
+            })
         |> Result.bind (fun () -> putTokenizer folder checkpoint)
         |> Result.bind (fun () ->
             // transformers refuses a file that does not say whose it is.
@@ -96,12 +81,7 @@ module internal HuggingFaceExport =
     let private bytesOf (folder: string) = DirectoryInfo(folder).EnumerateFiles() |> Seq.sumBy _.Length
 
     /// Writes the folder, whole or not at all; the numbers of its tensors and bytes, and what to tell the user.
-    let write
-        (path: string)
-        (checkpoint: Checkpoint)
-        : Result<struct (int * int64 * string list), LayerSkipError list> =
-        HuggingFaceConfig.expressible checkpoint.Config
-        |> Result.bind (fun config ->
-            AtomicFile.writeFolder path (fun folder -> fill folder config checkpoint))
+    let write (path: string) (checkpoint: Checkpoint) =
+        AtomicFile.writeFolder path (fun folder -> fill folder checkpoint)
         |> Result.map (fun tensors ->
             struct (tensors, bytesOf path, Option.toList (tokenizerRemark path checkpoint)))

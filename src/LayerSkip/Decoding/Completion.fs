@@ -1,16 +1,19 @@
 namespace LayerSkip
 
+/// How a prompt is to be continued.
 [<NoEquality; NoComparison>]
 type GenerationOptions = {
     Strategy: Strategy
     Sampling: Sampling
     /// The most new tokens; the context may end the text sooner.
     MaxNewTokens: int
+    /// Tokens that end the text and are no part of it.
     StopIds: int[]
     /// Texts that end the text and are no part of it; the ids have the tokens that spell one.
     StopTexts: string list
     /// Whether special tokens appear in the text.
     ShowSpecial: bool
+    /// Of all random draws: one seed, one text. Greedy decoding draws none.
     Seed: int64
 }
 
@@ -28,6 +31,7 @@ type Origin =
     /// The whole model's, after a draft that it kept entirely.
     | Bonus
 
+/// Why a text ended.
 [<RequireQualifiedAccess>]
 type FinishReason =
     /// A stop id or a stop string.
@@ -82,10 +86,12 @@ type Completion = {
         | ms when ms > 0.0 -> 1000.0 * float (max 0 (this.TokenIds.Length - 1)) / ms
         | _ -> 0.0
 
+/// What decoding has come to, as it goes on.
 [<RequireQualifiedAccess>]
 type GenerationEvent =
     /// A new token and the text that it makes certain, which may be empty or that of earlier tokens.
     | Token of id: int * origin: Origin * text: string
+    /// A round that may draft is over; its tokens came before it.
     | Round of Round
     /// The last event; `rest` is text that was held back until now.
     | End of rest: string * Completion
@@ -112,6 +118,7 @@ module GenerationOptions =
 
 [<RequireQualifiedAccess>]
 module SpeculationStats =
+    /// Of the rounds of one text, the first one first; the pass over the prompt is none.
     let ofRounds (rounds: Round[]) : SpeculationStats =
         let speculative = rounds |> Array.filter (fun round -> round.Drafted > 0)
         let drafted, accepted = Array.sumBy _.Drafted speculative, Array.sumBy _.Accepted speculative
@@ -128,14 +135,8 @@ module SpeculationStats =
                  else
                      1.0 + over accepted speculative.Length)
             AcceptanceHistogram =
-                (if speculative.Length = 0 then
-                     [||]
-                 else
-                     let counts = Array.zeroCreate (1 + (speculative |> Array.map _.Drafted |> Array.max))
-
-                     for round in speculative do
-                         counts[round.Accepted] <- counts[round.Accepted] + 1
-
-                     counts)
+                let counts = speculative |> Array.countBy _.Accepted |> Map.ofArray
+                let longest = speculative |> Array.fold (fun most round -> max most (round.Drafted + 1)) 0
+                Array.init longest (fun kept -> Map.tryFind kept counts |> Option.defaultValue 0)
             Rounds = rounds |> Array.map (fun round -> round.Drafted, round.Accepted)
         }

@@ -1,5 +1,6 @@
 namespace LayerSkip
 
+open System.Collections.Generic
 open System.Diagnostics
 open System.Threading
 
@@ -21,19 +22,15 @@ module Generation =
             elif round.Accepted < round.Drafted then Origin.Corrected
             else Origin.Bonus)
 
-    let private faults
-        (weights: Weights)
-        (tokenizer: Tokenizer option)
-        (options: GenerationOptions)
-        (prompt: int[])
-        =
-        let config = weights.Config
+    let private faults (config: LlamaConfig) tokenizer (options: GenerationOptions) (prompt: int[]) =
 
         let unknown ids =
             ids
             |> Array.tryFind (fun id -> id < 0 || id >= config.Vocabulary)
             |> Option.map (fun id -> LayerSkipError.UnknownToken(id, config.Vocabulary))
             |> Option.toList
+
+        let atLeast1 name (value: int) = Check.inRange (value >= 1) name (string value) "1 or more"
 
         [
             if prompt.Length = 0 then
@@ -42,40 +39,23 @@ module Generation =
                 LayerSkipError.PromptTooLong(prompt.Length, config.Context)
             yield! unknown prompt
             yield! unknown options.StopIds
-            if options.MaxNewTokens < 1 then
-                LayerSkipError.OutOfRange("max-new-tokens", string options.MaxNewTokens, "1 or more")
-            match options.Strategy.DraftLength with
-            | Some length when length < 1 ->
-                LayerSkipError.OutOfRange("draft-length", string length, "1 or more")
-            | _ -> ()
-            match options.Strategy.Exit with
-            | Some exit -> yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
-            | None -> ()
-            if tokenizer.IsNone && not (List.isEmpty options.StopTexts) then
-                LayerSkipError.Unsupported(
-                    "a stop string for a model without a tokenizer",
-                    "give stop ids instead"
-                )
+            yield! atLeast1 "max-new-tokens" options.MaxNewTokens
+            yield! options.Strategy.DraftLength |> Option.toList |> List.collect (atLeast1 "draft-length")
+            for exit in Option.toList options.Strategy.Exit do
+                yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
+            if Option.isNone tokenizer && not (List.isEmpty options.StopTexts) then
+                let what = "a stop string for a model without a tokenizer"
+                LayerSkipError.Unsupported(what, "give stop ids instead")
         ]
 
     /// The events of a prompt and options that are good.
-    let private events
-        (weights: Weights)
-        (tokenizer: Tokenizer option)
-        (options: GenerationOptions)
-        (prompt: int[])
-        (cancelled: CancellationToken)
-        : seq<GenerationEvent> =
+    let private events (weights: Weights) tokenizer (options: GenerationOptions) (prompt: int[]) cancelled =
         let options = {
             options with
                 MaxNewTokens = min options.MaxNewTokens (weights.Config.Context - prompt.Length)
         }
 
-        let advance
-            (clock: Clock)
-            (rounds: System.Collections.Generic.IEnumerator<struct (Round * Standing)>)
-            progress
-            =
+        let advance (clock: Clock) (rounds: IEnumerator<struct (Round * Standing)>) progress =
             match progress with
             | Ended -> None
             | Decoding(transcript, drafted, ttft, decode) when transcript.Finish.IsSome ->
@@ -113,37 +93,33 @@ module Generation =
                     )
 
         seq {
-            let clock = Clock()
-
             let decoding = {
-                Weights = weights
-                Strategy = options.Strategy
-                Sampling = options.Sampling
-                StopIds = options.StopIds
-                MaxNewTokens = options.MaxNewTokens
-                Seed = options.Seed
-                Clock = clock
-                Watch = None
+                Rounds.greedy weights options.Strategy options.MaxNewTokens with
+                    Sampling = options.Sampling
+                    StopIds = options.StopIds
+                    Seed = options.Seed
             }
 
             use rounds = (Rounds.run decoding prompt cancelled).GetEnumerator()
             let start = Decoding(Transcript.create tokenizer options, [], None, 0.0)
-            yield! Seq.unfold (advance clock rounds) start |> Seq.concat
+            yield! Seq.unfold (advance decoding.Clock rounds) start |> Seq.concat
         }
 
     /// `run`, to be started with a token that ends it: once that is cancelled, the pull under way throws
     /// OperationCanceledException after about a tenth of a second's work, also where it reads a long prompt.
     let prepare
-        weights
-        tokenizer
-        options
-        prompt
-        : Result<CancellationToken -> seq<GenerationEvent>, LayerSkipError list> =
-        Check.all (faults weights tokenizer options prompt) (events weights tokenizer options prompt)
+        (weights: Weights)
+        (tokenizer: Tokenizer option)
+        (options: GenerationOptions)
+        (prompt: int[])
+        =
+        let faults = faults weights.Config tokenizer options prompt
+        Check.all faults (events weights tokenizer options prompt)
 
     /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
     /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time. Where the model's
-    /// numbers overflow, a LayerSkipException comes in place of an event.
+    /// numbers overflow, a LayerSkipException comes in place of an event. Errors: an empty prompt or one that fills the
+    /// context, ids outside the vocabulary, an option or an exit outside its range, stop strings without a tokenizer.
     let run weights tokenizer options prompt : Result<seq<GenerationEvent>, LayerSkipError list> =
         prepare weights tokenizer options prompt
         |> Result.map (fun start -> start CancellationToken.None)
@@ -155,7 +131,7 @@ module Generation =
             | GenerationEvent.End(_, completion) -> Some completion
             | _ -> None)
 
-    /// `run` to its end.
+    /// `run` to its end; numbers that overflow are an error too.
     let complete weights tokenizer options prompt : Result<Completion, LayerSkipError list> =
         try
             run weights tokenizer options prompt |> Result.map result

@@ -1,42 +1,7 @@
 namespace LayerSkip
 
 open System
-open System.Diagnostics
 open System.Threading
-
-/// What the time of decoding is spent on.
-[<RequireQualifiedAccess>]
-type Part =
-    | Draft
-    | Verify
-    /// Of both: norm, head and the choice of tokens.
-    | Head
-
-/// Milliseconds of each part, summed up.
-[<Sealed>]
-type Clock() =
-    let mutable draft, verify, head = 0.0, 0.0, 0.0
-
-    member _.DraftMs = draft
-    member _.VerifyMs = verify
-    member _.HeadMs = head
-
-    member _.Time(part: Part, body: unit -> 'T) : 'T =
-        let started = Stopwatch.GetTimestamp()
-        let result = body ()
-        let ms = Stopwatch.GetElapsedTime(started).TotalMilliseconds
-
-        match part with
-        | Part.Draft -> draft <- draft + ms
-        | Part.Verify -> verify <- verify + ms
-        | Part.Head -> head <- head + ms
-
-        result
-
-    member _.Reset() =
-        draft <- 0.0
-        verify <- 0.0
-        head <- 0.0
 
 /// What decoding needs beside a prompt.
 [<NoEquality; NoComparison>]
@@ -66,7 +31,11 @@ type Standing = {
     Overflow: Lazy<exn> option
 }
 
-/// Decoding, round by round: ids alone, no text (LayerSkip section 4.3).
+/// Decoding, round by round: ids alone, no text (LayerSkip, section 4.3 and appendix A.4).
+///
+/// Between rounds every layer has read n = prompt + new tokens - 1 positions: all but the last token. A round of d drafts
+/// leaves n + d in the early layers; the verification reads the last token and the drafts, d + 1 rows, and what was
+/// accepted stays: n + accepted + 1.
 [<RequireQualifiedAccess>]
 module Rounds =
     /// What a pass says of each row, up to the first whose numbers are not finite; that row's fault, should it count.
@@ -85,10 +54,9 @@ module Rounds =
         Watch = None
     }
 
-    let private depth (decoding: Decoding) =
-        match decoding.Strategy.Depth with
-        | Some exit -> exit.Layers
-        | None -> decoding.Weights.Config.Layers
+    /// The layers up to an exit, or all of them.
+    let private layersTo (exit: ExitLayer option) (decoding: Decoding) =
+        exit |> Option.map _.Layers |> Option.defaultValue decoding.Weights.Config.Layers
 
     let private isStop (decoding: Decoding) id = Array.contains id decoding.StopIds
 
@@ -100,7 +68,9 @@ module Rounds =
         | None -> { Verdicts = verdicts logits; Overflow = None }
         | Some row -> {
             Verdicts = verdicts (Logits.truncate row logits)
-            Overflow = Some(lazy (Overflow.exceptionOf decoding.Weights (depth decoding) (textUpTo row)))
+            Overflow =
+                let layers = layersTo decoding.Strategy.Depth decoding
+                Some(lazy (Overflow.exceptionOf decoding.Weights layers (textUpTo row)))
           }
 
     let private choose (decoding: Decoding) (hidden: Hidden) : Verdicts voption =
@@ -237,11 +207,6 @@ module Rounds =
         (prompt: int[])
         (cancelled: CancellationToken)
         : seq<struct (Round * Standing)> =
-        let exit =
-            decoding.Strategy.Exit
-            |> Option.map _.Layers
-            |> Option.defaultValue decoding.Weights.Config.Layers
-
         let advance cache (latest: struct (Round * Standing) voption) =
             use _noGrad = Scope.noGrad ()
 
@@ -257,6 +222,7 @@ module Rounds =
                     Some(Scope.free (fun () -> next decoding room standing))
 
         seq {
+            let exit = layersTo decoding.Strategy.Exit decoding
             let cache = Cache.create decoding.Weights exit (prompt.Length + decoding.MaxNewTokens)
             use _storage = cache.Slab :> IDisposable
 

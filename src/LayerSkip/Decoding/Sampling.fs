@@ -22,25 +22,19 @@ module Sampling =
     /// The temperature, k and p of who names none: greedy, and filters that let every token through.
     let defaultTemperature, defaultTopK, defaultTopP = 0.0, 0, 1.0
 
-    /// Temperature 0 is greedy, whatever the filters.
+    /// Temperature 0 is greedy, whatever the filters. Every number outside its range is an error (`OutOfRange`).
     let create (temperature: float) (topK: int) (topP: float) : Result<Sampling, LayerSkipError list> =
         let number (x: float) = x.ToString Globalization.CultureInfo.InvariantCulture
 
-        let faults = [
-            if not (Double.IsFinite temperature && temperature >= 0.0) then
-                LayerSkipError.OutOfRange("temperature", number temperature, "0 (greedy) or more")
-            if topK < 0 then
-                LayerSkipError.OutOfRange("top-k", string topK, "0 (all) or more")
-            if not (topP > 0.0 && topP <= 1.0) then
-                LayerSkipError.OutOfRange("top-p", number topP, "above 0 and at most 1")
-        ]
+        let isWarm = Double.IsFinite temperature && temperature >= 0.0
 
-        Check.all
-            faults
-            (if temperature = 0.0 then
-                 Sampling.Greedy
-             else
-                 Sampling.Filtered(temperature, topK, topP))
+        let faults =
+            Check.inRange isWarm "temperature" (number temperature) "0 (greedy) or more"
+            @ Check.inRange (topK >= 0) "top-k" (string topK) "0 (all) or more"
+            @ Check.inRange (topP > 0.0 && topP <= 1.0) "top-p" (number topP) "above 0 and at most 1"
+
+        let filtered = Sampling.Filtered(temperature, topK, topP)
+        Check.all faults (if temperature = 0.0 then Sampling.Greedy else filtered)
 
     /// Probabilities of logits of at least `least`, over a temperature.
     let private tempered (temperature: float) (least: float) (logits: float[]) : float[] =
@@ -126,7 +120,8 @@ module Sampling =
         // Rounding may leave the mass just under 1: the last token with any probability stands for the rest.
         go 0 0.0 0
 
-    /// What remains to draw from when a draft is refused: max(0, p - q), normalised; p where nothing remains.
+    /// What remains to draw from when a draft is refused: max(0, p - q), normalised (Leviathan et al. 2023, section 2.3);
+    /// p where nothing remains.
     let residual (p: float[]) (q: float[]) : float[] =
         let difference = Array.map2 (fun p q -> max 0.0 (p - q)) p q
         let total = Array.sum difference

@@ -42,18 +42,14 @@ module Draft =
         | DraftLaw.Certain -> 1.0
         | DraftLaw.Drawn law -> law[draft.Token]
 
-/// Draft, verify, accept (LayerSkip section 4.3), over any state: no tensor is known here.
+/// Draft, verify, accept (LayerSkip, section 4.3; Leviathan et al. 2023), over any state: no tensor is known here.
 [<RequireQualifiedAccess>]
 module Speculation =
     /// Greedy acceptance: the longest prefix that the whole model would have written, then its own next token.
     /// There is one verdict more than drafts, or as many where the last draft ends the text.
     let acceptGreedy (verdicts: int[]) (drafts: int[]) : struct (int * int voption) =
         let agreed = Seq.zip drafts verdicts |> Seq.takeWhile (fun (draft, own) -> draft = own) |> Seq.length
-        struct (agreed,
-                (if agreed < verdicts.Length then
-                     ValueSome verdicts[agreed]
-                 else
-                     ValueNone))
+        struct (agreed, Array.tryItem agreed verdicts |> ValueOption.ofOption)
 
     let private residual (law: float[]) (draft: Draft) =
         match draft.Law with
@@ -78,10 +74,8 @@ module Speculation =
         let next =
             if agreed < drafts.Length then
                 ValueSome(residual laws[agreed] drafts[agreed])
-            elif agreed < laws.Length then
-                ValueSome laws[agreed]
             else
-                ValueNone
+                Array.tryItem agreed laws |> ValueOption.ofOption
 
         struct (agreed, next)
 

@@ -13,6 +13,7 @@ type StopText = {
 
 [<RequireQualifiedAccess>]
 module StopText =
+    /// Nothing read yet; an empty stop string is none.
     let create (stops: string list) : StopText = {
         Stops = List.filter (fun stop -> stop <> "") stops
         Held = ""

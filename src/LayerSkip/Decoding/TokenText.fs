@@ -13,6 +13,7 @@ type TokenText private (items: int[], count: int, used: int ref) =
     member _.Memory: ReadOnlyMemory<int> = ReadOnlyMemory(items, 0, count)
     member _.ToArray() : int[] = Array.sub items 0 count
 
+    /// This text and tokens after it; this one stays as it is.
     member _.Append(tokens: int[]) : TokenText =
         let length = count + tokens.Length
 

@@ -20,6 +20,7 @@ type Transcript = private {
 
 [<RequireQualifiedAccess>]
 module Transcript =
+    /// No token yet. Without a tokenizer there is no text, and no stop string can be found.
     let create (tokenizer: Tokenizer option) (options: GenerationOptions) : Transcript = {
         Options = options
         Reversed = []

@@ -102,10 +102,7 @@ type Slab internal (weights: Weights, capacity: int) =
             lock gate (fun () ->
                 disposed <- true
                 sequence.Dispose()
-
-                for tensor in storage |> Option.map Storage.TensorsOf |> Option.defaultValue Seq.empty do
-                    tensor.Dispose()
-
+                storage |> Option.iter (Storage.TensorsOf >> Scope.release)
                 storage <- None)
 
 /// What each layer remembers of the text so far: an immutable claim on shared storage, in two halves.
@@ -128,16 +125,14 @@ type Cache = {
 
 [<RequireQualifiedAccess>]
 module Cache =
-    let private checkExit (layers: int) (exit: int) =
-        if exit < 1 || exit > layers then
-            invalidArg (nameof exit) $"layer {exit} of {layers}"
-
     /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half. Memory is taken as the text
     /// grows; where the system has none, LayerSkipException says so.
     /// Its storage, `Slab`, belongs to the caller, who disposes it.
     let create (weights: Weights) (exit: int) (capacity: int) : Cache =
         let config = weights.Config
-        checkExit config.Layers exit
+
+        if exit < 1 || exit > config.Layers then
+            invalidArg (nameof exit) $"layer {exit} of {config.Layers}"
 
         if capacity < 1 then
             invalidArg (nameof capacity) $"a cache for {capacity} positions"
@@ -150,7 +145,8 @@ module Cache =
             Cancelled = CancellationToken.None
         }
 
-    /// Forgets all but the first `length` positions. Nothing is copied, and older records become stale.
+    /// Forgets all but the first `length` positions (what a refused draft left behind: LayerSkip, section 4.3.3). Nothing is
+    /// copied, and older records become stale: they throw InvalidOperationException from then on.
     let truncate (length: int) (cache: Cache) : Cache =
         if length < 0 || length > cache.Early.Length then
             invalidArg (nameof length) $"the cache holds {cache.Early.Length} positions, not {length}"

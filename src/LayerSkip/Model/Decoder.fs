@@ -66,24 +66,19 @@ module Decoder =
             let heads, kvHeads, dim = int64 config.Heads, int64 config.KvHeads, int64 config.HeadDim
             let qkv = (Ops.linear layer.Qkv layer.QkvBias x).view(batch, rows, heads + 2L * kvHeads, dim)
 
-            let normed (weight: Tensor option) (t: Tensor) =
-                match weight with
-                | Some weight -> Ops.rmsNorm weight config.NormEps t
-                | None -> t
+            let turned = Ops.rotate pass.Rope.Cos pass.Rope.Sin
 
             let q, k =
-                match layer.QNorm with
-                | None ->
-                    // q and k lie side by side: one turn serves both.
-                    let turned = Ops.rotate pass.Rope.Cos pass.Rope.Sin (qkv.narrow (2L, 0L, heads + kvHeads))
-                    turned.narrow (2L, 0L, heads), turned.narrow (2L, heads, kvHeads)
-                | Some _ ->
-                    let part weight first count =
-                        qkv.narrow (2L, first, count)
-                        |> normed weight
-                        |> Ops.rotate pass.Rope.Cos pass.Rope.Sin
+                match layer.QNorm, layer.KNorm with
+                | Some qNorm, Some kNorm ->
+                    let part norm first count =
+                        qkv.narrow (2L, first, count) |> Ops.rmsNorm norm config.NormEps |> turned
 
-                    part layer.QNorm 0L heads, part layer.KNorm heads kvHeads
+                    part qNorm 0L heads, part kNorm heads kvHeads
+                | _ ->
+                    // q and k lie side by side: one turn serves both.
+                    let both = turned (qkv.narrow (2L, 0L, heads + kvHeads))
+                    both.narrow (2L, 0L, heads), both.narrow (2L, heads, kvHeads)
 
             let v = qkv.narrow (2L, heads + kvHeads, kvHeads)
             let struct (keys, values) = store index (k.transpose (1L, 2L)) (v.transpose (1L, 2L))
@@ -116,8 +111,9 @@ module Decoder =
                 Ops.rmsNorm layer.MlpNorm eps x |> mlp layer |> Scalars.plus x)
 
     /// Runs layers `first` to `first` + `count` - 1 (from 0) on hidden states [batch; rows; hidden] at positions
-    /// from `start`. Every forward pass is a use of this; `wrap` is what dropout, lenses and checkpointing add. What
-    /// leaves a layer is freed once the next has read it: who keeps it keeps an alias.
+    /// from `start`: x_{l+1} = x_l + f_l(x_l) (LayerSkip, section 4.1). Every forward pass is a use of this; `wrap` is what
+    /// dropout, lenses and checkpointing add. What leaves a layer is freed once the next has read it: who keeps it keeps
+    /// an alias.
     let runLayers
         (wrap: LayerWrapper)
         store
@@ -162,9 +158,7 @@ module Decoder =
     /// The logits of every exit over a whole text, without a cache: ids [batch; rows] -> one tensor
     /// [batch; rows; vocabulary] a layer, handed to `visit` in order of depth and freed after it.
     let exits (weights: Weights) (visit: int -> Tensor -> unit) (ids: Tensor) : unit =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
-
+        use _inference = Scope.inference ()
         let rows = int ids.shape[1]
         let activations = ScalarType.activations weights.Device weights.Dtype
         let rope = Rope.table weights.Config rows activations weights.Embedding.device

@@ -17,8 +17,7 @@ type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: Deco
 
     let freeIfUnused () =
         if disposed && rented = 0 then
-            for tensor in own do
-                tensor.Dispose()
+            Scope.release own
 
     member internal _.Shape = shape
 
@@ -113,11 +112,9 @@ module CpuKernels =
                     Array.map layerMemory at.Layers
                 )
 
-            let own = [|
-                for tensor in DecoderParts.toList parts -> tensor.detach().DetachFromDisposeScope()
-            |]
-
-            new KernelWeights(form, shape config, memory, own)
+            let own = DecoderParts.toList parts |> List.map _.detach()
+            Scope.own own
+            new KernelWeights(form, shape config, memory, Array.ofList own)
 
         format device dtype |> Option.map over
 
@@ -138,11 +135,8 @@ module CpuKernels =
         try
             Workers.Use threads
         with :? OutOfMemoryException ->
-            raise (
-                LayerSkipException [
-                    LayerSkipError.OutOfRange("threads", string threads, "fewer: the system gives no more")
-                ]
-            )
+            Check.outOfRange "threads" (string threads) "fewer: the system gives no more"
+            |> Check.getOrRaise
 
         Backend.setThreads threads
 

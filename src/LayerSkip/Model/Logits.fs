@@ -23,9 +23,6 @@ module Logits =
         let values = first + nativeint index * nativeint vocabulary * nativeint sizeof<float32>
         ReadOnlySpan<float32>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<float32> values), vocabulary)
 
-    /// Of [1; rows; vocabulary].
-    let ofTensor (tensor: Tensor) : Logits = Logits.Tensor tensor
-
     /// The largest logit's id in each row; of equal ones the lowest.
     let argmax (logits: Logits) : int[] =
         let inMemory first rows vocabulary =
@@ -47,18 +44,19 @@ module Logits =
             |> Seq.tryFind (fun index -> not (Search.AreFinite(row first vocabulary index)))
         | Logits.Tensor tensor -> Tensors.tryFirstNotFinite tensor
 
+    /// How many rows there are.
     let rows (logits: Logits) : int =
         match logits with
         | Logits.InMemory(_, rows, _) -> rows
         | Logits.Tensor tensor -> int tensor.shape[1]
 
-    /// The first `rows` of them.
+    /// The first `rows` of them, over the same memory.
     let truncate (rows: int) (logits: Logits) : Logits =
         match logits with
         | Logits.InMemory(first, _, vocabulary) -> Logits.InMemory(first, rows, vocabulary)
         | Logits.Tensor tensor -> Logits.Tensor(tensor.narrow (1L, 0L, int64 rows))
 
-    /// The values of each row.
+    /// The values of each row, [rows][vocabulary], as float64: copies, which outlive the next pass.
     let toFloats (logits: Logits) : float[][] =
         match logits with
         | Logits.InMemory(first, rows, vocabulary) ->

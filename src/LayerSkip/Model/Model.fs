@@ -24,10 +24,13 @@ type Hidden = internal {
             let states = Storage.states this.Place slab.Storage
             Scope.one (fun () -> states.narrow(1L, int64 this.Start, int64 this.Rows).clone()))
 
-/// The decoder's forward pass over a cache: the early layers alone, the late layers over what they left, or all of them.
+/// The decoder's forward pass over a cache: the early layers alone, the late layers over what they left, or all of them
+/// (LayerSkip, sections 4.2 and 4.3). Every pass returns the cache to go on with; the one that it was given is then stale.
+/// A cache of other weights, an id outside the vocabulary or no id is an ArgumentException, more positions than the
+/// cache's capacity an InvalidOperationException, too little memory a LayerSkipException.
 [<RequireQualifiedAccess>]
 module Model =
-    /// What libtorch would refuse somewhere within, and the kernels would read beside their memory.
+    // What libtorch would refuse somewhere within, and the kernels would read beside their memory.
     let private check (weights: Weights) (ids: int[]) (cache: Cache) =
         if not (obj.ReferenceEquals(cache.Slab.Weights, weights)) then
             invalidArg (nameof cache) "this cache was made for other weights: create one for these"

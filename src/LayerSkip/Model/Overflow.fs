@@ -26,9 +26,7 @@ module internal Overflow =
 
     /// The first layer whose output over a text is not finite, up to `layers`, or the head after them; and the position.
     let tryFind (weights: Weights) (layers: int) (text: int[]) : LayerSkipError option =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
-
+        use _inference = Scope.inference ()
         let cache = Cache.create weights layers text.Length
         use _storage = cache.Slab :> IDisposable
         cache.Slab.ClaimFor(text.Length, cache.Stamp, cache.Early, cache.Late) |> ignore

@@ -10,7 +10,8 @@ type Rope = { Cos: Tensor; Sin: Tensor }
 
 [<RequireQualifiedAccess>]
 module Rope =
-    /// The tables of positions 0 to `positions` - 1, with angles in float64 whatever the dtype.
+    /// The tables of positions 0 to `positions` - 1: angle i of position t is t theta^(-2i / headDim), or as the
+    /// configuration's scaling has it (RoPE, arXiv 2104.09864, equation 15), in float64 whatever the dtype.
     let table (config: LlamaConfig) (positions: int) (dtype: torch.ScalarType) (device: torch.Device) : Rope =
         let struct (frequencies, scale) = RopeAngles.frequencies config
         let half, dims = frequencies.Length, config.HeadDim
@@ -47,9 +48,10 @@ module Rope =
         // The sine of the first half is negative, so that turning is x cos + swap(x) sin.
         { Cos = Scope.one (build cos 1.0); Sin = Scope.one (build sin -1.0) }
 
+    /// Both tables: what to dispose.
     let tensorsOf (rope: Rope) : seq<Tensor> = [ rope.Cos; rope.Sin ]
 
-    /// The rows of `count` positions from `start`.
+    /// The rows of `count` positions from `start`, as views.
     let slice (start: int) (count: int) (rope: Rope) : Rope =
         let rows (t: Tensor) = t.narrow (0L, int64 start, int64 count)
         { Cos = rows rope.Cos; Sin = rows rope.Sin }
@@ -65,7 +67,7 @@ type RopeTables internal () =
     let positions (rope: Rope) = int rope.Cos.shape[0]
 
     let free () =
-        latest |> Option.iter (snd >> Rope.tensorsOf >> Seq.iter _.Dispose())
+        latest |> Option.iter (snd >> Rope.tensorsOf >> Scope.release)
         latest <- None
 
     /// The tables of positions 0 to `needed` - 1 at least, as tensors of the caller's, who disposes them.

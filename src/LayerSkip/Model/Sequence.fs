@@ -46,8 +46,7 @@ type private TorchSequence(weights: Weights) =
         member _.Use(fresh) = storage <- ValueSome fresh
 
         member _.Embed(ids, start) =
-            use _noGrad = Scope.noGrad ()
-            use _scope = Scope.start ()
+            use _inference = Scope.inference ()
             let embedded = Tensors.ofIds [| 1L; int64 ids.Length |] ids |> Decoder.embed weights
             (states StatePlace.Exit start ids.Length).copy_ embedded |> ignore
 

@@ -76,11 +76,10 @@ module internal Storage =
                 Rope = weights.Rope.Take(config, dtype, device, room)
             }
         with _ ->
-            for tensor in made do
-                tensor.Dispose()
-
+            Scope.release made
             reraise ()
 
+    /// All states of a place, [1; room; hidden].
     let states (place: StatePlace) (storage: Storage) : Tensor =
         match place with
         | StatePlace.Exit -> storage.Exits
@@ -121,9 +120,7 @@ module internal Storage =
                     source.Dispose()
 
         copy 1L 0 early.Length old.Exits fresh.Exits
-
-        for tensor in Storage.TensorsOf old do
-            tensor.Dispose()
+        Scope.release (Storage.TensorsOf old)
 
     /// Puts exit states where the late layers turn them into last states: the exit states stay.
     let carry (start: int) (rows: int) (storage: Storage) : unit =

@@ -34,12 +34,11 @@ type Weights = {
             this.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
             (this.Rope :> IDisposable).Dispose()
 
-            for tensor in DecoderParts.toList this.Parts do
-                tensor.Dispose()
+            Scope.release (DecoderParts.toList this.Parts)
 
 [<RequireQualifiedAccess>]
 module Weights =
-    /// Each tensor once.
+    /// Each tensor once, in the order of `DecoderParts`; a tied head is the embedding.
     let tensors (weights: Weights) : Tensor[] = Array.ofList (DecoderParts.toList weights.Parts)
 
     let internal withKernelForm (form: KernelForm) (weights: Weights) : Weights = {
@@ -71,7 +70,7 @@ module Weights =
         DecoderParts.map change weights.Parts
         |> ofParts weights.Config weights.Dtype weights.Device
 
-    /// The first layers of a model under their configuration; it shares the tensors.
+    /// The first layers of a model under `config`, which counts them; it shares the tensors, and so their life.
     let truncate (config: LlamaConfig) (weights: Weights) : Weights = {
         weights with
             Config = config
@@ -82,16 +81,23 @@ module Weights =
     let expected (config: LlamaConfig) : CheckpointPart list =
         List.concat (DecoderParts.toList (CheckpointPart.ofConfig config))
 
+    /// The rows that each of the checkpoint's tensors has in a joined one, as views.
+    let private rowsOf (parts: CheckpointPart list) (whole: Tensor) : (string * Tensor) list =
+        let place start (name, shape: int64 list) =
+            (name, whole.narrow (0L, start, shape.Head)), start + shape.Head
+
+        parts |> List.mapFold place 0L |> fst
+
+    /// Tensors that go with the weights, in the order of `tensors` and of their shapes (moments, say), each under the
+    /// Hugging Face name of its weight.
+    let internal namedLike (config: LlamaConfig) (tensors: Tensor[]) : (string * Tensor) list =
+        List.zip (DecoderParts.toList (CheckpointPart.ofConfig config)) (List.ofArray tensors)
+        |> List.collect (fun (parts, whole) -> rowsOf parts whole)
+
     /// Every weight under its Hugging Face name, as views of the joined tensors; a tied head has no name.
-    let named (weights: Weights) : (string * Tensor) list =
-        DecoderParts.zip (CheckpointPart.ofConfig weights.Config) weights.Parts
-        |> DecoderParts.toList
-        |> List.collect (fun (parts, whole) ->
-            let starts = parts |> List.scan (fun start (_, shape) -> start + List.head shape) 0L
+    let named (weights: Weights) : (string * Tensor) list = namedLike weights.Config (tensors weights)
 
-            List.zip parts (List.take parts.Length starts)
-            |> List.map (fun ((name, shape), start) -> name, whole.narrow (0L, start, shape.Head)))
-
+    /// How many numbers a model of this configuration learns; a tied head counts once.
     let parameters (config: LlamaConfig) : int64 =
         expected config |> List.sumBy (fun (_, shape) -> List.fold (*) 1L shape)
 
@@ -140,12 +146,7 @@ module Weights =
     let private fill dtype device (write: string -> Tensor -> unit) (parts: CheckpointPart list) =
         let whole = allocate dtype device parts
         use _scope = Scope.start ()
-        let mutable start = 0L
-
-        for name, shape in parts do
-            write name (whole.narrow (0L, start, shape.Head))
-            start <- start + shape.Head
-
+        rowsOf parts whole |> List.iter (fun (name, rows) -> write name rows)
         whole
 
     let private memoryFaults dtype device config =
@@ -156,35 +157,39 @@ module Weights =
                 (int64 (Dtype.bytes dtype) * parameters config)
         | Device.Cuda -> []
 
-    /// Makes a model's weights from stored tensors, converted to `dtype`; every fault at once.
-    /// One stored tensor at a time is in memory beside the result.
+    /// Makes a model's weights from stored tensors of Hugging Face names, converted to `dtype`; one stored tensor at a time
+    /// is in memory beside the result. Every fault at once: missing, unknown and mis-shaped tensors and too little memory,
+    /// or else NaN, infinity, and values beyond `dtype`.
     let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
         let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 
         let fillAll () =
-            use _noGrad = Scope.noGrad ()
-            use _scope = Scope.start ()
+            use _inference = Scope.inference ()
             let unfit = ResizeArray()
 
             let read name (destination: Tensor) =
                 let stored = byName[name]
+                let isDirect = device = Device.Cpu && destination.dtype = ScalarType.ofDtype stored.Dtype
 
-                if device = Device.Cpu && destination.dtype = ScalarType.ofDtype stored.Dtype then
+                if isDirect then
                     Tensors.read stored destination
 
-                    if not (Tensors.isFinite destination) then
-                        unfit.Add(LayerSkipError.NotFinite name)
-                else
-                    use source = Tensors.ofStored stored
+                use source =
+                    if isDirect then
+                        destination.alias ()
+                    else
+                        Tensors.ofStored stored
+
+                if not isDirect then
                     destination.copy_ source |> ignore
 
-                    if not (Tensors.isFinite destination) then
-                        unfit.Add(
-                            if Tensors.isFinite source then
-                                ScalarType.beyond name destination.dtype
-                            else
-                                LayerSkipError.NotFinite name
-                        )
+                if not (Tensors.isFinite destination) then
+                    unfit.Add(
+                        if Tensors.isFinite source then
+                            ScalarType.beyond name destination.dtype
+                        else
+                            LayerSkipError.NotFinite name
+                    )
 
             let weights = assemble config dtype device (fill dtype device read)
 
@@ -198,22 +203,15 @@ module Weights =
         | [] -> SourceFile.guard fillAll
         | errors -> Error errors
 
-    /// What a named tensor is drawn from: its mean, and its deviation.
-    let private drawn
-        (seed: int64)
-        dtype
-        device
-        config
-        (law: string -> int64[] -> struct (float * float))
-        : Weights =
+    /// Weights drawn from a law (see `InitialLaw`) of each tensor's name and shape, in the order of `tensors`.
+    let private drawn (seed: int64) dtype device config law : Weights =
         Backend.ensure ()
-        Check.all (memoryFaults dtype device config) () |> Check.getOrRaise
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
+        memoryFaults dtype device config |> Check.raiseAny
+        use _inference = Scope.inference ()
         use generator = new torch.Generator(uint64 seed)
 
         let write (name: string) (destination: Tensor) =
-            let struct (mean, deviation) = law name destination.shape
+            let struct (mean: float, deviation) = law name destination.shape
             let noise = torch.randn (destination.shape, generator = generator)
             destination.copy_ (Scalars.timesInPlace deviation noise) |> ignore
 
@@ -224,44 +222,15 @@ module Weights =
         Scope.own (tensors weights)
         withKernels weights
 
-    let private isNorm (name: string) = name.EndsWith "norm.weight"
-    let private isBias (name: string) = name.EndsWith ".bias"
-
-    let private isResidualOutput (name: string) =
-        name.EndsWith "o_proj.weight" || name.EndsWith "down_proj.weight"
-
-    /// Seeded random weights. Each residual block's output shrinks with depth (2^-layer of `spread`), so
-    /// that early exits agree with the last layer more often than untrained ones would.
+    /// Seeded random weights. Each residual block's output shrinks with depth (as `spread` to the layer), so that early
+    /// exits agree with the last layer more often than untrained ones would.
     let random (seed: int64) (spread: float) dtype device (config: LlamaConfig) : Weights =
-        drawn seed dtype device config (fun name shape ->
-            if isNorm name then
-                struct (1.0, 0.1)
-            elif isBias name then
-                struct (0.0, 0.1)
-            elif isResidualOutput name then
-                let layer = int (name.Split('.')[2])
-                struct (0.0, spread ** float layer / sqrt (float shape[1]))
-            elif name = "model.embed_tokens.weight" then
-                struct (0.0, 1.0)
-            else
-                struct (0.0, 1.0 / sqrt (float shape[1])))
+        drawn seed dtype device config (InitialLaw.random spread)
 
     /// Seeded weights to train from: matrices of deviation sqrt(2 / 5h) ("small init", arXiv 1910.05895), those that end a
     /// residual branch less by sqrt(2L) (GPT-2), embedding and head 0.02, norms 1, biases 0.
     let initial (seed: int64) dtype device (config: LlamaConfig) : Weights =
-        let small = sqrt (0.4 / float config.Hidden)
-
-        drawn seed dtype device config (fun name _ ->
-            if isNorm name then
-                struct (1.0, 0.0)
-            elif isBias name then
-                struct (0.0, 0.0)
-            elif isResidualOutput name then
-                struct (0.0, small / sqrt (2.0 * float config.Layers))
-            elif name = "model.embed_tokens.weight" || name = "lm_head.weight" then
-                struct (0.0, 0.02)
-            else
-                struct (0.0, small))
+        drawn seed dtype device config (InitialLaw.toTrain config)
 
     /// Bytes of the weights in memory.
     let bytes (weights: Weights) : int64 =

@@ -94,11 +94,10 @@ module Backend =
         match Environment.GetEnvironmentVariable variable with
         | null
         | "" ->
-            let places =
-                [ for folder in besideProgram () -> folder, "beside the program" ]
-                @ [
-                    for folder in inPackages "libtorch-cpu-linux-x64" torchVersion -> folder, "NuGet cache"
-                ]
+            let places = [
+                for folder in besideProgram () -> folder, "beside the program"
+                for folder in inPackages "libtorch-cpu-linux-x64" torchVersion -> folder, "NuGet cache"
+            ]
 
             match places |> List.tryFind (fun (folder, _) -> holds "libtorch_cpu.so" folder) with
             | Some place -> Ok place
@@ -142,16 +141,9 @@ module Backend =
                         NativeLibrary.Load(Path.Combine(folder, part)) |> ignore
 
                 let shim = Path.Combine(shimFolder, shimName)
-                let mutable handle = 0n
-                let asIs = NativeLibrary.TryLoad(shim, &handle)
+                let asIs = PatchedLibrary.tryLoadAsIs shim
 
-                let loaded =
-                    if asIs then
-                        Some handle
-                    else
-                        PatchedLibrary.tryLoad shim versionNeeded
-
-                match loaded with
+                match asIs |> Option.orElseWith (fun () -> PatchedLibrary.tryLoad shim versionNeeded) with
                 | None ->
                     Error
                         $"{shim} needs a newer C++ run-time than this system's, and no file for a copy that does without could be made in the user's data, in memory or in {Path.GetTempPath()}; set TMPDIR to a folder where programs may lie, or install the C++ run-time of GCC 13"
@@ -166,7 +158,7 @@ module Backend =
                             | _ -> 0n
                     )
 
-                    Ok { Folder = folder; Origin = origin; Patched = not asIs }
+                    Ok { Folder = folder; Origin = origin; Patched = asIs.IsNone }
             with
             | :? DllNotFoundException
             | :? BadImageFormatException
@@ -192,14 +184,15 @@ module Backend =
              else
                  findTorch () |> Result.bind loadFrom)
 
-    /// Loads libtorch if that has not been done; everything that makes a tensor calls it first.
+    /// Loads libtorch if that has not been done; everything that makes a tensor calls it first. The answer is the same
+    /// for the life of the process, a `NoBackend` that says what was tried too.
     let load () : Result<BackendInfo, LayerSkipError list> =
         loaded.Value |> Result.mapError (fun tried -> [ LayerSkipError.NoBackend tried ])
 
     /// `load`, where no Result can go.
     let ensure () : unit = load () |> Check.getOrRaise |> ignore
 
-    /// The TorchSharp device, or why it is not there: never another one in silence.
+    /// The TorchSharp device, or why it is not there (`NoDevice`, `NoBackend`): never another one in silence.
     let tryDevice (device: Device) : Result<torch.Device, LayerSkipError list> =
         load ()
         |> Result.bind (fun info ->
@@ -224,12 +217,12 @@ module Backend =
     let mostThreads = Workers.Most
 
     let internal checkThreads (threads: int) : unit =
-        if threads < 1 || threads > mostThreads then
-            raise (
-                LayerSkipException [
-                    LayerSkipError.OutOfRange("threads", string threads, $"1 to {mostThreads}")
-                ]
-            )
+        Check.inRange
+            (threads >= 1 && threads <= mostThreads)
+            "threads"
+            (string threads)
+            $"1 to {mostThreads}"
+        |> Check.raiseAny
 
     /// Threads that libtorch's own products use, 1 to `mostThreads`; a LayerSkipException else.
     let setThreads (threads: int) : unit =
@@ -237,6 +230,7 @@ module Backend =
         ensure ()
         torch.set_num_threads threads
 
+    /// Threads that libtorch's own products use; a LayerSkipException where libtorch does not load.
     let threads () : int =
         ensure ()
         torch.get_num_threads ()

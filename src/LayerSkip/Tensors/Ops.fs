@@ -12,12 +12,14 @@ type LayerWrapper = int -> Layer -> Layer
 /// The plain forms: readable, on any device, in any dtype, differentiable. They define the fast ones.
 [<RequireQualifiedAccess>]
 module Ops =
-    /// x W^T + b. Weights narrower than the activations are widened for the product.
+    /// x W^T + b: x [..; in], weight [out; in], bias [out] -> [..; out]. Weights narrower than the activations are widened
+    /// for the product.
     let linear (weight: Tensor) (bias: Tensor option) (x: Tensor) : Tensor =
         let widened (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
         torch.nn.functional.linear (x, widened weight, bias |> Option.map widened |> Option.toObj)
 
-    /// x / rms(x) * weight over the last dimension (RMSNorm, arXiv 1910.07467).
+    /// x / rms(x) * weight over the last dimension (RMSNorm, arXiv 1910.07467, equation 4), rms(x) = sqrt(mean x^2 + eps):
+    /// x [..; size], weight [size] -> [..; size], in the dtype of x.
     let rmsNorm (weight: Tensor) (eps: float) (x: Tensor) : Tensor =
         // Half precision would overflow in the square, so that part runs in float32, as in transformers.
         let wide =
@@ -37,7 +39,8 @@ module Ops =
         let turned = x.roll (x.shape[3] / 2L, Nullable -1L)
         x * cos |> Scalars.addInPlace (turned.mul_ sin)
 
-    /// silu(gate) * up, with gate and up side by side: [..; 2 intermediate] -> [..; intermediate].
+    /// silu(gate) * up (SwiGLU, arXiv 2002.05202, equation 5), with gate and up side by side: [..; 2 intermediate] ->
+    /// [..; intermediate].
     let swiGlu (gateUp: Tensor) : Tensor =
         let size = gateUp.shape[gateUp.shape.Length - 1] / 2L
         (gateUp.narrow (-1L, 0L, size)).silu() * gateUp.narrow (-1L, size, size)
@@ -58,7 +61,8 @@ module Ops =
                 let oldest = (range (start - size + 1) rows).unsqueeze 1L
                 causal.logical_and (key.ge oldest))
 
-    /// Grouped attention: q [batch; rows; heads; headDim] over k and v [batch; kvHeads; keys; headDim]
+    /// Grouped attention (arXiv 2305.13245), softmax(q k^T / sqrt(headDim)) v, where heads / kvHeads heads share each k and
+    /// v: q [batch; rows; heads; headDim] over k and v [batch; kvHeads; keys; headDim]
     /// -> [batch; rows; heads * headDim]. The mask is [rows; keys], or null when every query sees every key.
     let attention (mask: Tensor) (q: Tensor) (k: Tensor) (v: Tensor) : Tensor =
         let batch, rows, heads, dim = q.shape[0], q.shape[1], q.shape[2], q.shape[3]

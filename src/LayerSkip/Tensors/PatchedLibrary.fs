@@ -40,13 +40,14 @@ module internal PatchedLibrary =
     [<DllImport("libc", SetLastError = true)>]
     extern int private memfd_create(byte[] name, uint32 flags)
 
-    let private loadOpen (file: SafeFileHandle) : nativeint option =
-        let mutable library = 0n
+    /// A library as it is, by its path or by the name that the system knows it under; None where it does not load.
+    let tryLoadAsIs (path: string) : nativeint option =
+        match NativeLibrary.TryLoad path with
+        | true, library -> Some library
+        | _ -> None
 
-        if NativeLibrary.TryLoad($"/proc/self/fd/{file.DangerousGetHandle()}", &library) then
-            Some library
-        else
-            None
+    let private loadOpen (file: SafeFileHandle) : nativeint option =
+        tryLoadAsIs $"/proc/self/fd/{file.DangerousGetHandle()}"
 
     let private refused (e: exn) =
         e :? IOException || e :? UnauthorizedAccessException || e :? ArgumentException
@@ -76,23 +77,20 @@ module internal PatchedLibrary =
             if isOurs then loadOpen file.SafeFileHandle else None
 
     let private fromCache (elf: byte[]) : nativeint option =
-        try
-            match cachePath elf with
-            | None -> None
-            | Some path ->
-                loadIfOurs elf path
-                |> Option.orElseWith (fun () ->
-                    let ours = enum<UnixFileMode> 0o700
-                    Directory.CreateDirectory(Path.GetDirectoryName path, ours) |> ignore
-                    File.Delete path
+        let ours = enum<UnixFileMode> 0o700
 
-                    match AtomicFile.writeBytes path elf with
-                    | Ok() ->
-                        File.SetUnixFileMode(path, ours)
-                        loadIfOurs elf path
-                    | Error _ -> None)
-        with e when refused e ->
-            None
+        cachePath elf
+        |> Option.bind (fun path ->
+            loadIfOurs elf path
+            |> Option.orElseWith (fun () ->
+                Directory.CreateDirectory(Path.GetDirectoryName path, ours) |> ignore
+                File.Delete path
+
+                match AtomicFile.writeBytes path elf with
+                | Ok() ->
+                    File.SetUnixFileMode(path, ours)
+                    loadIfOurs elf path
+                | Error _ -> None))
 
     let private fromMemory (elf: byte[]) : nativeint option =
         let closeOnStart = 1u
@@ -100,37 +98,31 @@ module internal PatchedLibrary =
         match memfd_create ("libLibTorchSharp.so\000"B, closeOnStart) with
         | -1 -> None
         | descriptor ->
-            try
-                use file = new FileStream(new SafeFileHandle(nativeint descriptor, true), FileAccess.Write)
-
-                file.Write elf
-                file.Flush()
-                loadOpen file.SafeFileHandle
-            with e when refused e ->
-                None
+            use file = new FileStream(new SafeFileHandle(nativeint descriptor, true), FileAccess.Write)
+            file.Write elf
+            file.Flush()
+            loadOpen file.SafeFileHandle
 
     // A folder of a name that nobody could foresee and nobody else can enter, gone as soon as the library is loaded.
     let private fromNewFolder (elf: byte[]) : nativeint option =
+        let folder = Directory.CreateTempSubdirectory "layerskip-"
+
         try
-            let folder = Directory.CreateTempSubdirectory "layerskip-"
+            let path = Path.Combine(folder.FullName, "libLibTorchSharp.so")
+            File.WriteAllBytes(path, elf)
+            tryLoadAsIs path
+        finally
+            folder.Delete true
 
-            try
-                let path = Path.Combine(folder.FullName, "libLibTorchSharp.so")
-                File.WriteAllBytes(path, elf)
-                let mutable library = 0n
-
-                if NativeLibrary.TryLoad(path, &library) then
-                    Some library
-                else
-                    None
-            finally
-                folder.Delete true
-        with e when refused e ->
-            None
-
-    /// Loads a library of which each need of `tag` is marked weak; None where the system lets no such file be made.
+    /// Loads a library of which each need of `tag` is marked weak: from the user's data, from memory, or from a folder
+    /// that is gone at once, whichever goes first. None where the system lets no such file be made.
     let tryLoad (path: string) (tag: string) : nativeint option =
         let elf = File.ReadAllBytes path
         weaken elf tag |> ignore
 
-        [ fromCache; fromMemory; fromNewFolder ] |> List.tryPick (fun load -> load elf)
+        [ fromCache; fromMemory; fromNewFolder ]
+        |> List.tryPick (fun load ->
+            try
+                load elf
+            with e when refused e ->
+                None)

@@ -31,8 +31,8 @@ module TensorWriter =
                 write (make().to_type(ScalarType.ofDtype dtype)) file
     }
 
-    /// Writes a safetensors file of tensors in the dtypes they have (F64, F32, F16, BF16), replacing `path` only once
-    /// all is on disk.
+    /// Writes a safetensors file of named tensors in the dtypes they have (F64, F32, F16, BF16; another is an error),
+    /// replacing `path` only once all is on disk. Views are written as they show, and tensors of a GPU piece by piece.
     let safetensors
         (path: string)
         (metadata: Map<string, string>)
@@ -43,12 +43,7 @@ module TensorWriter =
                 match ScalarType.tryDtype tensor.dtype with
                 | Some dtype -> Ok(item name tensor.shape dtype (fun () -> tensor.alias ()))
                 | None ->
-                    Error [
-                        LayerSkipError.Unsupported(
-                            $"tensor {name} of {tensor.dtype}",
-                            "F64, F32, F16 and BF16 are written"
-                        )
-                    ]
+                    Check.unsupported $"tensor {name} of {tensor.dtype}" "F64, F32, F16 and BF16 are written"
         ]
 
         let items = List.choose Result.toOption results

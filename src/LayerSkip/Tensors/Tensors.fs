@@ -13,6 +13,7 @@ type Tensor = torch.Tensor
 /// libtorch's dtypes, by ours.
 [<RequireQualifiedAccess>]
 module ScalarType =
+    /// The same width and format: no dtype is widened here.
     let ofDtype (dtype: Dtype) : torch.ScalarType =
         match dtype with
         | Dtype.F64 -> torch.ScalarType.Float64
@@ -47,6 +48,17 @@ module Scope =
     /// `use _noGrad = Scope.noGrad ()`: until its end, on this thread, nothing is remembered for gradients.
     let noGrad () : IDisposable = torch.no_grad ()
 
+    /// `use _inference = Scope.inference ()`: `noGrad` and `start` at once.
+    let inference () : IDisposable =
+        let noGrad, scope = noGrad (), start ()
+
+        {
+            new IDisposable with
+                member _.Dispose() =
+                    scope.Dispose()
+                    noGrad.Dispose()
+        }
+
     /// Runs `body` in its own scope and lifts out the tensors of its result, and no others.
     let keep (tensorsOf: 'T -> seq<Tensor>) (body: unit -> 'T) : 'T =
         use scope = torch.NewDisposeScope()
@@ -67,6 +79,11 @@ module Scope =
         for tensor in tensors do
             tensor.DetachFromDisposeScope() |> ignore
 
+    /// Frees tensors now, whichever scope they are in, if any.
+    let release (tensors: seq<Tensor>) : unit =
+        for tensor in tensors do
+            tensor.Dispose()
+
 /// Numbers for libtorch, kept for the life of the process: meant for constants.
 ///
 /// TorchSharp lets go of a Scalar once it has read its address, and `+`, `square`, `vector_norm` and others make
@@ -82,6 +99,7 @@ module Scalars =
             (Backend.ensure ()
              1L.ToScalar())
 
+    /// One for each value that is ever asked for: never of numbers that change from step to step.
     let ofFloat (value: float) : Scalar =
         kept.GetOrAdd(
             value,
@@ -90,16 +108,22 @@ module Scalars =
                 value.ToScalar()
         )
 
+    /// a + b, of one shape or broadcast.
     let plus (a: Tensor) (b: Tensor) : Tensor = a.add (b, one.Value)
+    /// a + b in a's memory, which it returns.
     let addInPlace (b: Tensor) (a: Tensor) : Tensor = a.add_ (b, one.Value)
+    /// Each value and `b`, in a's memory, which it returns; `b` is kept (see `ofFloat`).
     let addNumberInPlace (b: float) (a: Tensor) : Tensor = a.add_ (ofFloat b, one.Value)
+    /// Each value times `b`, in a's memory, which it returns; `b` is kept (see `ofFloat`).
     let timesInPlace (b: float) (a: Tensor) : Tensor = a.mul_ (ofFloat b)
 
+/// Numbers into tensors and out of them. Who reads a tensor waits for its device.
 [<RequireQualifiedAccess>]
 module Tensors =
-    /// A 1-D or shaped CPU tensor of ids.
+    /// A CPU tensor of ids, int64, in a shape of as many.
     let ofIds (shape: int64[]) (ids: int[]) : Tensor = torch.tensor(Array.map int64 ids).reshape shape
 
+    /// A CPU tensor of float64, in a shape of as many; [||] is a single number.
     let ofFloats (shape: int64[]) (values: float[]) : Tensor = torch.tensor(values).reshape shape
 
     /// The values as float64, row after row.
@@ -107,10 +131,12 @@ module Tensors =
         use _scope = Scope.start ()
         tensor.``to``(torch.ScalarType.Float64).cpu().contiguous().data<float>().ToArray()
 
+    /// The values as float32, row after row; wider ones lose their last bits.
     let toFloat32s (tensor: Tensor) : float32[] =
         use _scope = Scope.start ()
         tensor.``to``(torch.ScalarType.Float32).cpu().contiguous().data<float32>().ToArray()
 
+    /// The values of a tensor of int64, row after row.
     let toIds (tensor: Tensor) : int[] =
         use _scope = Scope.start ()
         tensor.cpu().contiguous().data<int64>().ToArray() |> Array.map int

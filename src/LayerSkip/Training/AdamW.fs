@@ -25,6 +25,7 @@ type AdamWState = {
 
 [<RequireQualifiedAccess>]
 module AdamW =
+    /// Betas 0.9 and 0.95 as Llama 2 was trained with (arXiv 2307.09288, section 2.2), and its weight decay 0.1.
     let standard: AdamWOptions = { Beta1 = 0.9; Beta2 = 0.95; Epsilon = 1e-8; WeightDecay = 0.1 }
 
     /// Nothing moved yet. The tensors belong to the caller.
@@ -50,10 +51,9 @@ module AdamW =
                 made.Add(key, number.MoveToOuterDisposeScope())
                 number
 
-    /// The square root of the sum of all squares.
+    /// The square root of the sum of all squares, in float64; 0 where there is no gradient.
     let norm (gradients: Tensor option[]) : float =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
+        use _inference = Scope.inference ()
 
         match gradients |> Array.choose id with
         | [||] -> 0.0
@@ -66,41 +66,9 @@ module AdamW =
             |> Array.sum
             |> sqrt
 
-    let private update
-        (options: AdamWOptions)
-        (number: Tensor -> float -> Tensor)
-        rate
-        (gradientScale: float)
-        (p: Tensor)
-        (g: Tensor)
-        (m: Tensor)
-        (v: Tensor)
-        count
-        =
-        use _scope = Scope.start ()
-        let g =
-            if gradientScale = 1.0 then
-                g
-            else
-                g * number g gradientScale
-
-        if options.WeightDecay <> 0.0 && p.shape.Length > 1 then
-            p.mul_ (number p (1.0 - rate * options.WeightDecay)) |> ignore
-
-        m.mul_(Scalars.ofFloat options.Beta1).add_(g, Scalars.ofFloat (1.0 - options.Beta1))
-        |> ignore
-        v.mul_(Scalars.ofFloat options.Beta2).addcmul_(g, g, Scalars.ofFloat (1.0 - options.Beta2))
-        |> ignore
-
-        // Bias corrections of both moments (Adam, arXiv 1412.6980, section 3).
-        let first, second = 1.0 - options.Beta1 ** float count, 1.0 - options.Beta2 ** float count
-        let denominator =
-            (v.sqrt().mul_(number v (1.0 / sqrt second))) |> Scalars.addNumberInPlace options.Epsilon
-        let change = (m / denominator).mul_(number m (-rate / first))
-        Scalars.addInPlace change p |> ignore
-
-    /// Moves the parameters in place; one without a gradient stays, and its moments with it. Gradients are multiplied by
-    /// `gradientScale` first.
+    /// Moves the parameters in place by a learning rate of `rate` (arXiv 1711.05101, algorithm 2, with bias corrections); one
+    /// without a gradient stays, and its moments with it. Gradients are multiplied by `gradientScale` first. All arrays are
+    /// in the order of the parameters; the moments of `state` change in place too.
     let step
         (options: AdamWOptions)
         (rate: float)
@@ -109,27 +77,37 @@ module AdamW =
         (gradients: Tensor option[])
         (state: AdamWState)
         : AdamWState =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
+        use _inference = Scope.inference ()
         let number = numbers ()
+
+        let update (p: Tensor) (g: Tensor) (m: Tensor) (v: Tensor) (count: int) =
+            use _scope = Scope.start ()
+            let g =
+                if gradientScale = 1.0 then
+                    g
+                else
+                    g * number g gradientScale
+
+            if options.WeightDecay <> 0.0 && p.shape.Length > 1 then
+                p.mul_ (number p (1.0 - rate * options.WeightDecay)) |> ignore
+
+            let beta1, beta2 = options.Beta1, options.Beta2
+            m.mul_(Scalars.ofFloat beta1).add_(g, Scalars.ofFloat (1.0 - beta1)) |> ignore
+            v.mul_(Scalars.ofFloat beta2).addcmul_(g, g, Scalars.ofFloat (1.0 - beta2)) |> ignore
+
+            // Bias corrections of both moments (Adam, arXiv 1412.6980, section 3).
+            let first, second = 1.0 - beta1 ** float count, 1.0 - beta2 ** float count
+            let root = v.sqrt().mul_(number v (1.0 / sqrt second))
+            let denominator = Scalars.addNumberInPlace options.Epsilon root
+            let change = (m / denominator).mul_(number m (-rate / first))
+            Scalars.addInPlace change p |> ignore
 
         let updates =
             state.Updates
             |> Array.mapi (fun i count -> if gradients[i].IsSome then count + 1 else count)
 
         for i in 0 .. parameters.Length - 1 do
-            match gradients[i] with
-            | Some g ->
-                update
-                    options
-                    number
-                    rate
-                    gradientScale
-                    parameters[i]
-                    g
-                    state.First[i]
-                    state.Second[i]
-                    updates[i]
-            | None -> ()
+            gradients[i]
+            |> Option.iter (fun g -> update parameters[i] g state.First[i] state.Second[i] updates[i])
 
         { state with Updates = updates }

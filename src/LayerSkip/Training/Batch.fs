@@ -2,7 +2,9 @@ namespace LayerSkip
 
 /// Texts of one length: position t of a text learns label t + 1, unless that is `Batch.ignored`.
 type Batch = {
+    /// [text][position], texts of one length.
     Ids: int[][]
+    /// As many, each the id at its own position; the first of a text is never learned.
     Labels: int[][]
     /// Places of `Ids` that are no text's, and only fill the rectangle up.
     Padding: int
@@ -28,15 +30,7 @@ module Batch =
 
     /// How many positions learn.
     let tokens (batch: Batch) : int =
-        let learn (labels: int[]) =
-            let mutable count = 0
-
-            for t in 1 .. labels.Length - 1 do
-                if labels[t] <> ignored then
-                    count <- count + 1
-
-            count
-
+        let learn (labels: int[]) = labels[1..] |> Seq.filter ((<>) ignored) |> Seq.length
         batch.Labels |> Array.sumBy learn
 
 /// What a loss comes to, as sums over the positions that learn: those of micro-batches and ranks add up.
@@ -67,6 +61,7 @@ module LossSums =
                     layer + 1, sum / float sums.Tokens
     ]
 
+    /// Of nothing, for a model of so many layers.
     let zero (layers: int) : LossSums = {
         Tokens = 0
         Objective = 0.0
@@ -74,6 +69,7 @@ module LossSums =
         Divergence = Array.zeroCreate layers
     }
 
+    /// Of two batches together.
     let plus (a: LossSums) (b: LossSums) : LossSums = {
         Tokens = a.Tokens + b.Tokens
         Objective = a.Objective + b.Objective

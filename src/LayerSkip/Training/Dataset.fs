@@ -1,6 +1,5 @@
 namespace LayerSkip
 
-
 /// How texts become samples of one length.
 [<RequireQualifiedAccess>]
 type Layout =
@@ -72,17 +71,17 @@ module Dataset =
             let spare = dataset.Tokens.Count - 1L - int64 count * int64 (dataset.Rows - 1)
             struct (order, int64 (u * float (spare + 1L)))
 
+    /// Where a text's entries begin in the file, and where they have ended.
+    let private bounds (tokens: TokenFile) (text: int) : struct (int64 * int64) =
+        struct (tokens.Starts[text],
+                Array.tryItem (text + 1) tokens.Starts |> Option.defaultValue tokens.Count)
+
     let private window (dataset: Dataset) (offset: int64) (place: int) : int[] =
         match dataset.Layout with
         | Layout.Packed -> dataset.Tokens.Read(offset + int64 place * int64 (dataset.Rows - 1), dataset.Rows)
         | Layout.Each ->
-            let starts = dataset.Tokens.Starts
-            let last =
-                if place + 1 < starts.Length then
-                    starts[place + 1]
-                else
-                    dataset.Tokens.Count
-            dataset.Tokens.Read(starts[place], int (min (int64 dataset.Rows) (last - starts[place])))
+            let struct (start, stop) = bounds dataset.Tokens place
+            dataset.Tokens.Read(start, int (min (int64 dataset.Rows) (stop - start)))
 
     /// Samples as a rectangle: what is read only, and what fills it up, learns nothing.
     let private batchOf (samples: int[][]) : Batch =
@@ -128,7 +127,7 @@ module Dataset =
 
     /// What is learned where each text stands alone: all but what lies beyond a sample's length. None where they are packed.
     let coverage (dataset: Dataset) : Coverage option =
-        let tokens, starts, piece = dataset.Tokens, dataset.Tokens.Starts, 1L <<< 16
+        let tokens, piece = dataset.Tokens, 1L <<< 16
 
         let learned first last =
             let mutable count = 0L
@@ -141,12 +140,7 @@ module Dataset =
             count
 
         let add (sum: Coverage) (number: int) =
-            let start = starts[number]
-            let last =
-                if number + 1 < starts.Length then
-                    starts[number + 1]
-                else
-                    tokens.Count
+            let struct (start, last) = bounds tokens number
             let cut = min last (start + int64 dataset.Rows)
             // The first id has nothing before it that could predict it.
             let inside = learned (start + 1L) cut
@@ -162,31 +156,18 @@ module Dataset =
         match dataset.Layout with
         | Layout.Packed -> None
         | Layout.Each ->
-            Some(
-                Seq.fold
-                    add
-                    { Texts = 0; Cut = 0; Silent = 0; Wanted = 0L; Learned = 0L }
-                    (seq { 0 .. starts.Length - 1 })
-            )
+            let none = { Texts = 0; Cut = 0; Silent = 0; Wanted = 0L; Learned = 0L }
+            Some(Seq.fold add none (seq { 0 .. tokens.Starts.Length - 1 }))
 
-    /// A file of ids as samples; an error where it has not one.
-    let create
-        (layout: Layout)
-        (rows: int)
-        (seed: int64 option)
-        (tokens: TokenFile)
-        : Result<Dataset, LayerSkipError list> =
+    /// A file of ids as samples of `rows` ids, at least 2; an error where it has not one.
+    let create (layout: Layout) (rows: int) (seed: int64 option) (tokens: TokenFile) =
         let dataset = { Tokens = tokens; Layout = layout; Rows = rows; Seed = seed }
 
         if rows < 2 then
-            Error [ LayerSkipError.OutOfRange("sequence-length", string rows, "2 or more") ]
+            Check.outOfRange "sequence-length" (string rows) "2 or more"
         elif samples dataset < 1 then
-            Error [
-                LayerSkipError.BadFile(
-                    tokens.Path,
-                    $"holds {tokens.Count} ids, too few for one sample of {rows}; give more text, or take smaller samples"
-                )
-            ]
+            $"holds {tokens.Count} ids, too few for one sample of {rows}; give more text, or take smaller samples"
+            |> Check.bad tokens.Path
         else
             Ok dataset
 

@@ -11,6 +11,7 @@ type ExitTargets = {
     LastLayer: float
 }
 
+/// How the loss is computed, and from what; but for the targets, with the same result.
 type LossOptions = {
     Targets: ExitTargets
     /// How many positions' logits are in memory at once.
@@ -34,7 +35,8 @@ module LossOptions =
         | Device.Cpu -> standard.RowsAtOnce
         | Device.Cuda -> max standard.RowsAtOnce ((1 <<< 27) / vocabulary)
 
-/// J = sum over layers l of e~(t, l) CE(g(x_{l+1}), Y), with one norm and head g for every exit (LayerSkip, equation 5).
+/// J(X, Y, t) = sum over layers l of e~(t, l) CE(g(x_{l+1}), Y), with one norm and head g for every exit (LayerSkip,
+/// equation 5): the loss of layer l is that of its output. CE is the mean over the positions that learn.
 ///
 /// Each exit runs back at once, through the head into the gradient of its own hidden states; then the layers run back
 /// once.
@@ -118,18 +120,13 @@ module EarlyExitLoss =
         scale
         (hidden: Tensor option[])
         lessons
-        : Tensor =
+        =
         let last = shares.Length - 1
         let off = torch.zeros (2L, torch.ScalarType.Float64, weights.Embedding.device)
 
         let learn teacher layer =
-            learn
-                weights
-                (targetsOf options last layer)
-                (scale * shares[layer])
-                lessons
-                teacher
-                hidden[layer].Value
+            let targets, weight = targetsOf options last layer, scale * shares[layer]
+            learn weights targets weight lessons teacher hidden[layer].Value
 
         let taught (teacher: Tensor option) layer =
             let sums, law = learn teacher layer
@@ -150,14 +147,7 @@ module EarlyExitLoss =
         torch.stack (Array.append early [| ofLast |])
 
     /// The sums of every exit; their gradients, times `scale`, go into the hidden states and the head's weights.
-    let private score
-        (options: LossOptions)
-        (weights: Weights)
-        (shares: float[])
-        scale
-        (hidden: Tensor option[])
-        (batch: Batch)
-        : LossSums =
+    let private score options (weights: Weights) (shares: float[]) scale hidden (batch: Batch) : LossSums =
         use _scope = Scope.start ()
         let device = weights.Embedding.device
         let onDevice (ids: int[]) = (Tensors.ofIds [| int64 ids.Length |] ids).``to`` device
@@ -201,8 +191,9 @@ module EarlyExitLoss =
         |> Array.mapi (fun layer share -> share > 0.0 || (layer = last && teaches options shares))
 
     /// Adds the gradients of `scale` times the batch's objective to those of the weights, and returns its sums.
-    /// `shares` are e~ of the step; `wrap` is its layer dropout, or `Decoder.plain`. With `scale` 1 over all tokens of a
-    /// step's batches the gradient is that of the step's mean. The weights need `requires_grad`.
+    /// `shares` are e~ of the step, one a layer; `wrap` is its layer dropout, or `Decoder.plain`; `rope` has the positions of
+    /// the batch. With `scale` 1 over all tokens of a step's batches the gradient is that of the step's mean. The weights
+    /// need `requires_grad`. Shares of another number of layers, or all 0, are an ArgumentException.
     let backward
         (options: LossOptions)
         (rope: Rope)
@@ -224,19 +215,17 @@ module EarlyExitLoss =
             else
                 Trunk.kept rope weights wrap asked ids
 
-        let leaves =
-            trunk.Outputs
-            |> Array.mapi (fun layer out ->
-                if asked[layer] then
-                    out |> Option.map (fun out -> out.detach().requires_grad_ true)
-                else
-                    None)
+        // The trunk may have run layers that nobody asked for.
+        let leaf isAsked (out: Tensor option) =
+            out |> Option.filter (fun _ -> isAsked) |> Option.map _.detach().requires_grad_(true)
+
+        let leaves = Array.map2 leaf asked trunk.Outputs
 
         let sums = score options weights shares scale leaves batch
         leaves |> Array.map (Option.bind (fun leaf -> Option.ofObj leaf.grad)) |> trunk.Backward
         sums
 
-    /// The same sums without gradients.
+    /// The same sums as `backward`'s, without gradients.
     let measure
         (options: LossOptions)
         (rope: Rope)
@@ -247,9 +236,7 @@ module EarlyExitLoss =
         : LossSums =
         check weights shares
 
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
-
+        use _inference = Scope.inference ()
         let weights = Weights.withoutKernels weights
         let hidden = idsOf batch |> Decoder.embed weights
         let outputs = Trunk.outputs rope weights wrap (askedFor options shares) hidden

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
-/// C(t, l): the layers whose outputs learn at a step.
+/// C(t, l): the layers whose outputs learn at a step (LayerSkip, section 4.1.2, which has it in prose; the formulas are
+/// ours). All layers at every step slow training down and cost the last layer accuracy.
 [<NoEquality; NoComparison>]
 type Curriculum = {
     /// By step and layer.
@@ -26,7 +27,7 @@ module Curriculum =
     /// No early layer: plain training.
     let lastOnly: Curriculum = always 1 (fun _ _ -> false)
 
-    /// Every `every`-th layer, one layer further each step: the paper's C_rot,R.
+    /// Every `every`-th layer, one layer further each step, so that each is on once in `every` steps: the paper's C_rot,R.
     let rotational (every: int) : Curriculum = always every (fun step layer -> (layer - step) % every = 0)
 
     /// From the last layer down, one more every T / 2L of `steps` T, all at T / 2: the paper's C_grad, as its prose has it.

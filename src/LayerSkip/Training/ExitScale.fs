@@ -7,10 +7,12 @@ type ExitScale = bool[] -> float[]
 
 [<RequireQualifiedAccess>]
 module ExitScale =
-    /// A weight of its own for each layer.
+    /// A weight of its own for each layer, of which there must be as many as the model has.
     let own (weights: float[]) : ExitScale = Array.map2 (fun weight on -> if on then weight else 0.0) weights
 
-    /// The paper's e(l), quadratic in depth (equation 7); 1 for a model of one layer. Layer 0 weighs nothing.
+    /// The paper's e(l), quadratic in depth (LayerSkip, equation 7): e_scale l (l + 1) / 2 before the last layer L - 1, which
+    /// weighs L - 1 + e_scale (L - 2) (L - 1) / 2; 1 for a model of one layer. Layer 0 weighs nothing. With L = 4 and
+    /// e_scale 0.1 that is 0, 0.1, 0.3, 3.3.
     let paper (eScale: float) : ExitScale =
         fun enabled ->
             let last = enabled.Length - 1
@@ -29,13 +31,9 @@ type ExitShares = int -> float[]
 
 [<RequireQualifiedAccess>]
 module ExitShares =
-    /// Normalises the weights of the layers that are on, each step anew (equation 6). A step without weight on any
-    /// layer is an error.
-    let tryCreate
-        (layers: int)
-        (curriculum: Curriculum)
-        (scale: ExitScale)
-        : Result<ExitShares, LayerSkipError list> =
+    /// Normalises the weights of the layers that are on, each step anew: e~(t, l) = C(t, l) e(l) / sum over i of C(t, i) e(i)
+    /// (LayerSkip, equation 6). A step without weight on any layer is an error, as is a weight below 0.
+    let tryCreate (layers: int) (curriculum: Curriculum) (scale: ExitScale) =
         let weights step = scale (Curriculum.at layers curriculum step)
 
         let fault step =
@@ -47,17 +45,18 @@ module ExitShares =
             | None -> None
 
         if layers < 1 || curriculum.Cycle < 1 then
-            let value = string (min layers curriculum.Cycle)
-            Error [
-                LayerSkipError.OutOfRange("the curriculum's number of layers or steps", value, "1 or more")
-            ]
+            let least = string (min layers curriculum.Cycle)
+            Check.outOfRange "the curriculum's number of layers or steps" least "1 or more"
         else
             let faults = Seq.init curriculum.Cycle id |> Seq.tryPick fault |> Option.toList
 
-            Check.all faults (fun step ->
-                let weights = weights step
-                let total = Array.sum weights
-                weights |> Array.map (fun weight -> weight / total))
+            let shares: ExitShares =
+                fun step ->
+                    let weights = weights step
+                    let total = Array.sum weights
+                    weights |> Array.map (fun weight -> weight / total)
+
+            Check.all faults shares
 
     /// The exits before the last layer, in words.
     let internal allowed (layers: int) : string =
@@ -88,15 +87,10 @@ module ExitShares =
 
     /// Beyond the paper: a chosen set of exits, each with its own weight beside the last layer's 1, in `groups` that
     /// take turns. An exit of E is what the first E layers make.
-    let emphasis
-        (layers: int)
-        (groups: int)
-        (exits: (int * float) list)
-        : Result<ExitShares, LayerSkipError list> =
-        match emphasisFaults layers groups exits with
-        | [] ->
+    let emphasis (layers: int) (groups: int) (exits: (int * float) list) =
+        Check.all (emphasisFaults layers groups exits) ()
+        |> Result.bind (fun () ->
             let weights = Map.ofList ((layers, 1.0) :: exits)
             let weightOf layer = weights |> Map.tryFind (layer + 1) |> Option.defaultValue 0.0
             let curriculum = exits |> List.map (fun (exit, _) -> exit - 1) |> Curriculum.grouped groups
-            tryCreate layers curriculum (ExitScale.own (Array.init layers weightOf))
-        | faults -> Error faults
+            tryCreate layers curriculum (ExitScale.own (Array.init layers weightOf)))

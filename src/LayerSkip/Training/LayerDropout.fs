@@ -1,7 +1,7 @@
 namespace LayerSkip
 
-/// Layer dropout: a sample skips whole residual blocks, one draw per sample and layer (LayerSkip, equations 1 to 4).
-/// What is kept is not scaled up, in training or after.
+/// Layer dropout: x_{l+1} = x_l + M(p) f_l(x_l), so that a sample skips whole residual blocks, one draw per sample and layer
+/// (LayerSkip, equation 1). What is kept is not scaled up by 1 / (1 - p), in training or after.
 [<NoEquality; NoComparison>]
 type LayerDropout = {
     /// p by step and layer: 0 never skips, 1 always.
@@ -17,16 +17,10 @@ type BatchPlace = { Step: int; First: int }
 
 [<RequireQualifiedAccess>]
 module LayerDropout =
-    /// p(t, l) = `peak` D(l) S(t), at most 1.
-    let tryCreate
-        (seed: int64)
-        (peak: float)
-        (depth: Schedule)
-        (time: Schedule)
-        : Result<LayerDropout, LayerSkipError list> =
-        let inside = peak >= 0.0 && peak <= 1.0
-
-        Check.all (Check.that inside (LayerSkipError.OutOfRange("dropout", string peak, "0 to 1"))) {
+    /// p(t, l) = S(t) D(l) p_max (LayerSkip, equation 2), at most 1: `peak` is p_max, `depth` D and `time` S. A peak outside 0
+    /// to 1 is an error.
+    let tryCreate (seed: int64) (peak: float) (depth: Schedule) (time: Schedule) =
+        Check.all (Check.inRange (peak >= 0.0 && peak <= 1.0) "dropout" (string peak) "0 to 1") {
             Rate = fun step layer -> min 1.0 (peak * depth layer * time step)
             Seed = seed
         }

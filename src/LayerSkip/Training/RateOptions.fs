@@ -4,6 +4,7 @@ open System
 
 /// The learning rate over a run: up in a line, then down half a cosine to a share of the peak, or not at all.
 type RateOptions = {
+    /// The highest rate, above 0.
     Peak: float
     /// Steps until the peak.
     Warmup: int
@@ -13,7 +14,8 @@ type RateOptions = {
 
 [<RequireQualifiedAccess>]
 module RateOptions =
-    /// Of a step from 0, in a run of `steps`.
+    /// Of a step from 0, in a run of `steps`: Peak (Floor + (1 - Floor) (1 + cos(pi x)) / 2) at x of the way from the end of
+    /// the warm-up to the last step (arXiv 1608.03983, equation 5, without restarts).
     let at (steps: int) (rate: RateOptions) (step: int) : float =
         if step < rate.Warmup then
             rate.Peak * float (step + 1) / float rate.Warmup

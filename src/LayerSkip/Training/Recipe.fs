@@ -27,10 +27,13 @@ type DropoutShape =
 
 /// How a model learns to exit early: all of it but the optimiser.
 type Recipe = {
-    /// p_max of layer dropout.
+    /// p_max of layer dropout, 0 to 1; 0: none.
     Dropout: float
+    /// D(l), over the layers.
     Depth: DropoutShape
+    /// S(t), over the steps.
     Time: DropoutShape
+    /// C(t, l) and e(l).
     Exits: ExitRule
     Targets: ExitTargets
 }
@@ -83,13 +86,8 @@ module ExitRule =
         | [| "emphasis"; Weights exits |] -> Ok(ExitRule.Emphasis(exits, 1))
         | [| "emphasis"; Weights exits; Whole groups |] -> Ok(ExitRule.Emphasis(exits, groups))
         | _ ->
-            Error [
-                LayerSkipError.OutOfRange(
-                    "exits",
-                    $"\"{text}\"",
-                    "last, all:SCALE, rotational:EVERY:SCALE, gradual:SCALE or emphasis:E=WEIGHT,E=WEIGHT:GROUPS"
-                )
-            ]
+            "last, all:SCALE, rotational:EVERY:SCALE, gradual:SCALE or emphasis:E=WEIGHT,E=WEIGHT:GROUPS"
+            |> Check.outOfRange "exits" $"\"{text}\""
 
 [<RequireQualifiedAccess>]
 module Recipe =
@@ -134,7 +132,7 @@ module Recipe =
         | Some(_, make) -> Ok(make layers)
         | None ->
             let known = presets |> List.map fst |> String.concat ", "
-            Error [ LayerSkipError.OutOfRange("recipe", name, $"one of {known}") ]
+            Check.outOfRange "recipe" name $"one of {known}"
 
     let private shape (shape: DropoutShape) count : Schedule =
         match shape with
@@ -153,47 +151,31 @@ module Recipe =
 
     let private scaleFaults (rule: ExitRule) =
         match rule with
-        | ExitRule.Rotational(every, _) when every < 1 -> [
-            LayerSkipError.OutOfRange(
-                "exits",
-                $"rotational:{every}",
-                "rotational:EVERY:SCALE with EVERY 1 or more"
-            )
-          ]
+        | ExitRule.Rotational(every, _) when every < 1 ->
+            Check.inRange false "exits" $"rotational:{every}" "rotational:EVERY:SCALE with EVERY 1 or more"
         | ExitRule.All scale
         | ExitRule.Rotational(_, scale)
-        | ExitRule.Gradual scale when not (scale >= 0.0 && scale <= 1.0) -> [
-            LayerSkipError.OutOfRange("the scale of early exits", string scale, "0 to 1")
-          ]
-        | _ -> []
+        | ExitRule.Gradual scale ->
+            Check.inRange (scale >= 0.0 && scale <= 1.0) "the scale of early exits" (string scale) "0 to 1"
+        | ExitRule.LastOnly
+        | ExitRule.Emphasis _ -> []
 
     let private targetFaults (targets: ExitTargets) =
-        let isWeight weight = Double.IsFinite weight && weight >= 0.0
+        let labels, last = targets.Labels, targets.LastLayer
+        let areWeights = List.forall (fun weight -> Double.IsFinite weight && weight >= 0.0) [ labels; last ]
+        let value = $"labels {labels} and last layer {last}"
 
-        Check.that
-            (isWeight targets.Labels
-             && isWeight targets.LastLayer
-             && targets.Labels + targets.LastLayer > 0.0)
-            (LayerSkipError.OutOfRange(
-                "what early exits learn from",
-                $"labels {targets.Labels} and last layer {targets.LastLayer}",
-                "weights of 0 or more, and not both 0"
-            ))
+        "weights of 0 or more, and not both 0"
+        |> Check.inRange (areWeights && labels + last > 0.0) "what early exits learn from" value
 
     /// Makes a recipe's parts for a model of `layers` layers and a run of `steps`; every fault at once.
-    let tryBuild
-        (layers: int)
-        (steps: int)
-        (seed: int64)
-        (recipe: Recipe)
-        : Result<RecipeParts, LayerSkipError list> =
-        let dropout =
-            LayerDropout.tryCreate seed recipe.Dropout (shape recipe.Depth layers) (shape recipe.Time steps)
+    let tryBuild (layers: int) (steps: int) (seed: int64) (recipe: Recipe) =
+        let depth, time = shape recipe.Depth layers, shape recipe.Time steps
+        let dropout = LayerDropout.tryCreate seed recipe.Dropout depth time
 
         let shares =
-            match scaleFaults recipe.Exits with
-            | [] -> shares layers steps recipe.Exits
-            | faults -> Error faults
+            Check.all (scaleFaults recipe.Exits) ()
+            |> Result.bind (fun () -> shares layers steps recipe.Exits)
 
         Check.both (Check.both shares dropout) (Check.all (targetFaults recipe.Targets) ())
         |> Result.map (fun ((shares, dropout), ()) -> {

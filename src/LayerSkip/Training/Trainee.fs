@@ -16,20 +16,7 @@ type Trainee = {
     interface IDisposable with
         member this.Dispose() =
             (this.Weights :> IDisposable).Dispose()
-
-            for tensor in AdamWState.TensorsOf this.Optimiser do
-                tensor.Dispose()
-
-/// What a run has beside the model.
-[<NoEquality; NoComparison>]
-type TrainingPlan = {
-    Options: TrainingOptions
-    Parts: RecipeParts
-    Ranks: Ranks
-    Rope: Rope
-    /// Samples by their numbers, over all epochs.
-    Read: int64 -> int -> Batch
-}
+            Scope.release (AdamWState.TensorsOf this.Optimiser)
 
 /// What a step came to, over all ranks.
 type StepReport = {
@@ -39,7 +26,7 @@ type StepReport = {
     /// e~ of the step: which exits learned.
     Shares: float[]
     LearningRate: float
-    /// Before clipping.
+    /// Of all gradients together (L2), before clipping.
     GradientNorm: float
     /// Ids of texts that were read; those that were learned are `Sums.Tokens`.
     Tokens: int64
@@ -51,5 +38,5 @@ type StepReport = {
     Seconds: float
 }
 
-/// A step that ends the run: it has moved nothing.
+/// A step that ends the run: it has moved nothing. `Samples` are the numbers of the first and the last it may lie in.
 type TrainingFault = { Step: int; Samples: int64 * int64; What: string }

@@ -4,9 +4,10 @@ open System
 open System.Diagnostics
 open TorchSharp
 
+/// One step of training, and what is measured between steps (LayerSkip, section 4.1).
 [<RequireQualifiedAccess>]
 module Training =
-    /// A trainee from weights, which it takes over.
+    /// A trainee from weights, which it takes over: it changes them in place, and disposes them.
     let start (weights: Weights) : Trainee =
         let weights = Weights.withoutKernels weights
         {
@@ -18,8 +19,7 @@ module Training =
 
     /// Whether no weight and no moment is NaN or infinite.
     let internal isFinite (trainee: Trainee) : bool =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
+        use _inference = Scope.inference ()
 
         Seq.append (Weights.tensors trainee.Weights) (AdamWState.TensorsOf trainee.Optimiser)
         |> Seq.forall Tensors.isFinite
@@ -31,6 +31,7 @@ module Training =
         else
             Dtype.F32
 
+    /// A run's plan over weights, which gives it their configuration and device alone; its `Rope` is the caller's to dispose.
     let plan
         (options: TrainingOptions)
         (parts: RecipeParts)
@@ -65,11 +66,8 @@ module Training =
     /// Gradients in the masters' dtype, summed over the ranks; None where no rank has one.
     let private gradients (ranks: Ranks) (masters: Tensor[]) (leaves: Tensor[]) : Tensor option[] =
         let own =
-            Array.map2
-                (fun (master: Tensor) (leaf: Tensor) ->
-                    Option.ofObj leaf.grad |> Option.map (fun g -> g.``to`` master.dtype))
-                masters
-                leaves
+            (masters, leaves)
+            ||> Array.map2 (fun master leaf -> Option.ofObj leaf.grad |> Option.map _.``to``(master.dtype))
 
         if ranks.Count = 1 then
             own
@@ -77,15 +75,12 @@ module Training =
             let counts = own |> Array.map (fun g -> if g.IsSome then 1.0 else 0.0) |> ranks.Sum
 
             let shared =
-                Array.map3
-                    (fun (master: Tensor) gradient count ->
-                        if count = 0.0 then
-                            None
-                        else
-                            Some(gradient |> Option.defaultWith (fun () -> torch.zeros_like master)))
-                    masters
-                    own
-                    counts
+                (masters, own, counts)
+                |||> Array.map3 (fun master gradient count ->
+                    if count = 0.0 then
+                        None
+                    else
+                        Some(gradient |> Option.defaultWith (fun () -> torch.zeros_like master)))
 
             shared |> Array.choose id |> List.ofArray |> ranks.SumInPlace
             shared
@@ -107,45 +102,8 @@ module Training =
                 Divergence = all[2 + layers ..]
             }
 
-    /// The samples of one micro-batch: the first one's number, and where it stands among the step's on this rank. Ranks
-    /// read samples of their own and share the numbers of their draws, so that each drops as many (the paper's one seed
-    /// for all).
-    let internal samplesOf (plan: TrainingPlan) (step: int) (micro: int) : struct (int64 * BatchPlace) =
-        let options, ranks = plan.Options, plan.Ranks
-        let each = options.BatchSize
-        let ofStep = int64 each * int64 options.Accumulate * int64 ranks.Count
-        let first = int64 step * ofStep + int64 ((micro * ranks.Count + ranks.Rank) * each)
-        struct (first, { Step = step; First = micro * each })
-
-    let private lossOptions (plan: TrainingPlan) (weights: Weights) : LossOptions = {
-        Targets = plan.Parts.Targets
-        RowsAtOnce = LossOptions.rowsAtOnce weights.Device weights.Config.Vocabulary
-        Recompute = plan.Options.Recompute
-    }
-
-    let private wrapper (plan: TrainingPlan) place : LayerWrapper =
-        match plan.Parts.Dropout with
-        | Some dropout -> LayerDropout.wrap dropout place
-        | None -> Decoder.plain
-
-    // The same on every rank.
-    let private kept (plan: TrainingPlan) (layers: int) (step: int) : float[] =
-        let samples = plan.Options.BatchSize * plan.Options.Accumulate
-
-        match plan.Parts.Dropout with
-        | None -> [||]
-        | Some dropout ->
-            Array.init layers (fun layer ->
-                let rows = LayerDropout.kept dropout { Step = step; First = 0 } layer samples
-                float rows.Length / float samples)
-
-    /// The samples of a step, of all ranks: the first one's number and the last one's.
-    let internal samplesOfStep (plan: TrainingPlan) (step: int) : int64 * int64 =
-        let count = int64 plan.Options.BatchSize * int64 plan.Options.Accumulate * int64 plan.Ranks.Count
-
-        int64 step * count, int64 (step + 1) * count - 1L
-
-    /// One step of the optimiser over all micro-batches and ranks; the gradient is that of the mean over the step's tokens.
+    /// One step of the optimiser over all micro-batches and ranks, which make it together; the gradient is that of the mean
+    /// over the step's tokens. The trainee's tensors change in place; on an error they have not.
     let step (plan: TrainingPlan) (trainee: Trainee) : Result<struct (StepReport * Trainee), TrainingFault> =
         let started = Stopwatch.GetTimestamp()
         let options, ranks, step = plan.Options, plan.Ranks, trainee.Step
@@ -155,7 +113,7 @@ module Training =
 
         let batches =
             Array.init options.Accumulate (fun micro ->
-                let struct (first, place) = samplesOf plan step micro
+                let struct (first, place) = TrainingPlan.samplesOf plan step micro
                 struct (first, place, plan.Read first options.BatchSize))
 
         let count (of': Batch -> int) =
@@ -173,11 +131,11 @@ module Training =
                     LossSums.zero shares.Length
                 else
                     EarlyExitLoss.backward
-                        (lossOptions plan leaves)
+                        (TrainingPlan.lossOptions plan leaves)
                         plan.Rope
                         leaves
                         shares
-                        (wrapper plan place)
+                        (TrainingPlan.wrapper plan place)
                         (1.0 / total)
                         batch)
 
@@ -186,22 +144,16 @@ module Training =
         let norm = AdamW.norm gradients
         let whole = sums |> Array.reduce LossSums.plus |> sumOver ranks
 
-        let judgement, guard =
+        let struct (judgement, guard) =
             match LossSums.perToken whole with
-            | None -> Judgement.Calm, trainee.Guard
-            | Some loss ->
-                let struct (judgement, guard) = LossGuard.judge options.OnSpike trainee.Guard loss norm
-                judgement, guard
+            | None -> struct (Judgement.Calm, trainee.Guard)
+            | Some loss -> LossGuard.judge options.OnSpike trainee.Guard loss norm
 
         let rate = RateOptions.at options.Steps options.Rate step
 
         let move () =
-            let scale =
-                if options.ClipNorm > 0.0 then
-                    min 1.0 (options.ClipNorm / (norm + 1e-6))
-                else
-                    1.0
-
+            let clipped = min 1.0 (options.ClipNorm / (norm + 1e-6))
+            let scale = if options.ClipNorm > 0.0 then clipped else 1.0
             AdamW.step options.Adam rate scale masters gradients trainee.Optimiser
 
         let moved (spike: Spike option) (optimiser: AdamWState) =
@@ -214,7 +166,7 @@ module Training =
                             GradientNorm = norm
                             Tokens = int64 read
                             Padding = int64 padding
-                            Kept = kept plan shares.Length step
+                            Kept = TrainingPlan.kept plan shares.Length step
                             Spike = spike
                             Seconds = Stopwatch.GetElapsedTime(started).TotalSeconds
                         },
@@ -234,7 +186,7 @@ module Training =
                 | Some micro ->
                     let struct (first, _, _) = batches[micro]
                     first, first + int64 options.BatchSize - 1L
-                | None -> samplesOfStep plan step
+                | None -> TrainingPlan.samplesOfStep plan step
 
             Error { Step = step + 1; Samples = samples; What = why }
 
@@ -245,15 +197,10 @@ module Training =
         let shares = Array.create layers (1.0 / float layers)
         use _scope = Scope.start ()
         let weights = leaves plan.Options.Precision weights |> Weights.mapTensors _.detach()
-        let options = { lossOptions plan weights with Targets = LossOptions.standard.Targets }
+        let options = { TrainingPlan.lossOptions plan weights with Targets = LossOptions.standard.Targets }
 
-        let sums =
-            batches
-            |> Seq.fold
-                (fun sums batch ->
-                    EarlyExitLoss.measure options plan.Rope weights shares Decoder.plain batch
-                    |> LossSums.plus sums)
-                (LossSums.zero layers)
+        let measure = EarlyExitLoss.measure options plan.Rope weights shares Decoder.plain
+        let sums = batches |> Seq.map measure |> Seq.fold LossSums.plus (LossSums.zero layers)
 
         let means =
             if sums.Tokens = 0 then
@@ -269,14 +216,9 @@ module Training =
 
         means
 
-    /// The share of drafted tokens that the real decoder accepts from an exit, greedily, over prompts: no stop token ends a text.
-    let acceptance
-        (weights: Weights)
-        (exit: int)
-        (draftLength: int)
-        (newTokens: int)
-        (prompts: int[][])
-        : float =
+    /// The share of drafted tokens that the real decoder accepts from an exit, 0 to 1, greedily, over prompts of ids that it
+    /// continues by `newTokens`: no stop token ends a text. A LayerSkipException where exit, prompt or length do not fit.
+    let acceptance (weights: Weights) exit (draftLength: int) (newTokens: int) (prompts: int[][]) : float =
         use _noGrad = Scope.noGrad ()
         let weights = Weights.withKernels weights
         use _kernels = weights.Kernels |> Option.map (fun kernels -> kernels :> IDisposable) |> Option.toObj

@@ -181,7 +181,7 @@ let tests =
                 use model = load None folder
 
                 withFolder (fun out ->
-                    HuggingFaceExport.fill out model.Config model |> Check.getOrRaise |> ignore
+                    HuggingFaceExport.fill out model |> Check.getOrRaise |> ignore
                     expectSampling (Path.Combine(out, "generation_config.json"))
                     Expect.contains
                         (fieldsOf (Path.Combine(out, "config.json")))

@@ -230,7 +230,7 @@ let private steps =
                 let ofRank rank = { session.Plan with Ranks = { Ranks.alone with Rank = rank; Count = 4 } }
 
                 let places rank step =
-                    [ 0..2 ] |> List.map (fun micro -> Training.samplesOf (ofRank rank) step micro)
+                    [ 0..2 ] |> List.map (fun micro -> TrainingPlan.samplesOf (ofRank rank) step micro)
 
                 for step in 0..20 do
                     let numbers = [

@@ -96,11 +96,8 @@ module internal Mpi =
     let private largestPiece = 1L <<< 27
 
     let private sumDense handles (tensor: Tensor) =
-        let dtype =
-            if tensor.dtype = torch.ScalarType.Float64 then
-                handles.Double
-            else
-                handles.Float
+        let isDouble = tensor.dtype = torch.ScalarType.Float64
+        let dtype = if isDouble then handles.Double else handles.Float
         let flat = tensor.view -1L
 
         for start in 0L .. largestPiece .. flat.numel () - 1L do
@@ -108,8 +105,7 @@ module internal Mpi =
             addUp handles dtype (Tensors.address (flat.narrow (0L, start, length))) (int length)
 
     let sumInPlace (handles: Handles) (tensor: Tensor) : unit =
-        use _noGrad = Scope.noGrad ()
-        use _scope = Scope.start ()
+        use _inference = Scope.inference ()
 
         let dtype =
             match tensor.dtype with

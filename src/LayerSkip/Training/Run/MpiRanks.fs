@@ -2,7 +2,6 @@ namespace LayerSkip
 
 open System
 open System.IO
-open System.Runtime.InteropServices
 
 /// The ranks of a run that mpirun starts, or this process alone.
 [<RequireQualifiedAccess>]
@@ -68,14 +67,10 @@ module MpiRanks =
     let private load (named: string option) =
         let names = named |> Option.map List.singleton |> Option.defaultValue [ "libmpi.so.40"; "libmpi.so" ]
 
-        let found =
-            names
-            |> List.tryPick (fun name ->
-                match NativeLibrary.TryLoad name with
-                | true, library -> Some(name, library)
-                | _ -> None)
+        let tryBind name =
+            PatchedLibrary.tryLoadAsIs name |> Option.map (fun library -> name, Mpi.bind library)
 
-        match found |> Option.map (fun (name, library) -> name, Mpi.bind library) with
+        match List.tryPick tryBind names with
         | Some(_, Some handles) -> Ok handles
         | Some(name, None) ->
             Error
@@ -139,14 +134,9 @@ module MpiRanks =
     /// asks at the same time.
     let threads (ranks: Ranks) : int =
         let own = allowed ()
-        let widest =
-            ranks
-            |> Ranks.gather [| float (1 + List.fold max 0 own) |]
-            |> Array.map Array.head
-            |> Array.max
-        let marks =
-            Array.init (int widest) (fun processor -> if List.contains processor own then 1.0 else 0.0)
-        let all = ranks |> Ranks.gather marks
+        let widest = Ranks.gather [| float (1 + List.fold max 0 own) |] ranks |> Array.concat |> Array.max
+        let mark processor = if List.contains processor own then 1.0 else 0.0
+        let all = Ranks.gather (Array.init (int widest) mark) ranks
         share Environment.ProcessorCount own (fun processor ->
             ranks.Local |> List.sumBy (fun rank -> all[rank][processor]))
         |> min Backend.mostThreads

@@ -24,33 +24,26 @@ module TrainingData =
 /// The data of a run in its folder: what it learns, and what it validates on.
 [<RequireQualifiedAccess>]
 module internal RunData =
-    let private fault (sources: string list) why = [ LayerSkipError.BadFile(String.concat ", " sources, why) ]
+    let private bad (sources: string list) why = Check.bad (String.concat ", " sources) why
 
     let private idsOf (model: Checkpoint) (options: TrainingOptions) (data: TrainingData) : LessonIds =
-        match Checkpoint.tokenizer model with
-        | Error faults -> raise (LayerSkipException faults)
-        | Ok tokenizer ->
-            let opening =
-                if data.Bos && tokenizer.Parts.AddsBos then
-                    Array.ofList tokenizer.Parts.Prefix
-                else
-                    [||]
+        let tokenizer = Checkpoint.tokenizer model |> Check.getOrRaise
+        let isOpened = data.Bos && tokenizer.Parts.AddsBos
+        let opening =
+            if isOpened then
+                Array.ofList tokenizer.Parts.Prefix
+            else
+                [||]
+        let closing = if data.Eos then Tokenizer.eos tokenizer else None
+        // Where one token is both, one of it parts two packed texts.
+        let isBoth = options.Layout = Layout.Packed && Some opening = Option.map Array.singleton closing
 
-            let closing = if data.Eos then Tokenizer.eos tokenizer else None
-
-            {
-                Tokenizer = tokenizer
-                Opening = opening
-                // Where one token is both, one of it parts two packed texts.
-                Closing =
-                    if
-                        options.Layout = Layout.Packed && Some opening = Option.map Array.singleton closing
-                    then
-                        None
-                    else
-                        closing
-                ParsesSpecial = data.Special
-            }
+        {
+            Tokenizer = tokenizer
+            Opening = opening
+            Closing = if isBoth then None else closing
+            ParsesSpecial = data.Special
+        }
 
     /// A file's texts as entries.
     let private entriesOf (vocabulary: int) (ids: Lazy<LessonIds>) (path: string) : seq<TextEntries> =
@@ -63,13 +56,7 @@ module internal RunData =
             seq { yield! LessonIds.ofFile ids.Value path }
 
     /// Adds files' texts to the writers that `choose` names by the number of a text.
-    let private addAll
-        vocabulary
-        ids
-        (sources: string list)
-        (writers: TokenWriter list)
-        (choose: int -> TokenWriter)
-        =
+    let private addAll vocabulary ids sources (writers: TokenWriter list) (choose: int -> TokenWriter) =
         let mutable number = -1
 
         for part in Seq.collect (entriesOf vocabulary ids) sources do
@@ -79,10 +66,10 @@ module internal RunData =
         let sum (count: TokenWriter -> int64) = List.sumBy count writers
 
         if sum _.Count = 0L then
-            raise (LayerSkipException(fault sources "has no text; there is nothing to learn from"))
+            bad sources "has no text; there is nothing to learn from" |> Check.getOrRaise
         elif sum _.Learned = 0L then
-            let why = "has nothing to learn: all of it is prompts, which are only read"
-            raise (LayerSkipException(fault sources why))
+            bad sources "has nothing to learn: all of it is prompts, which are only read"
+            |> Check.getOrRaise
 
     let private writeAll vocabulary ids (sources: string list) (target: string) =
         TokenFile.writeParts target (fun writer -> addAll vocabulary ids sources [ writer ] (fun _ -> writer))
@@ -109,11 +96,8 @@ module internal RunData =
             let wanted = max (int64 (ceil (share * float tokens.Count))) (int64 options.SequenceLength)
             let isPair = (tokens.Read(last, 1))[0] < 0
 
-            let cut =
-                if isPair || tokens.Count - last <= wanted then
-                    last
-                else
-                    tokens.Count - wanted
+            let isWhole = isPair || tokens.Count - last <= wanted
+            let cut = if isWhole then last else tokens.Count - wanted
 
             let copy path first stop =
                 TokenFile.writeParts path (fun writer ->
@@ -121,21 +105,14 @@ module internal RunData =
                 |> Result.map ignore
 
             if cut = 0L then
-                Error(
-                    fault
-                        sources
-                        $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, other files to validate on, or hold none of it out"
-                )
+                bad
+                    sources
+                    $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, other files to validate on, or hold none of it out"
             else
                 copy valid cut tokens.Count |> Result.bind (fun () -> copy train 0L cut))
 
     /// Encodes the data into the run's folder, each text once.
-    let encode
-        (output: string)
-        options
-        (model: Checkpoint)
-        (data: TrainingData)
-        : Result<unit, LayerSkipError list> =
+    let encode (output: string) options (model: Checkpoint) (data: TrainingData) : Result<unit, _> =
         let vocabulary = model.Config.Vocabulary
         let ids = lazy (idsOf model options data)
         let train, valid = RunFolder.trainFile output, RunFolder.validFile output
@@ -180,20 +157,17 @@ module internal RunData =
             |> Result.bind (Dataset.create options.Layout options.SequenceLength seed)
 
         let validation =
-            if File.Exists(RunFolder.validFile output) then
-                dataset None (RunFolder.validFile output) |> Result.map Some
-            else
-                Ok None
+            match RunFolder.validFile output with
+            | path when File.Exists path -> dataset None path |> Result.map Some
+            | _ -> Ok None
 
         Check.both (dataset (Some options.Seed) (RunFolder.trainFile output)) validation
 
     /// What is wrong with the data before they are read.
     let faults (data: TrainingData) : LayerSkipError list = [
-        if data.Train.IsEmpty then
-            LayerSkipError.OutOfRange("data", "missing", "one or more text, .jsonl or token files")
-
-        if not (data.ValidationShare >= 0.0 && data.ValidationShare < 1.0) then
-            LayerSkipError.OutOfRange("valid-share", string data.ValidationShare, "0 or more, and below 1")
-
+        let isShare = data.ValidationShare >= 0.0 && data.ValidationShare < 1.0
+        yield!
+            Check.inRange (not data.Train.IsEmpty) "data" "missing" "one or more text, .jsonl or token files"
+        yield! Check.inRange isShare "valid-share" (string data.ValidationShare) "0 or more, and below 1"
         yield! List.collect Texts.check (data.Train @ data.Validation)
     ]

@@ -27,12 +27,9 @@ module internal RunFolder =
             Ok(new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
         with
         | :? IOException as e when List.contains e.HResult taken ->
-            Error [
-                LayerSkipError.BadFile(
-                    output,
-                    "another process is training in this folder; let it end, or name another folder"
-                )
-            ]
+            Check.bad
+                output
+                "another process is training in this folder; let it end, or name another folder"
         | e when (WriteFault.ofOpening output e).IsSome -> Error (WriteFault.ofOpening output e).Value
 
     let private isUnfinished (path: string) = Regex.IsMatch(Path.GetFileName path, @"\.[0-9a-f]{8,32}\.tmp$")
@@ -63,10 +60,8 @@ module internal RunFolder =
     let faultsOf (output: string) (data: string list) : LayerSkipError list = [
         for file in data do
             if List.exists (samePlace file) [ trainFile output; validFile output; logFile output ] then
-                LayerSkipError.BadFile(
-                    file,
-                    "the run would write its own data over this file; move it, or name another folder"
-                )
+                let why = "the run would write its own data over this file; move it, or name another folder"
+                LayerSkipError.BadFile(file, why)
     ]
 
     /// What keeps others out, for ranks that write nothing.
@@ -78,10 +73,7 @@ module internal RunFolder =
     /// A fault gives the claim back.
     let private orLetGo (claim: IDisposable) (work: unit -> Result<'T, LayerSkipError list>) =
         try
-            work ()
-            |> Result.mapError (fun faults ->
-                claim.Dispose()
-                faults)
+            work () |> Check.orDispose claim
         with _ ->
             claim.Dispose()
             reraise ()
@@ -107,6 +99,6 @@ module internal RunFolder =
                             prepare () |> Result.map (fun () -> claim))))
 
         match prepared, Ranks.anyOf (Result.isError prepared) ranks with
-        | Ok _, true -> Error [ LayerSkipError.BadFile(output, "could not be prepared by the first rank") ]
+        | Ok _, true -> Check.bad output "could not be prepared by the first rank"
         | Error faults, _ -> Error faults
         | Ok claim, false -> orLetGo claim (fun () -> work claim)

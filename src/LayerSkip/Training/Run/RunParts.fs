@@ -27,27 +27,18 @@ type TrainingSession = {
     interface IDisposable with
         member this.Dispose() =
             (this.Trainee :> IDisposable).Dispose()
-            (this.Data.Tokens :> IDisposable).Dispose()
 
-            for validation in Option.toList this.Validation do
-                (validation.Tokens :> IDisposable).Dispose()
+            for dataset in this.Data :: Option.toList this.Validation do
+                (dataset.Tokens :> IDisposable).Dispose()
 
-            for tensor in Rope.tensorsOf this.Plan.Rope do
-                tensor.Dispose()
-
+            Scope.release (Rope.tensorsOf this.Plan.Rope)
             this.Claim.Dispose()
 
 /// A session over a run's folder, whether the run starts or goes on.
 [<RequireQualifiedAccess>]
 module internal RunParts =
     /// A session over what is in the folder. Its claim, and what else only the caller knows, is the caller's to add.
-    let assemble
-        (output: string)
-        (options: TrainingOptions)
-        (ranks: Ranks)
-        (model: Checkpoint)
-        (trainee: Trainee)
-        : Result<TrainingSession, LayerSkipError list> =
+    let assemble output (options: TrainingOptions) ranks (model: Checkpoint) (trainee: Trainee) =
         Check.both
             (RunData.openData output model.Config options)
             (Recipe.tryBuild model.Config.Layers options.Steps options.Seed options.Recipe)

@@ -18,35 +18,24 @@ module TrainingCheckpoint =
             else
                 [||]
         with e when (ReadFault.why e).IsSome ->
-            raise (LayerSkipException [ LayerSkipError.BadFile(output, (ReadFault.why e).Value) ])
+            Check.bad output (ReadFault.why e).Value |> Check.getOrRaise
 
     /// A run's checkpoints, the latest first. A folder that cannot be looked into is thrown as LayerSkipException.
     let all (output: string) : (int * string) list =
-        [
-            for folder in folders output do
-                match
-                    Int32.TryParse(
-                        Path.GetFileName(folder)[prefix.Length ..],
-                        NumberStyles.None,
-                        CultureInfo.InvariantCulture
-                    )
-                with
-                | true, step -> step, folder
-                | _ -> ()
-        ]
-        |> List.sortByDescending fst
+        let stepOf (folder: string) =
+            let number = Path.GetFileName(folder)[prefix.Length ..]
 
-    /// Moments under the names of the weights that they belong to.
-    let private named (weights: Weights) (kind: string) (moments: Tensor[]) : (string * Tensor) list =
-        let handles = Weights.tensors weights |> Array.map _.Handle
+            match Int32.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture) with
+            | true, step -> Some(step, folder)
+            | _ -> None
 
-        weights
-        |> Weights.mapTensors (fun tensor -> moments[Array.IndexOf(handles, tensor.Handle)])
-        |> Weights.named
-        |> List.map (fun (name, tensor) -> $"{kind}.{name}", tensor)
+        folders output |> List.ofArray |> List.choose stepOf |> List.sortByDescending fst
 
-    let private moments (weights: Weights) (state: AdamWState) =
-        named weights "exp_avg" state.First @ named weights "exp_avg_sq" state.Second
+    /// Moments under PyTorch's names for them and the names of the weights that they belong to.
+    let private moments (config: LlamaConfig) (state: AdamWState) : (string * Tensor) list = [
+        for kind, tensors in [ "exp_avg", state.First; "exp_avg_sq", state.Second ] do
+            for name, moment in Weights.namedLike config tensors -> $"{kind}.{name}", moment
+    ]
 
     // A checkpoint of which a kill left half must not look like one.
     let private remove (folder: string) =
@@ -62,21 +51,14 @@ module TrainingCheckpoint =
 
     /// Writes a checkpoint beside its place, moves it there, and then removes the oldest; the folder.
     /// `model` says what belongs to the weights: tokenizer, stop ids, recommended exit.
-    let save
-        (output: string)
-        (state: TrainingState)
-        (model: Checkpoint)
-        (trainee: Trainee)
-        : Result<string, LayerSkipError list> =
+    let save (output: string) (state: TrainingState) (model: Checkpoint) (trainee: Trainee) =
         let target = Path.Combine(output, $"{prefix}{state.Step}")
         use _scope = Scope.start ()
 
         let fill folder =
-            HuggingFaceConfig.expressible trainee.Weights.Config
-            |> Result.bind (fun config ->
-                HuggingFaceExport.fill folder config { model with Weights = trainee.Weights })
+            HuggingFaceExport.fill folder { model with Weights = trainee.Weights }
             |> Result.bind (fun _ ->
-                moments trainee.Weights trainee.Optimiser
+                moments trainee.Weights.Config trainee.Optimiser
                 |> TensorWriter.safetensors (Path.Combine(folder, optimiserFile)) (Map [ "format", "pt" ]))
             |> Result.bind (fun () ->
                 let stored = {
@@ -97,69 +79,48 @@ module TrainingCheckpoint =
     /// Writes the finished model into the run's folder, file after file.
     let finish (output: string) (model: Checkpoint) (weights: Weights) : Result<unit, LayerSkipError list> =
         use _scope = Scope.start ()
+        HuggingFaceExport.fill output { model with Weights = weights } |> Result.map ignore
 
-        HuggingFaceConfig.expressible weights.Config
-        |> Result.bind (fun config -> HuggingFaceExport.fill output config { model with Weights = weights })
-        |> Result.map ignore
-
-    let private readMoments
-        (folder: string)
-        (updates: int[])
-        (weights: Weights)
-        : Result<AdamWState, LayerSkipError list> =
+    let private readMoments (folder: string) (updates: int[]) (weights: Weights) =
         let path = Path.Combine(folder, optimiserFile)
 
         match Safetensors.openFile path with
         | Error faults -> Error faults
         | Ok file ->
             use _file = file :> IDisposable
-            use _noGrad = Scope.noGrad ()
-            use _scope = Scope.start ()
+            use _inference = Scope.inference ()
             let state = AdamW.start (Weights.tensors weights)
             let stored = file.Tensors |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 
             let faults =
-                moments weights state
+                moments weights.Config state
                 |> List.collect (fun (name, destination) ->
                     match Map.tryFind name stored with
                     | Some tensor when tensor.Shape = destination.shape ->
                         use source = Tensors.ofStored tensor
                         destination.copy_ source |> ignore
                         []
-                    | Some tensor -> [
-                        LayerSkipError.WrongShape(
-                            name,
-                            List.ofArray destination.shape,
-                            List.ofArray tensor.Shape
-                        )
-                      ]
+                    | Some tensor ->
+                        let expected, found = List.ofArray destination.shape, List.ofArray tensor.Shape
+                        [ LayerSkipError.WrongShape(name, expected, found) ]
                     | None -> [ LayerSkipError.MissingTensor name ])
 
             let counted =
-                Check.that
-                    (updates.Length = state.Updates.Length)
-                    (LayerSkipError.BadFile(folder, "counts the updates of other weights"))
+                LayerSkipError.BadFile(folder, "counts the updates of other weights")
+                |> Check.that (updates.Length = state.Updates.Length)
 
             match faults @ counted with
             | [] -> Ok { state with Updates = updates }
             | faults ->
-                for tensor in AdamWState.TensorsOf state do
-                    tensor.Dispose()
-
+                Scope.release (AdamWState.TensorsOf state)
                 Error [ LayerSkipError.InWeights(path, faults) ]
 
     /// What somebody may have changed by hand.
     let private stateFaults (folder: string) (state: TrainingState) (config: LlamaConfig) =
         let path = Path.Combine(folder, TrainingState.file)
 
-        let step =
-            Check.that
-                (state.Step >= 0 && state.Step <= state.Options.Steps)
-                (LayerSkipError.OutOfRange(
-                    "step",
-                    string state.Step,
-                    $"0 to {state.Options.Steps}, the steps"
-                ))
+        let isMade = state.Step >= 0 && state.Step <= state.Options.Steps
+        let step = Check.inRange isMade "step" (string state.Step) $"0 to {state.Options.Steps}, the steps"
 
         [
             for fault in TrainingOptions.faults config state.Options @ step ->
@@ -169,35 +130,28 @@ module TrainingCheckpoint =
     let private loadTrainee (folder: string) (stored: StoredState) (model: Checkpoint) =
         let weights = Weights.withoutKernels model.Weights
 
-        match stateFaults folder stored.State model.Config with
-        | [] -> readMoments folder (Array.ofList stored.Updates) weights
-        | faults -> Error faults
-        |> Result.map (fun optimiser -> {
-            Weights = weights
-            Optimiser = optimiser
-            Guard = stored.Guard
-            Step = stored.State.Step
-        })
-        |> Result.bind (fun trainee ->
+        Check.all (stateFaults folder stored.State model.Config) ()
+        |> Result.bind (fun () -> readMoments folder (Array.ofList stored.Updates) weights)
+        |> Result.bind (fun optimiser ->
+            let trainee = {
+                Weights = weights
+                Optimiser = optimiser
+                Guard = stored.Guard
+                Step = stored.State.Step
+            }
+
             // Checksums would tell, where there are any.
             if Training.isFinite trainee then
                 Ok(struct (stored.State, { model with Weights = weights }, trainee))
             else
-                for moment in AdamWState.TensorsOf trainee.Optimiser do
-                    moment.Dispose()
+                Scope.release (AdamWState.TensorsOf optimiser)
+                Check.bad folder "holds NaN or infinity among weights or moments")
+        |> Check.orDispose model
 
-                Error [
-                    LayerSkipError.BadFile(folder, "holds NaN or infinity among weights or moments")
-                ])
-        |> Result.mapError (fun faults ->
-            (model :> IDisposable).Dispose()
-            faults)
-
-    /// Loads a checkpoint to go on from: the weights and moments that were written with its state, and no others.
-    let load
-        (folder: string)
-        (device: Device)
-        : Result<struct (TrainingState * Checkpoint * Trainee), LayerSkipError list> =
+    /// Loads a checkpoint to go on from: its state, its model, and the trainee, which owns the weights of both. Files other
+    /// than those which were written with the state, options outside their range, and numbers that are not finite are
+    /// errors.
+    let load (folder: string) (device: Device) =
         TrainingState.read folder
         |> Result.bind (fun stored -> Check.all (TrainingState.sealFaults folder stored) stored)
         |> Result.bind (fun stored ->
@@ -214,17 +168,14 @@ module TrainingCheckpoint =
     let internal extend (folder: string) (options: TrainingOptions) : Result<unit, LayerSkipError list> =
         TrainingState.read folder
         |> Result.bind (fun stored ->
-            let checksums =
-                if stored.Checksums.IsEmpty then
-                    TrainingState.checksums folder
-                else
-                    stored.Checksums
-
-            let stored = {
+            let extended = {
                 stored with
-                    State = { stored.State with Options = options }
-                    Checksums = checksums
+                    State.Options = options
+                    Checksums =
+                        if stored.Checksums.IsEmpty then
+                            TrainingState.checksums folder
+                        else
+                            stored.Checksums
             }
 
-            let path = Path.Combine(folder, TrainingState.file)
-            AtomicFile.writeBytes path (TrainingState.bytes stored))
+            AtomicFile.writeBytes (Path.Combine(folder, TrainingState.file)) (TrainingState.bytes extended))

@@ -11,54 +11,42 @@ module internal TrainingFields =
     let private tryRule text = ExitRule.tryParse text |> Result.mapError LayerSkipError.summary
 
     let private recipe: JsonField<Recipe> list = [
-        JsonField.real "dropout" _.Dropout (fun value it -> { it with Dropout = value })
-        JsonField.oneOf "dropout_depth" shapes _.Depth (fun value it -> { it with Depth = value })
-        JsonField.oneOf "dropout_time" shapes _.Time (fun value it -> { it with Time = value })
-        JsonField.parsed "exits" ExitRule.format tryRule _.Exits (fun value it -> { it with Exits = value })
-        JsonField.real "exit_labels" _.Targets.Labels (fun value it -> { it with Targets.Labels = value })
-        JsonField.real "exit_last_layer" _.Targets.LastLayer (fun value it -> {
-            it with
-                Targets.LastLayer = value
-        })
+        JsonField.real "dropout" _.Dropout (fun x it -> { it with Dropout = x })
+        JsonField.oneOf "dropout_depth" shapes _.Depth (fun x it -> { it with Depth = x })
+        JsonField.oneOf "dropout_time" shapes _.Time (fun x it -> { it with Time = x })
+        JsonField.parsed "exits" ExitRule.format tryRule _.Exits (fun x it -> { it with Exits = x })
+        JsonField.real "exit_labels" _.Targets.Labels (fun x it -> { it with Targets.Labels = x })
+        JsonField.real "exit_last_layer" _.Targets.LastLayer (fun x it -> { it with Targets.LastLayer = x })
     ]
 
     let private fields: JsonField<TrainingOptions> list = [
         yield! recipe |> List.map (JsonField.ofPart _.Recipe (fun part it -> { it with Recipe = part }))
-        JsonField.whole "steps" _.Steps (fun value it -> { it with Steps = value })
-        JsonField.whole "batch_size" _.BatchSize (fun value it -> { it with BatchSize = value })
-        JsonField.whole "accumulate" _.Accumulate (fun value it -> { it with Accumulate = value })
-        JsonField.whole "sequence_length" _.SequenceLength (fun value it -> {
-            it with
-                SequenceLength = value
-        })
-        JsonField.oneOf "layout" layouts _.Layout (fun value it -> { it with Layout = value })
-        JsonField.real "learning_rate" _.Rate.Peak (fun value it -> { it with Rate.Peak = value })
-        JsonField.whole "warmup" _.Rate.Warmup (fun value it -> { it with Rate.Warmup = value })
-        JsonField.real "rate_floor" _.Rate.Floor (fun value it -> { it with Rate.Floor = value })
-        JsonField.real "beta1" _.Adam.Beta1 (fun value it -> { it with Adam.Beta1 = value })
-        JsonField.real "beta2" _.Adam.Beta2 (fun value it -> { it with Adam.Beta2 = value })
-        JsonField.real "epsilon" _.Adam.Epsilon (fun value it -> { it with Adam.Epsilon = value })
-        JsonField.real "weight_decay" _.Adam.WeightDecay (fun value it -> {
-            it with
-                Adam.WeightDecay = value
-        })
-        JsonField.real "clip_norm" _.ClipNorm (fun value it -> { it with ClipNorm = value })
-        JsonField.bool "recompute" _.Recompute (fun value it -> { it with Recompute = value })
-        JsonField.oneOf "precision" precisions _.Precision (fun value it -> { it with Precision = value })
-        JsonField.oneOf "on_spike" SpikeRule.all _.OnSpike (fun value it -> { it with OnSpike = value })
+        JsonField.whole "steps" _.Steps (fun x it -> { it with Steps = x })
+        JsonField.whole "batch_size" _.BatchSize (fun x it -> { it with BatchSize = x })
+        JsonField.whole "accumulate" _.Accumulate (fun x it -> { it with Accumulate = x })
+        JsonField.whole "sequence_length" _.SequenceLength (fun x it -> { it with SequenceLength = x })
+        JsonField.oneOf "layout" layouts _.Layout (fun x it -> { it with Layout = x })
+        JsonField.real "learning_rate" _.Rate.Peak (fun x it -> { it with Rate.Peak = x })
+        JsonField.whole "warmup" _.Rate.Warmup (fun x it -> { it with Rate.Warmup = x })
+        JsonField.real "rate_floor" _.Rate.Floor (fun x it -> { it with Rate.Floor = x })
+        JsonField.real "beta1" _.Adam.Beta1 (fun x it -> { it with Adam.Beta1 = x })
+        JsonField.real "beta2" _.Adam.Beta2 (fun x it -> { it with Adam.Beta2 = x })
+        JsonField.real "epsilon" _.Adam.Epsilon (fun x it -> { it with Adam.Epsilon = x })
+        JsonField.real "weight_decay" _.Adam.WeightDecay (fun x it -> { it with Adam.WeightDecay = x })
+        JsonField.real "clip_norm" _.ClipNorm (fun x it -> { it with ClipNorm = x })
+        JsonField.bool "recompute" _.Recompute (fun x it -> { it with Recompute = x })
+        JsonField.oneOf "precision" precisions _.Precision (fun x it -> { it with Precision = x })
+        JsonField.oneOf "on_spike" SpikeRule.all _.OnSpike (fun x it -> { it with OnSpike = x })
         |> JsonField.optional
-        JsonField.long "seed" _.Seed (fun value it -> { it with Seed = value })
-        JsonField.whole "validate_every" _.ValidateEvery (fun value it -> { it with ValidateEvery = value })
-        JsonField.whole "validation_tokens" _.ValidationTokens (fun value it -> {
-            it with
-                ValidationTokens = value
-        })
+        JsonField.long "seed" _.Seed (fun x it -> { it with Seed = x })
+        JsonField.whole "validate_every" _.ValidateEvery (fun x it -> { it with ValidateEvery = x })
+        JsonField.whole "validation_tokens" _.ValidationTokens (fun x it -> { it with ValidationTokens = x })
         |> JsonField.optional
-        JsonField.whole "probe_every" _.ProbeEvery (fun value it -> { it with ProbeEvery = value })
-        JsonField.wholes "probe_exits" _.ProbeExits (fun value it -> { it with ProbeExits = value })
-        JsonField.whole "probe_draft" _.ProbeDraft (fun value it -> { it with ProbeDraft = value })
-        JsonField.whole "save_every" _.SaveEvery (fun value it -> { it with SaveEvery = value })
-        JsonField.whole "keep" _.Keep (fun value it -> { it with Keep = value })
+        JsonField.whole "probe_every" _.ProbeEvery (fun x it -> { it with ProbeEvery = x })
+        JsonField.wholes "probe_exits" _.ProbeExits (fun x it -> { it with ProbeExits = x })
+        JsonField.whole "probe_draft" _.ProbeDraft (fun x it -> { it with ProbeDraft = x })
+        JsonField.whole "save_every" _.SaveEvery (fun x it -> { it with SaveEvery = x })
+        JsonField.whole "keep" _.Keep (fun x it -> { it with Keep = x })
     ]
 
     let write (json: Utf8JsonWriter) (options: TrainingOptions) : unit = JsonField.write fields json options

@@ -23,10 +23,11 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
 
     let scalar (tag: string) (value: float) (step: int) = board.add_scalar (tag, float32 value, step)
 
-    let line (write: Utf8JsonWriter -> unit) =
+    let line (step: int) (write: Utf8JsonWriter -> unit) =
         use memory = new MemoryStream()
         using (new Utf8JsonWriter(memory)) (fun json ->
             json.WriteStartObject()
+            json.WriteNumber("step", step)
             write json
             json.WriteEndObject())
         memory.WriteByte(byte '\n')
@@ -62,20 +63,19 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
 
     /// The options from a step on.
     member _.Options(step: int, options: TrainingOptions) : unit =
-        line (fun json ->
-            json.WriteNumber("step", step)
+        line step (fun json ->
             json.WriteStartObject "options"
             TrainingFields.write json options
             json.WriteEndObject())
 
+    /// What an event says in numbers; that of a checkpoint or of the end says nothing here.
     member _.Write(event: TrainingEvent) : unit =
         match event with
         | TrainingEvent.Stepped report ->
             let loss, entropies = LossSums.perToken report.Sums, LossSums.entropies report.Sums
             let rate = float report.Tokens / report.Seconds
 
-            line (fun json ->
-                json.WriteNumber("step", report.Step)
+            line report.Step (fun json ->
                 number json "loss" (defaultArg loss nan)
                 exits json "cross_entropy" entropies
                 json.WriteNumber("learning_rate", report.LearningRate)
@@ -108,16 +108,12 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
         | TrainingEvent.Validated(step, entropies) ->
             let entropies = entropies |> Array.mapi (fun i entropy -> i + 1, entropy)
 
-            line (fun json ->
-                json.WriteNumber("step", step)
-                exits json "validation" entropies)
+            line step (fun json -> exits json "validation" entropies)
 
             for exit, entropy in entropies do
                 scalar $"validation/cross_entropy/exit_{exit}" entropy step
         | TrainingEvent.Probed(step, accepted) ->
-            line (fun json ->
-                json.WriteNumber("step", step)
-                exits json "acceptance" accepted)
+            line step (fun json -> exits json "acceptance" accepted)
 
             for exit, share in accepted do
                 scalar $"acceptance/exit_{exit}" share step

@@ -14,6 +14,7 @@ type TrainingEnd =
     /// A checkpoint could not be written.
     | Unwritable of LayerSkipError list
 
+/// What a run has come to, as it goes on; steps count from 1.
 [<RequireQualifiedAccess; NoEquality; NoComparison>]
 type TrainingEvent =
     | Stepped of StepReport
@@ -21,7 +22,9 @@ type TrainingEvent =
     | Validated of step: int * entropies: float[]
     /// Share of drafted tokens that the decoder accepted, by exit layer.
     | Probed of step: int * accepted: (int * float) list
+    /// A checkpoint, and where it is.
     | Saved of step: int * folder: string
+    /// The last event.
     | Ended of step: int * TrainingEnd
 
 /// What a run looks at while it goes on.
@@ -39,6 +42,7 @@ type TrainingWatch = {
     IsStopped: unit -> bool
 }
 
+/// The loop over steps: validation, probes and checkpoints when they are due.
 [<RequireQualifiedAccess>]
 module TrainingRun =
     let private due every steps step = every > 0 && (step % every = 0 || step = steps)
@@ -63,18 +67,10 @@ module TrainingRun =
             yield! validated trainee
 
             if isFirst && watch.Prompts.Length > 0 && due options.ProbeEvery options.Steps step then
-                let accepted =
-                    options.ProbeExits
-                    |> List.map (fun exit ->
-                        exit,
-                        Training.acceptance
-                            trainee.Weights
-                            exit
-                            options.ProbeDraft
-                            watch.NewTokens
-                            watch.Prompts)
+                let acceptance exit =
+                    Training.acceptance trainee.Weights exit options.ProbeDraft watch.NewTokens watch.Prompts
 
-                TrainingEvent.Probed(step, accepted)
+                TrainingEvent.Probed(step, [ for exit in options.ProbeExits -> exit, acceptance exit ])
         ]
 
         // One rank's wish is every rank's.
@@ -83,7 +79,7 @@ module TrainingRun =
         let ended step reason = TrainingEvent.Ended(step, reason)
 
         let failed step what =
-            let samples = Training.samplesOfStep plan (max 0 (step - 1))
+            let samples = TrainingPlan.samplesOfStep plan (max 0 (step - 1))
             ended step (TrainingEnd.Failed { Step = step; Samples = samples; What = what })
 
         // Numbers that overflow end the run as a loss that is not finite does.
@@ -94,12 +90,7 @@ module TrainingRun =
                 failed trainee.Step fault.Message
             ]
 
-        let isOver (events: TrainingEvent list) =
-            events
-            |> List.exists (fun event ->
-                match event with
-                | TrainingEvent.Ended _ -> true
-                | _ -> false)
+        let isOver = List.exists (fun (event: TrainingEvent) -> event.IsEnded)
 
         let save (trainee: Trainee) (after: TrainingEvent list) : TrainingEvent list =
             if isFirst && not (Training.isFinite trainee) then
@@ -154,7 +145,6 @@ module TrainingRun =
                     unlessOverflow validated trainee
                 else
                     []
-
             yield! baseline
 
             if not (isOver baseline) then

@@ -22,7 +22,7 @@ module TrainingSession =
            |> List.exists (fun pattern -> Directory.GetFiles(folder, pattern).Length > 0)
 
     let private outputFaults (output: string) : LayerSkipError list =
-        let bad why = Error [ LayerSkipError.BadFile(output, why) ]
+        let bad = Check.bad output
 
         SourceFile.guard (fun () ->
             if File.Exists output then
@@ -36,13 +36,8 @@ module TrainingSession =
                 Ok())
         |> Check.faults
 
-    /// What is wrong with a run before any work is done.
-    let check
-        (output: string)
-        (options: TrainingOptions)
-        (config: LlamaConfig)
-        (data: TrainingData)
-        : LayerSkipError list =
+    /// What is wrong with a run before any work is done: its options for a model, its data, the folder that it would write.
+    let check (output: string) (options: TrainingOptions) (config: LlamaConfig) (data: TrainingData) =
         TrainingOptions.faults config options
         @ RunData.faults data
         @ outputFaults output
@@ -50,63 +45,132 @@ module TrainingSession =
 
     /// Data of which a run could learn nothing: prompts that fill their samples.
     let private silentFaults (session: TrainingSession) =
-        Check.that
-            (session.Coverage |> Option.forall (fun coverage -> coverage.Learned > 0L))
-            (LayerSkipError.BadFile(
-                session.Data.Tokens.Path,
-                $"has nothing to learn within {session.Plan.Options.SequenceLength} ids of a text: prompts take all of it; give longer samples"
-            ))
+        let why =
+            $"has nothing to learn within {session.Plan.Options.SequenceLength} ids of a text: prompts take all of it; give longer samples"
+
+        LayerSkipError.BadFile(session.Data.Tokens.Path, why)
+        |> Check.that (session.Coverage |> Option.forall (fun coverage -> coverage.Learned > 0L))
 
     /// Starts a run in a new folder. The model's weights are float32 (float64 where the run computes in it); they are the
     /// run's from now on, change in place, and go when it is disposed. Only the first rank writes; the others wait for it.
-    let start
-        (output: string)
-        (options: TrainingOptions)
-        (ranks: Ranks)
-        (model: Checkpoint)
-        (data: TrainingData)
-        : Result<TrainingSession, LayerSkipError list> =
+    /// Errors are those of `check`, a folder that another process trains in, and data that have nothing to learn.
+    let start (output: string) (options: TrainingOptions) (ranks: Ranks) (model: Checkpoint) data =
         let prepare () =
             // Another process may have been faster.
-            match outputFaults output with
-            | [] ->
-                HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model
-                |> Result.bind (fun () -> RunData.encode output options model data)
-                |> Result.map (fun () -> RunFolder.forget output)
-            | faults -> Error faults
+            Check.all (outputFaults output) ()
+            |> Result.bind (fun () ->
+                HuggingFaceExport.writeTokenizer (RunFolder.tokenizerFolder output) model)
+            |> Result.bind (fun () -> RunData.encode output options model data)
+            |> Result.map (fun () -> RunFolder.forget output)
 
         let work claim =
             let model = { model with Path = RunFolder.tokenizerFolder output }
 
             RunParts.assemble output options ranks model (Training.start model.Weights)
             |> Result.bind (fun session ->
-                match silentFaults session with
-                | [] -> Ok { session with HasNewOptions = true; Claim = claim }
-                | faults ->
-                    (session :> IDisposable).Dispose()
-                    Error faults)
+                { session with HasNewOptions = true; Claim = claim }
+                |> Check.all (silentFaults session)
+                |> Check.orDispose session)
 
-        match check output options model.Config data with
-        | [] -> RunFolder.claimed output ranks prepare work
-        | faults -> Error faults
+        Check.all (check output options model.Config data) ()
+        |> Result.bind (fun () -> RunFolder.claimed output ranks prepare work)
+
+    let private latest (output: string) : Result<string * (int * string) list, LayerSkipError list> =
+        SourceFile.guard (fun () ->
+            match TrainingCheckpoint.all output with
+            | (_, folder) :: earlier -> Ok(folder, earlier)
+            | [] ->
+                match Path.GetDirectoryName(Path.GetFullPath output) |> string |> TrainingCheckpoint.all with
+                | [] ->
+                    let wanted = Path.Combine(output, "checkpoint-*")
+                    Error [
+                        LayerSkipError.NotFound(wanted, "name the folder of a run that saved a checkpoint")
+                    ]
+                | _ ->
+                    "is one checkpoint; name the run's folder, in which it lies: the latest there is taken"
+                    |> Check.bad output)
+
+    /// A checkpoint that cannot be gone on from, and the latest that can.
+    let private damaged (folder: string) (earlier: (int * string) list) (faults: LayerSkipError list) = [
+        let next =
+            match earlier |> List.tryFind (snd >> TrainingCheckpoint.isWhole) with
+            | Some(_, whole) ->
+                $"remove it, and the run goes on from {Path.GetFileName whole}, which is whole"
+            | None -> "no earlier checkpoint of the run is whole: start another run"
+
+        LayerSkipError.BadFile(folder, $"cannot be gone on from ({LayerSkipError.summary faults}); {next}")
+    ]
+
+    let private resumeRemarks (state: TrainingState) : string list =
+        let threads = CpuKernels.threads ()
+
+        [
+            if state.Threads > 0 && state.Threads <> threads then
+                $"the checkpoint was made on other threads ({state.Threads}, now {threads}): the last bits of sums may differ"
+        ]
+
+    let private rankFaults (state: TrainingState) (ranks: Ranks) =
+        let allowed = $"{state.Ranks}, as the run began"
+        Check.inRange (state.Ranks = ranks.Count) "the number of ranks" (string ranks.Count) allowed
+
+    /// The options to go on with, where they fit the run and what is made of it.
+    let private extended change (state: TrainingState) (config: LlamaConfig) =
+        let options: TrainingOptions = change state.Options
+        let goesOn = options.Steps > state.Step || options.Steps = state.Options.Steps
+
+        let faults =
+            TrainingOptions.extensionFaults state.Options options
+            @ TrainingOptions.faults config options
+            @ Check.inRange goesOn "steps" (string options.Steps) $"more than the {state.Step} that are made"
+
+        Check.all faults options
 
     /// Goes on from a run's latest checkpoint with other options: steps, rate, weight decay, clipping, spikes, validation,
-    /// probes and checkpoints may change. They are the run's from then on.
-    let extend
-        (change: TrainingOptions -> TrainingOptions)
-        (output: string)
-        (ranks: Ranks)
-        (device: Device)
-        : Result<TrainingSession, LayerSkipError list> =
-        RunResume.extend change output ranks device
+    /// probes and checkpoints may change. They are the run's from then on. Another number of ranks than it began with is an
+    /// error, as is a checkpoint that is not as it was written: then the latest that is gets named.
+    let extend (change: TrainingOptions -> TrainingOptions) (output: string) (ranks: Ranks) (device: Device) =
+        let goOn claim folder (struct (state: TrainingState, model: Checkpoint, trainee: Trainee)) =
+            let own = RunFolder.tokenizerFolder output
+            // Every rank has read the options before the first one changes them.
+            ranks.Barrier()
+
+            Check.both (Check.all (rankFaults state ranks) ()) (extended change state model.Config)
+            |> Result.bind (fun ((), options) ->
+                // Somebody may have removed the run's own copy.
+                let tokenizer =
+                    if ranks.Rank = 0 && not (Directory.Exists own) then
+                        HuggingFaceExport.writeTokenizer own model
+                    else
+                        Ok()
+
+                tokenizer
+                |> Result.bind (fun () ->
+                    if ranks.Rank = 0 && options <> state.Options then
+                        TrainingCheckpoint.extend folder options
+                    else
+                        Ok())
+                |> Result.bind (fun () ->
+                    RunParts.assemble output options ranks { model with Path = own } trainee)
+                |> Result.map (fun session -> {
+                    session with
+                        HasNewOptions = (options <> state.Options)
+                        Remarks = session.Remarks @ resumeRemarks state
+                        Claim = claim
+                }))
+            |> Check.orDispose trainee
+
+        Backend.tryDevice device
+        |> Result.bind (fun _ -> latest output)
+        |> Result.bind (fun _ ->
+            RunFolder.claimed output ranks Ok (fun claim ->
+                latest output
+                |> Result.bind (fun (folder, earlier) ->
+                    TrainingCheckpoint.load folder device
+                    |> Result.mapError (damaged folder earlier)
+                    |> Result.bind (goOn claim folder))))
 
     /// Goes on from a run's latest checkpoint, to the same bits as a run that nothing has stopped.
-    let resume
-        (output: string)
-        (ranks: Ranks)
-        (device: Device)
-        : Result<TrainingSession, LayerSkipError list> =
-        RunResume.extend id output ranks device
+    let resume (output: string) (ranks: Ranks) (device: Device) = extend id output ranks device
 
     /// What may not be meant, or is worth knowing, a line each.
     let remarks (session: TrainingSession) : string list =

@@ -58,11 +58,11 @@ module internal TrainingState =
     ]
 
     let private guardFields: JsonField<LossGuard> list = [
-        JsonField.whole "seen" _.Seen (fun value it -> { it with Seen = value })
-        JsonField.real "mean" _.Mean (fun value it -> { it with Mean = value })
-        JsonField.real "variance" _.Variance (fun value it -> { it with Variance = value })
-        JsonField.whole "in_a_row" _.InARow (fun value it -> { it with InARow = value })
-        JsonField.reals "waiting" _.Waiting (fun value it -> { it with Waiting = value })
+        JsonField.whole "seen" _.Seen (fun x it -> { it with Seen = x })
+        JsonField.real "mean" _.Mean (fun x it -> { it with Mean = x })
+        JsonField.real "variance" _.Variance (fun x it -> { it with Variance = x })
+        JsonField.whole "in_a_row" _.InARow (fun x it -> { it with InARow = x })
+        JsonField.reals "waiting" _.Waiting (fun x it -> { it with Waiting = x })
     ]
 
     let private checksumFields: JsonField<Map<string, string>> list = [
@@ -76,22 +76,16 @@ module internal TrainingState =
 
         [
             JsonField.whole "version" (fun _ -> version) (fun _ it -> it)
-            JsonField.whole "step" _.State.Step (fun value it -> { it with State.Step = value })
-            JsonField.whole "ranks" _.State.Ranks (fun value it -> { it with State.Ranks = value })
-            JsonField.whole "threads" _.State.Threads (fun value it -> { it with State.Threads = value })
+            JsonField.whole "step" _.State.Step (fun x it -> { it with State.Step = x })
+            JsonField.whole "ranks" _.State.Ranks (fun x it -> { it with State.Ranks = x })
+            JsonField.whole "threads" _.State.Threads (fun x it -> { it with State.Threads = x })
             |> sinceSecond
-            JsonField.wholes "updates" _.Updates (fun value it -> { it with Updates = value })
-            JsonField.inside "guard" guardFields _.Guard (fun value it -> { it with Guard = value })
+            JsonField.wholes "updates" _.Updates (fun x it -> { it with Updates = x })
+            JsonField.inside "guard" guardFields _.Guard (fun x it -> { it with Guard = x })
             |> sinceSecond
-            JsonField.inside "checksums" checksumFields _.Checksums (fun value it -> {
-                it with
-                    Checksums = value
-            })
+            JsonField.inside "checksums" checksumFields _.Checksums (fun x it -> { it with Checksums = x })
             |> sinceSecond
-            TrainingFields.inside "options" _.State.Options (fun value it -> {
-                it with
-                    State.Options = value
-            })
+            TrainingFields.inside "options" _.State.Options (fun x it -> { it with State.Options = x })
         ]
 
     let bytes (stored: StoredState) : byte[] =

@@ -1,0 +1,71 @@
+namespace LayerSkip
+
+open System.IO
+
+/// How a model is to be decoded, as its makers have it: `generation_config.json`.
+type internal GenerationConfig = {
+    /// Its `eos_token_id`, else the configuration's.
+    StopIds: int[]
+    /// Exit layer and draft length, under transformers' names for drafts by early exit.
+    Recommended: (int * int) option
+    /// What nothing here computes with, each name with its raw JSON.
+    Kept: (string * string) list
+}
+
+[<RequireQualifiedAccess>]
+module internal GenerationConfig =
+    let private file = "generation_config.json"
+
+    let private stopName, exitName, lengthName =
+        "eos_token_id", "assistant_early_exit", "num_assistant_tokens"
+
+    /// What is wrong with the exit layer and draft length that a file recommends, under the names that it has for them.
+    let faults (config: LlamaConfig) (path: string) (exitName, lengthName) (recommended: (int * int) option) =
+        let must holds (name: string) (value: int) wanted =
+            Check.that holds (LayerSkipError.BadFile(path, $"\"{name}\" is {value}, it must be {wanted}"))
+
+        match recommended with
+        | None -> []
+        | Some(exit, length) ->
+            must (exit >= 1 && exit < config.Layers) exitName exit $"1 to {config.Layers - 1}"
+            @ must (length >= 1) lengthName length "at least 1"
+
+    /// Of a model's folder; where it has no such file, what its configuration says.
+    let read (folder: string) (config: LlamaConfig) : Result<GenerationConfig, LayerSkipError list> =
+        let path = Path.Combine(folder, file)
+
+        let ofRoot root =
+            let json = JsonReader(path, root)
+            let stops = json.TokenIds(stopName, config.Vocabulary) |> Option.defaultValue config.StopIds
+            json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
+            let length = json.Int(lengthName, 4)
+            let recommended = json.TryInt exitName |> Option.map (fun exit -> exit, length)
+            let isOurs name = name = stopName || name = exitName || name = lengthName && recommended.IsSome
+
+            Check.all (json.Faults @ faults config path (exitName, lengthName) recommended) {
+                StopIds = stops
+                Recommended = recommended
+                Kept = KeptFields.where (isOurs >> not) root
+            }
+
+        match Json.load path "" ofRoot with
+        | Error [ LayerSkipError.NotFound _ ] -> Ok { StopIds = config.StopIds; Recommended = None; Kept = [] }
+        | result -> result
+
+    /// Writes it into a model's folder; `bos` is the configuration's, which fields that are kept overrule.
+    let write (folder: string) (bos: int option) (it: GenerationConfig) : Result<unit, LayerSkipError list> =
+        HuggingFaceConfig.json (fun json ->
+            HuggingFaceConfig.ids json stopName it.StopIds
+
+            match bos with
+            | Some bos when not (List.exists (fun (name, _) -> name = "bos_token_id") it.Kept) ->
+                json.WriteNumber("bos_token_id", bos)
+            | _ -> ()
+
+            match it.Recommended with
+            | Some(exit, length) ->
+                json.WriteNumber(exitName, exit)
+                json.WriteNumber(lengthName, length)
+                KeptFields.write [ lengthName ] it.Kept json
+            | None -> KeptFields.write [] it.Kept json)
+        |> AtomicFile.writeBytes (Path.Combine(folder, file))
