@@ -64,6 +64,7 @@ type BenchmarkReport = {
         let passes = Map.ofList this.PassMs
         Option.map2 (/) (Map.tryFind 5 passes) (Map.tryFind 1 passes)
 
+/// Spreads of samples.
 [<RequireQualifiedAccess>]
 module Spread =
     /// Of some numbers, between two of which it is interpolated; NaN of none.

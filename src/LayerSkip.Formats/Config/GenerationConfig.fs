@@ -49,7 +49,8 @@ module internal GenerationConfig =
             }
 
         match Json.load path "" ofRoot with
-        | Error [ LayerSkipError.NotFound _ ] -> Ok { StopIds = config.StopIds; Recommended = None; Kept = [] }
+        | Error [ LayerSkipError.NotFound _ ] ->
+            Ok { StopIds = config.StopIds; Recommended = None; Kept = [] }
         | result -> result
 
     /// Writes it into a model's folder; `bos` is the configuration's, which fields that are kept overrule.

@@ -6,10 +6,13 @@ open System
 /// copy.
 [<Sealed>]
 type TokenText private (items: int[], count: int, used: int ref) =
+    /// A text over the array, which must not change from now on.
     static member OfIds(ids: int[]) = TokenText(ids, ids.Length, ref ids.Length)
 
     member _.Count = count
+    /// Of a text that is not empty.
     member _.Last = items[count - 1]
+    /// The ids, without a copy.
     member _.Memory: ReadOnlyMemory<int> = ReadOnlyMemory(items, 0, count)
     member _.ToArray() : int[] = Array.sub items 0 count
 

@@ -145,7 +145,7 @@ module Cache =
             Cancelled = CancellationToken.None
         }
 
-    /// Forgets all but the first `length` positions (what a refused draft left behind: LayerSkip, section 4.3.3). Nothing is
+    /// Forgets all but the first `length` positions (what a refused draft left behind). Nothing is
     /// copied, and older records become stale: they throw InvalidOperationException from then on.
     let truncate (length: int) (cache: Cache) : Cache =
         if length < 0 || length > cache.Early.Length then

@@ -5,6 +5,7 @@ open TorchSharp
 /// Takes a layer's new keys and values, [batch; kvHeads; rows; headDim], and returns all that it attends to.
 type KvStore = int -> Tensor -> Tensor -> struct (Tensor * Tensor)
 
+/// Where keys and values of a pass are kept.
 [<RequireQualifiedAccess>]
 module KvStore =
     /// No memory: the rows attend to each other alone (training, evaluation).

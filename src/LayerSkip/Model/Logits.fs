@@ -17,6 +17,7 @@ type Logits =
     /// Where the kernels left as many float32 numbers.
     | InMemory of first: nativeint * rows: int * vocabulary: int
 
+/// Reading logits, wherever they are.
 [<RequireQualifiedAccess>]
 module Logits =
     let private row (first: nativeint) vocabulary index : ReadOnlySpan<float32> =

@@ -8,6 +8,7 @@ open TorchSharp
 [<NoEquality; NoComparison>]
 type Rope = { Cos: Tensor; Sin: Tensor }
 
+/// Rotary positions, as `Ops.rotate` and the kernels apply them.
 [<RequireQualifiedAccess>]
 module Rope =
     /// The tables of positions 0 to `positions` - 1: angle i of position t is t theta^(-2i / headDim), or as the

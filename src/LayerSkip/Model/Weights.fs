@@ -23,6 +23,7 @@ type Weights = {
 
     /// [vocabulary; hidden]
     member this.Embedding = this.Parts.Embedding
+    /// From the first to the last.
     member this.Layers: LayerWeights[] = this.Parts.Layers
     /// [hidden]
     member this.Norm = this.Parts.Norm
@@ -36,6 +37,7 @@ type Weights = {
 
             Scope.release (DecoderParts.toList this.Parts)
 
+/// Making weights, and seeing them as others name and use them.
 [<RequireQualifiedAccess>]
 module Weights =
     /// Each tensor once, in the order of `DecoderParts`; a tied head is the embedding.

@@ -35,6 +35,7 @@ module internal Memory =
         e :? OutOfMemoryException
         || [ "can't allocate memory"; "out of memory" ] |> List.exists e.Message.Contains
 
+    /// What to do where `isShort`.
     let shortage =
         "not enough memory; end other programs, or ask for less: a smaller batch, a shorter text, a narrower dtype, a smaller model"
 

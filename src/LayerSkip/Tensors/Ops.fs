@@ -39,7 +39,7 @@ module Ops =
         let turned = x.roll (x.shape[3] / 2L, Nullable -1L)
         x * cos |> Scalars.addInPlace (turned.mul_ sin)
 
-    /// silu(gate) * up (SwiGLU, arXiv 2002.05202, equation 5), with gate and up side by side: [..; 2 intermediate] ->
+    /// silu(gate) * up (SwiGLU, arXiv 2002.05202), with gate and up side by side: [..; 2 intermediate] ->
     /// [..; intermediate].
     let swiGlu (gateUp: Tensor) : Tensor =
         let size = gateUp.shape[gateUp.shape.Length - 1] / 2L

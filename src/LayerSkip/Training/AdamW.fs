@@ -21,8 +21,10 @@ type AdamWState = {
     Updates: int[]
 } with
 
+    /// Every moment: what to dispose.
     static member TensorsOf(state: AdamWState) : seq<Tensor> = Seq.append state.First state.Second
 
+/// The optimiser, with its moments in the parameters' dtype and on their device.
 [<RequireQualifiedAccess>]
 module AdamW =
     /// Betas 0.9 and 0.95 as Llama 2 was trained with (arXiv 2307.09288, section 2.2), and its weight decay 0.1.

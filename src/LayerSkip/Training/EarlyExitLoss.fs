@@ -11,7 +11,7 @@ type ExitTargets = {
     LastLayer: float
 }
 
-/// How the loss is computed, and from what; but for the targets, with the same result.
+/// What the loss is of, and how it is computed, which changes the last bits of its sums alone.
 type LossOptions = {
     Targets: ExitTargets
     /// How many positions' logits are in memory at once.

@@ -1,7 +1,6 @@
 namespace LayerSkip
 
-/// C(t, l): the layers whose outputs learn at a step (LayerSkip, section 4.1.2, which has it in prose; the formulas are
-/// ours). All layers at every step slow training down and cost the last layer accuracy.
+/// C(t, l): the layers whose outputs learn at a step (LayerSkip has it in prose; the formulas are ours). All layers at every step slow training down and cost the last layer accuracy.
 [<NoEquality; NoComparison>]
 type Curriculum = {
     /// By step and layer.

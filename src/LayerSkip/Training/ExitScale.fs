@@ -5,6 +5,7 @@ open System
 /// e(l): a weight for each layer that is on, before they are normalised. It is 0 where a layer is off.
 type ExitScale = bool[] -> float[]
 
+/// How much an exit weighs for its depth.
 [<RequireQualifiedAccess>]
 module ExitScale =
     /// A weight of its own for each layer, of which there must be as many as the model has.

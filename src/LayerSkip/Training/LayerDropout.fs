@@ -15,6 +15,7 @@ type LayerDropout = {
 [<Struct>]
 type BatchPlace = { Step: int; First: int }
 
+/// Which samples skip which layers, and how a layer skips them.
 [<RequireQualifiedAccess>]
 module LayerDropout =
     /// p(t, l) = S(t) D(l) p_max (LayerSkip, equation 2), at most 1: `peak` is p_max, `depth` D and `time` S. A peak outside 0

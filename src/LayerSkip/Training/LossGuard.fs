@@ -15,7 +15,9 @@ type SpikeRule =
 
 [<RequireQualifiedAccess>]
 module SpikeRule =
+    /// Every rule, under its name on the command line and in checkpoints.
     let all = [ "stop", SpikeRule.Stop; "skip", SpikeRule.Skip; "warn", SpikeRule.Warn ]
+    /// As `all` has it.
     let name (rule: SpikeRule) : string = all |> List.find (snd >> (=) rule) |> fst
 
 /// What a run remembers of its losses, to tell a jump from what its data do anyway. A checkpoint holds all of it.
@@ -42,15 +44,19 @@ type Spike = {
     IsSkipped: bool
 }
 
+/// What is to become of a step.
 [<RequireQualifiedAccess>]
 type Judgement =
+    /// Its loss is as losses were.
     | Calm
+    /// Its loss jumped, which the rule lets pass.
     | Spiked of Spike
     /// The run must not go on; why.
     | Ends of string
 
 [<RequireQualifiedAccess>]
 module LossGuard =
+    /// Nothing seen yet.
     let start: LossGuard = { Seen = 0; Mean = 0.0; Variance = 0.0; InARow = 0; Waiting = [] }
 
     /// So many spikes in a row are no accident of the data, which come in random order.

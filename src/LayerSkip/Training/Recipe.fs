@@ -89,6 +89,7 @@ module ExitRule =
             "last, all:SCALE, rotational:EVERY:SCALE, gradual:SCALE or emphasis:E=WEIGHT,E=WEIGHT:GROUPS"
             |> Check.outOfRange "exits" $"\"{text}\""
 
+/// The paper's recipes and ours, and what they come to for a model.
 [<RequireQualifiedAccess>]
 module Recipe =
     let private labels: ExitTargets = LossOptions.standard.Targets

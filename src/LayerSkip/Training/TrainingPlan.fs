@@ -25,7 +25,7 @@ module internal TrainingPlan =
 
     /// The samples of one micro-batch: the first one's number, and where it stands among the step's on this rank. Ranks
     /// read samples of their own and share the numbers of their draws, so that each drops as many (the paper's one seed
-    /// for all: LayerSkip, section 4.1.1).
+    /// for all).
     let samplesOf (plan: TrainingPlan) (step: int) (micro: int) : struct (int64 * BatchPlace) =
         let each, ranks = plan.Options.BatchSize, plan.Ranks
         let first = int64 ((micro * ranks.Count + ranks.Rank) * each)

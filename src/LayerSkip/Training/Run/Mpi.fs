@@ -83,6 +83,7 @@ module internal Mpi =
         MPI_Allreduce(inPlace, address, count, dtype, handles.Sum, handles.World)
         |> succeed "MPI_Allreduce"
 
+    /// The sums over all ranks, number by number.
     let sum (handles: Handles) (values: float[]) : float[] =
         let total = Array.copy values
 
@@ -104,6 +105,8 @@ module internal Mpi =
             let length = min largestPiece (flat.numel () - start)
             addUp handles dtype (Tensors.address (flat.narrow (0L, start, length))) (int length)
 
+    /// The sums over all ranks into a tensor of floats, through float32 where it is narrower; another is an
+    /// ArgumentException.
     let sumInPlace (handles: Handles) (tensor: Tensor) : unit =
         use _inference = Scope.inference ()
 
@@ -122,6 +125,9 @@ module internal Mpi =
             sumDense handles dense
             tensor.copy_ dense |> ignore
 
+    /// Returns when every rank has called it.
     let barrier (handles: Handles) : unit = MPI_Barrier handles.World |> succeed "MPI_Barrier"
+    /// Ends every rank with an exit code.
     let abort (handles: Handles) (code: int) : unit = MPI_Abort(handles.World, code) |> ignore
+    /// Leaves MPI, which cannot be started again.
     let finish () : unit = MPI_Finalize() |> succeed "MPI_Finalize"

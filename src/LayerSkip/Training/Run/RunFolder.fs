@@ -7,9 +7,13 @@ open System.Text.RegularExpressions
 /// A run's folder, of which one process at a time may change anything.
 [<RequireQualifiedAccess>]
 module internal RunFolder =
+    /// The ids that are learned.
     let trainFile (output: string) : string = Path.Combine(output, "train.tokens")
+    /// The ids that validate; not there where none do.
     let validFile (output: string) : string = Path.Combine(output, "valid.tokens")
+    /// `TrainingLog`'s lines.
     let logFile (output: string) : string = Path.Combine(output, "log.jsonl")
+    /// TensorBoard's events.
     let boardFolder (output: string) : string = Path.Combine(output, "tensorboard")
 
     // Each checkpoint copies its tokenizer from here: the one that a run went on from is removed some time.
@@ -27,9 +31,7 @@ module internal RunFolder =
             Ok(new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
         with
         | :? IOException as e when List.contains e.HResult taken ->
-            Check.bad
-                output
-                "another process is training in this folder; let it end, or name another folder"
+            Check.bad output "another process is training in this folder; let it end, or name another folder"
         | e when (WriteFault.ofOpening output e).IsSome -> Error (WriteFault.ofOpening output e).Value
 
     let private isUnfinished (path: string) = Regex.IsMatch(Path.GetFileName path, @"\.[0-9a-f]{8,32}\.tmp$")

@@ -49,6 +49,7 @@ module internal TrainingFields =
         JsonField.whole "keep" _.Keep (fun x it -> { it with Keep = x })
     ]
 
+    /// Fields of an object that has begun.
     let write (json: Utf8JsonWriter) (options: TrainingOptions) : unit = JsonField.write fields json options
 
     /// What is read into: of these stays what a file of an earlier version lacks.

@@ -30,6 +30,7 @@ type internal StoredState = {
 /// The file of a checkpoint that says what the weights and moments beside it are.
 [<RequireQualifiedAccess>]
 module internal TrainingState =
+    /// Its name in a checkpoint's folder.
     let file = "training_state.json"
 
     // The first has no guard, threads and checksums.
@@ -88,6 +89,7 @@ module internal TrainingState =
             TrainingFields.inside "options" _.State.Options (fun x it -> { it with State.Options = x })
         ]
 
+    /// As the newest version has it, JSON in UTF-8.
     let bytes (stored: StoredState) : byte[] =
         HuggingFaceConfig.json (fun json -> JsonField.write (fields version) json stored)
 
