@@ -227,7 +227,7 @@ module Check =
         | Error errors -> raise (LayerSkipException errors)
 
     /// Throws a LayerSkipException of the faults, where there are any.
-    let raiseAny (faults: LayerSkipError list) : unit = all faults () |> getOrRaise
+    let throwAny (faults: LayerSkipError list) : unit = all faults () |> getOrRaise
 
     /// Disposes what a failure leaves without an owner.
     let orDispose (owned: System.IDisposable) (result: Result<'T, LayerSkipError list>) =

@@ -208,7 +208,7 @@ module Weights =
     /// Weights drawn from a law (see `InitialLaw`) of each tensor's name and shape, in the order of `tensors`.
     let private drawn (seed: int64) dtype device config law : Weights =
         Backend.ensure ()
-        memoryFaults dtype device config |> Check.raiseAny
+        memoryFaults dtype device config |> Check.throwAny
         use _inference = Scope.inference ()
         use generator = new torch.Generator(uint64 seed)
 

@@ -222,7 +222,7 @@ module Backend =
             "threads"
             (string threads)
             $"1 to {mostThreads}"
-        |> Check.raiseAny
+        |> Check.throwAny
 
     /// Threads that libtorch's own products use, 1 to `mostThreads`; a LayerSkipException else.
     let setThreads (threads: int) : unit =
