@@ -1,6 +1,7 @@
 namespace LayerSkip
 
-/// Dtype of the weights in memory.
+/// The dtype of weights, in memory and in the files that we write. F16 is IEEE 754 binary16 (largest 65504), BF16 the
+/// upper half of a binary32: its range, with 8 bits of precision.
 [<RequireQualifiedAccess>]
 type Dtype =
     | F64
@@ -8,8 +9,10 @@ type Dtype =
     | F16
     | BF16
 
+/// Names and sizes of the four.
 [<RequireQualifiedAccess>]
 module Dtype =
+    /// All of them, the widest first; of two that are equally wide the more precise.
     let all = [ Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 ]
 
     /// As options and messages spell it: "f64", "f32", "f16", "bf16".

@@ -1,6 +1,8 @@
 namespace LayerSkip
 
-/// What a caller can put right. A shape that cannot happen is a bug, and throws.
+/// What a caller can put right. A shape that cannot happen is a bug, and throws. Cases name the file, tensor or
+/// option as the user gave it; `LayerSkipError.message` makes a sentence of them. Sizes are in bytes, positions and
+/// tokens count from 0, layers from 1.
 [<RequireQualifiedAccess>]
 type LayerSkipError =
     /// A file or folder that is not there; `hint` says what would be.
@@ -13,6 +15,8 @@ type LayerSkipError =
     | MissingTensor of name: string
     /// A tensor that no part of the model asks for.
     | UnknownTensor of name: string
+    /// A tensor whose shape is not what the configuration asks for; both are slowest dimension first, [out; in] for a
+    /// matrix.
     | WrongShape of name: string * expected: int64 list * found: int64 list
     /// A tensor in a format that holds no floating-point numbers, or that we cannot read.
     | WrongDtype of name: string * found: string * hint: string
@@ -29,23 +33,30 @@ type LayerSkipError =
     | Unsupported of what: string * hint: string
     /// An option outside its range: "temperature", "-1", "0 or more".
     | OutOfRange of option: string * value: string * allowed: string
+    /// An exit layer that is not 1 to `layers` - 1, counted from 1.
     | ExitOutsideModel of exit: int * layers: int
     /// An early-exit loss in which no layer counts at a step.
     | NoExitWeight of step: int
+    /// A prompt of `length` tokens that leaves no room for one more in `context` positions.
     | PromptTooLong of length: int * context: int
+    /// An id outside 0 to `vocabulary` - 1.
     | UnknownToken of id: int * vocabulary: int
+    /// A prompt of no tokens, where no BOS takes its place.
     | EmptyPrompt
     /// Memory, in bytes, that the system has not: `what` is to take it, "a cache for 4000 positions".
     | NotEnoughMemory of what: string * bytes: int64 * free: int64
     /// Nothing to train a tokenizer on.
     | NoText
+    /// Text was given or asked for, and the model at `path` came without a tokenizer that we read.
     | NoTokenizer of path: string
+    /// A device that libtorch does not know, or cannot open: "cuda:1".
     | NoDevice of device: string * why: string
     /// No libtorch could be loaded; `tried` says where we looked and what each place answered.
     | NoBackend of tried: string
     /// The ranks of a parallel run that cannot be joined.
     | NoRanks of why: string
 
+/// Errors in words, for people: one line each, whatever the files and paths in them hold.
 [<RequireQualifiedAccess>]
 module LayerSkipError =
     let private shape (dims: int64 list) = dims |> List.map string |> String.concat ", " |> sprintf "[%s]"
@@ -92,6 +103,7 @@ module LayerSkipError =
     let noTokenizer =
         "no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one, or give the prompt as ids"
 
+    /// The sentence, before what could steer a terminal is taken out of it.
     let rec private told (error: LayerSkipError) : string =
         match error with
         | LayerSkipError.NotFound(path, hint) -> $"{place path}: not found; {piece hint}"
@@ -144,7 +156,8 @@ module LayerSkipError =
     let isFailure (error: LayerSkipError) : bool =
         error.IsOverflow || error.IsNotWritten || error.IsNotEnoughMemory
 
-    /// All of them on one line, which stays short: of many the first and how many follow.
+    /// All of them on one line, which stays short: of many the first and how many follow. Faults of one file stand
+    /// behind its name once.
     let summary (errors: LayerSkipError list) : string =
         match errors with
         | [ error ] -> message error
@@ -160,9 +173,11 @@ module LayerSkipError =
 /// Thrown where no Result can go: at the C# edge, and inside a sequence that is being pulled.
 type LayerSkipException(errors: LayerSkipError list) =
     inherit System.Exception(LayerSkipError.summary errors)
+    /// All of them, in the order in which they were found.
     member _.Errors = errors
 
-/// Checks that gather every fault, not only the first.
+/// Checks that gather every fault, not only the first. A reader runs every check that does not follow from another,
+/// and joins their faults, so that a file is put right at once and not fault by fault.
 [<RequireQualifiedAccess>]
 module Check =
     /// Ok when no check failed, otherwise all that did.
@@ -197,7 +212,8 @@ module Check =
         | Ok _ -> []
         | Error errors -> errors
 
-    /// Does something to each, as long as all goes well.
+    /// Does something to each, as long as all goes well. The first that fails ends it: for work with effects, where
+    /// `list` is for checks.
     let each
         (act: 'T -> Result<unit, LayerSkipError list>)
         (items: 'T list)

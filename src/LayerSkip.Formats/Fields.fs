@@ -6,6 +6,7 @@ namespace LayerSkip
 type internal FieldReader<'Value>(path: string, faults: ResizeArray<LayerSkipError>) =
     /// All so far, in the order in which they were found.
     member _.Faults = List.ofSeq faults
+    /// Adds a fault of the file; `text` says which field, and what it must be.
     member _.Fault(text: string) = faults.Add(LayerSkipError.BadFile(path, text))
 
     /// A field as it stands, unless it is absent or null.

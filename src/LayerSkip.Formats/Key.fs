@@ -1,11 +1,15 @@
 namespace LayerSkip
 
-/// A point in a stream of random numbers. The same key always draws the same number.
+/// A point in a stream of random numbers. The same key always draws the same number. Keys, not streams: who draws
+/// hands the next key on, and nothing is shared between threads.
 [<Struct>]
 type Key = { Seed: uint64; Counter: uint64 }
 
+/// Draws by keys, the same on every machine: a counter through a mixing function (Salmon et al. 2011, "Parallel
+/// random numbers: as easy as 1, 2, 3").
 [<RequireQualifiedAccess>]
 module Key =
+    /// The beginning of the stream of a seed; negative seeds are seeds too.
     let ofSeed (seed: int64) : Key = { Seed = uint64 seed; Counter = 0UL }
 
     // The finaliser of SplitMix64 (Steele, Lea and Flood 2014), twice, so that seeds and counters both spread.

@@ -18,7 +18,8 @@ module Number =
         ||| NumberStyles.AllowDecimalPoint
         ||| NumberStyles.AllowExponent
 
-    /// A finite number; None for any other text.
+    /// A finite number; None for any other text. Infinity and NaN are none, nor is a number too large for 64 bits
+    /// (1e999).
     let tryReal (text: string) : float option =
         match Double.TryParse(text, real, CultureInfo.InvariantCulture) with
         | true, number when Double.IsFinite number -> Some number

@@ -4,8 +4,9 @@ open System
 open System.Globalization
 open System.Text
 
-/// Texts of files, models and command lines as a terminal or a log may be given them: what would steer a terminal, hide
-/// or reorder its words, is shown as `\u001b` is here.
+/// Texts of files, models and command lines as a terminal or a log may be given them: what would steer a terminal,
+/// hide or reorder its words, is shown as `\u001b` is here. Against names and texts of models that hold escape
+/// sequences or change the order of a line (Unicode Technical Report 36).
 [<RequireQualifiedAccess>]
 module Printable =
     /// Controls, the separators that end a line, the marks that turn the order of a line's characters around.
@@ -39,7 +40,7 @@ module Printable =
     /// On one line: line ends and tabs are shown as escapes too.
     let line (text: string) : string = shown (fun _ -> false) text
 
-    /// With its lines and tabs.
+    /// With its lines and tabs. For what a model generates, as a terminal is given it.
     let text (text: string) : string = shown (fun character -> character = '\n' || character = '\t') text
 
     /// At most about `most` characters: the beginning and the end, and how many are left out between them.

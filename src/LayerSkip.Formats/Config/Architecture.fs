@@ -60,6 +60,8 @@ type Architecture = {
     Gguf: GgufArchitecture
 }
 
+/// The table of families. A family that differs in names, biases, norms, windows or joined tensors is an entry here,
+/// and nothing else; one that computes otherwise needs `Model` too.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module Architecture =
     let private noBias = { Qkv = Presence.Never; Output = Presence.Never; Mlp = Presence.Never }
@@ -153,8 +155,10 @@ module Architecture =
         }
     ]
 
+    /// The entry of a family; each has one.
     let ofFamily (family: Family) : Architecture = all |> List.find (fun entry -> entry.Family = family)
 
+    /// By config.json's `model_type`; None for a family that we do not run.
     let tryNamed (name: string) : Architecture option = all |> List.tryFind (fun entry -> entry.Name = name)
 
     /// By llama.cpp's name.
@@ -168,6 +172,7 @@ module Architecture =
         | [ only ] -> $"{only} is"
         | last :: others -> $"""{others |> List.rev |> String.concat ", "} and {last} are"""
 
+    /// Whether a part may be there, or be lacking.
     let internal allows (presence: Presence) (isThere: bool) : bool =
         match presence with
         | Presence.Never -> not isThere
@@ -193,6 +198,8 @@ module Architecture =
             |> Option.map (fun part -> name.Replace(part, whole)))
         |> Option.defaultValue name
 
+/// Names of families.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module Family =
+    /// config.json's `model_type`: "llama".
     let name (family: Family) : string = (Architecture.ofFamily family).Name

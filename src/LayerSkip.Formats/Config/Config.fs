@@ -6,23 +6,28 @@ type ExitLayer =
     private
     | ExitLayer of int
 
+    /// How many layers run before the exit: 1 to the model's layers - 1.
     member this.Layers =
         let (ExitLayer layers) = this
         layers
 
+    /// Layer `exit` of a model of `layers`; ExitOutsideModel for any other.
     static member TryCreate(layers: int, exit: int) : Result<ExitLayer, LayerSkipError list> =
         if 0 < exit && exit < layers then
             Ok(ExitLayer exit)
         else
             Error [ LayerSkipError.ExitOutsideModel(exit, layers) ]
 
-/// How rotary angles stretch beyond the context a model was trained with.
+/// How rotary angles stretch beyond the context a model was trained with. The names are those of transformers
+/// (modeling_rope_utils.py), the numbers unitless but for `original`, in positions.
 [<RequireQualifiedAccess>]
 type RopeScaling =
     | Default
     /// Stretched beyond max_position_embeddings, our limit, and so the same as Default; kept for who goes further.
     | Dynamic of factor: float * original: int option
+    /// Positions divided by `factor` (Chen et al. 2023, arXiv 2306.15595).
     | Linear of factor: float
+    /// Llama 3.1's: slow pairs divided by `factor`, fast ones left, those between mixed.
     | Llama3 of factor: float * lowFrequency: float * highFrequency: float * original: int
     | Yarn of YarnScaling
     /// A divisor for each pair of dimensions: how llama.cpp stores llama3's (`rope_freqs.weight`), and here any others.
@@ -40,6 +45,7 @@ and YarnScaling = {
     Truncate: bool
 }
 
+/// The names of scalings and of their numbers.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module RopeScaling =
     /// transformers' `rope_type`; divisors have none.
@@ -100,16 +106,22 @@ type Family =
 /// A complete decoder configuration: every default filled in, every number checked.
 type LlamaConfig = {
     Family: Family
+    /// Token ids: rows of the embedding, [vocabulary; hidden], with padding.
     Vocabulary: int
     Hidden: int
+    /// The width of the MLP between gate, up and down.
     Intermediate: int
     Layers: int
     Heads: int
+    /// Heads of keys and values; a divisor of `Heads` (grouped-query attention, arXiv 2305.13245).
     KvHeads: int
+    /// Of one head, even: pairs of dimensions rotate together. heads * headDim need not be hidden.
     HeadDim: int
     /// The most positions that a cache may hold: max_position_embeddings.
     Context: int
+    /// Added to the mean square before RMSNorm's root (arXiv 1910.07467).
     NormEps: float
+    /// The base of the rotary angles: pair i turns by theta^(-2i / headDim) a position.
     RopeTheta: float
     RopeScaling: RopeScaling
     /// For each layer, how many of the latest positions it attends to; None is all.
@@ -122,7 +134,9 @@ type LlamaConfig = {
     QkNorm: bool
     /// The head is the embedding.
     TiedHead: bool
+    /// The token that begins a text, where config.json names one; the tokenizer says whether it is put there.
     Bos: int option
+    /// Tokens that end a text; there may be none.
     StopIds: int[]
     /// The dtype that the file names ("float16"), where it names one.
     StoredDtype: string option

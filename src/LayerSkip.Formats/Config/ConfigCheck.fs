@@ -47,7 +47,8 @@ module internal ConfigCheck =
         | _ -> ()
     ]
 
-    /// Every fault; `named` gives the file's own name of a field of config.json.
+    /// Every fault; `named` gives the file's own name of a field of config.json. Relations between sizes are looked
+    /// at only where each is good: KV heads divide heads, a head is even.
     let faults (named: string -> string) (path: string) (config: LlamaConfig) : LayerSkipError list =
         let bad text = LayerSkipError.BadFile(path, text)
         let heads, kvHeads, headDim =

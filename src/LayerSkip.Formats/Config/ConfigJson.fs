@@ -3,8 +3,11 @@ namespace LayerSkip
 open System
 open System.Text.Json
 
+/// Reads config.json as transformers does (configuration_llama.py and its like): what a file leaves out is the
+/// family's own default, and what we know to ask for another computation than ours is an error.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module LlamaConfig =
+    /// The families in words, for the hint of an error.
     let families = $"model types {Architecture.listed [ for entry in Architecture.all -> entry.Name ]}"
 
     /// transformers 5 puts angle base and scaling into `rope_parameters`, 4 into `rope_theta` and `rope_scaling`.
@@ -86,7 +89,8 @@ module LlamaConfig =
                 Array.init layers (fun layer -> if layer >= first then window else None)
         | _ -> Array.create layers None
 
-    /// Reads the text of a config.json, in the spelling of transformers 4 or 5; `path` is for messages.
+    /// Reads the text of a config.json, in the spelling of transformers 4 or 5; `path` is for messages. Every fault
+    /// of the file is in the error; an unknown model_type is Unsupported, and alone.
     let ofJson (path: string) (root: JsonElement) : Result<LlamaConfig, LayerSkipError list> =
         let json = JsonReader(path, root)
         let kind = json.TryString "model_type" |> Option.defaultValue ""
@@ -150,13 +154,14 @@ module LlamaConfig =
 
             Check.all (json.Faults @ ConfigCheck.faults id path config) config
 
-    /// Reads a folder's config.json.
+    /// Reads a folder's config.json. NotFound where there is none.
     let load (path: string) : Result<LlamaConfig, LayerSkipError list> =
         Json.load path "a Hugging Face model folder has one" (ofJson path)
 
-    /// The recommended exit where a model card names none: round(L/3), at least 1.
+    /// The recommended exit where a model card names none: round(L/3), at least 1. Counted from 1; of a model of one
+    /// layer 1, which is no exit.
     let defaultExit (config: LlamaConfig) : int =
         max 1 (int (Math.Round(float config.Layers / 3.0, MidpointRounding.AwayFromZero)))
 
-    /// The draft length where nothing recommends one.
+    /// The draft length where nothing recommends one. In tokens.
     let defaultDraft = 4

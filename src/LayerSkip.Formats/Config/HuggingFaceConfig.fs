@@ -124,7 +124,8 @@ module internal HuggingFaceConfig =
         memory.WriteByte(byte '\n')
         memory.ToArray()
 
-    /// Of an expressible configuration, with fields of the file that it came from.
+    /// Of an expressible configuration, with fields of the file that it came from. UTF-8, indented, ending with a
+    /// newline; `dtype` is that of the weights beside it.
     let bytes (dtype: Dtype) (kept: (string * string) list) (config: LlamaConfig) : byte[] =
         let architecture = Architecture.ofFamily config.Family
 

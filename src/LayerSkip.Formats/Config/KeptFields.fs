@@ -11,6 +11,7 @@ type KeptFields = {
     OfGeneration: (string * string) list
 }
 
+/// Taking them from an object and writing them again, byte for byte.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module KeptFields =
     /// No field.

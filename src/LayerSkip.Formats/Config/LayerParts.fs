@@ -24,6 +24,7 @@ type LayerParts<'T> = {
     DownBias: 'T option
 }
 
+/// The one place that lists a layer's fields: all else goes through `map2`.
 [<RequireQualifiedAccess>]
 module LayerParts =
     /// Of two layers of one shape, field by field in the order of the record. A field that either lacks is lacking.
@@ -42,6 +43,7 @@ module LayerParts =
         DownBias = Option.map2 f a.DownBias b.DownBias
     }
 
+    /// Each part that is there, in the order of the record.
     let map (f: 'A -> 'B) (parts: LayerParts<'A>) : LayerParts<'B> = map2 (fun part _ -> f part) parts parts
 
     /// Those that are there, in the order of the record.
@@ -62,6 +64,7 @@ type DecoderParts<'T> = {
     Layers: LayerParts<'T>[]
 }
 
+/// The same of a whole decoder: embedding, last norm, head, then the layers.
 [<RequireQualifiedAccess>]
 module DecoderParts =
     /// Of two decoders of one shape, in the order of the record.
@@ -72,9 +75,11 @@ module DecoderParts =
         Layers = Array.map2 (LayerParts.map2 f) a.Layers b.Layers
     }
 
+    /// Each part that is there, in the order of the record.
     let map (f: 'A -> 'B) (parts: DecoderParts<'A>) : DecoderParts<'B> =
         map2 (fun part _ -> f part) parts parts
 
+    /// Parts of two decoders of one shape in pairs: weights with their gradients, for one.
     let zip (a: DecoderParts<'A>) (b: DecoderParts<'B>) : DecoderParts<'A * 'B> = map2 (fun a b -> a, b) a b
 
     /// Those that are there, each once, in the order of the record.
@@ -88,6 +93,7 @@ module DecoderParts =
 /// One of a checkpoint's tensors: its Hugging Face name, and its shape, rows first.
 type CheckpointPart = string * int64 list
 
+/// What a checkpoint of a configuration holds: names and shapes of transformers' modeling_llama.py.
 [<RequireQualifiedAccess>]
 module CheckpointPart =
     /// Parts whose family joins them in its files are one.
@@ -98,7 +104,8 @@ module CheckpointPart =
             let shape = snd parts.Head
             name, List.sumBy (snd >> List.head) parts :: shape.Tail)
 
-    /// For each tensor of a decoder the checkpoint's tensors that make it, stacked by rows.
+    /// For each tensor of a decoder the checkpoint's tensors that make it, stacked by rows. Tensors that the family
+    /// joins in its files (Phi-3's qkv_proj, gate_up_proj) are one, of the sum of the rows.
     let ofConfig (config: LlamaConfig) : DecoderParts<CheckpointPart list> =
         let h, i, v = int64 config.Hidden, int64 config.Intermediate, int64 config.Vocabulary
         let dim = int64 config.HeadDim

@@ -23,7 +23,8 @@ module internal TensorNames =
         else
             name
 
-    /// Hugging Face's names; where another tensor has the name already, a tensor keeps its own, for the loader to report.
+    /// Hugging Face's names; where another tensor has the name already, a tensor keeps its own, for the loader to
+    /// report. Shapes and values stay; the order too.
     let huggingFace (stored: StoredTensor list) : StoredTensor list =
         let taken = stored |> List.countBy (fun tensor -> whole tensor.Name) |> Map.ofList
 

@@ -16,7 +16,7 @@ type LessonPart = {
 /// Texts and pairs in files.
 [<RequireQualifiedAccess>]
 module Texts =
-    /// What parts the texts of a plain file.
+    /// What parts the texts of a plain file. A text of its own makes no lesson of what stands before and after it.
     let separator = "<|endoftext|>"
 
     /// The texts between separators, without the white space around them.

@@ -19,6 +19,7 @@ type TextEntries = {
 /// number of texts, int32 ids, int64 start of each text, all little-endian.
 [<Sealed>]
 type TokenFile internal (file: SourceFile, first: int64, size: int, count: int64, starts: int64[]) =
+    /// As it was given, for messages.
     member _.Path = file.Path
     member _.Count = count
 
@@ -58,12 +59,16 @@ type internal TokenWriter(file: Stream) =
         file.Write magic
         head ()
 
+    /// The 8 bytes that the file begins with.
     static member Magic = magic
     member _.Count = count
+    /// Texts so far.
     member _.Texts = starts.Count
     /// How many of the ids are not only read.
     member _.Learned = learned
 
+    /// Appends entries to the text that is under way, or, where they begin one, to a new one; a part of nothing adds
+    /// no text.
     member _.Add(part: TextEntries) : unit =
         begins <- begins || part.Begins
 
@@ -80,11 +85,13 @@ type internal TokenWriter(file: Stream) =
 
             put (ReadOnlySpan part.Entries)
 
+    /// Writes the starts of the texts, and the counts into the head: the stream must seek.
     member _.Finish() : unit =
         put (ReadOnlySpan(starts.ToArray()))
         file.Position <- int64 magic.Length
         head ()
 
+/// Opening, reading and writing such files.
 [<RequireQualifiedAccess>]
 module TokenFile =
     let private headerSize = 24
@@ -158,7 +165,8 @@ module TokenFile =
             |> Array.fold (fun most entry -> max most (if entry < 0 then ~~~entry else entry)) 0)
         |> Seq.max
 
-    /// Opens a file of ids, each below `vocabulary`.
+    /// Opens a file of ids, each below `vocabulary`. Every id is looked at once; BadFile for one that is not below
+    /// it, for an empty or a damaged file.
     let openRead (vocabulary: int) (path: string) : Result<TokenFile, LayerSkipError list> =
         let isBin = path.EndsWith(".bin", StringComparison.OrdinalIgnoreCase)
 

@@ -54,6 +54,7 @@ module internal Unfinished =
             move ()
             paths <- List.filter ((<>) path) paths)
 
+    /// Deletes it; what cannot be deleted stays, without an error.
     let discard (path: string) : unit = finish path (fun () -> delete path)
 
     /// Deletes them all, for good: whoever would make one after it waits for ever.
@@ -182,14 +183,17 @@ type AtomicFile private (path: string, stream: FileStream, unfinished: string op
             | Some unfinished when not isWhole -> Unfinished.discard unfinished
             | _ -> ()
 
-/// The one way to write.
+/// The one way to write. A file is filled beside its place, flushed, and renamed to it: after a crash, a signal or a
+/// power cut there is the old file or the new one, never a part.
 [<RequireQualifiedAccess>]
 module AtomicFile =
-    /// Writes a file, whole or not at all.
+    /// Writes a file, whole or not at all. A path that cannot be written is BadFile, before `write` runs; a disk that
+    /// fills up meanwhile is NotWritten, and leaves what was there.
     let write (path: string) (write: Stream -> unit) : Result<unit, LayerSkipError list> =
         AtomicFile.Open path
         |> Result.bind (fun file -> using file (fun file -> file.Write write))
 
+    /// `write` of what is in memory.
     let writeBytes (path: string) (bytes: byte[]) : Result<unit, LayerSkipError list> =
         write path (fun file -> file.Write bytes)
 
@@ -271,7 +275,8 @@ module AtomicFile =
                 if Directory.Exists made then
                     Unfinished.discard made)
 
-    /// Whether a folder can be made, or filled, before any work is done.
+    /// Whether a folder can be made, or filled, before any work is done. Makes a file in it, or beside its place, and
+    /// deletes it.
     let checkFolder (path: string) : Result<unit, LayerSkipError list> =
         WriteFault.guard (WriteFault.ofOpening path) (fun () ->
             if String.IsNullOrWhiteSpace path then

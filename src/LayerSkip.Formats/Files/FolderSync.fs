@@ -22,8 +22,8 @@ module internal FolderSync =
     // flushing of folders.
     let private closeOnStart, faults = 0x80000, [ 5; 28; 122 ]
 
-    /// Returns when the names in a folder are on disk; an IOException where they cannot be. Elsewhere than on Linux it does
-    /// nothing.
+    /// Returns when the names in a folder are on disk; an IOException where they cannot be. Elsewhere than on Linux
+    /// it does nothing. A file system that knows no flushing of folders is no error (man 2 fsync, EINVAL).
     let flush (folder: string) : unit =
         if OperatingSystem.IsLinux() then
             let descriptor = openRead (Encoding.UTF8.GetBytes(folder + "\000"), closeOnStart)

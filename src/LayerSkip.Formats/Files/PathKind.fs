@@ -14,6 +14,8 @@ type internal PathKind =
     /// A device, a FIFO, a socket: something to read or write, never to replace; to open it may wait for another process.
     | Special
 
+/// What stands at a path and who owns it, by statx (Linux); elsewhere what .NET tells. Nothing here opens what it
+/// looks at.
 [<RequireQualifiedAccess>]
 module internal PathKind =
     [<DllImport("libc", SetLastError = true)>]
@@ -48,6 +50,7 @@ module internal PathKind =
             && BitConverter.ToUInt16(state, modeAt) &&& 0o022us = 0us
         | None -> false
 
+    /// What stands there now; a link that leads nowhere is Nothing, as is what may not be looked at.
     let find (path: string) : PathKind =
         if Directory.Exists path then
             PathKind.Folder

@@ -30,6 +30,7 @@ type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
         with e when (ReadFault.why e).IsSome && not (e :? ObjectDisposedException) ->
             fault (ReadFault.why e).Value
 
+    /// As it was given, for messages.
     member _.Path = path
     /// In bytes, when it was opened.
     member _.Length = length
@@ -128,7 +129,9 @@ module internal SourceFile =
             | :? DirectoryNotFoundException -> Error [ LayerSkipError.NotFound(path, hint) ]
             | e when (ReadFault.why e).IsSome -> bad (ReadFault.why e).Value
 
-    /// Opens a regular file that holds something; `hint` says what should be there when it is not.
+    /// Opens a regular file that holds something; `hint` says what should be there when it is not. It is an error of
+    /// the path when it is a folder, a device or a pipe, is empty, or holds a Git-LFS pointer or a web page in place
+    /// of the file.
     let openRead (path: string) (hint: string) : Result<SourceFile, LayerSkipError list> =
         openRegular FileShare.Read "a regular file is needed" hint path
         |> Result.bind (fun handle ->
@@ -161,10 +164,10 @@ module internal SourceFile =
         | Some number -> Ok(stream (new SafeFileHandle(nativeint number, false)))
         | None -> openRegular FileShare.ReadWrite hint hint path |> Result.map stream
 
-    /// More than any text file of a model has.
+    /// More than any text file of a model has. In bytes.
     let private most = 1L <<< 30
 
-    /// The bytes of a file that is read whole.
+    /// The bytes of a file that is read whole. At most 1 GiB.
     let readAll (path: string) (hint: string) : Result<byte[], LayerSkipError list> =
         using path hint (fun file ->
             if file.Length > most then
@@ -182,7 +185,8 @@ module internal SourceFile =
         | Error [ LayerSkipError.NotFound _ ] -> Ok None
         | read -> Result.map Some read
 
-    /// The names of what matches a pattern in a folder, in order.
+    /// The names of what matches a pattern in a folder, in order. As paths that begin with `folder`, in ordinal
+    /// order; none is no error.
     let list (folder: string) (pattern: string) : Result<string list, LayerSkipError list> =
         try
             Directory.GetFiles(folder, pattern) |> Array.sort |> List.ofArray |> Ok

@@ -18,6 +18,7 @@ type RawMemory = {
     Length: int64
 }
 
+/// Spans of raw memory; all offsets and lengths are in bytes, and are checked.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module RawMemory =
     /// In bytes: a multiple of every block that a file has, and little beside the tensors it is read for.
@@ -41,7 +42,8 @@ module RawMemory =
 [<Struct>]
 type Rows = { First: int64; Count: int64 }
 
-/// A tensor as a file holds it.
+/// A tensor as a file holds it. Only its place is known until `Fill` reads it; several threads may read tensors of
+/// one file.
 [<NoEquality; NoComparison>]
 type StoredTensor = {
     /// Hugging Face's name, whatever the file calls it.
@@ -55,6 +57,7 @@ type StoredTensor = {
     Fill: Rows -> RawMemory -> unit
 }
 
+/// Reading tensors, whole or by rows, without a copy of the file in memory.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module StoredTensor =
     /// Every row of a shape.
@@ -77,14 +80,16 @@ module StoredTensor =
     let internal size (stored: StoredTensor) : int64 =
         Array.fold (*) (int64 (Dtype.bytes stored.Dtype)) stored.Shape
 
-    /// Writes all values into memory of just their size.
+    /// Writes all values into memory of just their size. LayerSkipException where the file has become shorter, or the
+    /// disk fails.
     let fill (memory: RawMemory) (stored: StoredTensor) : unit =
         if memory.Length <> size stored then
             invalidArg (nameof memory) $"{memory.Length} bytes for the {size stored} of {stored.Name}"
 
         stored.Fill (every stored.Shape) memory
 
-    /// `count` of its rows from row `first` on, as a tensor of their own.
+    /// `count` of its rows from row `first` on, as a tensor of their own. Of shape [count; ...]: the others stay on
+    /// disk. Rows outside it are a bug of the caller, and throw.
     let rows (first: int64) (count: int64) (stored: StoredTensor) : StoredTensor =
         ArgumentOutOfRangeException.ThrowIfNegative first
         ArgumentOutOfRangeException.ThrowIfNegative count

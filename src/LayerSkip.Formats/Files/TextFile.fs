@@ -145,7 +145,8 @@ module TextFile =
     let openRead (path: string) : TextReader =
         new Utf8Reader(path, SourceFile.openOnce path "give a UTF-8 text file" |> Check.getOrRaise)
 
-    /// Its lines, of which the first is number 1, as they are asked for.
+    /// Its lines, of which the first is number 1, as they are asked for. A lone \r ends one too; the last needs no
+    /// end. A line of more than 256 Mi characters is thrown as BadFile.
     let lines (path: string) : seq<struct (int * string)> =
         seq {
             use reader = openRead path
@@ -158,7 +159,8 @@ module TextFile =
                 line <- reader.ReadLine()
         }
 
-    /// All of its text, of which there may be `most` Mi characters: a device has no end.
+    /// All of its text, of which there may be `most` Mi characters: a device has no end. More of them, and bytes that
+    /// are no UTF-8, are thrown as BadFile; the latter with their line.
     let readAll (most: int) (path: string) : string =
         use reader = openRead path
         let text = StringBuilder()

@@ -4,6 +4,7 @@ open System
 open System.Buffers
 open System.Text
 
+/// What bytes are as text: UTF-8 (RFC 3629), with or without the byte order mark EF BB BF.
 [<RequireQualifiedAccess>]
 module internal Utf8Text =
     /// How many bytes at the end begin a character that more bytes could complete: 0 to 3.

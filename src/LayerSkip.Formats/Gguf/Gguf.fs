@@ -18,7 +18,9 @@ type GgufFile = {
     interface IDisposable with
         member this.Dispose() = this.Source.Dispose()
 
-/// Reading GGUF files, version 2 or 3, of the families that `Architecture` lists.
+/// Reading GGUF files, version 2 or 3, of the families that `Architecture` lists. The format is ggml's docs/gguf.md:
+/// magic, version, counts, metadata, tensor entries, then the data, aligned to 32 bytes or what `general.alignment`
+/// says. Little-endian only; split files are refused.
 [<RequireQualifiedAccess>]
 module Gguf =
     let private hint = "a .gguf file is needed"
@@ -73,6 +75,8 @@ module Gguf =
         })
 
     /// Opens a file and checks header, tensor entries and configuration; values stay on disk until a tensor is read.
+    /// Every fault of entries and configuration is in the error. Formats are F32, F16, BF16, Q8_0, Q4_0 and Q4_1;
+    /// others are WrongDtype, tensor by tensor.
     let openFile (path: string) : Result<GgufFile, LayerSkipError list> =
         SourceFile.openAs path hint (fun file -> GgufHeader.read file |> Result.bind (ofHeader file))
 

@@ -49,6 +49,7 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
 
         this.TryRead(this.Key name, "a number", read) |> Option.defaultValue fallback
 
+    /// A text under a key in full.
     member this.TryText(key: string) : string option =
         this.TryRead(
             key,
@@ -62,6 +63,7 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
 /// A decoder's configuration from a GGUF file's metadata and the names of its tensors.
 [<RequireQualifiedAccess>]
 module internal GgufConfig =
+    /// The one key that every file must have.
     let architectureKey = "general.architecture"
 
     /// Keys of our own, which other engines pass over: the exit layer and draft length that a model recommends.
@@ -192,7 +194,9 @@ module internal GgufConfig =
         | Some _
         | None -> Check.bad path $"\"{architectureKey}\" is missing from the metadata"
 
-    /// Of a file's architecture; `tensors`: shape and format of each, by Hugging Face's name.
+    /// Of a file's architecture; `tensors`: shape and format of each, by Hugging Face's name. Whether there are
+    /// biases, norms of q and k, and a head of its own is told by the tensors that are there. All faults are in the
+    /// error, under the file's own keys.
     let ofMetadata
         (path: string)
         (metadata: Map<string, GgufValue>)

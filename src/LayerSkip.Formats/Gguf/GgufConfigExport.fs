@@ -3,7 +3,8 @@ namespace LayerSkip
 /// A configuration as llama.cpp's metadata: what `GgufConfig` reads.
 [<RequireQualifiedAccess>]
 module internal GgufConfigExport =
-    /// What the architecture's graph in llama.cpp has no place for.
+    /// What the architecture's graph in llama.cpp has no place for. Unsupported, one for each part: the model could
+    /// be written, and llama.cpp would compute something else.
     let faults (config: LlamaConfig) : LayerSkipError list =
         let gguf = (Architecture.ofFamily config.Family).Gguf
         let no = if config.QkvBias then "" else "no "
@@ -63,7 +64,8 @@ module internal GgufConfigExport =
                 key "attention.sliding_window_pattern", GgufValue.Bools(windows |> Array.map Option.isSome)
     ]
 
-    /// Of a model by this name, with matrices of `dtype`.
+    /// Of a model by this name, with matrices of `dtype`. Keys that say what llama.cpp takes for granted are left
+    /// out.
     let metadata (name: string) (dtype: Dtype) (config: LlamaConfig) : (string * GgufValue) list =
         let gguf = (Architecture.ofFamily config.Family).Gguf
         let key name = $"{gguf.Name}.{name}"
@@ -98,7 +100,8 @@ module internal GgufConfigExport =
             yield! windows gguf key config.Windows
         ]
 
-    /// How much slower each pair of dimensions turns, where no key of metadata says it.
+    /// How much slower each pair of dimensions turns, where no key of metadata says it. [headDim / 2]: the tensor
+    /// `rope_freqs.weight`.
     let divisors (config: LlamaConfig) : float[] option =
         match config.RopeScaling with
         | RopeScaling.Default

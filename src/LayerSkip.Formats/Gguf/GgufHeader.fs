@@ -5,7 +5,8 @@ open System.Runtime.CompilerServices
 open System.Runtime.InteropServices
 open System.Text
 
-/// A value of a GGUF file's metadata. A uint64 above the largest int64 keeps its bits.
+/// A value of a GGUF file's metadata. A uint64 above the largest int64 keeps its bits. Numbers of 8 to 64 bits are
+/// one case: readers ask for a range, not for a width.
 [<RequireQualifiedAccess>]
 type GgufValue =
     | Int of int64
@@ -56,12 +57,16 @@ type internal ByteCursor(file: SourceFile) =
         last <- min length (position + int64 window.Length)
         file.Copy(first, window.AsSpan(0, int (last - first)))
 
+    /// The byte that is read next, from the start of the file.
     member _.Position = position
+    /// The first fault, which says where: later ones follow from it.
     member _.Fault = fault
+    /// Whether what was read so far can be believed.
     member _.Sound = fault.IsNone
     /// What is being read, for messages.
     member val Reading = "the header" with get, set
 
+    /// Keeps the first fault; none after it is heard.
     member _.Fail(text: string) =
         if fault.IsNone then
             fault <- Some text
@@ -83,6 +88,7 @@ type internal ByteCursor(file: SourceFile) =
             position <- position + int64 size
             ReadOnlySpan(window, start, size)
 
+    /// One little-endian value.
     member this.Scalar<'T when 'T: unmanaged>() : 'T =
         let bytes = this.Take sizeof<'T>
 
@@ -102,6 +108,7 @@ type internal ByteCursor(file: SourceFile) =
 
         if fault.IsSome then 0 else int count
 
+    /// A uint64 length and so many bytes of UTF-8, 64 MiB at most; what is no UTF-8 becomes U+FFFD.
     member this.Text() : string =
         let size = this.Count("bytes of text", 1L, 1L <<< 26)
         Encoding.UTF8.GetString(this.Take size)
@@ -111,6 +118,7 @@ type internal ByteCursor(file: SourceFile) =
         let count = this.Count("values", int64 sizeof<'Raw>, 1L <<< 24)
         Array.init count (fun _ -> convert (this.Scalar<'Raw>()))
 
+    /// A uint64 count and so many texts.
     member this.Texts() : string[] =
         let count = this.Count("texts", 8L, 1L <<< 24)
         let texts = Array.create count ""
@@ -122,6 +130,8 @@ type internal ByteCursor(file: SourceFile) =
 
         texts
 
+/// The header by docs/gguf.md's structs: gguf_header_t, gguf_metadata_kv_t, gguf_tensor_info_t. A count that the rest
+/// of the file cannot hold is a fault before anything is allocated for it.
 [<RequireQualifiedAccess>]
 module internal GgufHeader =
     let private whole<'Raw when 'Raw: unmanaged> (convert: 'Raw -> int64) =
@@ -241,7 +251,8 @@ module internal GgufHeader =
             let struct (_, entries) = start cursor
             metadata cursor entries)
 
-    /// Metadata and tensor entries.
+    /// Metadata and tensor entries. A key or magic that is wrong ends it: with a binary format one fault is all there
+    /// is.
     let read (file: SourceFile) : Result<GgufHeader, LayerSkipError list> =
         parse file (fun cursor ->
             let struct (tensors, entries) = start cursor

@@ -21,8 +21,10 @@ type internal GgufFormat =
     | Q4_0
     | Q4_1
 
+/// Numbers, names and blocks of ggml's formats (ggml.h, enum ggml_type; ggml-common.h, block_q8_0 and its like).
 [<RequireQualifiedAccess>]
 module internal GgufFormat =
+    /// The formats that we read, for the hint of an error.
     let readable = "F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read"
 
     /// From ggml's number.
@@ -60,6 +62,7 @@ module internal GgufFormat =
         | GgufFormat.Q4_0 -> 32L, 18L
         | GgufFormat.Q4_1 -> 32L, 20L
 
+    /// The smallest dtype that holds every value: a 4-bit number times a float16 scale needs float32.
     let dtype (format: GgufFormat) : Dtype =
         match format with
         | GgufFormat.F16 -> Dtype.F16
@@ -69,7 +72,8 @@ module internal GgufFormat =
         | GgufFormat.Q4_0
         | GgufFormat.Q4_1 -> Dtype.F32
 
-/// Quantised blocks to float32, bit for bit as ggml's dequantize_row functions.
+/// Quantised blocks to float32, bit for bit as ggml's dequantize_row functions. A block is 32 values: a float16 scale
+/// d, in Q4_1 a float16 least m, then the numbers q. Q8_0 is d * q, Q4_0 d * (q - 8), Q4_1 d * q + m.
 [<RequireQualifiedAccess>]
 module internal GgufQuants =
     let private half (at: nativeint) : float32 =
@@ -160,7 +164,8 @@ module internal GgufQuants =
         with :? AggregateException as e ->
             ExceptionDispatchInfo.Throw e.InnerException
 
-    /// Fills memory with the values at byte `first` of a file, in the format's dtype.
+    /// Fills memory with the values at byte `first` of a file, in the format's dtype. Blocks are spread in as many
+    /// threads as there are cores; LayerSkipException where the file has become shorter.
     let read (file: SourceFile) (format: GgufFormat) (first: int64) (memory: RawMemory) : unit =
         // A block of 32 values fills 128 bytes.
         let blocks run (width: int) =

@@ -23,7 +23,8 @@ module internal GgufName =
     let private partsOf (gguf: GgufArchitecture) =
         (parts, gguf.Names) ||> List.fold (fun parts (ggml, ours) -> Map.add ggml ours parts)
 
-    /// A name that is not known stays as it is, for the loader to report.
+    /// A name that is not known stays as it is, for the loader to report. "blk.3.attn_q.weight" is
+    /// "model.layers.3.self_attn.q_proj.weight".
     let huggingFace (gguf: GgufArchitecture) : string -> string =
         let parts = partsOf gguf
 
@@ -67,6 +68,7 @@ type internal GgufTensor = {
     End: int64
 }
 
+/// Tensor entries, checked against the file, as tensors with Hugging Face's names and order of rows.
 [<RequireQualifiedAccess>]
 module internal GgufTensors =
     /// The multiple at which tensors start; 32 where the file names none.
@@ -125,7 +127,8 @@ module internal GgufTensors =
             else
                 None)
 
-    /// Checks every entry, and all of them together; `rename` gives Hugging Face's names.
+    /// Checks every entry, and all of them together; `rename` gives Hugging Face's names. A bad entry hides no other:
+    /// offsets, sizes, formats, names that stand twice, data that overlap.
     let ofHeader
         (file: SourceFile)
         (rename: string -> string)
@@ -182,6 +185,8 @@ module internal GgufTensors =
         // A wrong shape is for the loader to report.
         heads |> Option.filter (fun heads -> shape.Length <= 2 && rowsOf heads)
 
+    /// A tensor that reads its values when asked. Rows of q and k that llama.cpp's converter pairs come back in
+    /// halves, so rows can be asked for by whole heads only.
     let stored (file: SourceFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
         let row = (tensor.End - tensor.Start) / max 1L (StoredTensor.every tensor.Shape).Count
 

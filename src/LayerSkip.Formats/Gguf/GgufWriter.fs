@@ -3,13 +3,14 @@ namespace LayerSkip
 open System.IO
 open System.Text
 
-/// GGUF files, version 3.
+/// GGUF files, version 3. What `GgufHeader` reads and llama.cpp loads; no quantised formats.
 [<RequireQualifiedAccess>]
 module internal GgufWriter =
     let private alignment = 32L
 
     let private aligned (size: int64) = (size + alignment - 1L) / alignment * alignment
 
+    /// What llama.cpp has no kernels for.
     let unsupportedDtype = LayerSkipError.Unsupported("GGUF with f64 weights", "use dtype f32, f16 or bf16")
 
     /// ggml's number of a dtype that llama.cpp computes with.
@@ -84,7 +85,9 @@ module internal GgufWriter =
     let private pad (file: Stream) (written: int64) =
         file.Write(Array.zeroCreate<byte>(int (aligned written - written)))
 
-    /// The number of bytes written.
+    /// Writes metadata and tensors in their order, whole or not at all, and gives the number of bytes written. Shapes
+    /// are turned around (ggml counts the fastest dimension first), values stay row after row, each tensor at a
+    /// multiple of 32 bytes.
     let write
         (path: string)
         (metadata: (string * GgufValue) list)

@@ -35,7 +35,8 @@ module internal StopTokens =
         "</s>", [ [ "<|tool_response>" ] ]
     ]
 
-    /// The ids of a vocabulary whose names end a text, whatever the metadata's keys say.
+    /// The ids of a vocabulary whose names end a text, whatever the metadata's keys say. In the order of ids. The
+    /// names are llama.cpp's (llama-vocab.cpp, "special_eog_ids").
     let named (pieces: string[]) : int list =
         let found = Dictionary<string, int>()
 
@@ -50,8 +51,8 @@ module internal StopTokens =
 
         found.Values |> Seq.sort |> List.ofSeq
 
-    /// Those of a file's metadata, inside the vocabulary: our own list where there is one, else `declared`, which llama.cpp's
-    /// keys name, and those of known names.
+    /// Those of a file's metadata, inside the vocabulary: our own list where there is one, else `declared`, which
+    /// llama.cpp's keys name, and those of known names. The error is a phrase for the caller to put the path to.
     let ofMetadata
         (vocabulary: int)
         (declared: int list)

@@ -42,6 +42,7 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
         let isObject (value: JsonElement) = value.ValueKind = JsonValueKind.Object
         this.TryRead(name, "an object", where isObject (fun value -> JsonReader(path, value, faults)))
 
+    /// A finite number of 64 bits; `fallback` where it is absent or another.
     member this.Float(name: string, fallback: float) : float =
         // GetDouble reads 1e999 as infinity.
         let isFinite (value: JsonElement) = isNumber value && Double.IsFinite(value.GetDouble())
@@ -54,14 +55,17 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
         this.TryRead(name, "a whole number of 64 bits", where isLong _.GetInt64())
         |> Option.defaultValue fallback
 
+    /// `TryInt`, or `fallback`.
     member this.Int(name: string, fallback: int) : int = this.TryInt name |> Option.defaultValue fallback
 
+    /// true or false; `fallback` where it is absent or neither.
     member this.Bool(name: string, fallback: bool) : bool =
         let isBool (value: JsonElement) =
             value.ValueKind = JsonValueKind.True || value.ValueKind = JsonValueKind.False
         this.TryRead(name, "true or false", where isBool _.GetBoolean())
         |> Option.defaultValue fallback
 
+    /// A text, of any length.
     member this.TryString(name: string) : string option =
         let isString (value: JsonElement) = value.ValueKind = JsonValueKind.String
         this.TryRead(name, "a string", where isString _.GetString())
@@ -82,7 +86,7 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
         this.TryRead(name, "a list of numbers", where (isList isNumber) all)
         |> Option.defaultValue []
 
-    /// `Ids` of tokens in a vocabulary of this size.
+    /// `Ids` of tokens in a vocabulary of this size. One outside 0 to `vocabulary` - 1 is a fault.
     member this.TokenIds(name: string, vocabulary: int) : int[] option =
         let ids = this.Ids name
 
@@ -94,6 +98,7 @@ type internal JsonReader private (path: string, root: JsonElement, faults: Resiz
 
         ids
 
+/// JSON (RFC 8259) in UTF-8. A name that stands twice means its last value, as in Python.
 [<RequireQualifiedAccess>]
 module internal Json =
     /// Where a text stops being JSON, without the parser's own words, which speak of its code.

@@ -2,7 +2,8 @@ namespace LayerSkip
 
 open System.Text.Json
 
-/// A field of a record as a JSON object holds it, for writing and reading alike.
+/// A field of a record as a JSON object holds it, for writing and reading alike. A list of them is a format: who adds
+/// a field to a record adds one line, for both directions.
 [<NoEquality; NoComparison>]
 type internal JsonField<'Record> = {
     Name: string
@@ -13,28 +14,36 @@ type internal JsonField<'Record> = {
     Read: JsonReader -> 'Record -> 'Record
 }
 
+/// Fields by the type of their values: `get` takes the value from a record, `set` puts one in. A missing field keeps
+/// the value that the record has, and is a fault unless it is `optional`.
 [<RequireQualifiedAccess>]
 module internal JsonField =
     let private create name write read = { Name = name; IsOptional = false; Write = write; Read = read }
 
+    /// The field, which files may lack.
     let optional (field: JsonField<'R>) = { field with IsOptional = true }
 
+    /// A finite number of 64 bits.
     let real name (get: 'R -> float) (set: float -> 'R -> 'R) =
         create name (fun json it -> json.WriteNumber(name, get it)) (fun json it ->
             set (json.Float(name, get it)) it)
 
+    /// A whole number of 32 bits.
     let whole name (get: 'R -> int) (set: int -> 'R -> 'R) =
         create name (fun json it -> json.WriteNumber(name, get it)) (fun json it ->
             set (json.Int(name, get it)) it)
 
+    /// A whole number of 64 bits.
     let long name (get: 'R -> int64) (set: int64 -> 'R -> 'R) =
         create name (fun json it -> json.WriteNumber(name, get it)) (fun json it ->
             set (json.Long(name, get it)) it)
 
+    /// true or false.
     let bool name (get: 'R -> bool) (set: bool -> 'R -> 'R) =
         create name (fun json it -> json.WriteBoolean(name, get it)) (fun json it ->
             set (json.Bool(name, get it)) it)
 
+    /// A text.
     let text name (get: 'R -> string) (set: string -> 'R -> 'R) =
         create name (fun json it -> json.WriteString(name, get it)) (fun json it ->
             set (json.TryString name |> Option.defaultValue (get it)) it)
@@ -70,10 +79,12 @@ module internal JsonField =
 
         create name write read
 
+    /// Whole numbers of 32 bits, in their order.
     let wholes name (get: 'R -> int list) set =
         list name (fun json (value: int) -> json.WriteNumberValue value) get (fun json it ->
             set (json.Ids name |> Option.map List.ofArray |> Option.defaultValue (get it)) it)
 
+    /// Numbers of 64 bits, in their order.
     let reals name (get: 'R -> float list) set =
         list name (fun json (value: float) -> json.WriteNumberValue value) get (fun json it ->
             set (json.Floats name) it)

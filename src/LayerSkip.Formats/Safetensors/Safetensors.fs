@@ -19,6 +19,8 @@ type SafetensorsFile = {
     interface IDisposable with
         member this.Dispose() = this.Source.Dispose()
 
+/// Weights in safetensors: 8 bytes of header length (little-endian), a JSON header, then the values of every tensor,
+/// row after row, without gaps (github.com/huggingface/safetensors, README, "Format").
 [<RequireQualifiedAccess>]
 module Safetensors =
     let private indexName = "model.safetensors.index.json"
@@ -38,7 +40,8 @@ module Safetensors =
             Fill = fill
         }
 
-    /// Opens a file and checks its header; the values stay on disk until a tensor is read.
+    /// Opens a file and checks its header; the values stay on disk until a tensor is read. Every fault of the header
+    /// is in the error: overlaps, gaps, sizes that are not the shape's, dtypes other than F64, F32, F16 and BF16.
     let openFile (path: string) : Result<SafetensorsFile, LayerSkipError list> =
         SourceFile.openAs path "a .safetensors file is needed" (fun file ->
             SafetensorsHeader.read file
@@ -118,7 +121,9 @@ module Safetensors =
             ]
             openAll paths (checkShards index map))
 
-    /// The weights of a Hugging Face folder: model.safetensors, the shards of its index, or the only .safetensors.
+    /// The weights of a Hugging Face folder: model.safetensors, the shards of its index, or the only .safetensors. Of
+    /// shards all are opened, in the order of their names; a tensor that is in none of them or in two is an error.
+    /// Whoever has the files disposes of them.
     let openFolder (folder: string) : Result<SafetensorsFile list, LayerSkipError list> =
         let inside name = Path.Combine(folder, name)
 
@@ -146,7 +151,8 @@ module Safetensors =
                     folder
                     $"{files.Length} .safetensors files and no {indexName}; add the index, or keep one file"
 
-    /// Writes a file of tensors, replacing `path` only once all is on disk.
+    /// Writes a file of tensors, replacing `path` only once all is on disk; `metadata` are the texts of
+    /// `__metadata__`. Two tensors of one name, or one named `__metadata__`, are an error.
     let write
         (path: string)
         (metadata: Map<string, string>)

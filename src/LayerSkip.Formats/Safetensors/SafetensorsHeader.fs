@@ -13,6 +13,7 @@ type internal SafetensorsEntry = {
     End: int64
 }
 
+/// A header that was found good: its entries cover the data without gap or overlap.
 type internal SafetensorsHeader = {
     Metadata: Map<string, string>
     /// In the order of their bytes.
@@ -21,12 +22,15 @@ type internal SafetensorsHeader = {
     Data: int64
 }
 
+/// Reading the header, and checking all that the format asks of it before a value is read.
 [<RequireQualifiedAccess>]
 module internal SafetensorsHeader =
     /// The header length that Hugging Face's library allows, in bytes.
     let largest = 100_000_000L
 
+    /// The name that no tensor may have: an object of texts.
     let metadataKey = "__metadata__"
+    /// The formats that we read, for the hint of an error.
     let readable = "F64, F32, F16 and BF16 are read"
 
     /// The format's name of a dtype.

@@ -4,6 +4,8 @@ open System
 open System.Buffers
 open System.Text.Json
 
+/// Writing what `SafetensorsHeader` reads: the header is padded with spaces to 8 bytes, so that the values are
+/// aligned.
 [<RequireQualifiedAccess>]
 module internal SafetensorsWriter =
     /// What the format forbids.

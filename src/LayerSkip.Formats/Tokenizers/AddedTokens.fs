@@ -23,6 +23,8 @@ type internal Segment =
     | Text of text: string
     | Token of id: int * taken: string
 
+/// Tokens as tokenizer.json's "added_tokens" and tokenizer_config.json's "added_tokens_decoder" describe them, and
+/// how a text is cut at them (the tokenizers library's AddedVocabulary).
 [<RequireQualifiedAccess>]
 module internal AddedToken =
     /// A token that stands where its text does, in the text as typed.
@@ -55,7 +57,8 @@ module internal AddedToken =
     let private isWord (text: string) (at: int) =
         at >= 0 && at < text.Length && (Char.IsLetterOrDigit text[at] || text[at] = '_')
 
-    /// Cuts a text at the leftmost longest occurrences of the tokens.
+    /// Cuts a text at the leftmost longest occurrences of the tokens. Of tokens with the same text the last counts.
+    /// Threads may share the function.
     let splitter (tokens: AddedToken list) : string -> Segment list =
         let tokens = tokens |> List.filter (fun token -> token.Content <> "")
 

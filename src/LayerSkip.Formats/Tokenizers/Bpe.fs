@@ -25,6 +25,7 @@ module internal ByteAlphabet =
     /// The byte that a character spells, or -1.
     let byteOf (c: char) : int = if int c < bytes.Length then bytes[int c] else -1
 
+    /// Bytes as characters, one each.
     let spell (utf8: byte[]) : string =
         String.Create(
             utf8.Length,
@@ -78,6 +79,7 @@ type internal Bpe = {
     FuseUnknown: bool
 }
 
+/// Two adjacent symbols as one number.
 [<RequireQualifiedAccess>]
 module internal Pair =
     /// The key of two adjacent symbols. Int64 hashes to its low half xor its high half, which for small ids gives few values:
@@ -154,6 +156,8 @@ type internal Merger(merges: Dictionary<int64, struct (int * int)>) =
         symbols.RemoveRange(kept, count - kept)
         ends.RemoveRange(kept, count - kept)
 
+/// Byte-pair encoding (Sennrich, Haddow and Birch 2016, arXiv 1508.07909): of all adjacent pairs in a word that have
+/// a merge the one of the lowest rank becomes one symbol, again and again. Time n log n in the length of the word.
 [<RequireQualifiedAccess>]
 module internal Bpe =
     /// The encoding in which no text makes these ids: neither merges, nor words, nor single characters do.
@@ -248,7 +252,8 @@ module internal Bpe =
             | true, id -> ValueSome id
             | _ -> ValueNone
 
-    /// A function that appends a word and its ids; for one thread.
+    /// A function that appends a word and its ids; for one thread. What no piece and no byte spells is the unknown
+    /// id, or nothing where there is none.
     let encoder (bpe: Bpe) : string -> Encoded -> unit =
         let merger = Merger bpe.Merges
         let symbols, ends = List<int>(), List<int>()

@@ -6,6 +6,7 @@ open System.Collections.Generic
 /// Two symbols that stand beside each other in some words.
 [<Sealed>]
 type internal PairUse(left: int, right: int) =
+    /// Its symbols, by the number of their pieces.
     member _.Left = left
     member _.Right = right
     /// How often in the text.
@@ -113,6 +114,8 @@ type internal PairCounts(words: int[][], occurrences: int64[]) =
     member _.Symbols: int64 =
         Seq.fold2 (fun sum length count -> sum + int64 length * count) 0L lengths occurrences
 
+/// Training as GPT-2 and Hugging Face's BpeTrainer do it; pairs of equal count are taken in the order of their
+/// symbols, so that a text gives one tokenizer on every machine.
 [<RequireQualifiedAccess>]
 module internal BpeMerges =
     // Compiling it takes milliseconds.
@@ -134,8 +137,10 @@ module internal BpeMerges =
 
         counts
 
-    /// Merges the most frequent pair again and again until there are `vocabulary` pieces or no pair occurs `least` times,
-    /// and appends the pieces that this makes. No merge makes a piece of `taken`.
+    /// Merges the most frequent pair again and again until there are `vocabulary` pieces or no pair occurs `least`
+    /// times, and appends the pieces that this makes. No merge makes a piece of `taken`. Time is that of the
+    /// occurrences that change, not of the text. The merges are in the order in which they were made, as pairs of
+    /// symbols.
     let learn
         (vocabulary: int)
         (least: int64)

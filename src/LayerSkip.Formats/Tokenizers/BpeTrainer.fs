@@ -19,6 +19,7 @@ type BpeOptions = {
     ModelMaxLength: int option
 }
 
+/// The usual options.
 [<RequireQualifiedAccess>]
 module BpeOptions =
     /// `<|endoftext|>` alone, put in front; pairs that occur twice.
@@ -70,7 +71,7 @@ module BpeTrainer =
                 refuse $"given {count} times as \"{token}\"" "given once"
     ]
 
-    /// Whether the options can be met by some text.
+    /// Whether the options can be met by some text. OutOfRange for each that cannot; nothing is read.
     let check (options: BpeOptions) : Result<unit, LayerSkipError list> =
         let specials = options.SpecialTokens.Length
         let least = 256 + specials
@@ -129,7 +130,8 @@ module BpeTrainer =
             ]
         }
 
-    /// Trains on texts, which are read once, one after the other; the same texts in any order give the same tokenizer.
+    /// Trains on texts, which are read once, one after the other; the same texts in any order give the same
+    /// tokenizer. NoText where there is nothing but special tokens. Memory is that of the different words.
     let train (options: BpeOptions) (texts: seq<string>) : Result<TrainedBpe, LayerSkipError list> =
         check options
         |> Result.bind (fun () ->

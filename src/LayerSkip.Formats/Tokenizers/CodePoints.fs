@@ -14,6 +14,7 @@ type internal CodePoints =
     | Any of CodePoints list
     | All of CodePoints list
 
+/// Sets by name, and what they contain. Categories are those of .NET's Unicode version (UAX #44, General_Category).
 [<RequireQualifiedAccess>]
 module internal CodePoints =
     /// Unicode's short names of the categories, by their numbers in .NET.
@@ -40,9 +41,12 @@ module internal CodePoints =
 
     let private categories (names: string list) =
         names |> List.fold (fun mask name -> mask ||| maskOf name) 0 |> CodePoints.Categories
+    /// One code point.
     let single point = CodePoints.Range(point, point)
     let private letters = maskOf "L"
+    /// Oniguruma's \d over Unicode: decimal digits of every script.
     let digit = categories [ "Nd" ]
+    /// Oniguruma's \s over Unicode: White_Space.
     let space = CodePoints.Any [ CodePoints.Range(0x09, 0x0D); single 0x85; categories [ "Z" ] ]
 
     /// Unicode's Alphabetic, marks, decimal digits and connectors. Of the symbols that are alphabetic, all are named here.
@@ -55,6 +59,7 @@ module internal CodePoints =
             CodePoints.Range(0x1F170, 0x1F189)
         ]
 
+    /// Oniguruma's \h: ASCII only.
     let hexDigit =
         CodePoints.Any [
             CodePoints.Range(int '0', int '9')
@@ -105,6 +110,7 @@ module internal CodePoints =
     let tryNamed (name: string) : CodePoints option =
         named.TryFind(name.ToLowerInvariant().Replace("_", "").Replace(" ", "").Replace("-", ""))
 
+    /// Whether a set has a code point, whose category the caller knows: text is walked by runes, which have it.
     let rec contains (category: UnicodeCategory) (point: int) (set: CodePoints) : bool =
         match set with
         | CodePoints.Range(first, last) -> first <= point && point <= last

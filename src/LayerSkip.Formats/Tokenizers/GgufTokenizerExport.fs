@@ -2,10 +2,12 @@ namespace LayerSkip
 
 open System.Collections.Generic
 
-/// A tokenizer as llama.cpp's metadata.
+/// A tokenizer as llama.cpp's metadata. What it makes is read again and compared over a text that has all that tells
+/// tokenizers apart; what does not agree is an error, not a file.
 [<RequireQualifiedAccess>]
 module internal GgufTokenizerExport =
     // Its words tell llama.cpp's pre-tokenizers apart: contractions, digits, runs of space and of signs, scripts.
+    /// A text that is encoded by source and copy before a copy is believed.
     let probe =
         "Hello  World, it's WE'LL I'm 'tis\n\n \n\t x1 22 333 4444 55555 3.14 $9 a+b=c  \r\n ~ ^^|| <<>> ...!? (normal)"
         + " caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \u4f60\u597d\u4e16\u754c 1\u5e74 \u1780\u17b6\u1793 \u2705 \U0001F999\U0001F999 =====\n   end \n"

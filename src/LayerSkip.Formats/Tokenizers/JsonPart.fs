@@ -31,10 +31,13 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
                     $"{place}.{step}")
             ""
 
+    /// Throws JsonFault of this place; `what` completes the sentence "model.vocab must be an object".
     member this.Fault<'T>(what: string) : 'T = raise (JsonFault(this.Place, what))
 
+    /// What it is, before it is asked for as something.
     member _.Kind = element.ValueKind
 
+    /// A text of whole characters.
     member this.Text: string =
         if element.ValueKind <> JsonValueKind.String then
             this.Fault "must be a text"
@@ -44,11 +47,13 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
         with :? InvalidOperationException ->
             this.Fault "holds half a character (a lone surrogate)"
 
+    /// A whole number of 32 bits, written without fraction or exponent.
     member this.Int: int =
         match element.ValueKind = JsonValueKind.Number && fst (element.TryGetInt32()) with
         | true -> element.GetInt32()
         | false -> this.Fault "must be a whole number of 32 bits"
 
+    /// true or false.
     member this.Bool: bool =
         match element.ValueKind with
         | JsonValueKind.True -> true
@@ -86,15 +91,20 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
         | true, value when value.ValueKind <> JsonValueKind.Null -> Some(JsonPart(this, name, 0, value))
         | _ -> None
 
+    /// A field that must be there and not null.
     member this.Field(name: string) : JsonPart =
         match this.TryField name with
         | Some part -> part
         | None -> JsonPart(this, name, 0, element).Fault "is missing or null"
 
+    /// A text, unless it is absent or null.
     member this.TryText(name: string) : string option = this.TryField name |> Option.map _.Text
+    /// true or false; `fallback` where it is absent or null.
     member this.Flag(name: string, fallback: bool) : bool =
         this.TryField name |> Option.map _.Bool |> Option.defaultValue fallback
 
+/// Between exceptions, which suit a format that is a tree of many kinds, and the Results of whoever loads a file. The
+/// first fault ends the reading: what stands below it cannot be understood.
 [<RequireQualifiedAccess>]
 module internal JsonPart =
     /// Turns what a part throws, and what a file does, into errors of the file.

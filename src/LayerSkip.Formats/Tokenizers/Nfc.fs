@@ -7,6 +7,8 @@ open System.IO
 open System.Text
 
 /// Unicode normalization form C from our own table: .NET's `Normalize` does nothing where globalization is invariant.
+/// Unicode Standard Annex #15; the table holds UnicodeData.txt's canonical decompositions and combining classes,
+/// without CompositionExclusions.
 [<RequireQualifiedAccess>]
 module internal Nfc =
     type private Table = {
@@ -112,7 +114,7 @@ module internal Nfc =
 
         composed
 
-    /// The text in form C; lone surrogates become U+FFFD.
+    /// The text in form C; lone surrogates become U+FFFD. It may be longer than the text.
     let normalize (text: string) : string =
         // Below U+0300 there is neither a combining mark nor a character that form C changes.
         if text |> Seq.forall (fun c -> c < '\u0300') then

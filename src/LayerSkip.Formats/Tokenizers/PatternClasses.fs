@@ -112,7 +112,8 @@ module internal PatternClasses =
         | CodePoints.Not _
         | CodePoints.All _ -> None
 
-    /// A class; with stand-ins, those of what the set has above U+FFFF belong to it.
+    /// A class; with stand-ins, those of what the set has above U+FFFF belong to it. Exactly the set within U+FFFF
+    /// but for surrogates; in .NET's own words (\s, \p{L}) where it has them, else as ranges of units.
     let write (standIns: StandIns option) (set: CodePoints) : string =
         let extra set =
             match standIns with

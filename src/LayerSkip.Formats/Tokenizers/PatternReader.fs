@@ -15,8 +15,11 @@ type internal PatternReader(text: string) =
 
     let mostDepth = 200
 
+    /// Throws PatternRefused, which `PatternSyntax.parse` turns into an error; `what` is a noun: "a range that ends
+    /// in a class".
     static member Refuse<'T>(what: string) : 'T = raise (PatternRefused what)
 
+    /// Whether all has been read.
     member _.AtEnd = at >= points.Length
 
     /// An ASCII character to come; U+FFFF for others and beyond the end.
@@ -26,17 +29,22 @@ type internal PatternReader(text: string) =
         else
             '\uFFFF'
 
+    /// The next character, which stays.
     member this.Char = this.CharAt 0
+    /// Passes over so many code points; back, where it is negative.
     member _.Skip(count: int) = at <- at + count
 
+    /// The next code point, and past it; refused at the end.
     member this.Next() : int =
         if this.AtEnd then
             PatternReader.Refuse "its end within a group, class or escape"
         at <- at + 1
         points[at - 1]
 
+    /// Whether an ASCII word comes next.
     member this.Is(word: string) = word |> Seq.indexed |> Seq.forall (fun (i, c) -> this.CharAt i = c)
 
+    /// Whether an ASCII word comes next, which is then passed over.
     member this.Take(word: string) =
         let isThere = this.Is word
         if isThere then
@@ -80,7 +88,8 @@ type internal PatternReader(text: string) =
         depth <- depth - 1
         result
 
-/// Escapes and classes, in Oniguruma's Ruby syntax.
+/// Escapes and classes, in Oniguruma's Ruby syntax. The grammar is Oniguruma's doc/RE; \d, \s, \w and POSIX brackets
+/// are over Unicode, as tokenizers sets it up.
 [<RequireQualifiedAccess>]
 module internal PatternClass =
     let private refuse what = PatternReader.Refuse what

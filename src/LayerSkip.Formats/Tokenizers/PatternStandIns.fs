@@ -18,6 +18,7 @@ type internal StandIns = {
     Examples: (char * int * UnicodeCategory) list
 }
 
+/// Building them for the classes of a pattern, and the stand-in of a character.
 [<RequireQualifiedAccess>]
 module internal StandIns =
     let private mostBorders = 500
@@ -82,6 +83,7 @@ module internal StandIns =
                     Examples = List.ofSeq examples
                 }
 
+    /// What stands for a code point above U+FFFF; one below is a bug.
     let ofRune (standIns: StandIns) (rune: Rune) : char =
         let found = Array.BinarySearch(standIns.Borders, rune.Value)
         let interval = if found >= 0 then found else ~~~found - 1

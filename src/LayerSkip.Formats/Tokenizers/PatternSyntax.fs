@@ -3,6 +3,7 @@ namespace LayerSkip
 open System
 open System.Collections.Generic
 
+/// How much a repeat takes: as much as it can and then less, as little, or as much without giving back.
 [<RequireQualifiedAccess>]
 type internal Greed =
     | Greedy
@@ -26,7 +27,9 @@ type internal Pattern =
     | LastLineEnd
     | Boundary of negated: bool
 
-/// Reads regular expressions as tokenizers' Oniguruma does, in its Ruby syntax. What we do not read is refused by name.
+/// Reads regular expressions as tokenizers' Oniguruma does, in its Ruby syntax. What we do not read is refused by
+/// name. Captures are groups like others, since nobody asks for them; back-references, conditions, absent groups and
+/// calls are refused. 65,536 characters, 200 levels and 100,000 repeats are the most.
 [<RequireQualifiedAccess>]
 module internal PatternSyntax =
     let private refuse what = PatternReader.Refuse what
@@ -145,6 +148,7 @@ module internal PatternSyntax =
         ">", Pattern.Atomic
     ]
 
+    /// Alternatives, up to a closing bracket or the end.
     let rec private choice (reader: PatternReader) (modes: Modes) : Pattern =
         reader.Deeper(fun () ->
             let alternatives = List<Pattern>()
@@ -158,6 +162,7 @@ module internal PatternSyntax =
             else
                 Pattern.Choice(List.ofSeq alternatives))
 
+    /// Items one after the other, each with its quantifiers.
     and private sequence (reader: PatternReader) (modes: Modes) : Pattern =
         let items = List<Pattern>()
         // As written, before case is ignored.
@@ -181,12 +186,14 @@ module internal PatternSyntax =
 
         Pattern.Sequence(List.ofSeq items)
 
+    /// A group's inside and its closing bracket.
     and private closed (reader: PatternReader) (modes: Modes) : Pattern =
         let inner = choice reader modes
         if not (reader.Take ")") then
             refuse "a group that is not closed"
         inner
 
+    /// What stands after an opening bracket.
     and private group (reader: PatternReader) (modes: Modes) : Pattern =
         if not (reader.Take "?") then
             closed reader modes
@@ -212,6 +219,7 @@ module internal PatternSyntax =
         | ')' -> choice reader modes
         | c -> refuse $"(?{c}"
 
+    /// One character, class, group or assertion, without quantifiers.
     and private item (reader: PatternReader) (modes: Modes) : Pattern =
         let point = reader.Next()
 

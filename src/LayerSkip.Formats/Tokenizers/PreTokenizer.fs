@@ -25,9 +25,11 @@ type internal Place =
 [<Struct>]
 type internal Piece = { Text: string; Place: Place }
 
+/// Cutting a text into the words that merges never cross. Stages are functions of a piece, one after the other, in
+/// the order of tokenizer.json.
 [<RequireQualifiedAccess>]
 module internal PreTokenizer =
-    /// The words of GPT-2.
+    /// The words of GPT-2. The expression of OpenAI's encoder.py, without its compiler flags.
     let gpt2 = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
     // Spans cover the text; `matched` tells matches from what is between them.
@@ -66,7 +68,8 @@ module internal PreTokenizer =
 
         result
 
-    /// Splits each piece at the matches of a pattern.
+    /// Splits each piece at the matches of a pattern. `invert` takes what is between matches for matches. Pieces of
+    /// nothing are left out.
     let split (pattern: TextPattern) (behavior: SplitBehavior) (invert: bool) (piece: Piece) : Piece[] =
         let spans = spans pattern invert piece.Text
 

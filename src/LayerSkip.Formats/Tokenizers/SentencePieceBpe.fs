@@ -7,6 +7,7 @@ open System.Text
 /// The kinds of a SentencePiece model's pieces; GGUF numbers them alike.
 [<RequireQualifiedAccess>]
 module internal PieceType =
+    /// As sentencepiece_model.proto and GGUF's `tokenizer.ggml.token_type` have them.
     let normal, unknown, control, userDefined, unused, ``byte`` = 1, 2, 3, 4, 5, 6
 
     /// The pieces that are cut out of a text; `normalized`: where users' own are looked for.
@@ -18,7 +19,8 @@ module internal PieceType =
                 { AddedToken.plain id pieces[id] false with Normalized = normalized }
     ]
 
-/// SentencePiece's BPE, which ranks pairs by the score of the piece they make.
+/// SentencePiece's BPE, which ranks pairs by the score of the piece they make. (Kudo and Richardson 2018, arXiv
+/// 1808.06226.) Scores are of the trainer: the negated rank of the merge.
 [<RequireQualifiedAccess>]
 module internal SentencePieceBpe =
     /// Builds the merges: every way of cutting a piece into two that are pieces or single characters.

@@ -136,7 +136,8 @@ module internal SentencePieceModel =
             }
             |> TokenizerCore.create path parts added
 
-    /// Reads a tokenizer.model, and the tokenizer_config.json beside it.
+    /// Reads a tokenizer.model, and the tokenizer_config.json beside it. A model of another type (unigram, word), or
+    /// with a table of normalization, is Unsupported.
     let load (path: string) : Result<Tokenizer, LayerSkipError list> =
         if not (File.Exists path) then
             Error [ LayerSkipError.NotFound(path, "a SentencePiece model is needed") ]

@@ -3,7 +3,8 @@ namespace LayerSkip
 open System
 open System.IO
 
-/// Long texts, a block at a time.
+/// Long texts, a block at a time. A file of gigabytes is never in memory, and a word is cut only where a million
+/// characters have neither space nor line end.
 [<RequireQualifiedAccess>]
 module TextBlocks =
     // Characters: of a block, and of a text that nowhere has a good place to be cut.

@@ -10,6 +10,8 @@ open System.Text.RegularExpressions
 [<NoEquality; NoComparison>]
 type internal TextPattern = { Find: string -> List<struct (int * int)> }
 
+/// Patterns of tokenizer.json: regular expressions over code points, and plain texts. What would match for longer
+/// than seconds is an error, as a pattern and a text from anywhere may backtrack without end.
 [<RequireQualifiedAccess>]
 module internal TextPattern =
     /// A pattern that needs more for one match is one that backtracks without end. Good ones take a microsecond.
@@ -35,12 +37,14 @@ module internal TextPattern =
         | Pattern.LastLineEnd
         | Pattern.Boundary _ -> []
 
+    /// The classes that it tells characters apart by.
     let rec private sets (pattern: Pattern) : CodePoints list =
         match pattern with
         | Pattern.One set -> [ set ]
         | Pattern.Boundary _ -> [ CodePoints.word ]
         | pattern -> List.collect sets (inner pattern)
 
+    /// In .NET's syntax, with the meaning that Oniguruma gives it.
     let rec private write (standIns: StandIns option) (pattern: Pattern) : string =
         let write = write standIns
 
@@ -155,7 +159,9 @@ module internal TextPattern =
 
     let private hasSurrogate (text: string) = text.AsSpan().IndexOfAnyInRange('\uD800', '\uDFFF') >= 0
 
-    /// Reads a regular expression written for tokenizers' Oniguruma; `path` is for messages.
+    /// Reads a regular expression written for tokenizers' Oniguruma; `path` is for messages. A pattern that we do not
+    /// read is Unsupported. `Find` may throw LayerSkipException, where matching does not end or a text has characters
+    /// above U+FFFF that the pattern tells apart too finely; indices count UTF-16 units.
     let expression (path: string) (source: string) : Result<TextPattern, LayerSkipError list> =
         let unsupported what =
             Check.unsupported

@@ -5,7 +5,9 @@ open System.IO
 /// Loads tokenizers, turns text into ids and ids into text.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module Tokenizer =
-    /// Reads a tokenizer.json, and the tokenizer_config.json beside it for BOS and chat template.
+    /// Reads a tokenizer.json, and the tokenizer_config.json beside it for BOS and chat template. Every stage is
+    /// read, or the error names the one that is not supported; we encode as the tokenizers library does, or not at
+    /// all.
     let ofJson (path: string) : Result<Tokenizer, LayerSkipError list> = TokenizerJson.load path
 
     /// Reads a tokenizer.model, SentencePiece's protobuf, of the kind BPE.
@@ -18,7 +20,8 @@ module Tokenizer =
         : Result<Tokenizer option, LayerSkipError list> =
         TokenizerGguf.load path metadata
 
-    /// A folder's tokenizer.json, else its tokenizer.model, else its vocab.json with merges.txt, else None.
+    /// A folder's tokenizer.json, else its tokenizer.model, else its vocab.json with merges.txt, else None. A file
+    /// that is there and cannot be read is an error: the next is not tried.
     let tryLoad (folder: string) : Result<Tokenizer option, LayerSkipError list> =
         let file name = Path.Combine(folder, name)
         let has name = File.Exists(file name)

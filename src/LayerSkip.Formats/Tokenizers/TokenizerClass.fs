@@ -15,6 +15,7 @@ type internal Spelling =
     /// Text with U+2581 for a space, and `<0xNN>` for a byte where the flag is set.
     | SentencePiece of bytePieces: bool
 
+/// Pieces that stand for single bytes.
 [<RequireQualifiedAccess>]
 module internal Spelling =
     /// The byte that a piece such as `<0x0A>` stands for.
@@ -55,6 +56,7 @@ type TextStream = internal {
     Pending: byte[]
 } with
 
+    /// See `TextStream.push`.
     member internal this.Push(id: int) : struct (string * TextStream) =
         let bytes = Array.append this.Pending (this.Bytes id)
         let certain = bytes.Length - Utf8Text.unfinished bytes
@@ -64,6 +66,7 @@ type TextStream = internal {
         struct ((if drops then text[1..] else text),
                 { this with DropsSpace = this.DropsSpace && text = ""; Pending = bytes[certain..] })
 
+    /// See `TextStream.finish`.
     member internal this.Finish() : string = Encoding.UTF8.GetString this.Pending
 
 /// Text to ids and back, as one model's files define it. Immutable; any number of threads may share it. As a tokenizer of
@@ -146,10 +149,13 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
     let isBetween (encoded: Encoded) (count: int) =
         count <= 0 || count >= encoded.Ids.Count || encoded.Ends[count - 1] >= 0
 
+    /// What the files said, and what was made of it.
     member internal _.Parts = parts
+    /// The same vocabulary with other parts.
     member internal _.With(parts: TokenizerParts) = Tokenizer(parts, pieces, added)
     /// The piece of each id, "" where an id has none.
     member internal _.Pieces = pieces
+    /// Tokens that are cut out of a text, by id.
     member internal _.Added = addedById
 
     /// Ids of a text whose beginning stands at `start`.
@@ -184,6 +190,7 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
         Pending = [||]
     }
 
+    /// The text of ids at once: what `Stream` writes id by id.
     member internal this.Text(showSpecial: bool, continues: bool, ids: seq<int>) : string =
         let bytes = ids |> Seq.map (this.Bytes showSpecial) |> Array.concat
         let text = Encoding.UTF8.GetString bytes

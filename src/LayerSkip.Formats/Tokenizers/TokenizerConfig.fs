@@ -27,8 +27,11 @@ type internal TokenizerConfig = {
         | Some("LlamaTokenizer" | "CodeLlamaTokenizer" | "GemmaTokenizer" | "CohereTokenizer") -> true
         | _ -> false
 
+/// Reading them as transformers does (tokenization_utils_base.py): a token is a string or an object, the template may
+/// be a file of its own.
 [<RequireQualifiedAccess>]
 module internal TokenizerConfig =
+    /// Of a folder that has none of them.
     let empty = {
         Class = None
         AddsBos = None
@@ -119,7 +122,7 @@ module internal TokenizerConfig =
         else
             Ok fallback
 
-    /// Reads what a folder has of them.
+    /// Reads what a folder has of them. None of them must be there.
     let load (folder: string) : Result<TokenizerConfig, LayerSkipError list> =
         let file name = Path.Combine(folder, name)
 

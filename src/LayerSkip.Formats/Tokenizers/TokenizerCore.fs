@@ -3,6 +3,7 @@ namespace LayerSkip
 open System.Collections.Generic
 open System.Text
 
+/// What readers of every kind of file share: a vocabulary's tables, and the last checks.
 [<RequireQualifiedAccess>]
 module internal TokenizerCore =
     /// The ids that so many pieces may have: some vocabularies have holes, but an id that is a slip of the pen must not ask

@@ -2,7 +2,8 @@ namespace LayerSkip
 
 open System.Collections.Generic
 
-/// The tokenizer in the metadata of a GGUF file.
+/// The tokenizer in the metadata of a GGUF file. Keys `tokenizer.ggml.*` of docs/gguf.md: byte-level BPE (model
+/// "gpt2", words by `pre`) and SentencePiece BPE (model "llama", merges from the scores).
 [<RequireQualifiedAccess>]
 module internal TokenizerGguf =
     /// Metadata with a fault for each entry that is missing or of the wrong kind.
@@ -21,37 +22,44 @@ module internal TokenizerGguf =
 
         member _.Faults = List.ofSeq faults
 
+        /// The value, or `fallback`; a fault where the key is missing.
         member _.Require(name: string, value: 'T option, fallback: 'T) : 'T =
             if value.IsNone && not (metadata.ContainsKey(key name)) then
                 fault name "is missing"
             defaultArg value fallback
 
+        /// Texts by id.
         member _.Texts(name: string) =
             optional name "a list of texts" (function
                 | GgufValue.Texts texts -> Some texts
                 | _ -> None)
 
+        /// Scores or types by id.
         member _.Numbers(name: string) =
             optional name "a list of numbers" (function
                 | GgufValue.Floats values -> Some values
                 | GgufValue.Ints values -> Some(Array.map float values)
                 | _ -> None)
 
+        /// A token id of 32 bits, at least 0.
         member _.Id(name: string) =
             optional name "an id" (function
                 | GgufValue.Int id when 0L <= id && id <= int64 System.Int32.MaxValue -> Some(int id)
                 | _ -> None)
 
+        /// true or false.
         member _.Flag(name: string) =
             optional name "true or false" (function
                 | GgufValue.Bool flag -> Some flag
                 | _ -> None)
 
+        /// A text.
         member _.Text(name: string) =
             optional name "a text" (function
                 | GgufValue.Text text -> Some text
                 | _ -> None)
 
+        /// A fault where a list is not as long as the vocabulary.
         member _.SameLength(name: string, count: int, expected: int) =
             if count <> expected then
                 fault name $"has {count} entries for {expected} tokens"
@@ -129,7 +137,8 @@ module internal TokenizerGguf =
             |> TokenizerCore.create path parts (PieceType.added false pieces types)
         | _ -> Error(Check.faults parts @ reader.Faults)
 
-    /// None where the metadata names no tokenizer.
+    /// None where the metadata names no tokenizer. A pre-tokenizer or model that we do not know is Unsupported; lists
+    /// that are missing or too short are BadFile, all at once.
     let load
         (path: string)
         (metadata: Map<string, GgufValue>)

@@ -3,7 +3,8 @@ namespace LayerSkip
 open System.Collections.Generic
 open System.IO
 
-/// Hugging Face's tokenizer.json, of the kind BPE.
+/// Hugging Face's tokenizer.json, of the kind BPE. The tokenizers library's own format, which has no specification
+/// but its code: vocabulary and merges under "model", the stages of encoding and decoding beside it.
 [<RequireQualifiedAccess>]
 module internal TokenizerJson =
     /// Tokens as "added_tokens" lists them.
@@ -41,7 +42,8 @@ module internal TokenizerJson =
             | -1 -> merge.Fault "must be two pieces with a space between them"
             | space -> struct (text[.. space - 1], text[space + 1 ..])
 
-    /// Merges by rank from pairs of pieces; pairs with a piece that the vocabulary lacks are an error.
+    /// Merges by rank from pairs of pieces; pairs with a piece that the vocabulary lacks are an error. Each merge is
+    /// the key of its pair with its rank and the id of the whole; of a pair that stands twice the first counts.
     let merges (path: string) (ids: Dictionary<string, int>) (pairs: seq<struct (string * string)>) =
         let merges = Dictionary<int64, struct (int * int)>(2 * ids.Count)
         let mutable fault = Ok()
@@ -183,7 +185,8 @@ module internal TokenizerJson =
 
             TokenizerCore.create path parts sought (AddedToken.pieces ids added))
 
-    /// Reads a tokenizer.json, and the tokenizer_config.json beside it.
+    /// Reads a tokenizer.json, and the tokenizer_config.json beside it. The first fault of the file, or all kinds of
+    /// stages in it that we do not read.
     let load (path: string) : Result<Tokenizer, LayerSkipError list> =
         TokenizerConfig.load (Path.GetDirectoryName(Path.GetFullPath path))
         |> Result.bind (fun config ->

@@ -16,11 +16,14 @@ module internal TokenizerJsonWriter =
     /// A stage of a kind.
     let stage (kind: string) (fields: (string * obj) list) : obj = object ([ "type", box kind ] @ fields)
 
+    /// Several stages as one; `name` is "processors", "decoders" and so on.
     let sequence (name: string) (stages: obj list) : obj = stage "Sequence" [ name, stages ]
 
+    /// A whole file: UTF-8, indented, ending with a newline.
     let file (fields: (string * obj) list) : byte[] =
         Array.append (JsonSerializer.SerializeToUtf8Bytes(object fields, options)) "\n"B
 
+    /// "added_tokens": in their order, with all their flags.
     let added (tokens: seq<AddedToken>) : obj =
         box [
             for token in tokens ->
@@ -35,6 +38,7 @@ module internal TokenizerJsonWriter =
                 ]
         ]
 
+    /// The byte-level stage, which serves as pre-tokenizer, post-processor and decoder alike.
     let byteLevel (trimsOffsets: bool) (splitsWords: bool) : obj =
         stage "ByteLevel" [
             "add_prefix_space", false

@@ -71,6 +71,9 @@ module internal TokenizerStages =
                 TextPattern.replace found content text)
         | kind -> unsupported path $"normalizer {kind}" "NFC, Prepend, Replace and Sequence"
 
+    /// The normalizer of a text, by the place where it stands: NFC, Prepend, Replace, and sequences of them. No part:
+    /// the text as it is. Other kinds are Unsupported; a text that grows beyond 16 times its length (and 4,096
+    /// characters) throws LayerSkipException.
     let normalizer
         (path: string)
         (part: JsonPart option)
@@ -157,7 +160,8 @@ module internal TokenizerStages =
         | "Metaspace" -> Ok(metaspace part)
         | kind -> unsupported path $"pre-tokenizer {kind}" "Split, Digits, ByteLevel, Metaspace and Sequence"
 
-    /// The pre-tokenizer, and whether it writes words in bytes.
+    /// The pre-tokenizer, and whether it writes words in bytes. Split, Digits, ByteLevel, Metaspace, and sequences of
+    /// them; no part: one word. Other kinds are Unsupported.
     let preTokenizer (path: string) (part: JsonPart option) =
         let parts = flat "pretokenizers" part
         let byteLevel = parts |> List.exists (fun part -> kindOf part = "ByteLevel")
@@ -167,7 +171,9 @@ module internal TokenizerStages =
         |> Check.list
         |> Result.map (fun stages -> struct (PreTokenizer.sequence stages, byteLevel))
 
-    /// How pieces spell bytes, and whether the first space of a decoded text is dropped.
+    /// How pieces spell bytes, and whether the first space of a decoded text is dropped. ByteLevel, or Replace,
+    /// ByteFallback, Fuse, Strip and Metaspace as SentencePiece's decoders are made of them; other kinds are
+    /// Unsupported.
     let decoder (path: string) (byteLevel: bool) (byteFallback: bool) (part: JsonPart option) =
         let parts = flat "decoders" part
         let kinds = parts |> List.map kindOf

@@ -73,7 +73,8 @@ module internal TokenizerVocab =
 
             TokenizerCore.create path parts added (AddedToken.pieces ids config.Added))
 
-    /// Reads a folder's two files, and the tokenizer_config.json and added_tokens.json beside them.
+    /// Reads a folder's two files, and the tokenizer_config.json and added_tokens.json beside them. The class that
+    /// tokenizer_config.json names says how words are made: GPT-2's or Qwen 2's; others are Unsupported.
     let load (folder: string) : Result<Tokenizer, LayerSkipError list> =
         let path, mergesPath = Path.Combine(folder, "vocab.json"), Path.Combine(folder, "merges.txt")
 

@@ -146,7 +146,9 @@ module internal WordRules =
                 for name in names.Split ' ' -> name, rule
         ]
 
+    /// Every name that `tryFind` knows, in ordinal order.
     let names: string list = List.ofSeq byName.Keys
+    /// By `tokenizer.ggml.pre`; None for a name that we do not know, whose words would be guesses.
     let tryFind (name: string) : WordRule option = byName.TryFind name
 
     /// The function that cuts a text into words.
