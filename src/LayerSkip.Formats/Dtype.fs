@@ -23,13 +23,8 @@ module Dtype =
         | Dtype.F16 -> "f16"
         | Dtype.BF16 -> "bf16"
 
-    /// PyTorch's name, as config.json has it: "float32".
-    let torchName (dtype: Dtype) =
-        match dtype with
-        | Dtype.F64 -> "float64"
-        | Dtype.F32 -> "float32"
-        | Dtype.F16 -> "float16"
-        | Dtype.BF16 -> "bfloat16"
+    /// PyTorch's name, as config.json has it, where "float" is written out: "float32", "bfloat16".
+    let torchName (dtype: Dtype) = (name dtype).Replace("f", "float")
 
     /// The bytes of one value.
     let bytes (dtype: Dtype) =

@@ -158,10 +158,10 @@ module LlamaConfig =
     let load (path: string) : Result<LlamaConfig, LayerSkipError list> =
         Json.load path "a Hugging Face model folder has one" (ofJson path)
 
-    /// The recommended exit where a model card names none: round(L/3), at least 1. Counted from 1; of a model of one
-    /// layer 1, which is no exit.
+    /// The recommended exit where a model card names none: round(L/3), at least 1, counted from 1. Of a model of one
+    /// layer that is no exit.
     let defaultExit (config: LlamaConfig) : int =
         max 1 (int (Math.Round(float config.Layers / 3.0, MidpointRounding.AwayFromZero)))
 
-    /// The draft length where nothing recommends one. In tokens.
+    /// The draft length where nothing recommends one, in tokens.
     let defaultDraft = 4

@@ -27,11 +27,9 @@ module internal HuggingFaceConfig =
             | WindowFields.ByLayer -> (Array.choose id windows).Length < 2
 
         let hasQkvBias =
+            Architecture.allows biases.Qkv config.QkvBias
             // One field says both.
-            if biases.Qkv = Presence.Either then
-                config.QkvBias = config.OutputBias
-            else
-                Architecture.allows biases.Qkv config.QkvBias
+            && (biases.Qkv <> Presence.Either || config.QkvBias = config.OutputBias)
 
         let scaling =
             match RopeAngles.named config with
@@ -124,8 +122,8 @@ module internal HuggingFaceConfig =
         memory.WriteByte(byte '\n')
         memory.ToArray()
 
-    /// Of an expressible configuration, with fields of the file that it came from. UTF-8, indented, ending with a
-    /// newline; `dtype` is that of the weights beside it.
+    /// The text of config.json, of an expressible configuration with fields of the file that it came from: UTF-8,
+    /// indented, ending with a newline; `dtype` is that of the weights beside it.
     let bytes (dtype: Dtype) (kept: (string * string) list) (config: LlamaConfig) : byte[] =
         let architecture = Architecture.ofFamily config.Family
 

@@ -19,11 +19,8 @@ module KeptFields =
 
     /// An object's fields of which `isKept` holds; of two with one name the last, as every reader has it.
     let internal where (isKept: string -> bool) (root: JsonElement) : (string * string) list =
-        [
-            for field in root.EnumerateObject() do
-                if isKept field.Name then
-                    field.Name, field.Value.GetRawText()
-        ]
+        [ for field in root.EnumerateObject() -> field.Name, field.Value.GetRawText() ]
+        |> List.filter (fst >> isKept)
         |> List.rev
         |> List.distinctBy fst
         |> List.rev

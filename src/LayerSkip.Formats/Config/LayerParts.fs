@@ -24,7 +24,7 @@ type LayerParts<'T> = {
     DownBias: 'T option
 }
 
-/// The one place that lists a layer's fields: all else goes through `map2`.
+/// What goes over all parts of a layer goes through `map2`, so that nothing is matched by position.
 [<RequireQualifiedAccess>]
 module LayerParts =
     /// Of two layers of one shape, field by field in the order of the record. A field that either lacks is lacking.

@@ -5,8 +5,8 @@ open System
 /// How fast rotary embeddings turn (RoFormer, arXiv 2104.09864), stretched as the configuration says.
 [<RequireQualifiedAccess>]
 module RopeAngles =
-    /// The angle per position of each pair of dimensions, and what cosine and sine are scaled by. Radians, [headDim /
-    /// 2], the fastest first; the scale is 1 but for YaRN.
+    /// The angle per position of each pair of dimensions, in radians, the fastest first (half as many as a head has
+    /// dimensions), and what cosine and sine are multiplied by: 1 but for YaRN.
     let frequencies (config: LlamaConfig) : struct (float[] * float) =
         let half = config.HeadDim / 2
         let plain = Array.init half (fun i -> config.RopeTheta ** (-2.0 * float i / float config.HeadDim))
@@ -47,8 +47,8 @@ module RopeAngles =
             struct (Array.mapi mixed plain, yarn.AttentionFactor)
 
     /// The scaling that divisors stand for: Meta's numbers of llama3, which llama.cpp keeps as a table of float32,
-    /// where they come to the same angles; else the divisors. Whoever reads a table asks for it, so that a model's
-    /// angles have the same bits whichever format it is read from. Within 1e-6 of each angle.
+    /// where they come to the same angles within 1e-6 of each; else the divisors. Whoever reads a table asks for it,
+    /// so that a model's angles have the same bits whichever format it is read from.
     let named (config: LlamaConfig) : RopeScaling =
         match config.RopeScaling with
         | RopeScaling.Divided divisors ->

@@ -119,6 +119,6 @@ module internal JsonLessons =
         | Some page -> fail path page
         | None -> count > 0 && front[0] = '['
 
-    /// A file's lessons, as they are asked for. What is wrong with it is thrown, as LayerSkipException. With the line
-    /// or the number of the object, counted from 1.
+    /// A file's lessons, as they are asked for. What is wrong with it is thrown as LayerSkipException, with the line
+    /// or the number of the object, from 1.
     let read (path: string) : seq<Lesson> = seq { yield! if isArray path then ofArray path else ofLines path }

@@ -59,7 +59,7 @@ module internal LessonIds =
 
         Array.append (opened ids read |> Array.map (~~~)) (closed ids (Array.tryLast learned) learned)
 
-    /// A file's texts as entries. Ids as the model reads and learns them, text after text; a long text comes in
+    /// A file's texts as entries: ids as the model reads and learns them, text after text. A long text comes in
     /// parts, of which the first begins it.
     let ofFile (ids: LessonIds) (path: string) : seq<TextEntries> =
         seq {

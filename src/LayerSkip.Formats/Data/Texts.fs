@@ -16,7 +16,8 @@ type LessonPart = {
 /// Texts and pairs in files.
 [<RequireQualifiedAccess>]
 module Texts =
-    /// What parts the texts of a plain file. A text of its own makes no lesson of what stands before and after it.
+    /// What parts the texts of a plain file. What stands between two of them is one lesson; where nothing does, there
+    /// is none.
     let separator = "<|endoftext|>"
 
     /// The texts between separators, without the white space around them.

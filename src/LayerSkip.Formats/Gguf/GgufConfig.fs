@@ -50,15 +50,7 @@ type internal GgufReader(path: string, architecture: string, metadata: Map<strin
         this.TryRead(this.Key name, "a number", read) |> Option.defaultValue fallback
 
     /// A text under a key in full.
-    member this.TryText(key: string) : string option =
-        this.TryRead(
-            key,
-            "a text",
-            fun value ->
-                match value with
-                | GgufValue.Text text -> Some text
-                | _ -> None
-        )
+    member this.TryText(key: string) : string option = this.TryRead(key, "a text", GgufValue.tryText)
 
 /// A decoder's configuration from a GGUF file's metadata and the names of its tensors.
 [<RequireQualifiedAccess>]
@@ -235,11 +227,10 @@ module internal GgufConfig =
             | _ -> None
 
         let stops =
-            match StopTokens.ofMetadata vocabulary (List.choose tokenId StopTokens.keys) metadata with
-            | Ok ids -> ids
-            | Error fault ->
+            StopTokens.ofMetadata vocabulary (List.choose tokenId StopTokens.keys) metadata
+            |> Result.defaultWith (fun fault ->
                 reader.Fault fault
-                [||]
+                [||])
 
         if tensors.ContainsKey "rope_factors_long.weight" then
             reader.Fault "rope scaling by tables of factors (longrope) is not supported"

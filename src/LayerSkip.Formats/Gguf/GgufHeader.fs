@@ -18,6 +18,14 @@ type GgufValue =
     | Bools of bool[]
     | Texts of string[]
 
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module internal GgufValue =
+    /// The text, of a value that is one.
+    let tryText (value: GgufValue) : string option =
+        match value with
+        | GgufValue.Text text -> Some text
+        | _ -> None
+
 /// What a GGUF file says of one tensor.
 type internal GgufTensorInfo = {
     Name: string

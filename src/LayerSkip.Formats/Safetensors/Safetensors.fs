@@ -97,20 +97,16 @@ module Safetensors =
         ]
         let pairs = set held
 
-        let missing = [
+        [
             for KeyValue(name, file) in map do
                 if not (SafetensorsHeader.isIgnored name || pairs.Contains(name, file)) then
                     bad $"{file} should hold tensor {name} and does not"
-        ]
 
-        let doubled = [
             for name, places in List.groupBy fst held do
                 if places.Length > 1 then
                     let files = places |> List.map snd |> String.concat " and "
                     bad $"tensor {name} is in {files}"
         ]
-
-        missing @ doubled
 
     let private openShards (index: string) : Result<SafetensorsFile list, LayerSkipError list> =
         Json.load index "an index of shards is needed" (weightMap index)

@@ -75,14 +75,11 @@ module BpeTrainer =
     let check (options: BpeOptions) : Result<unit, LayerSkipError list> =
         let specials = options.SpecialTokens.Length
         let least = 256 + specials
-        let made =
-            if specials = 1 then
-                "1 special token"
-            else
-                $"{specials} special tokens"
+        let plural = if specials = 1 then "" else "s"
         let faults = [
             if options.Vocabulary < least || options.Vocabulary > mostPieces then
-                let allowed = $"{least} to {mostPieces}: there are 256 bytes and {made}"
+                let allowed =
+                    $"{least} to {mostPieces}: there are 256 bytes and {specials} special token{plural}"
                 LayerSkipError.OutOfRange("vocab-size", string options.Vocabulary, allowed)
             if options.MinFrequency < 1 then
                 LayerSkipError.OutOfRange("min-frequency", string options.MinFrequency, "1 or more")

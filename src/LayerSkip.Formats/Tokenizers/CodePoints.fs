@@ -143,8 +143,7 @@ module internal CodePoints =
                 if lower = int 's' then
                     0x17F
             ]
-        | _ when point < 0x80 -> Some [ point ]
-        | _ when not (Rune.IsValid point) -> Some [ point ]
+        | _ when point < 0x80 || not (Rune.IsValid point) -> Some [ point ]
         | _ ->
             let rune = Rune point
 

@@ -131,14 +131,16 @@ module internal GgufTokenizerExport =
                 "tokenizer.chat_template", GgufValue.Text template
         ]
 
+    /// Whether two tokenizers cut the probe into the same words, and encode it to the same ids.
+    let encodesAlike (a: Tokenizer) (b: Tokenizer) : bool =
+        let words (tokenizer: Tokenizer) = tokenizer.Parts.Words { Text = probe; Place = Place.First }
+        words a = words b && Tokenizer.encode a probe = Tokenizer.encode b probe
+
     /// Whether the metadata make a tokenizer that cuts and encodes as the source does.
     let private agrees (tokenizer: Tokenizer) (metadata: (string * GgufValue) list) =
-        let words (tokenizer: Tokenizer) = tokenizer.Parts.Words { Text = probe; Place = Place.First }
-
         match TokenizerGguf.load "" (Map.ofList metadata) with
-        | Ok(Some made) ->
-            (not (isByteLevel tokenizer) || words made = words tokenizer)
-            && Tokenizer.encode made probe = Tokenizer.encode tokenizer probe
+        | Ok(Some made) when isByteLevel tokenizer -> encodesAlike made tokenizer
+        | Ok(Some made) -> Tokenizer.encode made probe = Tokenizer.encode tokenizer probe
         | Ok None
         | Error _ -> false
 

@@ -34,7 +34,7 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
     /// Throws JsonFault of this place; `what` completes the sentence "model.vocab must be an object".
     member this.Fault<'T>(what: string) : 'T = raise (JsonFault(this.Place, what))
 
-    /// What it is, before it is asked for as something.
+    /// The kind of the value, for who may be given several.
     member _.Kind = element.ValueKind
 
     /// A text of whole characters.

@@ -6,9 +6,9 @@ open System.Globalization
 open System.IO
 open System.Text
 
-/// Unicode normalization form C from our own table: .NET's `Normalize` does nothing where globalization is invariant.
-/// Unicode Standard Annex #15; the table holds UnicodeData.txt's canonical decompositions and combining classes,
-/// without CompositionExclusions.
+/// Unicode normalization form C (Unicode Standard Annex #15) from our own table: .NET's `Normalize` does nothing
+/// where globalization is invariant. The table holds UnicodeData.txt's combining classes and canonical
+/// decompositions, and which of these compose again.
 [<RequireQualifiedAccess>]
 module internal Nfc =
     type private Table = {

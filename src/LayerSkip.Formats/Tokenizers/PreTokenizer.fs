@@ -29,7 +29,7 @@ type internal Piece = { Text: string; Place: Place }
 /// the order of tokenizer.json.
 [<RequireQualifiedAccess>]
 module internal PreTokenizer =
-    /// The words of GPT-2. The expression of OpenAI's encoder.py, without its compiler flags.
+    /// The words of GPT-2: the expression of OpenAI's encoder.py.
     let gpt2 = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
     // Spans cover the text; `matched` tells matches from what is between them.
@@ -53,13 +53,11 @@ module internal PreTokenizer =
         let result = List<struct (int * int * bool)>()
 
         for struct (start, stop, matched) in spans do
-            let last =
+            let struct (first, _, before) =
                 if result.Count = 0 then
                     struct (0, 0, false)
                 else
                     result[result.Count - 1]
-
-            let struct (first, _, before) = last
 
             if result.Count > 0 && joins before matched then
                 result[result.Count - 1] <- struct (first, stop, matched)

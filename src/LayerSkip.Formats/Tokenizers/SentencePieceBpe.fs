@@ -19,8 +19,8 @@ module internal PieceType =
                 { AddedToken.plain id pieces[id] false with Normalized = normalized }
     ]
 
-/// SentencePiece's BPE, which ranks pairs by the score of the piece they make. (Kudo and Richardson 2018, arXiv
-/// 1808.06226.) Scores are of the trainer: the negated rank of the merge.
+/// SentencePiece's BPE (Kudo and Richardson 2018, arXiv 1808.06226), which ranks pairs by the score of the piece they
+/// make: its trainer's are 0, -1, -2 in the order of the merges.
 [<RequireQualifiedAccess>]
 module internal SentencePieceBpe =
     /// Builds the merges: every way of cutting a piece into two that are pieces or single characters.

@@ -4,18 +4,18 @@ open System.Collections.Generic
 open System.IO
 open Google.Protobuf
 
-/// What we read of SentencePiece's ModelProto, by the field numbers of its sentencepiece_model.proto.
-type private SentencePieceProto = {
-    Pieces: List<string>
-    Scores: List<float>
-    Types: List<int>
-    mutable ModelType: int
-    mutable ByteFallback: bool
-    mutable Bos: int
-    mutable Eos: int
-    mutable Charsmap: bool
-    mutable DummyPrefix: bool
-}
+/// What we read of SentencePiece's ModelProto, by the field numbers of its sentencepiece_model.proto, with its defaults.
+[<Sealed>]
+type private SentencePieceProto() =
+    member val Pieces = List<string>()
+    member val Scores = List<float>()
+    member val Types = List<int>()
+    member val ModelType = 1 with get, set
+    member val ByteFallback = false with get, set
+    member val Bos = 1 with get, set
+    member val Eos = 2 with get, set
+    member val Charsmap = false with get, set
+    member val DummyPrefix = true with get, set
 
 /// A tokenizer.model: SentencePiece's protobuf, of the kind BPE.
 [<RequireQualifiedAccess>]
@@ -64,17 +64,7 @@ module internal SentencePieceModel =
     ]
 
     let private read (bytes: byte[]) : SentencePieceProto =
-        let proto = {
-            Pieces = List()
-            Scores = List()
-            Types = List()
-            ModelType = 1
-            ByteFallback = false
-            Bos = 1
-            Eos = 2
-            Charsmap = false
-            DummyPrefix = true
-        }
+        let proto = SentencePieceProto()
 
         new CodedInputStream(bytes)
         |> message [ 1, piece proto; 2, inside (trainer proto); 3, inside (normalizer proto) ]

@@ -56,7 +56,7 @@ type TextStream = internal {
     Pending: byte[]
 } with
 
-    /// See `TextStream.push`.
+    /// The text that has become certain with an id, and the stream after it.
     member internal this.Push(id: int) : struct (string * TextStream) =
         let bytes = Array.append this.Pending (this.Bytes id)
         let certain = bytes.Length - Utf8Text.unfinished bytes
@@ -66,7 +66,7 @@ type TextStream = internal {
         struct ((if drops then text[1..] else text),
                 { this with DropsSpace = this.DropsSpace && text = ""; Pending = bytes[certain..] })
 
-    /// See `TextStream.finish`.
+    /// The pending bytes as U+FFFD.
     member internal this.Finish() : string = Encoding.UTF8.GetString this.Pending
 
 /// Text to ids and back, as one model's files define it. Immutable; any number of threads may share it. As a tokenizer of

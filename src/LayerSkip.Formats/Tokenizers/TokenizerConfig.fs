@@ -122,7 +122,7 @@ module internal TokenizerConfig =
         else
             Ok fallback
 
-    /// Reads what a folder has of them. None of them must be there.
+    /// Reads what a folder has of them: each may be missing.
     let load (folder: string) : Result<TokenizerConfig, LayerSkipError list> =
         let file name = Path.Combine(folder, name)
 

@@ -54,10 +54,7 @@ module internal TokenizerGguf =
                 | _ -> None)
 
         /// A text.
-        member _.Text(name: string) =
-            optional name "a text" (function
-                | GgufValue.Text text -> Some text
-                | _ -> None)
+        member _.Text(name: string) = optional name "a text" GgufValue.tryText
 
         /// A fault where a list is not as long as the vocabulary.
         member _.SameLength(name: string, count: int, expected: int) =
@@ -126,10 +123,7 @@ module internal TokenizerGguf =
                     AddsBos = bos.IsSome && defaultArg addsBos parts.AddsBos
                     Bos = bos
                     Eos = eos
-                    Template =
-                        match metadata.TryFind "tokenizer.chat_template" with
-                        | Some(GgufValue.Text template) -> Some template
-                        | _ -> None
+                    Template = metadata.TryFind "tokenizer.chat_template" |> Option.bind GgufValue.tryText
             }
 
             pieces

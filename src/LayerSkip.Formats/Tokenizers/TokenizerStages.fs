@@ -139,12 +139,8 @@ module internal TokenizerStages =
             |> Result.map (fun (pattern, behavior) ->
                 PreTokenizer.split pattern behavior (part.Flag("invert", false)))
         | "Digits" ->
-            isolated (
-                if part.Flag("individual_digits", false) then
-                    @"\p{N}"
-                else
-                    @"\p{N}+"
-            )
+            let repeat = if part.Flag("individual_digits", false) then "" else "+"
+            isolated (@"\p{N}" + repeat)
         | "ByteLevel" ->
             let prefix = part.Flag("add_prefix_space", true)
             let words = part.Flag("use_regex", true)
