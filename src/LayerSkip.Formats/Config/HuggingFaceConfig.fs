@@ -2,7 +2,6 @@ namespace LayerSkip
 
 open System
 open System.Globalization
-open System.IO
 open System.Text.Json
 
 /// config.json as transformers reads it, in the spelling of its version 4, which version 5 reads too.
@@ -112,22 +111,12 @@ module internal HuggingFaceConfig =
 
         json.WriteEndArray()
 
-    /// A JSON object over several lines.
-    let json (write: Utf8JsonWriter -> unit) : byte[] =
-        use memory = new MemoryStream()
-        using (new Utf8JsonWriter(memory, JsonWriterOptions(Indented = true))) (fun json ->
-            json.WriteStartObject()
-            write json
-            json.WriteEndObject())
-        memory.WriteByte(byte '\n')
-        memory.ToArray()
-
     /// The text of config.json, of an expressible configuration with fields of the file that it came from: UTF-8,
     /// indented, ending with a newline; `dtype` is that of the weights beside it.
     let bytes (dtype: Dtype) (kept: (string * string) list) (config: LlamaConfig) : byte[] =
         let architecture = Architecture.ofFamily config.Family
 
-        json (fun json ->
+        Json.write (fun json ->
             json.WriteStartArray "architectures"
             json.WriteStringValue architecture.Class
             json.WriteEndArray()

@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.Buffers.Text
+open System.IO
 open System.Text.Json
 open System.Text.Unicode
 
@@ -181,3 +182,13 @@ module internal Json =
                     read document.RootElement
                 else
                     Check.bad path "not a JSON object")
+
+    /// An object over several lines, in UTF-8, with a newline at its end; `fields` writes what is in it.
+    let write (fields: Utf8JsonWriter -> unit) : byte[] =
+        use memory = new MemoryStream()
+        using (new Utf8JsonWriter(memory, JsonWriterOptions(Indented = true))) (fun json ->
+            json.WriteStartObject()
+            fields json
+            json.WriteEndObject())
+        memory.WriteByte(byte '\n')
+        memory.ToArray()

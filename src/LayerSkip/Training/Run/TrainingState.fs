@@ -91,7 +91,7 @@ module internal TrainingState =
 
     /// As the newest version has it, JSON in UTF-8.
     let bytes (stored: StoredState) : byte[] =
-        HuggingFaceConfig.json (fun json -> JsonField.write (fields version) json stored)
+        Json.write (fun json -> JsonField.write (fields version) json stored)
 
     let private nothing: StoredState = {
         State = { Options = TrainingFields.nothing; Step = 0; Ranks = 1; Threads = 0 }
