@@ -6,7 +6,7 @@ open System.Text.Json
 
 /// config.json as transformers reads it, in the spelling of its version 4, which version 5 reads too.
 [<RequireQualifiedAccess>]
-module internal HuggingFaceConfig =
+module internal ConfigJsonExport =
     /// The configuration with divisors by their name; an error where transformers has no name for what it says.
     let expressible (config: LlamaConfig) : Result<LlamaConfig, LayerSkipError list> =
         let without part =

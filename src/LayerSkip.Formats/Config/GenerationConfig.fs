@@ -55,8 +55,8 @@ module internal GenerationConfig =
 
     /// Writes it into a model's folder; `bos` is the configuration's, which fields that are kept overrule.
     let write (folder: string) (bos: int option) (it: GenerationConfig) : Result<unit, LayerSkipError list> =
-        HuggingFaceConfig.json (fun json ->
-            HuggingFaceConfig.ids json stopName it.StopIds
+        Json.write (fun json ->
+            ConfigJsonExport.ids json stopName it.StopIds
 
             match bos with
             | Some bos when not (List.exists (fun (name, _) -> name = "bos_token_id") it.Kept) ->

@@ -54,9 +54,9 @@ module internal HuggingFaceExport =
         let tensors = Weights.named checkpoint.Weights
         let inside name = Path.Combine(folder, name)
 
-        HuggingFaceConfig.expressible checkpoint.Config
+        ConfigJsonExport.expressible checkpoint.Config
         |> Result.bind (fun config ->
-            HuggingFaceConfig.bytes checkpoint.Weights.Dtype checkpoint.Kept.OfConfig config
+            ConfigJsonExport.bytes checkpoint.Weights.Dtype checkpoint.Kept.OfConfig config
             |> AtomicFile.writeBytes (inside "config.json"))
         |> Result.bind (fun () ->
             GenerationConfig.write folder checkpoint.Config.Bos {

@@ -191,7 +191,7 @@ let tests =
             let plain = { config with RopeScaling = RopeScaling.Default }
             Expect.equal (RopeAngles.frequencies config) (RopeAngles.frequencies plain) "the angles"
 
-            use again = JsonDocument.Parse(ReadOnlyMemory<byte>(HuggingFaceConfig.bytes Dtype.F32 [] config))
+            use again = JsonDocument.Parse(ReadOnlyMemory<byte>(ConfigJsonExport.bytes Dtype.F32 [] config))
 
             let again = LlamaConfig.ofJson "config.json" again.RootElement |> Check.getOrRaise
             Expect.equal again.RopeScaling config.RopeScaling "written and read"

@@ -21,7 +21,7 @@ let private withModel
     withFolder (fun folder ->
         use weights = Weights.random 1L 0.8 Dtype.F32 Device.Cpu config
         let inside name = Path.Combine(folder, name)
-        let json = System.Text.Encoding.UTF8.GetString(HuggingFaceConfig.bytes Dtype.F32 [] config)
+        let json = System.Text.Encoding.UTF8.GetString(ConfigJsonExport.bytes Dtype.F32 [] config)
         File.WriteAllText(inside "config.json", "{" + fields + json.TrimStart().Substring 1)
 
         Weights.named weights

@@ -25,7 +25,7 @@ let private withModel (others: (string * byte[]) list) (body: string -> 'T) : 'T
     withFolder (fun folder ->
         let inside name = Path.Combine(folder, name)
         use weights = Weights.random 1L 0.8 Dtype.F32 Device.Cpu config
-        File.WriteAllBytes(inside "config.json", HuggingFaceConfig.bytes Dtype.F32 [] config)
+        File.WriteAllBytes(inside "config.json", ConfigJsonExport.bytes Dtype.F32 [] config)
         File.WriteAllText(inside "generation_config.json", """{"eos_token_id": 5}""")
 
         TensorWriter.safetensors (inside "model.safetensors") Map.empty (Weights.named weights)
