@@ -6,6 +6,7 @@ open System.Threading.Tasks
 open Argu
 open LayerSkip
 
+/// The command: from words to a sub-command, from what it throws to one line and an exit code.
 [<RequireQualifiedAccess>]
 module Program =
     /// The sub-commands that exist.
@@ -16,6 +17,7 @@ module Program =
 
     let private known = String.concat ", " Arguments.commands
 
+    /// Where the manual of what was typed stands.
     let private helpOf (argv: string[]) =
         match argv |> Array.tryFind (fun word -> List.contains word Arguments.commands) with
         | Some "tokenizer" when Array.contains "train" argv -> "layerskip tokenizer train --help"
@@ -28,8 +30,10 @@ module Program =
         | Some word when not (word.StartsWith '-') && not (List.contains word Arguments.commands) -> Some word
         | _ -> None
 
+    /// As the assembly has it: "0.1.0".
     let private version () = typeof<Terminal>.Assembly.GetName().Version.ToString 3
 
+    /// Runs the sub-command; its exit code.
     let private dispatch terminal (results: ParseResults<Argument>) =
         let common () = Inputs.common (results.GetAllResults())
 
@@ -53,6 +57,7 @@ module Program =
         | Some _
         | None -> Inputs.usage $"no sub-command; there are {known} (see `layerskip --help`)"
 
+    /// Reads the command line and runs it. A wrong first word is told of with those that exist, which Argu does not do.
     let private execute terminal (argv: string[]) =
         match unknownCommand argv with
         | Some word ->
@@ -61,6 +66,7 @@ module Program =
             Arguments.parser().ParseCommandLine(Arguments.ofWords argv, raiseOnUsage = true)
             |> dispatch terminal
 
+    /// Whether faults show where they come from.
     let private debugging () = Environment.GetEnvironmentVariable "LAYERSKIP_DEBUG" = "1"
 
     /// Runs a command line; never throws.
@@ -92,20 +98,15 @@ module Program =
         with e when StandardStreams.isBrokenPipe e ->
             ExitCode.done'
 
-    let private withoutColour out error : Terminal =
-        let nothing = {
-            new IDisposable with
-                member _.Dispose() = ()
-        }
-
-        {
-            Out = out
-            Error = error
-            Colour = false
-            Shown = id
-            Status = StatusLine(error, false)
-            OnInterrupt = fun _ -> nothing
-        }
+    /// A terminal that is none: for tests and for callers in this process.
+    let private withoutColour out error : Terminal = {
+        Out = out
+        Error = error
+        Colour = false
+        Shown = id
+        Status = StatusLine(error, false)
+        OnInterrupt = fun _ -> Disposable.create ignore
+    }
 
     /// Runs a command line in this process, without colour and signals.
     let run (stdout: TextWriter) (stderr: TextWriter) (argv: string[]) : int =
@@ -121,6 +122,7 @@ module Program =
             Task.Run(fun () -> Backend.load () |> ignore)
         | _ -> Task.CompletedTask
 
+    /// Runs a command line as a process does, with signals.
     let private runIn (terminal: Terminal) (argv: string[]) =
         let farewell () =
             terminal.Status.End()
@@ -145,16 +147,14 @@ module Program =
             ExitCode.failed
         | Some stream ->
             use out = new StreamWriter(stream, utf8, AutoFlush = false)
+            let isTerminal = not Console.IsOutputRedirected
 
             runIn
                 {
                     Out = out
                     Error = error
-                    Colour =
-                        Terminal.isColourful
-                            (not Console.IsOutputRedirected)
-                            Environment.GetEnvironmentVariable
-                    Shown = if Console.IsOutputRedirected then id else Printable.text
+                    Colour = Terminal.isColourful isTerminal Environment.GetEnvironmentVariable
+                    Shown = if isTerminal then Printable.text else id
                     Status = StatusLine(error, not Console.IsErrorRedirected)
                     OnInterrupt = Signals.cooperate
                 }

@@ -20,6 +20,7 @@ module internal BenchCommand =
         Output: string option
     }
 
+    /// The options with one more; each is given once, or Argu refuses it.
     let private add (given: Given) (argument: BenchArgument) : Given =
         match argument with
         | BenchArgument.Runs count -> { given with Runs = count }
@@ -31,6 +32,7 @@ module internal BenchCommand =
         | BenchArgument.IdentityAfter layer -> { given with IdentityAfter = Some layer }
         | BenchArgument.Output file -> { given with Output = Some file }
 
+    /// What a command line without options gives: the library's numbers, and the model's exit and length.
     let private none: Given = {
         Runs = Benchmark.defaultRuns
         Exit = None
@@ -60,6 +62,7 @@ module internal BenchCommand =
             |> Array.truncate (max 1 (config.Context / 2))
         | None -> [| defaultArg config.Bos 1 % config.Vocabulary |]
 
+    /// "name": median, 5th and 95th percentile of the runs, in milliseconds.
     let private spread (name: string) (spread: Spread) (writer: Utf8JsonWriter) =
         writer
         |> Output.object name (fun () ->
@@ -67,6 +70,9 @@ module internal BenchCommand =
             writer |> Output.milliseconds "p5" spread.P5
             writer |> Output.milliseconds "p95" spread.P95)
 
+    /// One strategy's times in milliseconds: a token's, the first one's, and between events that bring some; the rate is in tokens a
+    /// second.
+    /// `split_ms` says where a token's time went, each part by its own median.
     let private times (times: DecodingTimes) (writer: Utf8JsonWriter) =
         writer |> spread "ms_per_token" times.MsPerToken
         writer |> spread "ttft_ms" times.TtftMs
@@ -80,6 +86,7 @@ module internal BenchCommand =
             writer |> Output.milliseconds "head" times.HeadMs
             writer |> Output.milliseconds "overhead" times.OverheadMs)
 
+    /// The contract's object: times in milliseconds, rates in tokens or gigabytes (10^9 bytes) a second.
     let private json (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
         Output.json (fun writer ->
             let rounded (name: string) (value: float) = writer.WriteNumber(name, Math.Round(value, 3))
@@ -122,6 +129,7 @@ module internal BenchCommand =
             writer.WriteBoolean("same_text", report.SameText)
             rounded "ratio" report.Ratio)
 
+    /// The same for readers: a row for each strategy, times in milliseconds.
     let private table (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
         let ms = Output.fixedPoint 2
 
@@ -169,6 +177,7 @@ module internal BenchCommand =
             $"ratio {Output.fixedPoint 2 report.Ratio}x"
         ]
 
+    /// Runs the command; its exit code: failed where a run's two texts differ.
     let run (terminal: Terminal) (common: Common) (arguments: BenchArgument list) : int =
         let given = List.fold add none arguments
 

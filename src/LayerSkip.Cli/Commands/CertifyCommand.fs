@@ -10,10 +10,10 @@ module internal CertifyCommand =
     /// What the command line gives.
     type private Given = { PromptFile: string option; Options: CertifyOptions; Output: string option }
 
+    /// The contract's object; the gap is a share of the largest logit.
     let private json (report: CertifyReport) =
         Output.json (fun writer ->
-            let counts checks exact tie violation =
-                checks |> Option.iter (fun (count: int) -> writer.WriteNumber("checks", count))
+            let counts exact tie violation =
                 writer.WriteNumber("exact", (exact: int))
                 writer.WriteNumber("tie", (tie: int))
                 writer.WriteNumber("violation", (violation: int))
@@ -26,12 +26,14 @@ module internal CertifyCommand =
             |> Output.array "tests" report.Tests (fun test ->
                 writer.WriteStartObject()
                 writer.WriteString("name", test.Name)
-                counts (Some test.Checks) test.Exact test.Tie test.Violation
+                writer.WriteNumber("checks", test.Checks)
+                counts test.Exact test.Tie test.Violation
                 writer.WriteEndObject())
 
-            counts None report.Exact report.Tie report.Violation
+            counts report.Exact report.Tie report.Violation
             writer.WriteNumber("worst_gap", report.WorstGap))
 
+    /// A row for each test, and one for all; then the verdict.
     let private table (report: CertifyReport) =
         let scientific (value: float) = value.ToString("0.##E+0", Globalization.CultureInfo.InvariantCulture)
 
@@ -56,6 +58,7 @@ module internal CertifyCommand =
     // Each line is decoded many times over, and a device has no last one.
     let private mostLines = 100_000
 
+    /// The lines that hold something, each with its number from 1.
     let private linesOf (file: string) =
         Inputs.notEmpty "prompts" "a UTF-8 text file" file
         |> TextFile.lines
@@ -103,6 +106,7 @@ module internal CertifyCommand =
         let faults = prompts |> Seq.collect snd |> List.ofSeq
         Check.all faults (Array.map fst prompts) |> Check.getOrRaise
 
+    /// The options with one more.
     let private add (given: Given) (argument: CertifyArgument) : Given =
         let list option text = List.ofArray (Inputs.numbers option text)
 
@@ -116,6 +120,7 @@ module internal CertifyCommand =
         | CertifyArgument.MaxNewTokens count -> { given with Options.MaxNewTokens = count }
         | CertifyArgument.Output file -> { given with Output = Some file }
 
+    /// Runs the command; its exit code: failed where a check found another token than the whole model's.
     let run (terminal: Terminal) (common: Common) (arguments: CertifyArgument list) : int =
         let given = List.fold add { PromptFile = None; Options = Certify.options; Output = None } arguments
         let asked = given.Options

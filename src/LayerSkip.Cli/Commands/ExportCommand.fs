@@ -9,11 +9,13 @@ module internal ExportCommand =
     /// What the command line gives.
     type private Given = { Output: string option; Format: ExportFormat option; Layers: int option }
 
+    /// As `--format` takes it.
     let private formatName (format: ExportFormat) =
         match format with
         | ExportFormat.HuggingFace -> "hf"
         | ExportFormat.Gguf -> "gguf"
 
+    /// What was written: tensors, and the bytes of all files.
     let private json (model: string) (report: ExportReport) =
         Output.json (fun writer ->
             writer.WriteString("model", model)
@@ -24,10 +26,12 @@ module internal ExportCommand =
             writer.WriteNumber("bytes", report.Bytes)
             writer.WriteString("output", report.Output))
 
+    /// The same as a line.
     let private line (model: string) (report: ExportReport) =
         $"""{report.Output}: {Terminal.count report.Layers "layer"} of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, """
         + $"{report.Tensors} tensors, {Output.bytes report.Bytes}"
 
+    /// The options with one more.
     let private add (given: Given) (argument: ExportArgument) : Given =
         match argument with
         | ExportArgument.Output path -> { given with Output = Some path }
@@ -35,12 +39,14 @@ module internal ExportCommand =
         | ExportArgument.Format FormatName.Gguf -> { given with Format = Some ExportFormat.Gguf }
         | ExportArgument.Layers count -> { given with Layers = Some count }
 
+    /// As the name of the output says.
     let private defaultFormat (output: string) =
         if output.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) then
             ExportFormat.Gguf
         else
             ExportFormat.HuggingFace
 
+    /// Runs the command; its exit code. What the output cannot be is told before the model is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: ExportArgument list) : int =
         let given = arguments |> List.fold add { Output = None; Format = None; Layers = None }
 

@@ -11,6 +11,7 @@ module internal GenerateCommand =
     let private described (strategy: Strategy) =
         strategy.Name, strategy.Exit |> Option.map _.Layers, strategy.DraftLength
 
+    /// What decodes, in one line: "cpu, 2 threads, bf16, self-speculative, exit layer 2, draft length 4".
     let private summary (checkpoint: Checkpoint) strategy =
         let name, exit, length = described strategy
 
@@ -20,6 +21,7 @@ module internal GenerateCommand =
         let exit, length = part "exit layer" exit, part "draft length" length
         $"{Inputs.machine checkpoint}, {name}{exit}{length}"
 
+    /// The contract's object; times in milliseconds, the rate in tokens a second after the first.
     let private json (checkpoint: Checkpoint) strategy (completion: Completion) =
         let name, exit, length = described strategy
         let timings = completion.Timings
@@ -55,6 +57,7 @@ module internal GenerateCommand =
             writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
             writer.WriteNumber("threads", CpuKernels.threads ()))
 
+    /// What is said at the end: how many tokens, how fast, and what speculation did.
     let private statistics (completion: Completion) =
         let stats, timings = completion.Stats, completion.Timings
 
@@ -93,45 +96,36 @@ module internal GenerateCommand =
 
         let mutable completion = None
         let mutable first = true
-        let signal = Runtime.CompilerServices.StrongBox 0
+        let code = Runtime.CompilerServices.StrongBox 0
+        let signal () = Volatile.Read &code.Value
         // Never disposed: a signal may still be handled when all is done.
         let cancelled = new CancellationTokenSource()
 
         use _cooperating =
-            terminal.OnInterrupt(fun code ->
-                Volatile.Write(&signal.Value, code)
+            terminal.OnInterrupt(fun signal ->
+                Volatile.Write(&code.Value, signal)
                 cancelled.Cancel())
 
-        use events: Collections.Generic.IEnumerator<GenerationEvent> =
-            (start cancelled.Token: GenerationEvent seq).GetEnumerator()
+        try
+            for event in
+                (start cancelled.Token: GenerationEvent seq) |> Seq.takeWhile (fun _ -> signal () = 0) do
+                match event with
+                | GenerationEvent.Token(id, origin, text) ->
+                    shown checkpoint first id text
+                    |> terminal.Shown
+                    |> Terminal.coloured terminal origin
+                    |> write
+                    first <- false
+                | GenerationEvent.Round _ -> ()
+                | GenerationEvent.End(rest, made) ->
+                    write (terminal.Shown rest)
+                    completion <- Some made
+        with :? OperationCanceledException ->
+            ()
 
-        let moveNext () =
-            try
-                events.MoveNext()
-            with :? OperationCanceledException ->
-                false
+        completion |> Option.map Ok |> Option.defaultWith (fun () -> Error(signal ()))
 
-        let mutable more = moveNext ()
-
-        while more && Volatile.Read &signal.Value = 0 do
-            match events.Current with
-            | GenerationEvent.Token(id, origin, text) ->
-                shown checkpoint first id text
-                |> terminal.Shown
-                |> Terminal.coloured terminal origin
-                |> write
-                first <- false
-            | GenerationEvent.Round _ -> ()
-            | GenerationEvent.End(rest, made) ->
-                write (terminal.Shown rest)
-                completion <- Some made
-
-            more <- completion.IsNone && Volatile.Read &signal.Value = 0 && moveNext ()
-
-        match completion, Volatile.Read &signal.Value with
-        | Some completion, _ -> Ok completion
-        | None, code -> Error code
-
+    /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
         let given = GenerateOptions.read arguments
         let prompt = GenerateOptions.prompt given
@@ -177,24 +171,15 @@ module internal GenerateCommand =
             Terminal.fault terminal "interrupted"
             code
         | Ok completion ->
-            let made =
-                if common.Json then
-                    json checkpoint options.Strategy completion
-                else
-                    let ids = completion.TokenIds |> Seq.map string |> String.concat ","
-                    defaultArg completion.Text ids
-
             if common.Json then
-                Terminal.result terminal made
+                output.Tell(terminal, json checkpoint options.Strategy completion)
+            else
+                let ids = completion.TokenIds |> Seq.map string |> String.concat ","
+                output.Write(defaultArg completion.Text ids)
 
-            output.Write made
+            let hasColours = terminal.Colour && not common.Json && completion.Stats.NumSpecSteps > 0
 
-            if
-                terminal.Colour
-                && terminal.Status.IsLive
-                && not common.Json
-                && completion.Stats.NumSpecSteps > 0
-            then
+            if hasColours && terminal.Status.IsLive then
                 Terminal.say terminal (Terminal.legend terminal)
 
             Terminal.remark terminal (statistics completion)

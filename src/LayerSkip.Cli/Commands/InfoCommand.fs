@@ -12,6 +12,7 @@ module internal InfoCommand =
         | Some _ -> CpuKernels.form ()
         | None -> "none (libtorch)"
 
+    /// How rotary angles stretch, in a few words.
     let private rope (config: LlamaConfig) =
         match config.RopeScaling with
         | RopeScaling.Default -> "default"
@@ -22,8 +23,10 @@ module internal InfoCommand =
         | RopeScaling.Divided divisors -> $"a table of {divisors.Length} divisors"
         | RopeScaling.Yarn yarn -> $"yarn, factor {Output.fixedPoint 2 yarn.Factor} from {yarn.Original}"
 
+    /// The kind of tokenizer, where there is one.
     let private tokenizer (checkpoint: Checkpoint) = checkpoint.Tokenizer |> Option.map Tokenizer.kind
 
+    /// The contract's object: `model`, whose bytes are those of the weights in memory, and `machine`.
     let private json (checkpoint: Checkpoint) (backend: BackendInfo) =
         let config = checkpoint.Config
 
@@ -71,6 +74,7 @@ module internal InfoCommand =
             writer |> Output.object "model" (fun () -> model writer)
             writer |> Output.object "machine" (fun () -> machine writer))
 
+    /// The same for readers. A path or a name out of a file steers no terminal.
     let private table (checkpoint: Checkpoint) (backend: BackendInfo) =
         let config = checkpoint.Config
         let weights = checkpoint.Weights
@@ -87,11 +91,7 @@ module internal InfoCommand =
             |> Option.map (fun name -> $" (stored as {name |> Printable.cut 40 |> Printable.line})")
             |> Option.defaultValue ""
 
-        let patch =
-            if backend.Patched then
-                "; TorchSharp's library patched for this system"
-            else
-                ""
+        let patch = Output.textIf backend.Patched "; TorchSharp's library patched for this system"
 
         let head =
             if config.TiedHead then
@@ -124,6 +124,7 @@ module internal InfoCommand =
             [ "SIMD forms"; simd checkpoint ]
         ]
 
+    /// Runs the command; its exit code.
     let run (terminal: Terminal) (common: Common) (arguments: InfoArgument list) : int =
         let file = arguments |> List.map (fun (InfoArgument.Output file) -> file) |> List.tryHead
 

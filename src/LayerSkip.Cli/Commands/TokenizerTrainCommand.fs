@@ -17,6 +17,7 @@ module internal TokenizerTrainCommand =
         Overwrite: bool
     }
 
+    /// What a command line without options gives.
     let private nothing = {
         Texts = []
         Vocabulary = None
@@ -26,6 +27,7 @@ module internal TokenizerTrainCommand =
         Overwrite = false
     }
 
+    /// The options with one more.
     let private add (given: Given) (argument: TokenizerTrainArgument) : Given =
         match argument with
         | TokenizerTrainArgument.Text file -> { given with Texts = file :: given.Texts }
@@ -36,6 +38,7 @@ module internal TokenizerTrainCommand =
         | TokenizerTrainArgument.NoBos -> { given with Options.AddsBos = false }
         | TokenizerTrainArgument.Overwrite -> { given with Overwrite = true }
 
+    /// What the trainer is asked for; special tokens that are given stand in place of the usual one.
     let private optionsOf (given: Given) : BpeOptions =
         let size =
             match given.Vocabulary with
@@ -48,14 +51,17 @@ module internal TokenizerTrainCommand =
         | [] -> options
         | specials -> { options with SpecialTokens = List.rev specials }
 
+    /// The files, in the order given.
     let private textsOf (given: Given) : string list =
         if given.Texts.IsEmpty then
             Inputs.usage "no --text; name a UTF-8 text file to train on"
 
         given.Texts |> List.rev |> List.map (Inputs.notEmpty "text" "a UTF-8 text file")
 
+    /// How well the tokenizer shortens the text that it was made of.
     let private bytesPerToken (trained: TrainedBpe) = float trained.Bytes / float trained.Tokens
 
+    /// What was made; bytes are those of the text, in UTF-8.
     let private json (output: string) (seconds: float) (trained: TrainedBpe) =
         Output.json (fun writer ->
             writer.WriteString("output", output)
@@ -66,10 +72,12 @@ module internal TokenizerTrainCommand =
             writer.WriteNumber("bytes_per_token", Math.Round(bytesPerToken trained, 4))
             writer.WriteNumber("seconds", Math.Round(seconds, 3)))
 
+    /// The same as a line.
     let private line (output: string) (seconds: float) (trained: TrainedBpe) =
         $"{output}: {trained.Pieces.Length} tokens; {Output.fixedPoint 2 (bytesPerToken trained)} bytes per token "
         + $"over {Output.bytes trained.Bytes} of text, in {Output.fixedPoint 1 seconds} s"
 
+    /// Runs the command; its exit code. No tensors are needed, and libtorch is not loaded.
     let run (terminal: Terminal) (common: Common) (arguments: TokenizerTrainArgument list) : int =
         let given = List.fold add nothing arguments
         let files, options = textsOf given, optionsOf given

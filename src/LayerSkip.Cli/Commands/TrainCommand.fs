@@ -31,6 +31,7 @@ module internal TrainCommand =
         if ranks.Count > 1 then
             Thread(wait, IsBackground = true).Start()
 
+    /// Goes through a run's events to its end; the exit code. A failure says from which checkpoint to go on.
     let private follow (terminal: Terminal) (common: Common) (session: TrainingSession) : int =
         let ranks = session.Plan.Ranks
         let signal, isOver = Runtime.CompilerServices.StrongBox 0, Runtime.CompilerServices.StrongBox false
@@ -88,12 +89,12 @@ module internal TrainCommand =
 
         let told () =
             if ranks.Rank = 0 then
-                Terminal.result
-                    terminal
-                    (if common.Json then
-                         TrainProgress.json session seconds progress
-                     else
-                         TrainProgress.result session seconds progress)
+                let result =
+                    if common.Json then
+                        TrainProgress.json
+                    else
+                        TrainProgress.result
+                Terminal.result terminal (result session seconds progress)
 
         match progress.End with
         | Some TrainingEnd.Finished ->
@@ -102,7 +103,7 @@ module internal TrainCommand =
         | Some TrainingEnd.Stopped ->
             Volatile.Write(&isOver.Value, true)
             told ()
-            let step = progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
+            let step = TrainProgress.step session progress
             let say () = Terminal.fault terminal $"stopped after step {step}; {TrainProgress.goOn session}"
 
             // Another rank may have been the one that heard the signal.
@@ -133,21 +134,21 @@ module internal TrainCommand =
     let private remarks (terminal: Terminal) (given: GivenTraining) (session: TrainingSession) =
         let options = session.Plan.Options
 
-        match session.Coverage with
-        | Some coverage when coverage.Cut > 0 ->
+        for coverage in Option.toList session.Coverage do
             let lost = 1.0 - float coverage.Learned / float coverage.Wanted
+            let within = $"--sequence-length {options.SequenceLength}"
 
-            Terminal.remark
-                terminal
-                $"{Output.number coverage.Cut} of {Output.number coverage.Texts} texts are longer than --sequence-length {options.SequenceLength} and cut: {Output.percent lost} of what could be learned is left out (--layout packed reads all of it)"
-        | _ -> ()
+            let remark count what =
+                if count > 0 then
+                    Terminal.remark
+                        terminal
+                        $"{Output.number count} of {Output.number coverage.Texts} texts {what}"
 
-        match session.Coverage with
-        | Some coverage when coverage.Silent > 0 ->
-            Terminal.remark
-                terminal
-                $"{Output.number coverage.Silent} of {Output.number coverage.Texts} texts have nothing to learn within --sequence-length {options.SequenceLength}: their prompts fill it"
-        | _ -> ()
+            remark
+                coverage.Cut
+                $"are longer than {within} and cut: {Output.percent lost} of what could be learned is left out (--layout packed reads all of it)"
+
+            remark coverage.Silent $"have nothing to learn within {within}: their prompts fill it"
 
         TrainingSession.remarks session |> List.iter (Terminal.remark terminal)
 
@@ -163,12 +164,8 @@ module internal TrainCommand =
                 $"exit {exit}, which the model will recommend, learns nothing by this recipe; see --exits"
         | _ -> ()
 
-    let private start
-        (terminal: Terminal)
-        (common: Common)
-        (given: GivenTraining)
-        (ranks: Ranks)
-        : TrainingSession =
+    /// A run's beginning, from what the command line says.
+    let private start terminal (common: Common) (given: GivenTraining) (ranks: Ranks) : TrainingSession =
         let output = Inputs.required "output" "a folder for the run" given.Output
         let data = TrainOptions.data given
 
@@ -197,12 +194,8 @@ module internal TrainCommand =
         TrainingSession.start output options ranks { model with Recommended = recommended } data
         |> Check.getOrRaise
 
-    let run
-        (terminal: Terminal)
-        (common: Common)
-        (commonGiven: Argument list)
-        (arguments: TrainArgument list)
-        : int =
+    /// Runs the command; its exit code. `commonGiven` are the common options as they were typed.
+    let run (terminal: Terminal) (common: Common) commonGiven (arguments: TrainArgument list) : int =
         let given = TrainOptions.read arguments
         ResumeOptions.check commonGiven arguments given
         let ranks = MpiRanks.tryJoin () |> Check.getOrRaise

@@ -4,7 +4,7 @@ open System
 open System.Diagnostics
 open LayerSkip
 
-/// What `layerskip train` tells while it goes on, and at the end.
+/// What `layerskip train` tells while it goes on, and at the end: a fold over the run's events that also writes them down.
 [<RequireQualifiedAccess>]
 module internal TrainProgress =
     /// What a run came to, as it goes on.
@@ -19,12 +19,14 @@ module internal TrainProgress =
         Spikes: int
         /// Steps whose update was left out.
         Skipped: int
-        Validation: (int * float[]) option
+        /// The latest, in nats a token: exits, and entropies.
+        Validation: (int * float) list option
         Accepted: (int * float) list
         Saved: string option
         End: TrainingEnd option
     }
 
+    /// Of a run that has not begun.
     let none: Progress = {
         Last = None
         Tokens = 0L
@@ -38,11 +40,13 @@ module internal TrainProgress =
         End = None
     }
 
+    /// "2: 3.100, 12: 2.200": exits with their values.
     let private listed (digits: int) (values: (int * float) seq) =
         values
         |> Seq.map (fun (exit, value) -> $"{exit}: {Output.fixedPoint digits value}")
         |> String.concat ", "
 
+    /// Rounded down to what matters: hours and minutes, minutes and seconds, or seconds.
     let private duration (seconds: float) =
         let span = TimeSpan.FromSeconds seconds
         if span.TotalHours >= 1.0 then
@@ -64,6 +68,11 @@ module internal TrainProgress =
 
         $"step {report.Step} of {options.Steps}, {learned}, {Output.number (int64 rate)} tokens/s, {duration left} left"
 
+    /// The last step that was made, in this call or before it.
+    let step (session: TrainingSession) (progress: Progress) : int =
+        progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
+
+    /// What the run came to, as one object: seconds and tokens are this call's, step and checkpoint the run's.
     let json (session: TrainingSession) (seconds: float) (progress: Progress) =
         let finish =
             match progress.End with
@@ -79,10 +88,7 @@ module internal TrainProgress =
         Output.json (fun writer ->
             writer.WriteString("output", session.Output)
             writer.WriteString("finish_reason", finish)
-            writer.WriteNumber(
-                "step",
-                progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
-            )
+            writer.WriteNumber("step", step session progress)
             writer.WriteNumber("steps", session.Plan.Options.Steps)
             writer.WriteNumber("ranks", session.Plan.Ranks.Count)
             writer.WriteNumber("tokens", progress.Tokens)
@@ -95,8 +101,7 @@ module internal TrainProgress =
             | _ -> writer.WriteNull "loss"
 
             match progress.Validation with
-            | Some(_, entropies) ->
-                writer |> exits "validation" (entropies |> Seq.mapi (fun i e -> i + 1, e))
+            | Some entropies -> writer |> exits "validation" entropies
             | None -> writer.WriteNull "validation"
 
             writer |> exits "acceptance" progress.Accepted
@@ -106,11 +111,13 @@ module internal TrainProgress =
             writer.WriteNumber("spikes", progress.Spikes)
             writer.WriteNumber("skipped_steps", progress.Skipped))
 
+    /// As it is typed, with as many ranks as the run has.
     let private resuming (session: TrainingSession) =
         let ranks = session.Plan.Ranks.Count
-        let prefix = if ranks > 1 then $"mpirun -n {ranks} " else ""
+        let prefix = Output.textIf (ranks > 1) $"mpirun -n {ranks} "
         $"{prefix}layerskip train --resume {session.Output}"
 
+    /// The command that goes on with a run.
     let goOn (session: TrainingSession) = $"go on with `{resuming session}`"
 
     /// How to go on from a checkpoint after a step that ended the run, with optimiser and schedule kept.
@@ -120,21 +127,22 @@ module internal TrainProgress =
             $"`{resuming session} --extend --learning-rate {Output.plainNumber (options.Rate.Peak / 2.0)}`"
 
         let without =
-            if options.OnSpike = SpikeRule.Skip then
-                ""
-            else
+            Output.textIf
+                (options.OnSpike <> SpikeRule.Skip)
                 $", or without the updates of such steps, `{resuming session} --extend --on-spike skip`"
 
         $"go on from {checkpoint} at a lower rate, {lower}{without}, or look at the data; unchanged, it ends the same way"
 
+    /// Says at which step the loss jumped, and over what; both in nats a token.
     let private spiked (terminal: Terminal) (step: int) (spike: Spike) =
-        let outcome = if spike.IsSkipped then "; its update was left out" else ""
+        let outcome = Output.textIf spike.IsSkipped "; its update was left out"
 
         Terminal.remark
             terminal
             $"step {step}: the loss jumped to {Output.fixedPoint 3 spike.Loss}, beyond {Output.fixedPoint 3 spike.Limit}{outcome}"
 
-    /// Shows an event, and adds it to what the run came to.
+    /// Shows an event, and adds it to what the run came to. Steps have a live line on a terminal, elsewhere one every ten seconds:
+    /// `shown` is the time of the last (a Stopwatch timestamp; 0: none yet). Of several ranks only the first shows its steps.
     let show
         (terminal: Terminal)
         (session: TrainingSession)
@@ -163,21 +171,17 @@ module internal TrainProgress =
             if session.Plan.Ranks.Rank = 0 then
                 report.Spike |> Option.iter (spiked terminal report.Step)
 
-            if session.Plan.Ranks.Rank <> 0 then
-                ()
-            elif terminal.Status.IsLive then
-                terminal.Status.Show(text ())
-            elif shown.Value = 0L || Stopwatch.GetElapsedTime(shown.Value).TotalSeconds >= 10.0 then
-                Terminal.remark terminal (text ())
-                shown.Value <- Stopwatch.GetTimestamp()
+                if terminal.Status.IsLive then
+                    terminal.Status.Show(text ())
+                elif shown.Value = 0L || Stopwatch.GetElapsedTime(shown.Value).TotalSeconds >= 10.0 then
+                    Terminal.remark terminal (text ())
+                    shown.Value <- Stopwatch.GetTimestamp()
 
             progress
         | TrainingEvent.Validated(step, entropies) ->
-            Terminal.remark
-                terminal
-                $"step {step}, validation: {listed 3 (entropies |> Seq.mapi (fun i e -> i + 1, e))}"
-
-            { progress with Validation = Some(step, entropies) }
+            let byExit = entropies |> List.ofArray |> List.mapi (fun i entropy -> i + 1, entropy)
+            Terminal.remark terminal $"step {step}, validation: {listed 3 byExit}"
+            { progress with Validation = Some byExit }
         | TrainingEvent.Probed(step, accepted) ->
             Terminal.remark
                 terminal
@@ -187,18 +191,14 @@ module internal TrainProgress =
         | TrainingEvent.Saved(_, folder) -> { progress with Saved = Some folder }
         | TrainingEvent.Ended(_, reason) -> { progress with End = Some reason }
 
+    /// What the run came to, as a line.
     let result (session: TrainingSession) (seconds: float) (progress: Progress) =
-        let step = progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
-
         let quality =
             match progress.Validation with
-            | Some(_, entropies) -> $", validation {Output.fixedPoint 3 (Array.last entropies)}"
+            | Some entropies -> $", validation {Output.fixedPoint 3 (snd (List.last entropies))}"
             | None -> ""
 
         let idle =
-            if progress.Idle > 0 then
-                $"; {Output.number progress.Idle} steps had nothing to learn"
-            else
-                ""
+            Output.textIf (progress.Idle > 0) $"; {Output.number progress.Idle} steps had nothing to learn"
 
-        $"{session.Output}: {step} of {session.Plan.Options.Steps} steps, {Output.number progress.Tokens} tokens in {duration seconds}{quality}{idle}"
+        $"{session.Output}: {step session progress} of {session.Plan.Options.Steps} steps, {Output.number progress.Tokens} tokens in {duration seconds}{quality}{idle}"

@@ -15,6 +15,7 @@ module internal Faults =
 
     let private whole = Regex "^[-+]?[0-9]+$"
 
+    /// What whole numbers an option takes.
     let private allowed option =
         match option with
         | "--seed" -> $"{Int64.MinValue} to {Int64.MaxValue}"
@@ -54,9 +55,11 @@ module internal Faults =
         "give the prompt as ids", "give the prompt as ids (--prompt-ids 1,2,3)"
     ]
 
+    /// Puts options in place of the library's words.
     let private advice (text: string) : string =
         options |> List.fold (fun text (words, option) -> text.Replace(words, option)) text
 
+    /// A fault whose option is written as on the command line.
     let private asTyped (error: LayerSkipError) : LayerSkipError =
         match error with
         // Words that are no option's name stay words.

@@ -8,7 +8,7 @@ open System.Text.Encodings.Web
 open System.Text.Json
 open LayerSkip
 
-/// JSON objects on one line, and tables.
+/// JSON objects on one line, tables, and numbers as people read them. Writers of a field come last, for pipes.
 [<RequireQualifiedAccess>]
 module internal Output =
     let private options =
@@ -24,24 +24,29 @@ module internal Output =
             writer.WriteEndObject())
         Encoding.UTF8.GetString buffer.WrittenSpan
 
+    /// "name": an object, whose fields `write` writes.
     let object (name: string) (write: unit -> unit) (writer: Utf8JsonWriter) : unit =
         writer.WriteStartObject name
         write ()
         writer.WriteEndObject()
 
+    /// "name": an array, an element for each item.
     let array (name: string) (items: 'T seq) (write: 'T -> unit) (writer: Utf8JsonWriter) : unit =
         writer.WriteStartArray name
         Seq.iter write items
         writer.WriteEndArray()
 
+    /// "name": an array of whole numbers.
     let ints (name: string) (items: int seq) (writer: Utf8JsonWriter) : unit =
         array name items (fun item -> writer.WriteNumberValue item) writer
 
+    /// "name": the number, or null.
     let intOrNull (name: string) (value: int option) (writer: Utf8JsonWriter) : unit =
         match value with
         | Some value -> writer.WriteNumber(name, value)
         | None -> writer.WriteNull name
 
+    /// "name": the text, or null.
     let textOrNull (name: string) (value: string option) (writer: Utf8JsonWriter) : unit =
         match value with
         | Some value -> writer.WriteString(name, value)
@@ -51,6 +56,7 @@ module internal Output =
     let milliseconds (name: string) (value: float) (writer: Utf8JsonWriter) : unit =
         writer.WriteNumber(name, Math.Round(value, 6))
 
+    /// "stats": what speculation did, in vLLM's names; `rounds` has [drafted, accepted] of each round.
     let stats (stats: SpeculationStats) (writer: Utf8JsonWriter) : unit =
         writer
         |> object "stats" (fun () ->
@@ -68,15 +74,21 @@ module internal Output =
                 writer.WriteNumberValue accepted
                 writer.WriteEndArray()))
 
+    /// "1,234,567"
     let number (value: int64) = value.ToString("N0", CultureInfo.InvariantCulture)
 
+    /// With so many digits after the point, and a point in every culture.
     let fixedPoint (digits: int) (value: float) =
         value.ToString("F" + string digits, CultureInfo.InvariantCulture)
 
     /// As an option takes it.
     let plainNumber (value: float) = value.ToString("G6", CultureInfo.InvariantCulture)
 
+    /// Of a share, 0 to 1: "62.5 %".
     let percent (value: float) = fixedPoint 1 (100.0 * value) + " %"
+
+    /// A part of a line that is there only sometimes.
+    let textIf (holds: bool) (text: string) = if holds then text else ""
 
     /// Bytes in the largest unit that leaves at least 1.
     let bytes (count: int64) =

@@ -4,7 +4,7 @@ open System
 open System.IO
 open System.Runtime.InteropServices
 
-/// What the system knows and .NET does not tell.
+/// What the system knows and .NET does not tell. On other systems than Linux these do what .NET does, or nothing.
 [<RequireQualifiedAccess>]
 module internal Posix =
     [<DllImport("libc", EntryPoint = "_exit")>]

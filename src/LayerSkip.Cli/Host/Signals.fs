@@ -16,10 +16,7 @@ module internal Signals =
     let cooperate (onSignal: int -> unit) : IDisposable =
         Volatile.Write(&cooperative, Some onSignal)
 
-        {
-            new IDisposable with
-                member _.Dispose() = Volatile.Write(&cooperative, None)
-        }
+        Disposable.create (fun () -> Volatile.Write(&cooperative, None))
 
     /// Ends the process at once; nothing unfinished stays.
     let endNow (code: int) : unit =
@@ -49,7 +46,4 @@ module internal Signals =
             ]
             |> List.map (fun (signal, code) -> PosixSignalRegistration.Create(signal, handle farewell code))
 
-        {
-            new IDisposable with
-                member _.Dispose() = registrations |> List.iter _.Dispose()
-        }
+        Disposable.create (fun () -> registrations |> List.iter _.Dispose())

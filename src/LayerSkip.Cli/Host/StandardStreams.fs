@@ -41,6 +41,7 @@ module internal StandardStreams =
     // What the system answers to a write into a pipe that nobody reads.
     let private brokenPipe = 32
 
+    /// Whether nobody reads any more what is written: no fault of ours, as in `layerskip generate | head`.
     let isBrokenPipe (e: exn) =
         match e with
         | :? IOException as e -> e.HResult = brokenPipe

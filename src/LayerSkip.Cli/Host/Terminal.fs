@@ -3,6 +3,7 @@ namespace LayerSkip.Cli
 open System
 open System.Diagnostics
 open System.IO
+open System.Runtime.CompilerServices
 open System.Threading
 open LayerSkip
 
@@ -10,6 +11,7 @@ open LayerSkip
 type UsageException(message: string) =
     inherit Exception(message)
 
+/// What the process tells whoever started it; codes beyond 128 are 128 and the signal's number, as shells have them.
 [<RequireQualifiedAccess>]
 module ExitCode =
     let done' = 0
@@ -40,11 +42,13 @@ type StatusLine(error: TextWriter, isLive: bool) =
     /// Whether standard error is a terminal.
     member _.IsLive = isLive
 
+    /// Puts a text in place of the one that stands there.
     member _.Show(text: string) : unit =
         lock error (fun () ->
             if not ended then
                 replace text)
 
+    /// Leaves the line empty, for others to write on.
     member _.Clear() : unit =
         lock error (fun () ->
             if shown > 0 then
@@ -56,23 +60,36 @@ type StatusLine(error: TextWriter, isLive: bool) =
             this.Clear()
             ended <- true)
 
+[<RequireQualifiedAccess>]
+module internal Disposable =
+    /// Does something when it is disposed.
+    let create (dispose: unit -> unit) : IDisposable = {
+        new IDisposable with
+            member _.Dispose() = dispose ()
+    }
+
 /// Where a command writes, and what ends it early.
 [<NoEquality; NoComparison>]
 type Terminal = {
+    /// Standard output: results alone.
     Out: TextWriter
+    /// Standard error: remarks, progress, faults; also the lock that keeps their lines apart.
     Error: TextWriter
     /// Whether text may be coloured.
     Colour: bool
     /// A generated text as standard output may have it: on a terminal, nothing that steers it.
     Shown: string -> string
+    /// The progress that is written over and over.
     Status: StatusLine
     /// Calls its argument with the exit code on Ctrl-C, SIGTERM or SIGHUP from now on, until the result is disposed; before and
     /// after, the process just ends.
     OnInterrupt: (int -> unit) -> IDisposable
 }
 
+/// Writing on a terminal, or on what stands in for one: results to standard output, everything else to standard error.
 [<RequireQualifiedAccess>]
 module Terminal =
+    /// Lines joined by spaces.
     let oneLine (text: string) =
         text.Split([| '\r'; '\n' |], StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
         |> String.concat " "
@@ -102,30 +119,29 @@ module Terminal =
     /// Shows what is done and for how long, on a terminal, until the result is disposed.
     let working (terminal: Terminal) (what: string) : IDisposable =
         let watch = Stopwatch.StartNew()
-        let mutable isDone = false
+        let isDone = StrongBox false
 
         let show _ =
             lock terminal.Error (fun () ->
-                if not (Volatile.Read &isDone) then
+                if not (Volatile.Read &isDone.Value) then
                     terminal.Status.Show $"{what}, {int watch.Elapsed.TotalSeconds} s")
 
         let timer = new Timer(show, null, 0, 1000)
 
-        {
-            new IDisposable with
-                member _.Dispose() =
-                    timer.Dispose()
+        Disposable.create (fun () ->
+            timer.Dispose()
 
-                    lock terminal.Error (fun () ->
-                        Volatile.Write(&isDone, true)
-                        terminal.Status.Clear())
-        }
+            lock terminal.Error (fun () ->
+                Volatile.Write(&isDone.Value, true)
+                terminal.Status.Clear()))
 
+    /// What ends the command: "layerskip: " and one line on standard error.
     let fault (terminal: Terminal) (text: string) : unit = remark terminal $"layerskip: {text}"
 
     let private escape = "\u001b["
     let private reset = escape + "0m"
 
+    /// The colour of an origin: green, red and cyan, as most terminals show them.
     let private colour (origin: Origin) =
         match origin with
         | Origin.Prefill

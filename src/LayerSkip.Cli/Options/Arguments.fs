@@ -4,7 +4,8 @@ open System
 open Argu
 open LayerSkip
 
-// The schema is the manual: `layerskip generate --help` prints these sentences.
+// The schema is the manual: `layerskip generate --help` prints these sentences. An option that
+// names a case of one of the library's unions has the union itself.
 
 /// What `--dtype` names.
 [<RequireQualifiedAccess>]
@@ -22,6 +23,7 @@ type internal StrategyName =
     | [<CustomCommandLine("early-exit")>] EarlyExit
     | [<CustomCommandLine("self-speculative")>] SelfSpeculative
 
+/// The options of `layerskip generate`.
 [<RequireQualifiedAccess>]
 type internal GenerateArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Prompt of text: string
@@ -69,6 +71,7 @@ type internal GenerateArgument =
             | Output _ ->
                 "also writes the text (the object with --json) to this file, once all of it is there."
 
+/// The options of `layerskip info`.
 [<RequireQualifiedAccess>]
 type internal InfoArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
@@ -78,6 +81,7 @@ type internal InfoArgument =
             match this with
             | Output _ -> "also writes the facts (the object with --json) to this file."
 
+/// The options of `layerskip certify`.
 [<RequireQualifiedAccess>]
 type internal CertifyArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Prompts of file: string
@@ -98,6 +102,7 @@ type internal CertifyArgument =
                 $"the most new tokens of each text, 1 or more (default {Certify.options.MaxNewTokens})."
             | Output _ -> "also writes the table (the object with --json) to this file."
 
+/// The options of `layerskip bench`.
 [<RequireQualifiedAccess>]
 type internal BenchArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Runs of n: int
@@ -133,6 +138,7 @@ type internal FormatName =
     | Hf
     | Gguf
 
+/// The options of `layerskip export`.
 [<RequireQualifiedAccess>]
 type internal ExportArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Output of path: string
@@ -149,6 +155,7 @@ type internal ExportArgument =
             | Layers _ ->
                 "writes the first E layers only, with norm and head: a draft model; 1 to L (default: all L layers)."
 
+/// The options of `layerskip tokenizer train`.
 [<RequireQualifiedAccess>]
 type internal TokenizerTrainArgument =
     | [<EqualsAssignmentOrSpaced>] Text of file: string
@@ -176,6 +183,7 @@ type internal TokenizerTrainArgument =
             | NoBos -> "does not put the first special token in front of a text."
             | Overwrite -> "writes over a tokenizer in the folder."
 
+/// The sub-commands of `layerskip tokenizer`.
 [<RequireQualifiedAccess>]
 type internal TokenizerArgument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TokenizerTrainArgument>
@@ -226,6 +234,7 @@ type internal Argument =
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
 
+/// The parser of the schema, and what command lines must become before Argu reads all of them.
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.

@@ -27,6 +27,7 @@ and [<RequireQualifiedAccess>] internal GivenPrompt =
 /// Reads the options of `layerskip generate`, and fills in what they leave open from the model.
 [<RequireQualifiedAccess>]
 module internal GenerateOptions =
+    /// What a command line without options gives.
     let private none: GenerateOptions = {
         Prompts = []
         Own = GenerationOptions.defaults
@@ -43,6 +44,7 @@ module internal GenerateOptions =
 
     let private promptOptions = "--prompt, --prompt-ids or --prompt-file"
 
+    /// The options with one more; files are read later, so that several prompts are told of first.
     let private add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
         let prompt name read = { given with Prompts = given.Prompts @ [ "--" + name, fun () -> read name ] }
 
@@ -118,6 +120,7 @@ module internal GenerateOptions =
 
         Check.getOrRaise sampling
 
+    /// The one that is named; else self-speculation where the model or an option gives a reason for it.
     let private strategy (given: GenerateOptions) (checkpoint: Checkpoint) : Strategy =
         let exit, length = Checkpoint.exitAndDraft checkpoint
         let speculates = checkpoint.Recommended.IsSome || given.ExitLayer.IsSome || given.DraftLength.IsSome

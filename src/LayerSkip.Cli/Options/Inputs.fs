@@ -51,6 +51,7 @@ module DefaultModel =
             | null -> Error $"no model: the program is not inside the project; {hint}"
             | parent -> find parent
 
+/// What commands share: options' values read and checked, and the model that is meant, loaded.
 [<RequireQualifiedAccess>]
 module internal Inputs =
     /// Ends the command with exit code 2 and this line.
@@ -93,6 +94,7 @@ module internal Inputs =
             Error $"holds \"{shown}\"; write whole numbers between commas, as 1,2,3"
         | None -> Ok(Array.choose Number.tryWhole items)
 
+    /// The same of an option's value.
     let numbers (option: string) (text: string) : int[] =
         match tryNumbers text with
         | Ok numbers -> numbers
@@ -104,9 +106,11 @@ module internal Inputs =
         | Some value -> value
         | None -> usage $"--{option} is \"{text}\", it must be a number, {allowed}; write it as 0.5"
 
+    /// A fault where the value is 0 or less.
     let atLeastOne (option: string) (value: int) : LayerSkipError list =
         Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))
 
+    /// None is auto: what suits the file and the device.
     let dtype (name: DtypeName) : Dtype option =
         match name with
         | DtypeName.Auto -> None
@@ -115,6 +119,7 @@ module internal Inputs =
         | DtypeName.F16 -> Some Dtype.F16
         | DtypeName.BF16 -> Some Dtype.BF16
 
+    /// As `--device` takes it.
     let deviceName (device: Device) =
         match device with
         | Device.Cpu -> "cpu"
@@ -159,6 +164,7 @@ module internal Inputs =
         let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
         $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}"""
 
+    /// Loads the model in the dtype and on the device that are asked for; every fault of its files at once.
     let read (common: Common) : Checkpoint =
         Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
 

@@ -2,7 +2,7 @@ namespace LayerSkip.Cli
 
 open LayerSkip
 
-/// What goes with `--resume`.
+/// What goes with `--resume`: a run that goes on has its own options, and changes some of them only on purpose.
 [<RequireQualifiedAccess>]
 module internal ResumeOptions =
     /// What a run that goes on may change on purpose, with --extend.

@@ -3,12 +3,13 @@ namespace LayerSkip.Cli
 open System
 open LayerSkip
 
-/// Models given by their sizes: `--shape`.
+/// Models given by their sizes: `--shape hidden=..,layers=..`, for `bench` and `train`.
 [<RequireQualifiedAccess>]
 module internal Shapes =
     let private hint =
         "write --shape hidden=2048,layers=16,heads=32,kv-heads=8,intermediate=8192,vocab=128256[,tied=0][,context=2048]"
 
+    /// The names of sizes, as they are typed.
     let private required = [ "hidden"; "layers"; "heads"; "kv-heads"; "intermediate"; "vocab" ]
     let private known = "tied" :: "context" :: required
 

@@ -25,6 +25,7 @@ type internal GivenTraining = {
 /// Reads the options of `layerskip train`, and fills in what they leave open from the model, the data and the recipe.
 [<RequireQualifiedAccess>]
 module internal TrainOptions =
+    /// What a command line without options gives.
     let private none: GivenTraining = {
         Data = {
             Train = []
@@ -47,6 +48,7 @@ module internal TrainOptions =
         Changes = []
     }
 
+    /// The options with one more; what cannot be read is told of at once.
     let private add (given: GivenTraining) (argument: TrainArgument) : GivenTraining =
         let data = given.Data
         let change how = { given with Changes = given.Changes @ [ how ] }
@@ -118,6 +120,7 @@ module internal TrainOptions =
     /// Whether the model is a new one, of --shape or --config.
     let isFromScratch (given: GivenTraining) : bool = given.Shape.IsSome || given.Config.IsSome
 
+    /// The recipe's starting point; a model from scratch learns by another than one that is trained on.
     let private preset (given: GivenTraining) (layers: int) : Recipe =
         let name =
             given.Recipe
@@ -140,18 +143,17 @@ module internal TrainOptions =
 
         let standard = TrainingOptions.standard (preset given config.Layers)
 
-        let precision =
-            match common.Dtype, common.Device with
-            | Some dtype, _ -> dtype
-            | None, Device.Cuda -> Dtype.BF16
-            | None, Device.Cpu -> Dtype.F32
-
+        let usualDtype =
+            if common.Device = Device.Cuda then
+                Dtype.BF16
+            else
+                Dtype.F32
         let pairs = given.Data.Train |> List.exists Texts.isJson
 
         let usual = {
             standard with
                 Seed = common.Seed
-                Precision = precision
+                Precision = common.Dtype |> Option.defaultValue usualDtype
                 Layout = if pairs then Layout.Each else Layout.Packed
                 SequenceLength = min standard.SequenceLength config.Context
                 Rate.Peak =
