@@ -118,8 +118,8 @@ public sealed record DecoderMemory(
 /// <param name="Capacity">The most positions.</param>
 /// <param name="Keys">For each layer [kvHeads; capacity; headDim].</param>
 /// <param name="Values">For each layer [kvHeads; capacity; headDim].</param>
-/// <param name="Cos">[capacity; headDim], the rotary angles' cosines.</param>
-/// <param name="Sin">[capacity; headDim], their sines, negative in each row's first half.</param>
+/// <param name="Cos">[positions; headDim], the rotary angles' cosines.</param>
+/// <param name="Sin">[positions; headDim], their sines, negative in each row's first half.</param>
 public sealed record SequenceMemory(
     int Capacity, IReadOnlyList<nint> Keys, IReadOnlyList<nint> Values, nint Cos, nint Sin);
 

@@ -14,6 +14,11 @@ type Model = { Config: LlamaConfig; Seed: int64 }
 
 let weights (dtype: Dtype) (model: Model) = Weights.random model.Seed 0.8 dtype Device.Cpu model.Config
 
+/// Runs over a model's weights, and frees them.
+let withWeights dtype model (body: Weights -> 'T) : 'T =
+    use weights = weights dtype model
+    body weights
+
 let private model layers =
     gen {
         let! layers = layers

@@ -8,12 +8,11 @@ open TorchSharp
 open LayerSkip
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.TensorSupport
+open LayerSkip.Tests.TrainingSupport
 open LayerSkip.Tests.ExportSupport
 open LayerSkip.Tests.GgufWriter
 
 Backend.ensure ()
-
-let private ok result = Check.getOrRaise result
 
 /// The model as a llama, whose parts are apart.
 let private llama = {
@@ -293,37 +292,14 @@ let tests =
                         SaveEvery = 100
                 }
 
-                let data: TrainingData = {
-                    Train = [ file "data.tokens" ]
-                    Validation = []
-                    ValidationShare = 0.0
-                    Bos = false
-                    Eos = false
-                    Special = true
-                }
+                let run output steps =
+                    let model, data = load (Some Dtype.F32) (file "model"), dataOf (file "data.tokens")
+                    use session = TrainingSession.start (file output) options Ranks.alone model data |> ok
+                    runFor steps session |> ignore
 
-                let start output =
-                    TrainingSession.start
-                        (file output)
-                        options
-                        Ranks.alone
-                        (load (Some Dtype.F32) (file "model"))
-                        data
-                    |> ok
-
-                let runFor steps (session: TrainingSession) =
-                    let mutable made = 0
-
-                    for event in TrainingSession.run (fun () -> made >= steps) session do
-                        match event with
-                        | TrainingEvent.Stepped _ -> made <- made + 1
-                        | _ -> ()
-
-                using (start "whole") (runFor Int32.MaxValue)
-                using (start "parted") (runFor 2)
-                using
-                    (TrainingSession.resume (file "parted") Ranks.alone Device.Cpu |> ok)
-                    (runFor Int32.MaxValue)
+                run "whole" Int32.MaxValue
+                run "parted" 2
+                tryResume (file "parted") |> ok |> finish |> ignore
                 use whole = load (Some Dtype.F32) (file "whole")
                 use parted = load (Some Dtype.F32) (file "parted")
                 Expect.equal whole.Config.Family Family.Phi3 "family"

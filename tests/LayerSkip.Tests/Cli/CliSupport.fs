@@ -19,6 +19,35 @@ let cli (arguments: string list) : Outcome =
     let code = Program.run out error (Array.ofList arguments)
     { Code = code; Out = out.ToString(); Error = error.ToString() }
 
+/// A command line as it is typed; no word of it holds a space.
+let typed (line: string) : string list =
+    line.Split([| ' '; '\n' |], StringSplitOptions.RemoveEmptyEntries) |> List.ofArray
+
+/// Bad input: exit code 2, nothing on standard output, and one line on standard error that holds these words.
+let refuses (words: string list) (arguments: string list) =
+    let outcome = cli arguments
+    Expect.equal (outcome.Code, outcome.Out) (2, "") $"%A{arguments}: {outcome.Error}"
+    Expect.stringStarts outcome.Error "layerskip: " "it says who speaks"
+    Expect.stringEnds outcome.Error "\n" "a whole line"
+    Expect.equal (outcome.Error.Split('\n').Length) 2 outcome.Error
+
+    // A line that can be read: paths and tensor names are long, so no word count.
+    Expect.isLessThan outcome.Error.Length 400 outcome.Error
+
+    for word in words do
+        Expect.stringContains outcome.Error word "helpful words"
+
+/// A folder's files are what they were after `body`, to the byte, and no folder has come.
+let leavesAlone (folder: string) (body: unit -> unit) =
+    let entries () =
+        Directory.GetFileSystemEntries(folder, "*", SearchOption.AllDirectories)
+        |> Array.sort
+        |> Array.map (fun path -> path, (if File.Exists path then File.ReadAllBytes path else [||]))
+
+    let before = entries ()
+    body ()
+    Expect.equal (entries ()) before "nothing written"
+
 /// The object on standard output of a command line that succeeds.
 let json (arguments: string list) : JsonElement =
     let outcome = cli (arguments @ [ "--json" ])

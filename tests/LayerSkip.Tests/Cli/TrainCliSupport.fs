@@ -30,27 +30,9 @@ let lossOf (line: string) : float option =
     | true, loss -> Some(loss.GetDouble())
     | _ -> None
 
-let quick = [
-    "--steps=6"
-    "--batch-size=2"
-    "--sequence-length=8"
-    "--validate-every=3"
-    "--validation-tokens=14"
-]
+let quick = typed "--steps=6 --batch-size=2 --sequence-length=8 --validate-every=3 --validation-tokens=14"
 
-let command (folder: string) = [
-    "train"
-    "--model"
-    Path.Combine(folder, "model")
-    "--data"
-    Path.Combine(folder, "data.tokens")
-    "--output"
-    Path.Combine(folder, "run")
-]
+let command (folder: string) =
+    typed $"train --model {folder}/model --data {folder}/data.tokens --output {folder}/run"
 
-let refuses (arguments: string list) (words: string) =
-    let outcome = cli arguments
-    Expect.equal (outcome.Code, outcome.Out) (2, "") outcome.Error
-    Expect.stringStarts outcome.Error "layerskip: " "it says who speaks"
-    Expect.equal (outcome.Error.Split('\n').Length) 2 $"one line: {outcome.Error}"
-    Expect.stringContains outcome.Error words "helpful words"
+let refuses (arguments: string list) (words: string) = refuses [ words ] arguments

@@ -11,20 +11,7 @@ open LayerSkip.Tests.CliSupport
 open LayerSkip.Tests.TrainCliSupport
 
 let private train (folder: string) (options: string list) =
-    cli (
-        [
-            "train"
-            "--model"
-            Path.Combine(folder, "model")
-            "--data"
-            Path.Combine(folder, "data.tokens")
-            "--output"
-            Path.Combine(folder, "run")
-            "--batch-size=2"
-            "--sequence-length=8"
-        ]
-        @ options
-    )
+    cli (command folder @ [ "--batch-size=2"; "--sequence-length=8" ] @ options)
 
 let private resume (folder: string) (options: string list) =
     cli ([ "train"; "--resume"; Path.Combine(folder, "run") ] @ options)

@@ -13,6 +13,15 @@ let ok result = Check.getOrRaise result
 let config = Tiny.config 24 4 4 2 true
 let plain = Recipe.tryPreset "plain" 4 |> ok
 
+/// Dropout and exits that take turns.
+let paper: Recipe = {
+    Dropout = 0.4
+    Depth = DropoutShape.Exponential
+    Time = DropoutShape.Constant
+    Exits = ExitRule.Rotational(2, 0.5)
+    Targets = LossOptions.standard.Targets
+}
+
 /// A short run on the tiny model.
 let optionsOf (recipe: Recipe) : TrainingOptions = {
     TrainingOptions.standard recipe with
@@ -61,6 +70,19 @@ let finish (session: TrainingSession) : TrainingEvent list =
     use session = session
     eventsOf session
 
+/// Runs to the end, or until so many steps are made; the events.
+let runFor (steps: int) (session: TrainingSession) : TrainingEvent list =
+    let mutable made = 0
+
+    [
+        for event in TrainingSession.run (fun () -> made >= steps) session do
+            match event with
+            | TrainingEvent.Stepped _ -> made <- made + 1
+            | _ -> ()
+
+            event
+    ]
+
 let reports (events: TrainingEvent list) =
     events
     |> List.choose (fun event ->
@@ -78,5 +100,10 @@ let validations (events: TrainingEvent list) =
 let bitsOf (tensors: Tensor seq) = [
     for tensor in tensors -> Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
 ]
+
+/// Every weight and moment, and the updates, as bits.
+let bits (session: TrainingSession) =
+    Seq.append (Weights.tensors session.Trainee.Weights) (AdamWState.TensorsOf session.Trainee.Optimiser)
+    |> bitsOf
 
 let fileIn (folder: string) (parts: string list) = Path.Combine(Array.ofList (folder :: parts))

@@ -5,10 +5,7 @@ open System.IO
 open Expecto
 open LayerSkip
 open LayerSkip.Tests.FileSupport
-
-Backend.ensure ()
-
-let private ok result = Check.getOrRaise result
+open LayerSkip.Tests.TrainingSupport
 
 /// Llama 3's scaling, so that some pairs of dimensions turn as they did, some slower, and some in between.
 let private config = {
@@ -24,31 +21,7 @@ let private writeGguf (path: string) : unit =
 
     Export.write ExportFormat.Gguf config.Layers path model |> ok |> ignore
 
-let private options: TrainingOptions = {
-    TrainingOptions.standard (Recipe.tryPreset "plain" 4 |> ok) with
-        Steps = 4
-        BatchSize = 4
-        SequenceLength = 24
-        Rate = { Peak = 0.01; Warmup = 1; Floor = 0.1 }
-        ValidateEvery = 0
-        SaveEvery = 100
-}
-
-/// The weights and moments of a session, as bits.
-let private bits (session: TrainingSession) = [
-    for tensor in
-        Seq.append (Weights.tensors session.Trainee.Weights) (AdamWState.TensorsOf session.Trainee.Optimiser) do
-        Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToInt32Bits
-]
-
-/// Makes steps until there are so many, or none are left.
-let private runFor steps (session: TrainingSession) =
-    let mutable made = 0
-
-    for event in TrainingSession.run (fun () -> made >= steps) session do
-        match event with
-        | TrainingEvent.Stepped _ -> made <- made + 1
-        | _ -> ()
+let private options = { optionsOf plain with Steps = 4; SequenceLength = 24; Rate.Warmup = 1 }
 
 [<Tests>]
 let tests =
@@ -85,27 +58,24 @@ let tests =
                     |> ok
                     |> ignore
 
-                    let data: TrainingData = {
-                        Train = [ file "data.tokens" ]
-                        Validation = []
-                        ValidationShare = 0.0
-                        Bos = false
-                        Eos = false
-                        Special = true
-                    }
-
                     let start output =
                         let model = Checkpoint.load (file "model.gguf") (Some Dtype.F32) Device.Cpu |> ok
-                        TrainingSession.start (file output) options Ranks.alone model data |> ok
+                        TrainingSession.start
+                            (file output)
+                            options
+                            Ranks.alone
+                            model
+                            (dataOf (file "data.tokens"))
+                        |> ok
 
                     let unbroken =
                         use session = start "unbroken"
-                        runFor Int32.MaxValue session
+                        eventsOf session |> ignore
                         bits session
 
-                    using (start "parted") (runFor 2)
-                    use session = TrainingSession.resume (file "parted") Ranks.alone Device.Cpu |> ok
+                    using (start "parted") (runFor 2) |> ignore
+                    use session = tryResume (file "parted") |> ok
                     Expect.equal session.Trainee.Step 2 "goes on"
-                    runFor Int32.MaxValue session
+                    eventsOf session |> ignore
                     Expect.isTrue (bits session = unbroken) "the same bits"))
     ]
