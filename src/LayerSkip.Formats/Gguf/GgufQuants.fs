@@ -2,10 +2,8 @@ namespace LayerSkip
 
 open System
 open System.Buffers
-open System.Runtime.CompilerServices
 open System.Runtime.ExceptionServices
 open System.Runtime.InteropServices
-open System.Runtime.Intrinsics
 open System.Threading.Tasks
 open FSharp.NativeInterop
 
@@ -17,26 +15,21 @@ type internal GgufFormat =
     | F32
     | F16
     | BF16
-    | Q8_0
-    | Q4_0
-    | Q4_1
+    | Quantised of BlockFormat
 
 /// Numbers, names and blocks of ggml's formats (ggml.h, enum ggml_type; ggml-common.h, block_q8_0 and its like).
 [<RequireQualifiedAccess>]
 module internal GgufFormat =
-    /// The formats that we read, for the hint of an error.
-    let readable = "F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read"
-
     /// From ggml's number.
     let tryOf (kind: uint32) : GgufFormat option =
         match kind with
         | 0u -> Some GgufFormat.F32
         | 1u -> Some GgufFormat.F16
-        | 2u -> Some GgufFormat.Q4_0
-        | 3u -> Some GgufFormat.Q4_1
-        | 8u -> Some GgufFormat.Q8_0
         | 30u -> Some GgufFormat.BF16
-        | _ -> None
+        | _ ->
+            GgufBlocks.all
+            |> List.tryFind (fun format -> format.Kind = kind)
+            |> Option.map GgufFormat.Quantised
 
     // In the order of ggml's enum ggml_type; a dash where a number is no format, or one that ggml has given up.
     let private names =
@@ -52,15 +45,18 @@ module internal GgufFormat =
         | Some name when name <> "-" -> name
         | _ -> $"ggml type {kind}"
 
+    /// The formats that we read, for the hint of an error.
+    let readable =
+        let quantised = GgufBlocks.all |> List.map (fun format -> name format.Kind)
+        Architecture.listed ([ "F32"; "F16"; "BF16" ] @ quantised) + " are read"
+
     /// Values in a block, and its bytes.
     let block (format: GgufFormat) : struct (int64 * int64) =
         match format with
         | GgufFormat.F32 -> 1L, 4L
         | GgufFormat.F16
         | GgufFormat.BF16 -> 1L, 2L
-        | GgufFormat.Q8_0 -> 32L, 34L
-        | GgufFormat.Q4_0 -> 32L, 18L
-        | GgufFormat.Q4_1 -> 32L, 20L
+        | GgufFormat.Quantised format -> int64 format.Values, int64 format.Bytes
 
     /// The smallest dtype that holds every value: a 4-bit number times a float16 scale needs float32.
     let dtype (format: GgufFormat) : Dtype =
@@ -68,94 +64,42 @@ module internal GgufFormat =
         | GgufFormat.F16 -> Dtype.F16
         | GgufFormat.BF16 -> Dtype.BF16
         | GgufFormat.F32
-        | GgufFormat.Q8_0
-        | GgufFormat.Q4_0
-        | GgufFormat.Q4_1 -> Dtype.F32
+        | GgufFormat.Quantised _ -> Dtype.F32
 
-/// Quantised blocks to float32, bit for bit as ggml's dequantize_row functions. A block is 32 values: a float16 scale
-/// d, in Q4_1 a float16 least m, then the numbers q. Q8_0 is d * q, Q4_0 d * (q - 8), Q4_1 d * q + m.
+/// Values of a file's tensors: copied, or decoded by `GgufBlocks`.
 [<RequireQualifiedAccess>]
 module internal GgufQuants =
-    let private half (at: nativeint) : float32 =
-        float32 (Unsafe.ReadUnaligned<Half>(NativePtr.ofNativeInt<byte> at |> NativePtr.toVoidPtr))
+    // 512 KB out: enough to be worth a task.
+    let private valuesPerTask = 131_072L
 
-    let private load (at: nativeint) : Vector128<byte> = Vector128.Load(NativePtr.ofNativeInt<byte> at)
-
-    /// 8 whole numbers, each through `finish`, to 8 values.
-    let inline private spread (numbers: Vector128<int16>) (target: nativeint) ([<InlineIfLambda>] finish) =
-        let struct (low, high) = Vector128.Widen numbers
-        let at = NativePtr.ofNativeInt<float32> target
-        Vector128.Store(finish (Vector128.ConvertToSingle low), at)
-        Vector128.Store(finish (Vector128.ConvertToSingle high), NativePtr.add at 4)
-
-    /// A block's 16 bytes of two 4-bit numbers: the low ones come first, then the high ones.
-    let inline private nibbles (source: nativeint) (target: nativeint) ([<InlineIfLambda>] finish) =
-        let packed = load source
-        let struct (a, b) = Vector128.Widen(Vector128.BitwiseAnd(packed, Vector128.Create 15uy))
-        let struct (c, d) = Vector128.Widen(Vector128.ShiftRightLogical(packed, 4))
-        spread (a.AsInt16()) target finish
-        spread (b.AsInt16()) (target + 32n) finish
-        spread (c.AsInt16()) (target + 64n) finish
-        spread (d.AsInt16()) (target + 96n) finish
-
-    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-    let private q4_0 (source: nativeint) (target: nativeint) (blocks: int) =
-        let eight = Vector128.Create 8.0f
-
-        for index in 0 .. blocks - 1 do
-            let block = source + nativeint index * 18n
-            let scale = Vector128.Create(half block)
-
-            nibbles (block + 2n) (target + nativeint index * 128n) (fun numbers ->
-                Vector128.Multiply(Vector128.Subtract(numbers, eight), scale))
-
-    // The product is exact (4 bits by 11), so that a C compiler's fused multiply-add gives the same sum.
-    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-    let private q4_1 (source: nativeint) (target: nativeint) (blocks: int) =
-        for index in 0 .. blocks - 1 do
-            let block = source + nativeint index * 20n
-            let scale = Vector128.Create(half block)
-            let least = Vector128.Create(half (block + 2n))
-
-            nibbles (block + 4n) (target + nativeint index * 128n) (fun numbers ->
-                Vector128.Add(Vector128.Multiply(numbers, scale), least))
-
-    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-    let private q8_0 (source: nativeint) (target: nativeint) (blocks: int) =
-        for index in 0 .. blocks - 1 do
-            let block = source + nativeint index * 34n
-            let values = target + nativeint index * 128n
-            let scale = Vector128.Create(half block)
-            let struct (a, b) = Vector128.Widen((load (block + 2n)).AsSByte())
-            let struct (c, d) = Vector128.Widen((load (block + 18n)).AsSByte())
-            spread a values (fun numbers -> Vector128.Multiply(numbers, scale))
-            spread b (values + 32n) (fun numbers -> Vector128.Multiply(numbers, scale))
-            spread c (values + 64n) (fun numbers -> Vector128.Multiply(numbers, scale))
-            spread d (values + 96n) (fun numbers -> Vector128.Multiply(numbers, scale))
-
-    // Some 80 KB in and 512 KB out: enough to be worth a task.
-    let private blocksPerTask = 4096L
-
-    /// Reads blocks from byte `first` of a file on and spreads them into `target`, so many at a time in each thread.
+    /// Reads blocks from byte `first` of a file on and spreads them into `values`, so many at a time in each thread.
     let private inTasks
-        run
-        (width: int)
+        (format: BlockFormat)
         (file: SourceFile)
         (first: int64)
-        (target: nativeint)
+        (values: nativeint)
         (blocks: int64)
         =
-        let tasks = (blocks + blocksPerTask - 1L) / blocksPerTask
+        let perTask = valuesPerTask / int64 format.Values
+        let tasks = (blocks + perTask - 1L) / perTask
 
         let work (task: int64) =
-            let start = task * blocksPerTask
-            let count = int (min blocksPerTask (blocks - start))
-            let packed = ArrayPool.Shared.Rent(count * width)
+            let start = task * perTask
+            let count = int (min perTask (blocks - start))
+            let size = count * format.Bytes
+            let packed = ArrayPool.Shared.Rent size
 
             try
-                file.Copy(first + start * int64 width, packed.AsSpan(0, count * width))
-                use source = fixed packed
-                run (NativePtr.toNativeInt source) (target + nativeint (start * 128L)) count
+                file.Copy(first + start * int64 format.Bytes, packed.AsSpan(0, size))
+                let target = values + nativeint (start * int64 format.Values * 4L)
+
+                format.Decode.Invoke(
+                    ReadOnlySpan(packed, 0, size),
+                    Span<float32>(
+                        NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> target),
+                        count * format.Values
+                    )
+                )
             finally
                 ArrayPool.Shared.Return packed
 
@@ -167,27 +111,18 @@ module internal GgufQuants =
     /// Fills memory with the values at byte `first` of a file, in the format's dtype. Blocks are spread in as many
     /// threads as there are cores; LayerSkipException where the file has become shorter.
     let read (file: SourceFile) (format: GgufFormat) (first: int64) (memory: RawMemory) : unit =
-        // A block of 32 values fills 128 bytes.
-        let blocks run (width: int) =
-            RawMemory.fill
-                (FillSpan(fun at destination ->
-                    use target = fixed &MemoryMarshal.GetReference destination
-                    let start = first + at / 128L * int64 width
-
-                    inTasks
-                        run
-                        width
-                        file
-                        start
-                        (NativePtr.toNativeInt target)
-                        (int64 destination.Length / 128L)))
-                memory
-
         match format with
         | GgufFormat.F32
         | GgufFormat.F16
         | GgufFormat.BF16 ->
             RawMemory.fill (FillSpan(fun at destination -> file.Copy(first + at, destination))) memory
-        | GgufFormat.Q8_0 -> blocks q8_0 34
-        | GgufFormat.Q4_0 -> blocks q4_0 18
-        | GgufFormat.Q4_1 -> blocks q4_1 20
+        | GgufFormat.Quantised format ->
+            let size = int64 format.Values * 4L
+
+            RawMemory.fill
+                (FillSpan(fun at destination ->
+                    use target = fixed &MemoryMarshal.GetReference destination
+                    let start = first + at / size * int64 format.Bytes
+                    let blocks = int64 destination.Length / size
+                    inTasks format file start (NativePtr.toNativeInt target) blocks))
+                memory
