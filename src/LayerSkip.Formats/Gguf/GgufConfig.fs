@@ -100,8 +100,29 @@ module internal GgufConfig =
 
     /// "float32" and its like, or ggml's name where most weights are quantised.
     let private storedDtype (reader: GgufReader) (embedding: string option) =
-        // llama.cpp's enum llama_ftype.
-        let formats = Map [ 0, "F32"; 1, "F16"; 2, "Q4_0"; 3, "Q4_1"; 7, "Q8_0"; 32, "BF16" ]
+        // llama.cpp's enum llama_ftype: what most tensors have, and which mix of others goes with it.
+        let formats =
+            Map [
+                yield! [ 0, "F32"; 1, "F16"; 32, "BF16" ]
+                yield! [
+                    2, "Q4_0"
+                    3, "Q4_1"
+                    7, "Q8_0"
+                    8, "Q5_0"
+                    9, "Q5_1"
+                    25, "IQ4_NL"
+                    30, "IQ4_XS"
+                ]
+                yield! [
+                    10, "Q2_K"
+                    21, "Q2_K_S"
+                    11, "Q3_K_S"
+                    12, "Q3_K_M"
+                    13, "Q3_K_L"
+                    14, "Q4_K_S"
+                ]
+                yield! [ 15, "Q4_K_M"; 16, "Q5_K_S"; 17, "Q5_K_M"; 18, "Q6_K" ]
+            ]
 
         reader.TryInt "general.file_type"
         |> Option.bind formats.TryFind
@@ -211,9 +232,6 @@ module internal GgufConfig =
 
         if experts > 0 then
             reader.Fault $"a mixture of {experts} experts is not supported"
-
-        if (reader.TryInt "split.count" |> Option.defaultValue 1) > 1 then
-            reader.Fault "one of several split files, which are not supported; merge them into one"
 
         let vocabulary = vocabulary reader tensors
 

@@ -59,6 +59,7 @@ module internal GgufName =
 
 /// A tensor entry that was found good.
 type internal GgufTensor = {
+    File: SourceFile
     Name: string
     Shape: int64[]
     Format: GgufFormat
@@ -78,7 +79,8 @@ module internal GgufTensors =
         | Some(GgufValue.Int size) when size > 0L && size < (1L <<< 31) && Int64.IsPow2 size -> Ok size
         | Some _ -> Check.bad path "\"general.alignment\" must be a power of two"
 
-    let private check path (length: int64) data align (rename: string -> string) (info: GgufTensorInfo) =
+    let private check (file: SourceFile) data align (rename: string -> string) (info: GgufTensorInfo) =
+        let path, length = file.Path, file.Length
         let bad text = Check.bad path $"tensor {info.Name} {text}"
         let dims = info.Dims |> Array.map string |> String.concat ", "
 
@@ -108,6 +110,7 @@ module internal GgufTensors =
                     bad $"needs {size} bytes at byte {start}, the file ends at {length}: it is truncated"
                 else
                     Ok {
+                        File = file
                         Name = rename info.Name
                         Shape = info.Dims |> Array.rev |> Array.map int64
                         Format = format
@@ -139,9 +142,7 @@ module internal GgufTensors =
         | Ok align ->
             // A file without tensors may end before the padding.
             let data = min file.Length ((header.End + align - 1L) / align * align)
-            let results = [
-                for info in header.Infos -> check file.Path file.Length data align rename info
-            ]
+            let results = [ for info in header.Infos -> check file data align rename info ]
             let tensors = List.choose Result.toOption results
 
             let doubled = [
@@ -187,11 +188,11 @@ module internal GgufTensors =
 
     /// A tensor that reads its values when asked. Rows of q and k that llama.cpp's converter pairs come back in
     /// halves, so rows can be asked for by whole heads only.
-    let stored (file: SourceFile) (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
+    let stored (config: LlamaConfig) (tensor: GgufTensor) : StoredTensor =
         let row = (tensor.End - tensor.Start) / max 1L (StoredTensor.every tensor.Shape).Count
 
         let fill (rows: Rows) (memory: RawMemory) =
-            GgufQuants.read file tensor.Format (tensor.Start + rows.First * row) memory
+            GgufQuants.read tensor.File tensor.Format (tensor.Start + rows.First * row) memory
 
             if (reordered config tensor.Name tensor.Shape).IsSome then
                 toHalves config.HeadDim rows memory

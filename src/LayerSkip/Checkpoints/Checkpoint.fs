@@ -43,8 +43,8 @@ module Checkpoint =
     /// same (float16 where all are 16-bit or quantised), else float32.
     let autoDtype (device: Device) (stored: StoredTensor list) : Dtype =
         let narrow (tensor: StoredTensor) =
-            // Of fewer bytes than float32: a 16-bit format, or a quantised one.
-            tensor.Dtype = Dtype.F16 || tensor.Dtype = Dtype.BF16 || tensor.Format.StartsWith 'Q'
+            // Of fewer bytes than float32: a 16-bit format, or a quantised one, whose values are float32.
+            Dtype.bytes tensor.Dtype = 2 || tensor.Dtype = Dtype.F32 && tensor.Format <> "F32"
 
         let matrices = stored |> List.filter (fun tensor -> tensor.Shape.Length > 1)
 
@@ -154,7 +154,8 @@ module Checkpoint =
 
     let private loadGguf (path: string) (hint: string) dtype device =
         match Gguf.openFile path with
-        | Error [ LayerSkipError.NotFound _ ] -> Error [ LayerSkipError.NotFound(path, hint) ]
+        | Error [ LayerSkipError.NotFound(absent, _) ] when absent = path ->
+            Error [ LayerSkipError.NotFound(path, hint) ]
         | Error faults -> Error faults
         | Ok file ->
             use file = file

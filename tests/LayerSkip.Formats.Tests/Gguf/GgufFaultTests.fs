@@ -100,9 +100,29 @@ let fileFaults =
             "a row that is no whole number of blocks"
             (oneTensor (fun item -> { item with Kind = 8u; Dims = [ 40UL; 4UL ] }))
             [ "[40, 4]"; "Q8_0"; "multiple of 32" ]
-        fault "a format that is not read" (oneTensor (fun item -> { item with Kind = 12u })) [
-            "token_embd.weight has dtype Q4_K"
+        for name, format, _ in GgufBlockSupport.formats do
+            fault
+                $"a row that is no whole number of {name}'s blocks"
+                (oneTensor (fun item -> {
+                    item with
+                        Kind = format.Kind
+                        Dims = [ uint64 (format.Values / 2); 4UL ]
+                }))
+                [ "token_embd.weight"; name; $"multiple of {format.Values}" ]
+
+            fault
+                $"a truncated block of {name}"
+                (oneTensor (fun item -> {
+                    item with
+                        Kind = format.Kind
+                        Dims = [ uint64 format.Values; 2UL ]
+                        Data = Array.zeroCreate (2 * format.Bytes - 1)
+                }))
+                [ "token_embd.weight"; $"needs {2 * format.Bytes} bytes"; "truncated" ]
+        fault "a format that is not read" (oneTensor (fun item -> { item with Kind = 16u })) [
+            "token_embd.weight has dtype IQ2_XXS"
             "Q4_1"
+            "IQ4_XS"
         ]
         fault "a format that nobody knows" (oneTensor (fun item -> { item with Kind = 99u })) [
             "ggml type 99"
@@ -120,7 +140,7 @@ let fileFaults =
             [ "a and b overlap" ]
         testCase "all of them at once"
         <| fun () ->
-            let items = placed [ "a", [ 1UL ], 12u, values 1; "b", [ 33UL ], 8u, values 1 ]
+            let items = placed [ "a", [ 1UL ], 16u, values 1; "b", [ 33UL ], 8u, values 1 ]
             let found =
                 faultsOf (gguf 3u (without "llama.block_count" @ [ entryInt "llama.rope.freq_base" 0 ]) items)
             Expect.equal found.Length 4 "a's format, b's rows, block_count, freq_base"
@@ -185,7 +205,6 @@ let configFaults =
             "\"longrope\""
         ]
         fault "experts" (gguf 3u (entryInt "llama.expert_count" 8 :: model "llama") []) [ "8 experts" ]
-        fault "one file of several" (gguf 3u (entryInt "split.count" 3 :: model "llama") []) [ "split" ]
         fault
             "a text for a count"
             (gguf 3u (entryText "llama.block_count" "x" :: without "llama.block_count") [])

@@ -1,37 +1,14 @@
 module LayerSkip.Tests.GgufModelTests
 
-open System
 open System.IO
 open Expecto
 open TorchSharp
 open LayerSkip
 open LayerSkip.Tests.Support
 open LayerSkip.Tests.GgufWriter
+open LayerSkip.Tests.GgufBlockSupport
 
 let private ok result = Check.getOrRaise result
-
-let bits (values: float32[]) = values |> Array.map BitConverter.SingleToInt32Bits
-
-let private half (bytes: byte[]) at = float32 (BitConverter.ToHalf(bytes, at))
-
-/// ggml's dequantize_row functions, a value at a time.
-let naive (kind: uint32) (bytes: byte[]) : float32[] =
-    let size =
-        match kind with
-        | 2u -> 18
-        | 3u -> 20
-        | _ -> 34
-
-    let value block index =
-        let at = block * size
-        let nibble front = int (bytes[at + front + index % 16] >>> (4 * (index / 16))) &&& 15
-
-        match kind with
-        | 2u -> float32 (nibble 2 - 8) * half bytes at
-        | 3u -> float32 (nibble 4) * half bytes at + half bytes (at + 2)
-        | _ -> float32 (sbyte bytes[at + 2 + index]) * half bytes at
-
-    Array.init (bytes.Length / size * 32) (fun index -> value (index / 32) (index % 32))
 
 let private tiny (format: string) (round: Tensor -> Tensor) =
     sharedTest

@@ -8,26 +8,9 @@ open LayerSkip
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.GgufWriter
-open LayerSkip.Tests.GgufModelTests
+open LayerSkip.Tests.GgufBlockSupport
 
 let private ok result = Check.getOrRaise result
-
-/// Random blocks whose scales are finite, of both signs, some subnormal.
-let private blocks (random: Random) (kind: uint32) (count: int) : byte[] =
-    let scales, size =
-        match kind with
-        | 2u -> 1, 18
-        | 3u -> 2, 20
-        | _ -> 1, 34
-    let bytes = Array.zeroCreate<byte>(count * size)
-    random.NextBytes bytes
-
-    for block in 0 .. count - 1 do
-        for scale in 0 .. scales - 1 do
-            let finite = random.Next 0x7C00 ||| (random.Next 2 <<< 15)
-            BitConverter.GetBytes(uint16 finite).CopyTo(bytes, block * size + 2 * scale)
-
-    bytes
 
 /// Row r of a head of `size` rows comes from llama.cpp's row 2 (r mod size/2) + (r / (size/2)).
 let private unpermuted (size: int) (row: int) =
