@@ -29,7 +29,8 @@ type OutputFile private (file: AtomicFile option) =
                 |> List.filter (String.IsNullOrEmpty >> not)
                 |> List.exists (fun read ->
                     let read = real read
-                    target = read || isOfModel target && Path.GetDirectoryName target = read)
+                    List.contains target (GgufParts.all read)
+                    || isOfModel target && Path.GetDirectoryName target = read)
             with
             // A path that leads nowhere is told of by whoever opens it.
             | :? IOException

@@ -32,7 +32,9 @@ module DefaultModel =
         else
             Array.append
                 (Directory.GetDirectories folder |> Array.filter isModel)
-                (Directory.GetFiles(folder, "*.gguf"))
+                // A model in several parts is named by its first.
+                (Directory.GetFiles(folder, "*.gguf")
+                 |> Array.filter (fun path -> List.head (GgufParts.all path) = path))
             |> Array.sort
 
     /// The one model in `models` of the project that `start` lies in.

@@ -48,7 +48,7 @@ module internal GgufFormat =
     /// The formats that we read, for the hint of an error.
     let readable =
         let quantised = GgufBlocks.all |> List.map (fun format -> name format.Kind)
-        Architecture.listed ([ "F32"; "F16"; "BF16" ] @ quantised) + " are read"
+        Architecture.listed ([ "F32"; "F16"; "BF16" ] @ quantised) + " read"
 
     /// Values in a block, and its bytes.
     let block (format: GgufFormat) : struct (int64 * int64) =

@@ -85,10 +85,7 @@ module internal GgufTensors =
         let dims = info.Dims |> Array.map string |> String.concat ", "
 
         match GgufFormat.tryOf info.Type, StoredTensor.tryProduct 1L info.Dims with
-        | None, _ ->
-            Error [
-                LayerSkipError.WrongDtype(info.Name, GgufFormat.name info.Type, GgufFormat.readable)
-            ]
+        | None, _ -> bad $"has dtype {GgufFormat.name info.Type}; {GgufFormat.readable}"
         | Some _, None -> bad $"has dimensions [{dims}], more than a file can hold"
         | Some format, Some count ->
             let struct (values, bytes) = GgufFormat.block format

@@ -3,6 +3,7 @@ module LayerSkip.Tests.GgufBlockSupport
 
 open System
 open LayerSkip
+open LayerSkip.Tests.GgufWriter
 
 let bits (values: float32[]) = values |> Array.map BitConverter.SingleToInt32Bits
 
@@ -120,3 +121,52 @@ let naive (kind: uint32) (bytes: byte[]) : float32[] =
 
     Array.init (bytes.Length / format.Bytes * format.Values) (fun index ->
         valueOf kind bytes (index / format.Values * format.Bytes) (index % format.Values))
+
+/// A .gguf of blocks, each matrix in the format of the ggml number that `kind` has for its name.
+let quantisedModel hidden intermediate (kind: string -> uint32) : byte[] =
+    let random = Random 5
+
+    let matrix name rows columns =
+        let kind = kind name
+        let _, format, _ = formatOf kind
+        // Of a size at which the scales within a larger block leave values like the others'.
+        let scale = if format.Values = 32 then 0.01f else 0.0003f
+        let signed (random: Random) : Half = Half.op_Explicit (if random.Next 2 = 0 then scale else -scale)
+        let blocks = blocksWith signed random kind (rows * columns / format.Values)
+        name, [ uint64 columns; uint64 rows ], kind, blocks
+
+    let norm name =
+        name, [ uint64 hidden ], 0u, Array.concat (Array.create hidden (BitConverter.GetBytes 1.0f))
+
+    gguf
+        3u
+        (modelOf hidden intermediate "llama"
+         @ [
+             entryInt "llama.attention.key_length" 32
+             entryFloat "llama.rope.freq_base" 10000.0f
+         ])
+        (placed [
+            matrix "token_embd.weight" 10 hidden
+            norm "blk.0.attn_norm.weight"
+            matrix "blk.0.attn_q.weight" 64 hidden
+            matrix "blk.0.attn_k.weight" 32 hidden
+            matrix "blk.0.attn_v.weight" 32 hidden
+            matrix "blk.0.attn_output.weight" hidden 64
+            norm "blk.0.ffn_norm.weight"
+            matrix "blk.0.ffn_gate.weight" intermediate hidden
+            matrix "blk.0.ffn_up.weight" intermediate hidden
+            matrix "blk.0.ffn_down.weight" hidden intermediate
+            norm "output_norm.weight"
+            matrix "output.weight" 10 hidden
+        ])
+
+/// Three formats in one file.
+let mixed (name: string) =
+    match name.Split '.' with
+    | [| _; _; "attn_k" | "ffn_gate"; _ |] -> 3u
+    | [| _; _; "attn_q" | "attn_output" | "ffn_down"; _ |] -> 2u
+    | _ -> 8u
+
+/// One format wherever its blocks fit into the rows, and Q8_0 beside it, as llama.cpp falls back.
+let modelOfFormat (kind: uint32) : byte[] =
+    quantisedModel 256 256 (fun name -> if name.Contains "attn_output" then 8u else kind)

@@ -122,7 +122,7 @@ let fileFaults =
         fault "a format that is not read" (oneTensor (fun item -> { item with Kind = 16u })) [
             "token_embd.weight has dtype IQ2_XXS"
             "Q4_1"
-            "IQ4_XS"
+            "IQ4_XS are read"
         ]
         fault "a format that nobody knows" (oneTensor (fun item -> { item with Kind = 99u })) [
             "ggml type 99"

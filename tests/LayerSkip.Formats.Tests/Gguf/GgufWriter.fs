@@ -66,18 +66,21 @@ let gguf (version: uint32) (entries: byte[] list) (items: Item list) : byte[] =
 
     file
 
-/// The least metadata of a model: hidden 64, 2 heads of 32, 1 kv head, 1 layer.
-let model (architecture: string) : byte[] list = [
+/// The least metadata of a model of 1 layer with 2 heads and 1 kv head.
+let modelOf (hidden: int) (intermediate: int) (architecture: string) : byte[] list = [
     entryText "general.architecture" architecture
     entryInt $"{architecture}.block_count" 1
-    entryInt $"{architecture}.embedding_length" 64
-    entryInt $"{architecture}.feed_forward_length" 96
+    entryInt $"{architecture}.embedding_length" hidden
+    entryInt $"{architecture}.feed_forward_length" intermediate
     entryInt $"{architecture}.attention.head_count" 2
     entryInt $"{architecture}.attention.head_count_kv" 1
     entryInt $"{architecture}.context_length" 128
     entryFloat $"{architecture}.attention.layer_norm_rms_epsilon" 1e-5f
     entryInt $"{architecture}.vocab_size" 10
 ]
+
+/// Hidden 64, and so heads of 32.
+let model: string -> byte[] list = modelOf 64 96
 
 /// Where a tensor's data starts in a sound file whose first tensor is `first`, by ggml's names.
 let startOf (file: byte[]) (first: string) (name: string) : int =

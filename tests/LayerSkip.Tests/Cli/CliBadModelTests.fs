@@ -185,6 +185,25 @@ let models =
         gguf "an empty GGUF file" [||] []
         gguf "a GGUF file of version 1" (GgufWriter.gguf 1u (GgufWriter.model "llama") []) [ "version" ]
 
+        let blocks (kind: uint32) (columns: int) (bytes: int) =
+            GgufWriter.placed [ "token_embd.weight", [ uint64 columns; 1UL ], kind, Array.zeroCreate bytes ]
+            |> GgufWriter.gguf 3u (GgufWriter.model "llama")
+
+        gguf "blocks of a type that is not read" (blocks 16u 256 66) [ "token_embd.weight"; "IQ2_XXS" ]
+        gguf "blocks of a type that nobody knows" (blocks 99u 256 66) [ "token_embd.weight"; "ggml type 99" ]
+        gguf "rows that cut a block" (blocks 12u 128 144) [ "token_embd.weight"; "Q4_K"; "multiple of 256" ]
+        gguf "a truncated block" (blocks 14u 256 209) [ "token_embd.weight"; "truncated" ]
+
+        testCase "a missing part of a model" (fun () ->
+            withFolder (fun folder ->
+                let path = Path.Combine(folder, "m-00001-of-00002.gguf")
+                let entries = GgufWriter.entryInt "split.count" 2 :: GgufWriter.model "llama"
+                File.WriteAllBytes(path, GgufWriter.gguf 3u entries [])
+                line path ids |> refuses [ "m-00002-of-00002.gguf"; "not found"; "2 files" ]
+
+                [ "info"; "--model"; path; "--output"; path.Replace("00001-", "00002-") ]
+                |> refuses [ "--output is"; "which this command reads" ]))
+
         testCase "a path that is not there" (fun () ->
             line "/nowhere/model" ids |> refuses [ "/nowhere/model"; "not found"; ".gguf" ])
         testCase "a file that is no model" (fun () ->

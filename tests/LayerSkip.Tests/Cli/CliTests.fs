@@ -253,5 +253,13 @@ let others =
                 File.WriteAllText(inside [ "models"; "small"; "config.json" ], "")
                 Expect.equal (DefaultModel.find start) (Ok(inside [ "models"; "small" ])) "one"
                 File.WriteAllText(inside [ "models"; "other.gguf" ], "")
-                Expect.isError (DefaultModel.find start) "two"))
+                Expect.isError (DefaultModel.find start) "two"
+                Directory.Delete(inside [ "models"; "small" ], true)
+                File.Delete(inside [ "models"; "other.gguf" ])
+
+                for part in 1..2 do
+                    File.WriteAllText(inside [ "models"; $"m-0000{part}-of-00002.gguf" ], "")
+
+                let first = inside [ "models"; "m-00001-of-00002.gguf" ]
+                Expect.equal (DefaultModel.find start) (Ok first) "one in two parts"))
     ]

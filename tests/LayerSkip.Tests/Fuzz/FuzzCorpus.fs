@@ -7,6 +7,7 @@ open System.Text
 open System.Text.Json.Nodes
 open LayerSkip
 open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.GgufBlockSupport
 
 /// The files of a model by name, and which of them is the model: the folder (""), or a .gguf.
 type Sound = { Name: string; Files: Map<string, byte[]>; Model: string }
@@ -147,50 +148,6 @@ let private sharded (files: Map<string, byte[]>) =
             (files.Remove "model.safetensors")
             (filesOf folder))
 
-/// A .gguf whose matrices are blocks of 32 in three formats.
-let private quantised () =
-    let random = Random 5
-
-    let blocks rows columns (kind: uint32) =
-        let size =
-            match kind with
-            | 2u -> 18
-            | 3u -> 20
-            | _ -> 34
-
-        let bytes = Array.zeroCreate<byte>(rows * columns / 32 * size)
-        random.NextBytes bytes
-
-        for at in 0..size .. bytes.Length - 1 do
-            BitConverter.GetBytes(Half.op_Explicit 0.01f: Half).CopyTo(bytes, at)
-
-            if kind = 3u then
-                BitConverter.GetBytes(Half.op_Explicit -0.05f: Half).CopyTo(bytes, at + 2)
-
-        bytes
-
-    let matrix name rows columns kind = name, [ uint64 columns; uint64 rows ], kind, blocks rows columns kind
-
-    let norm name = name, [ 64UL ], 0u, Array.concat (Array.create 64 (BitConverter.GetBytes 1.0f))
-
-    GgufWriter.gguf
-        3u
-        (GgufWriter.model "llama" @ [ GgufWriter.entryFloat "llama.rope.freq_base" 10000.0f ])
-        (GgufWriter.placed [
-            matrix "token_embd.weight" 10 64 8u
-            norm "blk.0.attn_norm.weight"
-            matrix "blk.0.attn_q.weight" 64 64 2u
-            matrix "blk.0.attn_k.weight" 32 64 3u
-            matrix "blk.0.attn_v.weight" 32 64 8u
-            matrix "blk.0.attn_output.weight" 64 64 2u
-            norm "blk.0.ffn_norm.weight"
-            matrix "blk.0.ffn_gate.weight" 96 64 3u
-            matrix "blk.0.ffn_up.weight" 96 64 8u
-            matrix "blk.0.ffn_down.weight" 64 96 2u
-            norm "output_norm.weight"
-            matrix "output.weight" 10 64 8u
-        ])
-
 /// Every kind, named. Takes a second.
 let sound () : Sound[] =
     let bytes = loadTokenizer byteLevel.Value
@@ -236,5 +193,7 @@ let sound () : Sound[] =
         inFolder "vocabulary and merges" (hf vocabulary (checkpoint Dtype.F32 None (config 300)))
         inFile "byte-level file" (gguf (checkpoint Dtype.F32 stagedTokenizer llama3))
         inFile "SentencePiece file" (gguf (checkpoint Dtype.F16 sentences phi3))
-        inFile "quantised file" (Map [ "m.gguf", quantised () ])
+        inFile "quantised file" (Map [ "m.gguf", quantisedModel 64 96 mixed ])
+        for name, format, _ in formats do
+            inFile $"{name} file" (Map [ "m.gguf", modelOfFormat format.Kind ])
     |]

@@ -1,0 +1,98 @@
+module LayerSkip.Tests.QuantModelTests
+
+open System
+open System.IO
+open System.Text.Json
+open Expecto
+open TorchSharp
+open LayerSkip
+open LayerSkip.Tests.Support
+open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.GgufWriter
+open LayerSkip.Tests.GgufBlockSupport
+
+let private load dtype path = Checkpoint.load path dtype Device.Cpu |> Check.getOrRaise
+
+/// The logits of the last layer, [position][vocabulary].
+let private logits (model: Checkpoint) (ids: int[]) : float[][] =
+    use _scope = torch.NewDisposeScope()
+    let mutable last = [||]
+
+    Decoder.exits
+        model.Weights
+        (fun _ logits -> last <- Tensors.toFloats logits)
+        (Tensors.ofIds [| 1L; int64 ids.Length |] ids)
+
+    Array.chunkBySize model.Config.Vocabulary last
+
+let private largest (row: float[]) = row |> Array.map abs |> Array.max
+let private argmax (row: float[]) = row |> Array.findIndex ((=) (Array.max row))
+
+let private ints (element: JsonElement) = [| for item in element.EnumerateArray() -> item.GetInt32() |]
+
+/// As shares of a row's largest logit. llama.cpp rounds the activations of a quantised product to 8 bits, we compute with
+/// them as they are: its float16 weights show what is left without that.
+let private tolerance (name: string) = if name = "F16" then 0.002 else 0.03
+
+let private likeLlamaCpp (name: string) (source: string) (dtypes: Dtype option list) =
+    sharedTest $"{name}: llama.cpp's logits and tokens" [ "quants"; source ] (fun path ->
+        let answers = sharedPath [ "quants"; $"{name}.json" ]
+        use reference = JsonDocument.Parse(File.ReadAllText answers)
+        let field (name: string) = reference.RootElement.GetProperty name
+        let expected = [| for value in (field "logits_last").EnumerateArray() -> value.GetDouble() |]
+        let tolerance = tolerance name
+
+        for dtype in dtypes do
+            use model = load dtype path
+            Expect.equal model.Weights.Dtype (dtype |> Option.defaultValue Dtype.F16) "auto is float16"
+            let rows = logits model (ints (field "prompt_ids"))
+
+            let worst = Array.map2 (fun (a: float) b -> abs (a - b)) expected (Array.last rows) |> Array.max
+            Expect.isLessThan (worst / largest expected) tolerance $"%A{dtype}: last logits"
+
+            // Where the two best are no further apart than the tolerance, either may be the larger.
+            for row, best in Array.zip rows (ints (field "argmax")) do
+                Expect.isLessThan (Array.max row - row[best]) (tolerance * largest row) $"%A{dtype}: argmax")
+
+[<Tests>]
+let quantModels =
+    testList "quantised models" [
+        likeLlamaCpp "F16" "source" [ None; Some Dtype.F32 ]
+
+        for name in
+            [
+                "Q8_0"
+                "Q4_0"
+                "Q4_1"
+                "Q5_0"
+                "Q5_1"
+                "Q2_K"
+                "Q3_K_M"
+                "Q4_K_M"
+                "Q5_K_M"
+                "Q6_K"
+                "IQ4_NL"
+                "IQ4_XS"
+            ] do
+            likeLlamaCpp name $"{name}.gguf" [ None; Some Dtype.F32 ]
+
+            sharedTest $"{name}: the configuration says so" [ "quants"; $"{name}.gguf" ] (fun path ->
+                use file = Gguf.openFile path |> Check.getOrRaise
+                Expect.equal file.Config.StoredDtype (Some name) "as llama.cpp calls the mix")
+
+        for name, format, scales in formats do
+            testCase $"{name}: a scale that is no number is found when the file is loaded"
+            <| fun () ->
+                for odd in [ Half.NaN; Half.NegativeInfinity ] do
+                    let file = modelOfFormat format.Kind
+                    let start = startOf file "token_embd.weight" "blk.0.ffn_up.weight"
+                    BitConverter.GetBytes(odd).CopyTo(file, start + 2 * format.Bytes + List.last scales)
+
+                    withFolder (fun folder ->
+                        let path = Path.Combine(folder, "m.gguf")
+                        File.WriteAllBytes(path, file)
+
+                        Checkpoint.load path None Device.Cpu
+                        |> messages
+                        |> expectFault [ "model.layers.0.mlp.up_proj.weight"; "NaN or infinity" ])
+    ]
