@@ -219,7 +219,7 @@ let tell
         // The rest of the opening is there already.
         if position >= opened - 1 then
             let logits =
-                (Decoder.head weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
+                (SharedHead.logits weights hidden).view(int64 count, -1L).``to``(torch.ScalarType.Float32)
                 |> Scalars.timesInPlace (1.0 / temperature)
 
             let behind = Scalars.plus logits (logits.amax([| 1L |], true).neg())

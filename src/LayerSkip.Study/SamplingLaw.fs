@@ -28,7 +28,7 @@ module SamplingLaw =
 
     /// The exact law of the first `draftLength` + 1 tokens that one round and then plain draws write, minus the
     /// law of as many plain draws: the largest difference over all sequences. `p` and `q` give the whole
-    /// model's and the draft's law after a text. Every refusal is forced through `Speculation.acceptSampled`.
+    /// model's and the draft's law after a text. Every refusal is forced through `Acceptance.sampled`.
     let worstError (p: int list -> float[]) (q: int list -> float[]) (draftLength: int) : float =
         let length, vocabulary = draftLength + 1, (p []).Length
 
@@ -56,7 +56,7 @@ module SamplingLaw =
                             let uniforms =
                                 Array.init (draftLength + 1) (fun i ->
                                     if i < refused then 0.0 else justBelowOne)
-                            let struct (agreed, next) = Speculation.acceptSampled uniforms laws proposals
+                            let struct (agreed, next) = Acceptance.sampled uniforms laws proposals
 
                             for token, share in Array.indexed next.Value do
                                 if share > 0.0 then
@@ -113,7 +113,7 @@ module SamplingLaw =
         for _ in 1..draws do
             let draft = Draft.drawn q (Sampling.pick q (next ()))
 
-            let struct (kept, law) = Speculation.acceptSampled [| next (); next () |] [| p; p |] [| draft |]
+            let struct (kept, law) = Acceptance.sampled [| next (); next () |] [| p; p |] [| draft |]
 
             let token =
                 if kept = 1 then

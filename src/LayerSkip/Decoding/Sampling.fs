@@ -71,7 +71,7 @@ module Sampling =
             let kept = ResizeArray<int>()
             let mass = ref 0.0
 
-            Order.descending floor probabilities (fun id ->
+            TopK.descending floor probabilities (fun id ->
                 let isKept = mass.Value < p
 
                 if isKept then
@@ -100,7 +100,7 @@ module Sampling =
                 if k = 0 || k >= logits.Length then
                     Double.NegativeInfinity
                 else
-                    Order.largest k logits
+                    TopK.largest k logits
 
             tempered temperature least logits |> topP p
 

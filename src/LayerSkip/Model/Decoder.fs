@@ -21,7 +21,7 @@ module KvStore =
 
             struct (append keys[layer] k, append values[layer] v)
 
-/// The decoder over tensors (Llama, arXiv 2302.13971): embedding, residual blocks, and the head that every exit shares.
+/// The decoder over tensors (Llama, arXiv 2302.13971): embedding, residual blocks, and what each exit says.
 [<RequireQualifiedAccess>]
 module Decoder =
     /// What all layers of one pass share: where its rows stand, and what they may see.
@@ -148,14 +148,6 @@ module Decoder =
             let activations = ScalarType.activations weights.Device weights.Dtype
             rows.``to``(activations).view(ids.shape[0], ids.shape[1], int64 weights.Config.Hidden))
 
-    /// The shared final norm and head, for every exit: [..; hidden] -> logits [..; vocabulary].
-    let head (weights: Weights) (hidden: Tensor) : Tensor =
-        match weights.Kernels with
-        | Some kernels when CpuKernels.readsHidden kernels hidden -> CpuKernels.head kernels hidden
-        | _ ->
-            Scope.one (fun () ->
-                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
-
     /// The logits of every exit over a whole text, without a cache: ids [batch; rows] -> one tensor
     /// [batch; rows; vocabulary] a layer, handed to `visit` in order of depth and freed after it.
     let exits (weights: Weights) (visit: int -> Tensor -> unit) (ids: Tensor) : unit =
@@ -167,7 +159,7 @@ module Decoder =
         let tap: LayerWrapper =
             fun index layer x ->
                 let out = layer x
-                Scope.free (fun () -> visit (index + 1) (head weights out))
+                Scope.free (fun () -> visit (index + 1) (SharedHead.logits weights out))
                 out
 
         embed weights ids

@@ -72,7 +72,7 @@ type private TorchSequence(weights: Weights) =
                         |> ignore)
 
         member _.Head(place, start, rows) =
-            Logits.Tensor(Scope.one (fun () -> Decoder.head weights (states place start rows)))
+            Logits.Tensor(Scope.one (fun () -> SharedHead.logits weights (states place start rows)))
 
     interface IDisposable with
         member _.Dispose() = ()

@@ -60,7 +60,8 @@ module EarlyExitLoss =
     /// float32 at least.
     let private lawOf weights (rows: Tensor) (hidden: Tensor) : Tensor =
         Scope.one (fun () ->
-            let logits = hidden.reshape(-1L, hidden.shape[2]).index_select(0L, rows) |> Decoder.head weights
+            let logits =
+                hidden.reshape(-1L, hidden.shape[2]).index_select(0L, rows) |> SharedHead.logits weights
 
             let wide =
                 match logits.dtype with

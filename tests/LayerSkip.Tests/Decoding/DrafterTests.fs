@@ -95,7 +95,7 @@ let tests =
 
             // Kept below p, refused above it: the two laws, each by its chance.
             let after uniform =
-                let struct (kept, next) = Speculation.acceptSampled [| uniform |] [| p |] [| draft |]
+                let struct (kept, next) = Acceptance.sampled [| uniform |] [| p |] [| draft |]
                 kept, next
 
             let chance = p[draft.Token]

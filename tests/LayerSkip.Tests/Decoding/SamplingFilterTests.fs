@@ -112,7 +112,7 @@ let tests =
         <| fun (case: Case) (PositiveInt asked) ->
             let visited = ResizeArray<int>()
 
-            Order.descending -infinity case.Logits (fun id ->
+            TopK.descending -infinity case.Logits (fun id ->
                 visited.Add id
                 visited.Count < asked)
 

@@ -30,7 +30,7 @@ let private triples (weights: Weights) sampling prompt strategy draws =
             let cache = Cache.create weights weights.Config.Layers text.Length
             use _storage = cache.Slab :> System.IDisposable
             let struct (hidden, _) = Model.forward weights 1 text cache
-            Decoder.head weights (hidden.Read()) |> Tensors.toFloats |> Sampling.law sampling)
+            SharedHead.logits weights (hidden.Read()) |> Tensors.toFloats |> Sampling.law sampling)
 
     let first = law prompt
 
@@ -118,7 +118,7 @@ let tests =
         testCase "a draft that the whole model forbids is refused even when the uniform is 0" (fun () ->
             let draft = Draft.drawn [| 1.0; 0.0 |] 0
             let struct (kept, law) =
-                Speculation.acceptSampled [| 0.0; 0.5 |] [| [| 0.0; 1.0 |]; [| 1.0; 0.0 |] |] [| draft |]
+                Acceptance.sampled [| 0.0; 0.5 |] [| [| 0.0; 1.0 |]; [| 1.0; 0.0 |] |] [| draft |]
             Expect.equal (kept, law) (0, ValueSome [| 0.0; 1.0 |]) "strictly less")
 
         testCase "temperature, top-k and top-p out of range are errors, all at once" (fun () ->

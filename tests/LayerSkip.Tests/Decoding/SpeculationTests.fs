@@ -54,7 +54,7 @@ let private verify salt : Verifier<State, int[]> =
         struct (rows |> List.map (whole salt) |> Array.ofList, { Read = List.last rows; Pending = 0 })
 
 let private judge (drafts: Draft[]) (verdicts: int[]) (state: State) =
-    let struct (agreed, next) = Speculation.acceptGreedy verdicts (drafts |> Array.map _.Token)
+    let struct (agreed, next) = Acceptance.greedy verdicts (drafts |> Array.map _.Token)
     struct (agreed, next, state)
 
 let private rewind count (state: State) =
@@ -170,7 +170,7 @@ let tests =
             Expect.equal round { Tokens = [| 7; 0 |]; Drafted = 2; Accepted = 2 } "no bonus")
 
         testCase "a refused draft is replaced by the model's own token" (fun () ->
-            let struct (agreed, next) = Speculation.acceptGreedy [| 5; 6; 7; 8 |] [| 5; 9; 7 |]
+            let struct (agreed, next) = Acceptance.greedy [| 5; 6; 7; 8 |] [| 5; 9; 7 |]
             Expect.equal (agreed, next) (1, ValueSome 6) "not filtered: the third does not count")
 
         testCase "statistics have vLLM's meaning" (fun () ->

@@ -88,7 +88,7 @@ let private read (weights: Weights) exit (pieces: int[] list) =
 
         let hidden, cache = List.fold step (null, start) pieces
         let struct (keys, _) = Cache.layer (weights.Config.Layers - 1) cache
-        Array.append (bits (Decoder.head weights hidden)) (bits keys))
+        Array.append (bits (SharedHead.logits weights hidden)) (bits keys))
 
 [<Tests>]
 let tests =
@@ -190,7 +190,7 @@ let tests =
                         let struct (_, cache) = Model.forwardEarly weights case.Prompt cache
                         let ids = Array.append case.Prompt [| 3 |]
                         let struct (hidden, _) = Model.forwardRemainder weights ids.Length ids cache
-                        Decoder.head weights (hidden.Read()) |> Tensors.toFloats)
+                        SharedHead.logits weights (hidden.Read()) |> Tensors.toFloats)
 
                 [ Dtype.F32; Dtype.F16; Dtype.BF16 ]
                 |> List.forall (fun dtype ->

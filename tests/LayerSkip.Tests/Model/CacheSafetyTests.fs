@@ -179,9 +179,9 @@ let tests =
             Scope.free (fun () ->
                 let numbers = Array.init 32 (fun i -> float32 i / 16.0f - 1.0f)
                 let hidden = torch.tensor(numbers).reshape(1L, 2L, 16L)
-                let expected = Decoder.head weights hidden |> Tensors.toFloats
+                let expected = SharedHead.logits weights hidden |> Tensors.toFloats
                 let found =
-                    Decoder.head weights (hidden.``to`` torch.ScalarType.Float64) |> Tensors.toFloats
+                    SharedHead.logits weights (hidden.``to`` torch.ScalarType.Float64) |> Tensors.toFloats
 
                 for a, b in Seq.zip expected found do
                     Expect.floatClose Accuracy.medium b a "a logit"))

@@ -116,7 +116,7 @@ let tests =
                             let cached =
                                 withCache weights layer 16 (fun cache ->
                                     let struct (hidden, _) = Model.forwardEarly weights ids cache
-                                    Decoder.head weights (hidden.Read()))
+                                    SharedHead.logits weights (hidden.Read()))
 
                             let last = logits.narrow (1L, int64 ids.Length - 1L, 1L)
                             Expect.isLessThan (worst last cached) 1e-11 $"exit {layer}")
@@ -170,7 +170,7 @@ let tests =
                                     withCache weights 3 8 (fun cache ->
                                         let struct (hidden, _) =
                                             Model.forward weights 2 [| 1; 2; 3 |] cache
-                                        Decoder.head weights (hidden.Read()))
+                                        SharedHead.logits weights (hidden.Read()))
 
                                 let a, b = logits wide, logits narrow
                                 Expect.equal a.shape [| 1L; 2L; 24L |] "two rows"

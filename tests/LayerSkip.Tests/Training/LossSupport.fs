@@ -87,7 +87,7 @@ let plainly
         let logits =
             hidden
             |> Array.map (fun hidden ->
-                (Decoder.head weights (hidden.narrow (1L, 0L, int64 rows - 1L))).reshape(-1L, 24L))
+                (SharedHead.logits weights (hidden.narrow (1L, 0L, int64 rows - 1L))).reshape(-1L, 24L))
 
         let law (logits: Tensor) = torch.nn.functional.log_softmax (logits, 1L)
 

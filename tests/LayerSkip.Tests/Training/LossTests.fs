@@ -69,7 +69,7 @@ let tests =
                 let logits =
                     Decoder.embed weights (Tensors.ofIds size (Array.concat batch.Ids))
                     |> Decoder.runLayers Decoder.plain KvStore.none rope weights 0 layers 0
-                    |> Decoder.head weights
+                    |> SharedHead.logits weights
 
                 let labels = (Tensors.ofIds size (Array.concat batch.Labels)).narrow(1L, 1L, int64 rows - 1L)
 

@@ -6,7 +6,7 @@ open System.Collections.Generic
 
 /// Values in order, found no further than somebody looks: a vocabulary is wide, and few of its tokens are probable.
 [<RequireQualifiedAccess>]
-module internal Order =
+module internal TopK =
     /// So few are put in order by comparing them.
     let private few = 16
 

@@ -1,0 +1,64 @@
+namespace LayerSkip
+
+/// The law that a draft was drawn from.
+[<RequireQualifiedAccess>]
+type DraftLaw =
+    /// The token alone, with probability 1.
+    | Certain
+    /// Probabilities over the vocabulary.
+    | Drawn of float[]
+
+/// A drafted token. `Confidence` is the probability that its drafter gives it, where it has one.
+[<Struct>]
+type Draft = { Token: int; Law: DraftLaw; Confidence: float voption }
+
+[<RequireQualifiedAccess>]
+module Draft =
+    /// A token without doubt or number.
+    let certain (token: int) : Draft = { Token = token; Law = DraftLaw.Certain; Confidence = ValueNone }
+
+    /// A token that was drawn from a law.
+    let drawn (law: float[]) (token: int) : Draft = {
+        Token = token
+        Law = DraftLaw.Drawn law
+        Confidence = ValueSome law[token]
+    }
+
+    /// The probability that its law gives it.
+    let probability (draft: Draft) : float =
+        match draft.Law with
+        | DraftLaw.Certain -> 1.0
+        | DraftLaw.Drawn law -> law[draft.Token]
+
+/// Which drafts are kept, and what the whole model says after them.
+[<RequireQualifiedAccess>]
+module Acceptance =
+    /// Greedy acceptance: the longest prefix that the whole model would have written, then its own next token.
+    /// There is one verdict more than drafts, or as many where the last draft ends the text.
+    let greedy (verdicts: int[]) (drafts: int[]) : struct (int * int voption) =
+        let agreed = Seq.zip drafts verdicts |> Seq.takeWhile (fun (draft, own) -> draft = own) |> Seq.length
+        struct (agreed, Array.tryItem agreed verdicts |> ValueOption.ofOption)
+
+    let private residual (law: float[]) (draft: Draft) =
+        match draft.Law with
+        | DraftLaw.Drawn drawn -> Sampling.residual law drawn
+        | DraftLaw.Certain ->
+            Sampling.residual law (Array.init law.Length (fun id -> if id = draft.Token then 1.0 else 0.0))
+
+    /// Speculative sampling (Leviathan et al. 2023, algorithm 1): draft i is kept when its uniform is strictly
+    /// below p(x) / q(x); the law of the token after the kept ones is the residual at the first refusal, or p.
+    /// `laws` are the whole model's at each row, `uniforms` at least as many as drafts.
+    let sampled (uniforms: float[]) (laws: float[][]) (drafts: Draft[]) : struct (int * float[] voption) =
+        let keeps i =
+            let draft = drafts[i]
+            uniforms[i] * Draft.probability draft < laws[i][draft.Token]
+
+        let agreed = Seq.init drafts.Length keeps |> Seq.takeWhile id |> Seq.length
+
+        let next =
+            if agreed < drafts.Length then
+                ValueSome(residual laws[agreed] drafts[agreed])
+            else
+                Array.tryItem agreed laws |> ValueOption.ofOption
+
+        struct (agreed, next)

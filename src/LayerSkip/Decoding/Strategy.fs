@@ -1,0 +1,48 @@
+namespace LayerSkip
+
+/// How a text is written: by which layers, and with whose drafts.
+[<NoEquality; NoComparison>]
+type Strategy = {
+    /// As reports name it.
+    Name: string
+    /// The layers that choose the tokens; None: all of them.
+    Depth: ExitLayer option
+    Drafter: Drafter option
+    Length: LengthPolicy
+} with
+
+    /// Every layer, one token at a time.
+    static member Autoregressive: Strategy = {
+        Name = "autoregressive"
+        Depth = None
+        Drafter = None
+        Length = LengthPolicy.Fixed 1
+    }
+
+    /// Layers 1..E only: faster, another text.
+    static member EarlyExit(exit: ExitLayer) : Strategy = {
+        Strategy.Autoregressive with
+            Name = "early-exit"
+            Depth = Some exit
+    }
+
+    /// A drafter proposes, every layer verifies: the autoregressive text.
+    static member Speculative(drafter: Drafter, length: LengthPolicy) : Strategy = {
+        Name = drafter.Name
+        Depth = None
+        Drafter = Some drafter
+        Length = length
+    }
+
+    /// Layers 1..E draft up to `draftLength` tokens, the rest verify them: the autoregressive text.
+    static member SelfSpeculative(exit: ExitLayer, draftLength: int) : Strategy =
+        Strategy.Speculative(Drafter.earlyExit exit, LengthPolicy.Fixed draftLength)
+
+    /// The layer to leave after, for drafts or for good.
+    member this.Exit: ExitLayer option = this.Depth |> Option.orElse (this.Drafter |> Option.bind _.Exit)
+
+    /// The most drafts of a round, where that is fixed.
+    member this.DraftLength: int option =
+        match this.Drafter, this.Length with
+        | Some _, LengthPolicy.Fixed length -> Some length
+        | _ -> None

@@ -1,0 +1,12 @@
+namespace LayerSkip
+
+/// The final norm and the LM head, which every exit shares: LayerSkip trains no head of an exit's own (section 4.1.2).
+[<RequireQualifiedAccess>]
+module SharedHead =
+    /// Hidden states [..; hidden] after any layer -> logits [..; vocabulary].
+    let logits (weights: Weights) (hidden: Tensor) : Tensor =
+        match weights.Kernels with
+        | Some kernels when CpuKernels.readsHidden kernels hidden -> CpuKernels.head kernels hidden
+        | _ ->
+            Scope.one (fun () ->
+                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
