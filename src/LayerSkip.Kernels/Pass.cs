@@ -6,18 +6,6 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     where L : struct, ILanes<V>
     where W : struct, IFormat<V>
 {
-    /// <summary>Multiply-adds that are worth a second thread.</summary>
-    private const long WorthSharing = 192 * 1024;
-
-    /// <summary>Multiply-adds of one part of a shared product.</summary>
-    private const long PartSize = 256 * 1024;
-
-    /// <summary>The most multiply-adds of a part, some 20 ms of one thread: what a cancellation waits for.</summary>
-    private const long LargestPart = 1 << 29;
-
-    /// <summary>Outputs per part come in multiples that every tile divides.</summary>
-    private const int OutputStep = 24;
-
     // [rows; hidden], [rows; (heads + 2 kvHeads) headDim], [rows; heads headDim], [rows; 2 intermediate], [rows; hidden].
     private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
     private readonly FloatBuffer ownLogits = new();
@@ -152,7 +140,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             (shared, body) = (body, unlessCancelled);
         }
 
-        if (multiplyAdds < WorthSharing)
+        if (multiplyAdds < Parts.WorthSharing)
         {
             for (int part = 0; part < parts; part++)
             {
@@ -188,28 +176,6 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, Shape.Hidden, Shape.NormEps, W.InputScale);
     }
 
-    /// <summary>
-    /// How many outputs a part of a product takes, so that each thread has as many parts, none of them is too small to be worth
-    /// its giving out, and none so large that a cancellation waits for it.
-    /// </summary>
-    private int OutputsPerPart(int outs, int inner, int rows)
-    {
-        int threads = Workers.Shared.Threads;
-        long work = (long)outs * inner * rows;
-
-        long smallest = (work + LargestPart - 1) / LargestPart;
-
-        if (smallest == 1 && (threads == 1 || work < WorthSharing))
-        {
-            return outs;
-        }
-
-        // As many for each thread, so that none waits for another's last one.
-        long parts = Math.Max(smallest, Math.Clamp(work / PartSize / threads, 1, 16) * threads);
-        int share = (int)((outs + parts - 1) / parts);
-        return (share + OutputStep - 1) / OutputStep * OutputStep;
-    }
-
     /// <summary>y = x W^T + bias, or with a residual: residual += that, and y is only room.</summary>
     /// <param name="w">W [outs; inner], in the weights' format.</param>
     /// <param name="inner">Numbers of a row of x and of W.</param>
@@ -229,7 +195,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         this.residual = residual;
         (this.inner, this.outs) = (inner, outs);
         (inputStride, outputStride) = (stride == 0 ? inner : stride, outs);
-        perPart = OutputsPerPart(outs, inner, rows);
+        perPart = Parts.Outputs(outs, inner, rows);
         Share(long.MaxValue, (outs + perPart - 1) / perPart, product);
     }
 
@@ -333,7 +299,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         bias = (float*)layer.GateUpBias;
         (inner, inputStride, outs) = (Shape.Hidden, Shape.Hidden, Shape.Intermediate);
         outputStride = 2 * Shape.Intermediate;
-        perPart = OutputsPerPart(Shape.Intermediate, 2 * Shape.Hidden, rows);
+        perPart = Parts.Outputs(Shape.Intermediate, 2 * Shape.Hidden, rows);
         Share(long.MaxValue, (outs + perPart - 1) / perPart, gate);
     }
 

@@ -1,0 +1,38 @@
+namespace LayerSkip.Kernels;
+
+/// <summary>How work is cut into parts for threads.</summary>
+internal static class Parts
+{
+    /// <summary>Multiply-adds that are worth a second thread.</summary>
+    internal const long WorthSharing = 192 * 1024;
+
+    /// <summary>Multiply-adds of one part of a shared product.</summary>
+    private const long Size = 256 * 1024;
+
+    /// <summary>The most multiply-adds of a part, some 20 ms of one thread: what a cancellation waits for.</summary>
+    private const long Largest = 1 << 29;
+
+    /// <summary>Outputs per part come in multiples that every tile divides.</summary>
+    private const int OutputStep = 24;
+
+    /// <summary>
+    /// How many outputs a part of a product takes, so that each thread has as many parts, none of them is too small to be worth
+    /// its giving out, and none so large that a cancellation waits for it.
+    /// </summary>
+    internal static int Outputs(int outs, int inner, int rows)
+    {
+        int threads = Workers.Shared.Threads;
+        long work = (long)outs * inner * rows;
+        long smallest = (work + Largest - 1) / Largest;
+
+        if (smallest == 1 && (threads == 1 || work < WorthSharing))
+        {
+            return outs;
+        }
+
+        // As many for each thread, so that none waits for another's last one.
+        long parts = Math.Max(smallest, Math.Clamp(work / Size / threads, 1, 16) * threads);
+        int share = (int)((outs + parts - 1) / parts);
+        return (share + OutputStep - 1) / OutputStep * OutputStep;
+    }
+}
