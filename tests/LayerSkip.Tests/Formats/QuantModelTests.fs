@@ -31,8 +31,16 @@ let private argmax (row: float[]) = row |> Array.findIndex ((=) (Array.max row))
 let private ints (element: JsonElement) = [| for item in element.EnumerateArray() -> item.GetInt32() |]
 
 /// As shares of a row's largest logit. llama.cpp rounds the activations of a quantised product to 8 bits, we compute with
-/// them as they are: its float16 weights show what is left without that.
-let private tolerance (name: string) = if name = "F16" then 0.002 else 0.03
+/// them as they are: float16 weights show what is left without that (0.1 %). Emulating that rounding comes no closer,
+/// for any small difference flips some of it: its noise in this model is 1.4 to 2.7 %.
+let private tolerance (name: string) =
+    match name with
+    | "F16" -> 0.002
+    | "Q5_1"
+    | "Q2_K"
+    | "Q6_K"
+    | "IQ4_XS" -> 0.03
+    | _ -> 0.02
 
 let private likeLlamaCpp (name: string) (source: string) (dtypes: Dtype option list) =
     sharedTest $"{name}: llama.cpp's logits and tokens" [ "quants"; source ] (fun path ->
