@@ -127,7 +127,7 @@ module Checkpoint =
         let result =
             match config, files, tokenizer, generation with
             | Ok config, Ok files, Ok(tokenizer, remarks), Ok generation ->
-                let stored = files |> List.collect _.Tensors |> TensorNames.huggingFace
+                let stored = files |> List.collect _.Tensors |> WrapperPrefixes.huggingFace
                 let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
 
                 SourceFile.guard (fun () -> build folder dtype device config stored tokenizer)

@@ -5,7 +5,7 @@ open System
 /// Names of a model's tensors as training frameworks spell them: with the prefix of a wrapper that was saved too
 /// (`torch.compile`, data parallelism), or without `model.`, as a decoder saved without its head has them.
 [<RequireQualifiedAccess>]
-module internal TensorNames =
+module internal WrapperPrefixes =
     let private wrappers = [ "_orig_mod."; "module." ]
 
     let rec private unwrapped (name: string) : string =
