@@ -148,6 +148,7 @@ internal static unsafe class Products<V, L, W>
     }
 
     /// <summary>By tiles of one size, and what fills none of them number by number.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Tiled<Rows, Outs>(
         byte* weights, int k, float* x, int xStride, float* y, int yStride, int first, int last, int steps)
         where Rows : unmanaged

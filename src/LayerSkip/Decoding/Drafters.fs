@@ -26,8 +26,9 @@ type Drafter =
     /// The layers that it reads the text with: the verification continues from their exit states. None: it reads with none.
     abstract Exit: ExitLayer option
 
-    /// Up to `Ahead` tokens after the text, perhaps none; how far the model has then read, which must be the text or the
-    /// text and the drafts but the last; and the drafter of the next round, so that it may remember.
+    /// Up to `Ahead` tokens after the text, perhaps none; how far the model has then read; and the drafter of the next
+    /// round, so that it may remember. A drafter that reads nothing this time gives `reading` back as it got it: all but the
+    /// last token of the text. One that reads ends before its last draft, as the verification reads that one.
     abstract Draft: request: DraftRequest * reading: Reading -> struct (Draft[] * Reading * Drafter)
 
 [<RequireQualifiedAccess>]

@@ -35,6 +35,23 @@ module Rounds =
                 | Some _ -> ValueNone
         )
 
+    /// A drafter may be anybody's: what it must not do is said with its name, where it did it.
+    let private checkDrafts (decoding: Decoding) (drafter: Drafter) (drafts: Draft[]) (next: Drafter) =
+        let vocabulary = decoding.Weights.Config.Vocabulary
+        let fault what = invalidOp $"the drafter {drafter.Name} {what}"
+
+        if isNull drafts || isNull (box next) then
+            fault "returned null in place of drafts or of the next drafter"
+
+        for draft in drafts do
+            if draft.Token < 0 || draft.Token >= vocabulary then
+                fault $"proposed the id {draft.Token}; ids run from 0 to {vocabulary - 1}"
+
+            match draft.Law with
+            | DraftLaw.Drawn law when law.Length <> vocabulary ->
+                fault $"drew from a law of {law.Length} probabilities; the vocabulary has {vocabulary} ids"
+            | _ -> ()
+
     let private propose (decoding: Decoding) ahead _ (standing: Standing) =
         match standing.Drafter with
         | None -> struct ([||], standing)
@@ -50,6 +67,7 @@ module Rounds =
             let struct (drafts, reading, next) =
                 decoding.Clock.Time(Part.Draft, fun () -> drafter.Draft(request, standing.Reading))
 
+            checkDrafts decoding drafter drafts next
             struct (Array.truncate ahead drafts, { standing with Reading = reading; Drafter = Some next })
 
     let private rewind count (standing: Standing) =

@@ -106,7 +106,7 @@ module TrainingOptions =
             atLeast 1 "draft-length" options.ProbeDraft
             atLeast 1 "save-every" options.SaveEvery
             atLeast 1 "keep" options.Keep
-            LayerSkipError.Unsupported("training in f16", "f32 and bf16 are")
+            LayerSkipError.Unsupported("training in f16", "f32, bf16 and f64 are")
             |> Check.that (options.Precision <> Dtype.F16)
             options.ProbeExits
             |> List.collect (fun exit ->
