@@ -84,6 +84,34 @@ let tests =
             Expect.isGreaterThan made.Stats.NumAcceptedDraftTokens 30 "accepted"
             Expect.isGreaterThan (Array.max drafted) 8 "long rounds")
 
+        testCase "a drafter's fault is said with its name" (fun () ->
+            use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 3 4 2 true; Seed = 5L }
+
+            let proposing (drafts: Draft[]) : Drafter = {
+                new Drafter with
+                    member _.Name = "wrong"
+                    member _.Exit = None
+                    member this.Draft(_, reading) = struct (drafts, reading, this)
+            }
+
+            for drafts, part in
+                [
+                    [| Draft.certain 24 |], "proposed the id 24; ids run from 0 to 23"
+                    [| Draft.certain -1 |], "proposed the id -1"
+                    [| Draft.drawn [| 0.5; 0.5 |] 1 |], "a law of 2 probabilities"
+                    null, "returned null"
+                ] do
+                let strategy = Strategy.Speculative(proposing drafts, LengthPolicy.Fixed 2)
+
+                let message =
+                    try
+                        complete weights (options strategy 8) [| 1 |] |> ignore
+                        "nothing"
+                    with :? System.InvalidOperationException as e ->
+                        e.Message
+
+                Expect.stringContains message part "named")
+
         testPropertyWithConfig
             (Tiny.settings 15)
             "sampled drafts of a certain token keep the whole model's law"
