@@ -61,7 +61,7 @@ type Architecture = {
 }
 
 /// The table of families. A family that differs in names, biases, norms, windows or joined tensors is an entry here,
-/// and nothing else; one that computes otherwise needs `Model` too.
+/// and nothing else; one that computes otherwise needs `Decoder` too.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module Architecture =
     let private noBias = { Qkv = Presence.Never; Output = Presence.Never; Mlp = Presence.Never }
