@@ -10,17 +10,8 @@ open LayerSkip.Cli
 open LayerSkip.Tests.CliSupport
 open LayerSkip.Tests.FileSupport
 
-let private root =
-    let rec find (folder: string) =
-        if File.Exists(Path.Combine(folder, "LayerSkip.FSharp.sln")) then
-            folder
-        else
-            find (Path.GetDirectoryName folder)
-
-    find __SOURCE_DIRECTORY__
-
 /// The model that comes with the project: its tokenizer is byte-level.
-let private shipped = Path.Combine(root, "models", "stories-10m")
+let private shipped = Path.Combine(Support.root, "models", "stories-10m")
 
 let private promptIds (options: string list) =
     let made = json ([ "generate"; "--model"; shipped; "--max-new-tokens"; "1" ] @ options)
@@ -180,7 +171,18 @@ let advice =
         testCase
             "no message of the library names an option of the command line, but for the one place that knows both"
             (fun () ->
-                for file in Directory.GetFiles(Path.Combine(root, "src", "LayerSkip"), "*.fs") do
+                let sources = [
+                    for project in [ "LayerSkip.Formats"; "LayerSkip"; "LayerSkip.Study" ] do
+                        let folder = Path.Combine(Support.root, "src", project)
+
+                        for file in Directory.GetFiles(folder, "*.fs", SearchOption.AllDirectories) do
+                            if not (file.Contains "/obj/") then
+                                file
+                ]
+
+                Expect.isGreaterThan sources.Length 100 "the library, at any depth"
+
+                for file in sources do
                     for line in File.ReadLines file do
                         let line = line.TrimStart()
 

@@ -30,13 +30,7 @@ let versions =
             Expect.equal (Backend.fitting "2.11" found) [] "none")
 
         testCase "the libtorch asked for is the one that the project is locked to" (fun () ->
-            let rec root (folder: string) =
-                if File.Exists(Path.Combine(folder, "paket.lock")) then
-                    folder
-                else
-                    root (Path.GetDirectoryName folder)
-
-            let locked = File.ReadAllText(Path.Combine(root __SOURCE_DIRECTORY__, "paket.lock"))
+            let locked = File.ReadAllText(Path.Combine(Support.root, "paket.lock"))
             Expect.stringContains locked $"libtorch-cpu-linux-x64 ({Backend.torchVersion}" "in paket.lock")
     ]
 
