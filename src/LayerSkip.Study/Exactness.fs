@@ -107,11 +107,11 @@ module internal Exactness =
     /// tokens that both are within the gap.
     let texts (weights: Weights) gap length (prompts: int[][]) grid : Finding list = [
         for number, prompt in Array.indexed prompts do
-            for exit: ExitLayer, draftLength in grid do
-                let plain limit stops = decode weights Strategy.Autoregressive limit stops prompt
-                let whole = plain length [||]
+            let plain limit stops = decode weights Strategy.Autoregressive limit stops prompt
+            let unstopped = length, [||]
+            let whole = plain length [||]
 
-                let unstopped = length, [||]
+            for exit: ExitLayer, draftLength in grid do
                 // Every stop rule on the first prompt; the rest vary the text.
                 let rules =
                     if number = 0 then

@@ -171,27 +171,22 @@ module Weights =
 
             let read name (destination: Tensor) =
                 let stored = byName[name]
-                let isDirect = device = Device.Cpu && destination.dtype = ScalarType.ofDtype stored.Dtype
+                let check (source: Tensor) =
+                    if not (Tensors.isFinite destination) then
+                        unfit.Add(
+                            if Tensors.isFinite source then
+                                ScalarType.beyond name destination.dtype
+                            else
+                                LayerSkipError.NotFinite name
+                        )
 
-                if isDirect then
+                if device = Device.Cpu && destination.dtype = ScalarType.ofDtype stored.Dtype then
                     Tensors.read stored destination
-
-                use source =
-                    if isDirect then
-                        destination.alias ()
-                    else
-                        Tensors.ofStored stored
-
-                if not isDirect then
+                    check destination
+                else
+                    use source = Tensors.ofStored stored
                     destination.copy_ source |> ignore
-
-                if not (Tensors.isFinite destination) then
-                    unfit.Add(
-                        if Tensors.isFinite source then
-                            ScalarType.beyond name destination.dtype
-                        else
-                            LayerSkipError.NotFinite name
-                    )
+                    check source
 
             let weights = assemble config dtype device (fill dtype device read)
 
