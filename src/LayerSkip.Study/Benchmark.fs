@@ -86,6 +86,20 @@ module Benchmark =
             Acceptance = runs |> List.averageBy (fun (completion, _) -> completion.Stats.DraftAcceptanceRate)
         }
 
+    /// One decoding, with no run to warm up: its times are their own medians.
+    let internal decodeOnce
+        (weights: Weights)
+        (options: BenchmarkOptions)
+        (strategy: Strategy)
+        : DecodingTimes =
+        times [ decode weights options strategy ]
+
+    /// The bytes of weights that decoding reads for a token.
+    let internal bytesRead (weights: Weights) : int64 =
+        // A tied embedding is read as the head; one of its own is only looked up.
+        let lookedUp = weights.Embedding.numel () * weights.Embedding.ElementSize
+        Weights.bytes weights - (if weights.Config.TiedHead then 0L else lookedUp)
+
     let private middle (options: BenchmarkOptions) = options.Prompt.Length + options.MaxNewTokens / 2
 
     /// The cost of the rounds' passes (spec: tokens of a round over d drafts and one verification), a token.
@@ -126,10 +140,6 @@ module Benchmark =
         let rows = [ 1; 2; 5; 8 ] |> List.filter (fun rows -> rows <= room)
         let prefillTokens, prefillMs = PassTimes.prefill weights
 
-        // A tied embedding is read as the head; one of its own is only looked up.
-        let lookedUp = weights.Embedding.numel () * weights.Embedding.ElementSize
-        let read = Weights.bytes weights - (if weights.Config.TiedHead then 0L else lookedUp)
-
         {
             Cpu = cpu ()
             Threads = CpuKernels.threads ()
@@ -138,7 +148,7 @@ module Benchmark =
             PrefillTokens = prefillTokens
             PrefillMs = prefillMs
             Autoregressive = own
-            AutoregressiveRate = float read / own.MsPerToken.Median / 1e6
+            AutoregressiveRate = float (bytesRead weights) / own.MsPerToken.Median / 1e6
             SelfSpeculative = times quick
             PredictedMsPerToken = predicted weights options (List.map fst quick)
             SameText = runs |> List.forall (fun ((a, _), (b, _)) -> a.TokenIds = b.TokenIds)

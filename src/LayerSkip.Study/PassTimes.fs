@@ -74,14 +74,15 @@ module internal PassTimes =
         let warmedUp = Seq.skip (List.sum drafted) draftMs |> List.ofSeq
         (if warmedUp.IsEmpty then 0.0 else median warmedUp), Map.ofList (List.zip drafted verifyMs)
 
-    /// The pass over a prompt of up to 512 ids: how many, and its time.
-    let prefill (weights: Weights) : int * float =
-        let tokens = min 512 (weights.Config.Context - 1)
-
-        let pass () =
+    /// One pass over a prompt of so many ids.
+    let prefillOnce (weights: Weights) tokens : float =
+        timed (fun () ->
             let cache = Cache.create weights weights.Config.Layers tokens
             use _storage = cache.Slab
             let struct (hidden, _) = Model.forwardRemainder weights 1 (ids weights tokens) cache
-            choose hidden
+            choose hidden)
 
-        tokens, List.head (interleaved 3 [ fun () -> timed pass ])
+    /// The pass over a prompt of up to 512 ids: how many, and its time.
+    let prefill (weights: Weights) : int * float =
+        let tokens = min 512 (weights.Config.Context - 1)
+        tokens, List.head (interleaved 3 [ fun () -> prefillOnce weights tokens ])

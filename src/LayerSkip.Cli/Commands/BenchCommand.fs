@@ -1,6 +1,7 @@
 namespace LayerSkip.Cli
 
 open System
+open System.Diagnostics
 open System.Text.Json
 open LayerSkip
 
@@ -17,6 +18,7 @@ module internal BenchCommand =
         Shape: string option
         AcceptRate: string option
         IdentityAfter: int option
+        Requests: bool
         Output: string option
     }
 
@@ -30,6 +32,7 @@ module internal BenchCommand =
         | BenchArgument.Shape shape -> { given with Shape = Some shape }
         | BenchArgument.AcceptRate rate -> { given with AcceptRate = Some rate }
         | BenchArgument.IdentityAfter layer -> { given with IdentityAfter = Some layer }
+        | BenchArgument.Requests -> { given with Requests = true }
         | BenchArgument.Output file -> { given with Output = Some file }
 
     /// What a command line without options gives: the library's numbers, and the model's exit and length.
@@ -41,6 +44,7 @@ module internal BenchCommand =
         Shape = None
         AcceptRate = None
         IdentityAfter = None
+        Requests = false
         Output = None
     }
 
@@ -51,6 +55,19 @@ module internal BenchCommand =
         let dtype = common.Dtype |> Option.defaultValue Dtype.BF16
 
         Checkpoint.ofWeights text (Weights.random common.Seed 0.5 dtype common.Device config) None
+
+    /// An option of the table's alone.
+    let private notOfRequests (argument: BenchArgument) =
+        match argument with
+        | BenchArgument.Runs _ -> Some "runs"
+        | BenchArgument.MaxNewTokens _ -> Some "max-new-tokens"
+        | BenchArgument.AcceptRate _ -> Some "accept-rate"
+        | BenchArgument.Output _ -> Some "output"
+        | BenchArgument.ExitLayer _
+        | BenchArgument.DraftLength _
+        | BenchArgument.Shape _
+        | BenchArgument.IdentityAfter _
+        | BenchArgument.Requests -> None
 
     /// Of a model with a small context, the beginning of it.
     let private prompt (checkpoint: Checkpoint) =
@@ -177,9 +194,36 @@ module internal BenchCommand =
             $"ratio {Output.fixedPoint 2 report.Ratio}x"
         ]
 
+    /// Measures and tells; failed where a run's two texts differ.
+    let private measure
+        terminal
+        (common: Common)
+        (output: OutputFile)
+        (checkpoint: Checkpoint)
+        (options: BenchmarkOptions)
+        : int =
+        Terminal.remark terminal $"{Inputs.machine checkpoint}, {options.Runs} interleaved runs"
+        let report = Benchmark.run checkpoint.Weights options
+        output.Tell(terminal, (if common.Json then json else table) checkpoint options report)
+
+        if report.SameText then
+            ExitCode.done'
+        else
+            Terminal.fault
+                terminal
+                "a run's two texts differ, which must not happen; please report it with `layerskip certify`"
+
+            ExitCode.failed
+
     /// Runs the command; its exit code: failed where a run's two texts differ.
     let run (terminal: Terminal) (common: Common) (arguments: BenchArgument list) : int =
         let given = List.fold add none arguments
+
+        if given.Requests then
+            arguments
+            |> List.tryPick notOfRequests
+            |> Option.iter (fun option ->
+                Inputs.usage $"--requests answers what standard input asks for: --{option} has no part in it")
 
         let acceptRate =
             given.AcceptRate |> Option.map (fun text -> text, Inputs.real "accept-rate" "0 to 1" text)
@@ -199,11 +243,16 @@ module internal BenchCommand =
 
         use output = OutputFile.Open(given.Output, Inputs.modelPlace common)
 
+        // What a process without a model has, libtorch included.
+        Backend.ensure ()
+        let empty, started = Environment.WorkingSet, Stopwatch.GetTimestamp()
+
         use checkpoint =
             match given.Shape with
             | Some text -> ofShape common text
             | None -> Inputs.load terminal common
 
+        let loadMs = Stopwatch.GetElapsedTime(started).TotalMilliseconds
         let layers = checkpoint.Config.Layers
         let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft checkpoint
 
@@ -233,15 +282,9 @@ module internal BenchCommand =
             Seed = common.Seed
         }
 
-        Terminal.remark terminal $"{Inputs.machine checkpoint}, {options.Runs} interleaved runs"
-        let report = Benchmark.run checkpoint.Weights options
-        output.Tell(terminal, (if common.Json then json else table) checkpoint options report)
-
-        if report.SameText then
+        if given.Requests then
+            Terminal.result terminal (BenchRequests.ready loadMs empty checkpoint.Weights)
+            BenchRequests.run terminal Console.In checkpoint.Weights options
             ExitCode.done'
         else
-            Terminal.fault
-                terminal
-                "a run's two texts differ, which must not happen; please report it with `layerskip certify`"
-
-            ExitCode.failed
+            measure terminal common output checkpoint options

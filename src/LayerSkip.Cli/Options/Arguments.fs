@@ -112,6 +112,7 @@ type internal BenchArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Shape of sizes: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--accept-rate")>] AcceptRate of a: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--identity-after")>] IdentityAfter of e: int
+    | [<Unique>] Requests
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
 
     interface IArgParserTemplate with
@@ -130,6 +131,8 @@ type internal BenchArgument =
                 "drafts as always, then puts a token in its place that is right with this probability, 0 to 1."
             | IdentityAfter _ ->
                 "makes the layers after this one add nothing, at the same cost: every draft from there is accepted."
+            | Requests ->
+                "instead of the table, answers requests on standard input in JSON, a line each: decode N, speculate N, rows R TIMES, prefill N, bandwidth."
             | Output _ -> "also writes the table (the object with --json) to this file."
 
 /// What `--format` names.

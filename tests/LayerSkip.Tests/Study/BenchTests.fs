@@ -110,6 +110,77 @@ let tests =
                     Expect.equal (made.GetProperty "verify_rows_ratio").ValueKind kind "five rows over one"
                     Expect.isGreaterThan ((made.GetProperty "ratio").GetDouble()) 0.0 "timed")
 
+        testCase "--requests answers what it is asked, line by line, and stays" (fun () ->
+            withModel (fun folder ->
+                let requests = [
+                    "decode 8"
+                    "speculate 8"
+                    "rows 1 2"
+                    "rows 8 2"
+                    "prefill 16"
+                    "sing"
+                    "decode 1"
+                    "rows 0 1"
+                    "prefill 97"
+                    "bandwidth"
+                ]
+
+                let outcome =
+                    shell
+                        folder
+                        $"""printf '%%s\n' '{String.Join("' '", requests)}' | layerskip bench --requests --model . --identity-after 2 --exit-layer 2"""
+
+                Expect.equal outcome.Code 0 outcome.Error
+                let answers = [
+                    for line in outcome.Out.TrimEnd().Split '\n' ->
+                        Text.Json.JsonDocument.Parse(line).RootElement
+                ]
+
+                let number (name: string) (answer: Text.Json.JsonElement) =
+                    (answer.GetProperty name).GetDouble()
+
+                match answers with
+                | [ ready; plain; fast; one; eight; prefill; unknown; short; none; long; bandwidth ] ->
+                    // float64, of 24 words and 4 layers; the embedding is looked up.
+                    Expect.isGreaterThan (number "read_bytes" ready) 1000.0 "bytes of a token"
+                    Expect.isGreaterThan (number "load_ms" ready) 0.0 "load"
+                    Expect.isGreaterThan (number "empty_bytes" ready) 1e6 "a process"
+
+                    for answer, names in
+                        [
+                            plain, [ "ms_per_token"; "first_token_ms" ]
+                            fast, [ "ms_per_token"; "first_token_ms" ]
+                            one, [ "pass_ms" ]
+                            eight, [ "pass_ms" ]
+                            prefill, [ "tokens_per_second" ]
+                            bandwidth, [ "gb_s" ]
+                        ] do
+                        for name in names do
+                            Expect.isGreaterThan (number name answer) 0.0 name
+
+                    Expect.equal
+                        (number "draft_acceptance_rate" fast)
+                        1.0
+                        "the exit agrees with the last layer"
+
+                    for answer, part in
+                        [
+                            unknown, "there are decode N"
+                            short, "at least 2"
+                            none, "rows R TIMES"
+                            long, "97 positions"
+                        ] do
+                        Expect.stringContains
+                            ((answer.GetProperty "error").GetString())
+                            part
+                            "a fault, and on"
+                | other -> failtest $"{other.Length} answers: {outcome.Out}"))
+
+        testCase "--requests refuses the table's options" (fun () ->
+            for option in [ "--runs=2"; "--max-new-tokens=4"; "--accept-rate=0.5"; "--output=x" ] do
+                [ "bench"; "--requests"; "--shape"; shape; option ]
+                |> refuses [ "--requests"; option.Split('=')[0] ])
+
         testCase "bad options are one line and exit code 2" (fun () ->
             for options, part in
                 [
