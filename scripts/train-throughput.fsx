@@ -1,13 +1,14 @@
 // How fast training is: 6 x parameters x tokens a second over the rate of a 1024 x 1024 float32 product, measured in the same
-// run and interleaved, for one exit, for four, for four by self-distillation, and with layer dropout.
+// run and interleaved, for one exit, for four, for four by self-distillation, and with layer dropout; each in float32 and with
+// products in bfloat16, where the processor multiplies it (--threads N: of libtorch).
 //
 //     dotnet fsi scripts/train-throughput.fsx
-//     dotnet fsi scripts/train-throughput.fsx --rounds N
+//     dotnet fsi scripts/train-throughput.fsx --rounds N --threads N
 #load "options.fsx"
 
 open Options
 
-let given = Given [ ("--rounds N", "7") ]
+let given = Given [ ("--rounds N", "7"); ("--threads N", "0") ]
 
 #if !READY
 #load "build.fsx"
@@ -21,7 +22,13 @@ open LayerSkip
 
 let rounds = given.Whole("--rounds", 1)
 
+let threads = given.Whole("--threads", 0)
+
 Backend.ensure ()
+
+if threads > 0 then
+    Backend.setThreads threads
+
 let batch, length = 16, 256
 
 let sizes =
@@ -50,7 +57,7 @@ let read (_: int64) count =
 let labels, lastLayer = LossOptions.standard.Targets, { Labels = 0.0; LastLayer = 1.0 }
 let four = ExitRule.Emphasis([ 2, 1.0; 4, 1.0; 6, 1.0 ], 1)
 
-let plan dropout exits targets =
+let plan precision dropout exits targets =
     let recipe = {
         Dropout = dropout
         Depth = DropoutShape.Exponential
@@ -59,16 +66,27 @@ let plan dropout exits targets =
         Targets = targets
     }
 
-    let options = { TrainingOptions.standard recipe with BatchSize = batch; SequenceLength = length }
+    let options = {
+        TrainingOptions.standard recipe with
+            BatchSize = batch
+            SequenceLength = length
+            Precision = precision
+    }
 
     let parts = Recipe.tryBuild config.Layers options.Steps 0L recipe |> Check.getOrRaise
     Training.plan options parts Ranks.alone weights read
 
+let recipes = [
+    "one exit", 0.0, ExitRule.LastOnly, labels
+    "four exits", 0.0, four, labels
+    "four exits, self-distillation", 0.0, four, lastLayer
+    "one exit, layer dropout 0.5", 0.5, ExitRule.LastOnly, labels
+]
+
 let plans = [
-    "one exit", plan 0.0 ExitRule.LastOnly labels
-    "four exits", plan 0.0 four labels
-    "four exits, self-distillation", plan 0.0 four lastLayer
-    "one exit, layer dropout 0.5", plan 0.5 ExitRule.LastOnly labels
+    for name, dropout, exits, targets in recipes do
+        for precision in [ Dtype.F32; Dtype.BF16 ] ->
+            $"{name}, {Dtype.name precision}", plan precision dropout exits targets
 ]
 
 let mutable trainee = Training.start weights
@@ -97,13 +115,17 @@ let quantile q (values: float list) =
     sorted[int (q * float (sorted.Length - 1))]
 
 printfn
-    "%.1f M parameters, batch %d x %d, %d threads, %d rounds; product %.0f GFLOP/s"
+    "%.1f M parameters, batch %d x %d, %d threads, %d rounds; product %.0f GFLOP/s; bf16 multiplies in %s"
     (parameters / 1e6)
     batch
     length
     (torch.get_num_threads ())
     rounds
     (results |> List.map (fun (_, (_, _, rate)) -> rate / 1e9) |> quantile 0.5)
+    (if Bfloat16.isFast then
+         "bfloat16"
+     else
+         "float32: this processor has no other")
 
 printfn "| | tokens/s | share of the product's rate | 5 %% to 95 %% |\n|---|---|---|---|"
 
@@ -119,6 +141,17 @@ for name, _ in plans do
         (quantile 0.5 shares)
         (quantile 0.05 shares)
         (quantile 0.95 shares)
+
+let ratios name =
+    let tokens precision =
+        results
+        |> List.filter (fst >> (=) $"{name}, {Dtype.name precision}")
+        |> List.map (fun (_, (tokens, _, _)) -> tokens)
+
+    List.map2 (/) (tokens Dtype.BF16) (tokens Dtype.F32)
+
+for name, _, _, _ in recipes do
+    printfn "%s: bf16 reads %.2f times as many tokens a second" name (ratios name |> quantile 0.5)
 
 printfn "peak memory %d MiB" (Process.GetCurrentProcess().PeakWorkingSet64 >>> 20)
 #endif

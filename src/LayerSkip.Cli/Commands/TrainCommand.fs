@@ -230,9 +230,12 @@ module internal TrainCommand =
                     else
                         Inputs.modelOf common.Model
 
+                let products =
+                    Training.productDtype session.Trainee.Weights.Device session.Plan.Options |> Dtype.name
+
                 Terminal.remark
                     terminal
-                    $"""{learner}: {Output.number (Weights.parameters session.Model.Config)} parameters, {Output.number session.Data.Tokens.Count} tokens of text, {Inputs.deviceName common.Device}, {Terminal.count (CpuKernels.threads ()) "thread"}"""
+                    $"""{learner}: {Output.number (Weights.parameters session.Model.Config)} parameters, {Output.number session.Data.Tokens.Count} tokens of text, {Inputs.deviceName common.Device}, products in {products}, {Terminal.count (CpuKernels.threads ()) "thread"}"""
 
             follow terminal common session
 

@@ -221,7 +221,7 @@ type internal Argument =
                 "a Hugging Face model folder or a .gguf file (default: the model in the project's models folder)."
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
-                "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16)."
+                "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16). In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32."
             | Threads _ -> $"threads that compute, 1 to {Backend.mostThreads} (default: one for each core)."
             | Seed _ -> $"seed of all random numbers (default {GenerationOptions.defaults.Seed})."
             | Version -> "tells the program's version."

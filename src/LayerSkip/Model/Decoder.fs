@@ -55,17 +55,16 @@ module Decoder =
             keys.narrow (2L, keys.shape[2] - int64 size, int64 size)
         | _ -> keys
 
-    let private attention
-        (config: LlamaConfig)
-        (layer: LayerWeights)
-        index
-        (pass: Pass)
-        (store: KvStore)
-        : Layer =
+    let private attention (weights: Weights) index (pass: Pass) (store: KvStore) : Layer =
+        let config, layer, linear = weights.Config, weights.Layers[index], Weights.linear weights
+
         fun x ->
             let batch, rows = x.shape[0], x.shape[1]
             let heads, kvHeads, dim = int64 config.Heads, int64 config.KvHeads, int64 config.HeadDim
-            let qkv = (Ops.linear layer.Qkv layer.QkvBias x).view(batch, rows, heads + 2L * kvHeads, dim)
+            let qkv =
+                (linear layer.Qkv layer.QkvBias x)
+                    .``to``(x.dtype)
+                    .view(batch, rows, heads + 2L * kvHeads, dim)
 
             let turned = Ops.rotate pass.Rope.Cos pass.Rope.Sin
 
@@ -90,13 +89,12 @@ module Decoder =
                 | Some mask -> Ops.attention mask q keys values
                 | None -> Ops.attention null q (latest window keys) (latest window values)
 
-            Ops.linear layer.Output layer.OutputBias mixed
+            linear layer.Output layer.OutputBias mixed
 
-    let private mlp (layer: LayerWeights) : Layer =
-        fun x ->
-            Ops.linear layer.GateUp layer.GateUpBias x
-            |> Ops.swiGlu
-            |> Ops.linear layer.Down layer.DownBias
+    let private mlp (weights: Weights) index : Layer =
+        let layer, linear = weights.Layers[index], Weights.linear weights
+
+        fun x -> linear layer.GateUp layer.GateUpBias x |> Ops.swiGlu |> linear layer.Down layer.DownBias
 
     /// One whole residual block: x + attention(norm x), then that + mlp(norm of that).
     let private block (weights: Weights) pass store index : Layer =
@@ -106,10 +104,10 @@ module Decoder =
             Scope.one (fun () ->
                 let x =
                     Ops.rmsNorm layer.AttentionNorm eps x
-                    |> attention weights.Config layer index pass store
+                    |> attention weights index pass store
                     |> Scalars.plus x
 
-                Ops.rmsNorm layer.MlpNorm eps x |> mlp layer |> Scalars.plus x)
+                Ops.rmsNorm layer.MlpNorm eps x |> mlp weights index |> Scalars.plus x)
 
     /// Runs layers `first` to `first` + `count` - 1 (from 0) on hidden states [batch; rows; hidden] at positions
     /// from `start`: x_{l+1} = x_l + f_l(x_l) (LayerSkip, section 4.1). Every forward pass is a use of this; `wrap` is what

@@ -9,4 +9,5 @@ module SharedHead =
         | Some kernels when CpuKernels.readsHidden kernels hidden -> CpuKernels.head kernels hidden
         | _ ->
             Scope.one (fun () ->
-                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden |> Ops.linear weights.Head None)
+                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden
+                |> Weights.linear weights weights.Head None)

@@ -19,6 +19,9 @@ type Weights = {
     Rope: RopeTables
     /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
     Kernels: KernelWeights option
+    /// Products round what they read to the matrices' dtype, as training does in bfloat16 on a CPU; else the matrices are
+    /// widened to the activations.
+    RoundsInputs: bool
 } with
 
     /// [vocabulary; hidden]
@@ -61,6 +64,7 @@ module Weights =
         Parts = parts
         Rope = new RopeTables()
         Kernels = None
+        RoundsInputs = false
     }
 
     /// A model of which `make` builds each tensor from its parts.
@@ -68,9 +72,34 @@ module Weights =
         CheckpointPart.ofConfig config |> DecoderParts.map make |> ofParts config dtype device
 
     /// The same model over other tensors of the same shapes; a tied head stays tied. For libtorch alone.
-    let mapTensors (change: Tensor -> Tensor) (weights: Weights) : Weights =
-        DecoderParts.map change weights.Parts
-        |> ofParts weights.Config weights.Dtype weights.Device
+    let mapTensors (change: Tensor -> Tensor) (weights: Weights) : Weights = {
+        ofParts weights.Config weights.Dtype weights.Device (DecoderParts.map change weights.Parts) with
+            RoundsInputs = weights.RoundsInputs
+    }
+
+    /// The same model, differentiably, with its products in `dtype`, which is narrower than its activations. What is no
+    /// product stays as it is: the rows of the embedding, norms, and the sums of gradients. For libtorch alone.
+    let withProductsIn (dtype: Dtype) (weights: Weights) : Weights =
+        let cast (tensor: Tensor) =
+            if tensor.shape.Length > 1 then
+                tensor.``to`` (ScalarType.ofDtype dtype)
+            else
+                tensor
+
+        let parts = {
+            weights.Parts with
+                Head = Some(cast weights.Head)
+                Layers = Array.map (LayerParts.map cast) weights.Layers
+        }
+
+        { ofParts weights.Config weights.Dtype weights.Device parts with RoundsInputs = true }
+
+    /// x W^T + b of one of the matrices, as `Ops.linear` or `Ops.roundedLinear` has it.
+    let internal linear (weights: Weights) : Tensor -> Tensor option -> Tensor -> Tensor =
+        if weights.RoundsInputs then
+            Ops.roundedLinear
+        else
+            Ops.linear
 
     /// The first layers of a model under `config`, which counts them; it shares the tensors, and so their life.
     let truncate (config: LlamaConfig) (weights: Weights) : Weights = {

@@ -18,6 +18,12 @@ module Ops =
         let widened (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
         torch.nn.functional.linear (x, widened weight, bias |> Option.map widened |> Option.toObj)
 
+    /// x W^T + b: x [..; in], weight [out; in], bias [out] -> [..; out], all in the dtype of the weight, which x is rounded
+    /// to; the sums are float32.
+    let roundedLinear (weight: Tensor) (bias: Tensor option) (x: Tensor) : Tensor =
+        let rounded (t: Tensor) = t.``to`` weight.dtype
+        torch.nn.functional.linear (rounded x, weight, bias |> Option.map rounded |> Option.toObj)
+
     /// x / rms(x) * weight over the last dimension (RMSNorm, arXiv 1910.07467, equation 4), rms(x) = sqrt(mean x^2 + eps):
     /// x [..; size], weight [size] -> [..; size], in the dtype of x.
     let rmsNorm (weight: Tensor) (eps: float) (x: Tensor) : Tensor =
@@ -42,8 +48,9 @@ module Ops =
     /// silu(gate) * up (SwiGLU, arXiv 2002.05202), with gate and up side by side: [..; 2 intermediate] ->
     /// [..; intermediate].
     let swiGlu (gateUp: Tensor) : Tensor =
-        let size = gateUp.shape[gateUp.shape.Length - 1] / 2L
-        (gateUp.narrow (-1L, 0L, size)).silu() * gateUp.narrow (-1L, size, size)
+        // Split at once: the way back joins both gradients, where that of two views would add them up over zeros.
+        let halves = gateUp.chunk (2L, -1L)
+        halves[0].silu() * halves[1]
 
     /// Which keys each query may see, [rows; keys], true where it may: query i stands at position
     /// `start` + i and looks back over `window` positions, itself included, or over all.

@@ -48,8 +48,19 @@ module Training =
         Scope.own (Rope.tensorsOf rope)
         { Options = options; Parts = parts; Ranks = ranks; Rope = rope; Read = read }
 
-    /// Leaves that gradients gather in, over the same memory or in the dtype of the passes.
-    let private leaves (precision: Dtype) (weights: Weights) : Weights =
+    /// What a run's matrices are multiplied in on a device: float32 where its bfloat16 would be slower.
+    let productDtype (device: Device) (options: TrainingOptions) : Dtype =
+        match device, options.Precision with
+        | Device.Cpu, Dtype.BF16 when not Bfloat16.isFast -> Dtype.F32
+        | _, precision -> precision
+
+    /// Leaves that gradients gather in: over the same memory on a CPU, in the dtype of the passes on CUDA.
+    let private leaves (options: TrainingOptions) (weights: Weights) : Weights =
+        let precision =
+            match weights.Device with
+            | Device.Cpu -> masterDtype options
+            | Device.Cuda -> options.Precision
+
         let activations = ScalarType.activations weights.Device precision
 
         let leaf (tensor: Tensor) =
@@ -62,6 +73,13 @@ module Training =
             tensor.``to``(kind).detach().requires_grad_ true
 
         { Weights.mapTensors leaf weights with Dtype = precision }
+
+    /// The leaves as the passes read them: on a CPU bfloat16 is for products alone, so that norms, softmax, residuals and
+    /// the sums of gradients stay float32.
+    let private passes (options: TrainingOptions) (leaves: Weights) : Weights =
+        match leaves.Device, productDtype leaves.Device options with
+        | Device.Cpu, Dtype.BF16 -> Weights.withProductsIn Dtype.BF16 leaves
+        | _ -> leaves
 
     /// Gradients in the masters' dtype, summed over the ranks; None where no rank has one.
     let private gradients (ranks: Ranks) (masters: Tensor[]) (leaves: Tensor[]) : Tensor option[] =
@@ -109,7 +127,8 @@ module Training =
         let options, ranks, step = plan.Options, plan.Ranks, trainee.Step
         use _scope = Scope.start ()
         let shares = plan.Parts.Shares step
-        let leaves = leaves options.Precision trainee.Weights
+        let leaves = leaves options trainee.Weights
+        let weights = using (torch.enable_grad ()) (fun _ -> passes options leaves)
 
         let batches =
             Array.init options.Accumulate (fun micro ->
@@ -131,9 +150,9 @@ module Training =
                     LossSums.zero shares.Length
                 else
                     EarlyExitLoss.backward
-                        (TrainingPlan.lossOptions plan leaves)
+                        (TrainingPlan.lossOptions plan weights)
                         plan.Rope
-                        leaves
+                        weights
                         shares
                         (TrainingPlan.wrapper plan place)
                         (1.0 / total)
@@ -196,7 +215,7 @@ module Training =
         let layers = weights.Config.Layers
         let shares = Array.create layers (1.0 / float layers)
         use _scope = Scope.start ()
-        let weights = leaves plan.Options.Precision weights |> Weights.mapTensors _.detach()
+        let weights = leaves plan.Options weights |> Weights.mapTensors _.detach() |> passes plan.Options
         let options = { TrainingPlan.lossOptions plan weights with Targets = LossOptions.standard.Targets }
 
         let measure = EarlyExitLoss.measure options plan.Rope weights shares Decoder.plain

@@ -20,7 +20,8 @@ type TrainingOptions = {
     ClipNorm: float
     /// Keep only what enters each layer, and run it once more (activation checkpointing).
     Recompute: bool
-    /// What forward and backward passes compute in; the weights that learn are float32, or float64 here.
+    /// What forward and backward passes compute in; the weights that learn are float32, or float64 here. On a CPU bfloat16
+    /// is that of the products alone, and float32 where the processor has none of its own.
     Precision: Dtype
     OnSpike: SpikeRule
     /// Of layer dropout, the order of samples, and the texts that are held out.

@@ -84,6 +84,39 @@ let tests =
                 near 1e-12 "mean" mean (sums.Objective / float sums.Tokens)
                 closeTo 1e-12 "gradients" (gradients weights) found)
 
+        testPropertyWithConfig
+            (settings 15)
+            "products in bfloat16 leave sums and gradients what they are, in float32, to their rounding"
+        <| fun (model: Model) (seed: int) ->
+            let batch, shares = batchOf seed 3, sharesOf model.Config.Layers 0.3
+            use weights = Tiny.weights Dtype.F32 model
+            use _scope = torch.NewDisposeScope()
+            let rope = Rope.table model.Config rows torch.ScalarType.Float32 torch.CPU
+
+            let run products recompute =
+                let leaves = weights |> Weights.mapTensors (fun t -> t.detach().clone().requires_grad_ true)
+
+                let passes = products leaves
+                let options = { distilled with RowsAtOnce = 5; Recompute = recompute }
+                let sums = EarlyExitLoss.backward options rope passes shares (wrapAt seed) 0.25 batch
+                let grads = Weights.tensors leaves |> Array.map (fun t -> Option.ofObj t.grad)
+
+                for grad in Array.choose id grads do
+                    Expect.equal grad.dtype torch.ScalarType.Float32 "gradients' dtype"
+
+                sums, Weights.tensors leaves |> Array.collect gradientOf
+
+            let length = Array.sumBy (fun slope -> slope * slope) >> sqrt
+            let sums, expected = run id false
+
+            for recompute in [ false; true ] do
+                let sums', found = run (Weights.withProductsIn Dtype.BF16) recompute
+                near 0.02 "objective" sums.Objective sums'.Objective
+                let off = Array.map2 (-) expected found |> length
+                Expect.isGreaterThan off 0.0 "it does round"
+                // One in a hundred as a rule; heads of four normed numbers can make ten of it.
+                Expect.isLessThan off (0.2 * length expected) "gradients"
+
         testCase "gradient reaches every weight of every block, the last included" (fun () ->
             let model = {
                 Config = { Tiny.config 24 6 4 2 false with QkvBias = true; QkNorm = true }

@@ -30,9 +30,10 @@ let private lossesOf (events: TrainingEvent list) =
 let private steps =
     testList "steps" [
         testCase "12 steps are 5, a checkpoint and 7, bit for bit, with dropout and recomputation" (fun () ->
-            for recompute in [ false; true ] do
+            for recompute, precision in
+                [ false, Dtype.F32; true, Dtype.F32; false, Dtype.BF16; true, Dtype.BF16 ] do
                 withData (fun folder data ->
-                    let options = { options with Recompute = recompute }
+                    let options = { options with Recompute = recompute; Precision = precision }
                     let inside name = Path.Combine(folder, name)
                     use straight = start options data (inside "straight")
                     let whole = runFor 100 straight |> lossesOf
@@ -169,6 +170,38 @@ let private steps =
                 let kinds = Weights.tensors session.Trainee.Weights |> Array.map _.dtype |> Array.distinct
                 Expect.equal kinds [| torch.ScalarType.Float32 |] "float32"))
 
+        testCase "bfloat16 passes lose what float32 ones do, to 1 %, exit by exit" (fun () ->
+            withData (fun folder data ->
+                let lossesIn precision =
+                    let options = {
+                        options with
+                            Precision = precision
+                            Steps = 40
+                            Rate = { options.Rate with Peak = 0.003 }
+                            Recipe = {
+                                paper with
+                                    Dropout = 0.2
+                                    Targets = { Labels = 0.5; LastLayer = 0.5 }
+                            }
+                    }
+
+                    use session = start options data (Path.Combine(folder, Dtype.name precision))
+                    let steps = runFor 100 session |> lossesOf |> List.map snd
+                    steps, Training.validate session.Plan session.Trainee.Weights [ session.Plan.Read 0L 8 ]
+
+                let steps, graded = lossesIn Dtype.F32
+                let steps', graded' = lossesIn Dtype.BF16
+                Expect.isLessThan graded[3] (0.95 * log 24.0) "it learns"
+
+                for a, b in Seq.zip (Seq.append steps graded) (Seq.append steps' graded') do
+                    Expect.isLessThan (abs (a - b)) (0.01 * a) $"{b} for {a}"))
+
+        testCase "what is no bfloat16 is computed in its own dtype, and bfloat16 where it is fast" (fun () ->
+            let products precision = Training.productDtype Device.Cpu { options with Precision = precision }
+            Expect.equal (products Dtype.F32, products Dtype.F64) (Dtype.F32, Dtype.F64) "as they are"
+            let expected = if Bfloat16.isFast then Dtype.BF16 else Dtype.F32
+            Expect.equal (products Dtype.BF16) expected "by the processor")
+
         testCase "a loss that is no number stops the run, and names step and samples" (fun () ->
             withData (fun folder data ->
                 let options = {
@@ -186,8 +219,9 @@ let private steps =
                     Expect.equal first (int64 (fault.Step - 1) * 4L) "its samples"
                 | other -> failtest $"{other}"))
 
-        testCase "no tensor is left behind" (fun () ->
+        let leavesNothing precision () =
             withData (fun folder data ->
+                let options = { options with Precision = precision }
                 use session = start options data (Path.Combine(folder, "run"))
                 let mutable trainee = session.Trainee
 
@@ -205,7 +239,10 @@ let private steps =
                 for _ in 1..8 do
                     step ()
 
-                Expect.equal torch.Tensor.TotalCount before "tensors"))
+                Expect.equal torch.Tensor.TotalCount before "tensors")
+
+        testCase "no tensor is left behind" (leavesNothing Dtype.F32)
+        testCase "no tensor is left behind by bfloat16" (leavesNothing Dtype.BF16)
 
         testCase
             "a finished run is a model with its recommended exit; its checkpoints are the latest few"

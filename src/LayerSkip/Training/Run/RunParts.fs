@@ -61,6 +61,8 @@ module internal RunParts =
                 Remarks = [
                     if validation.IsSome && graded.IsEmpty then
                         $"the validation data have nothing to learn within {options.SequenceLength} ids of a text: nothing is validated"
+                    if Training.productDtype trainee.Weights.Device options <> options.Precision then
+                        "this processor has no products of bfloat16 (AVX512-BF16, AMX): the passes compute in float32, which is faster here"
                 ]
                 Claim = RunFolder.noClaim
             })

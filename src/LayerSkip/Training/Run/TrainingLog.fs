@@ -61,9 +61,10 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
 
         new TrainingLog(path, torch.utils.tensorboard.SummaryWriter(RunFolder.boardFolder folder, "", false))
 
-    /// The options from a step on.
-    member _.Options(step: int, options: TrainingOptions) : unit =
+    /// The options from a step on, and what products are computed in by them here.
+    member _.Options(step: int, options: TrainingOptions, products: Dtype) : unit =
         line step (fun json ->
+            json.WriteString("products", Dtype.name products)
             json.WriteStartObject "options"
             TrainingFields.write json options
             json.WriteEndObject())

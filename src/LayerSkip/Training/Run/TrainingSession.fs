@@ -222,7 +222,8 @@ module TrainingSession =
                     null
 
             if not (isNull log) && session.HasNewOptions then
-                writing (fun () -> log.Options(session.Trainee.Step, options))
+                let products = Training.productDtype session.Trainee.Weights.Device options
+                writing (fun () -> log.Options(session.Trainee.Step, options, products))
 
             for event in TrainingRun.run session.Plan watch session.Trainee do
                 if not (isNull log) then
