@@ -15,6 +15,7 @@ let given =
         "--exit-layer E", "the model's own"
         "--draft-length D", "the model's own"
         "--max-new-tokens N", "128"
+        "--kv f32|f16|q8", "f32"
         "--runs N", "15"
     ]
 
@@ -32,7 +33,17 @@ let any = Int32.MinValue
 
 Backend.load () |> orStop |> ignore
 
-let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
+let kv =
+    given.TryText "--kv"
+    |> Option.map (fun name ->
+        match KvFormat.all |> List.tryFind (fun kv -> KvFormat.name kv = name) with
+        | Some kv -> kv
+        | None -> stop 2 $"--kv is {name}, it must be f32, f16 or q8")
+
+let model =
+    Checkpoint.load (given.Path "--model") None Device.Cpu
+    |> Result.bind (Checkpoint.withKv kv)
+    |> orStop
 
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
 let exitLayer = given.TryWhole("--exit-layer", any) |> Option.defaultValue recommendedExit

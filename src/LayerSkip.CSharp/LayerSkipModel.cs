@@ -47,19 +47,20 @@ public sealed class LayerSkipModel : IDisposable
 
     /// <summary>Loads a model.</summary>
     /// <param name="path">A Hugging Face folder or a .gguf file.</param>
-    /// <param name="options">Device, number format, threads.</param>
+    /// <param name="options">Device, number formats, threads.</param>
     /// <exception cref="LayerSkipException">The files, the device or the options cannot be used.</exception>
     public static LayerSkipModel Load(string path, LoadOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(path);
         options ??= new();
         var (dtype, device) = (Translate.Dtype(options.Dtype), Translate.Device(options.Device));
+        var kv = Translate.Kv(options.Kv);
         if (options.Threads is { } threads)
         {
             SetThreads(threads);
         }
 
-        return new(CheckpointModule.load(path, dtype, device).OrThrow());
+        return new(CheckpointModule.withKv(kv, CheckpointModule.load(path, dtype, device).OrThrow()).OrThrow());
     }
 
     /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>

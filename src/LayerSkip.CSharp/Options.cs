@@ -29,6 +29,22 @@ public enum Dtype
     BF16,
 }
 
+/// <summary>How keys and values of a text are held while it is decoded.</summary>
+public enum KvFormat
+{
+    /// <summary>As they are computed: on a processor float32, but float64 where the weights are; on CUDA as the weights are.</summary>
+    Auto,
+
+    /// <summary>float32.</summary>
+    F32,
+
+    /// <summary>float16: half the memory.</summary>
+    F16,
+
+    /// <summary>8 bits, in little more than a quarter of the memory; on a processor, with weights of 16 or 32 bits.</summary>
+    Q8,
+}
+
 /// <summary>How tokens are decoded.</summary>
 public enum Strategy
 {
@@ -56,6 +72,9 @@ public sealed record LoadOptions
 
     /// <summary>The number format of the weights in memory.</summary>
     public Dtype Dtype { get; init; }
+
+    /// <summary>How keys and values of a text are held while it is decoded.</summary>
+    public KvFormat Kv { get; init; }
 
     /// <summary>Threads for the products of the whole process, 1 to 1024; null leaves them as they are.</summary>
     public int? Threads { get; init; }

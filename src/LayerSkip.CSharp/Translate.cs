@@ -81,6 +81,17 @@ internal static class Translate
             _ => throw Undefined(nameof(LoadOptions.Dtype), dtype),
         };
 
+    /// <summary>Auto is None.</summary>
+    public static FSharpOption<LayerSkip.KvFormat>? Kv(KvFormat kv) =>
+        kv switch
+        {
+            KvFormat.Auto => FSharpOption<LayerSkip.KvFormat>.None,
+            KvFormat.F32 => Some(LayerSkip.KvFormat.F32),
+            KvFormat.F16 => Some(LayerSkip.KvFormat.F16),
+            KvFormat.Q8 => Some(LayerSkip.KvFormat.Q8),
+            _ => throw Undefined(nameof(LoadOptions.Kv), kv),
+        };
+
     private static ArgumentOutOfRangeException Undefined(string option, Enum value) =>
         new("options", value, $"{option} is {value}, which is none of {string.Join(", ", Enum.GetNames(value.GetType()))}");
 

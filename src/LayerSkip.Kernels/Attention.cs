@@ -27,6 +27,7 @@ internal static unsafe class Attention<V, L>
         int count = last - first;
         Scores(query, keys + ((nint)first * dim), count, dim, scale, scores);
         float total = Exponentials(scores, count);
+        new Span<float>(to, dim).Clear();
         Mix(scores, values + ((nint)first * dim), count, dim, size / total, to);
     }
 
@@ -41,9 +42,12 @@ internal static unsafe class Attention<V, L>
         }
     }
 
-    /// <summary>Scores [count] become e^(score - largest), which no score overflows; returns their sum.</summary>
+    /// <summary>
+    /// Scores [count] become e^(score - largest), which no score overflows; returns their sum. A vector's room after them
+    /// is written too.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static float Exponentials(float* scores, int count)
+    internal static float Exponentials(float* scores, int count)
     {
         for (int i = 0; i < L.Count; i++)
         {
@@ -79,16 +83,19 @@ internal static unsafe class Attention<V, L>
         return L.Sum4(sum, sum, sum, sum).ToScalar();
     }
 
-    /// <summary>to [dim] = scale * weights V: weights [count], values [count; dim]. Each number is one chain over the positions.</summary>
+    /// <summary>to [dim] = scale * (to + weights V): weights [count], values [count; dim]. Each number is one chain over the positions.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Mix(float* weights, float* values, int count, int dim, float scale, float* to)
+    internal static void Mix(float* weights, float* values, int count, int dim, float scale, float* to)
     {
         int d = 0;
         var scales = L.Broadcast(scale);
 
         for (; d <= dim - (8 * L.Count); d += 8 * L.Count)
         {
-            V a0 = default, a1 = default, a2 = default, a3 = default, a4 = default, a5 = default, a6 = default, a7 = default;
+            V a0 = L.Load(to + d), a1 = L.Load(to + d + L.Count);
+            V a2 = L.Load(to + d + (2 * L.Count)), a3 = L.Load(to + d + (3 * L.Count));
+            V a4 = L.Load(to + d + (4 * L.Count)), a5 = L.Load(to + d + (5 * L.Count));
+            V a6 = L.Load(to + d + (6 * L.Count)), a7 = L.Load(to + d + (7 * L.Count));
             float* v = values + d;
 
             for (int at = 0; at < count; at++, v += dim)
@@ -116,7 +123,7 @@ internal static unsafe class Attention<V, L>
 
         for (; d <= dim - L.Count; d += L.Count)
         {
-            V a = default;
+            V a = L.Load(to + d);
             float* v = values + d;
 
             for (int at = 0; at < count; at++, v += dim)
@@ -129,7 +136,7 @@ internal static unsafe class Attention<V, L>
 
         for (; d < dim; d++)
         {
-            float a = 0f;
+            float a = to[d];
 
             for (int at = 0; at < count; at++)
             {

@@ -114,14 +114,15 @@ public readonly record struct LayerMemory
 public sealed record DecoderMemory(
     WeightFormat Format, nint Embedding, nint Norm, nint Head, IReadOnlyList<LayerMemory> Layers);
 
-/// <summary>The memory of one sequence, float32; its keys are turned already.</summary>
+/// <summary>The memory of one sequence; its keys are turned already.</summary>
 /// <param name="Capacity">The most positions.</param>
-/// <param name="Keys">For each layer [kvHeads; capacity; headDim].</param>
-/// <param name="Values">For each layer [kvHeads; capacity; headDim].</param>
-/// <param name="Cos">[positions; headDim], the rotary angles' cosines.</param>
+/// <param name="Format">How keys and values lie there, in rows of <see cref="CacheRows.Bytes"/>.</param>
+/// <param name="Keys">For each layer rows [kvHeads; capacity], each of headDim numbers.</param>
+/// <param name="Values">For each layer rows [kvHeads; capacity], likewise.</param>
+/// <param name="Cos">Float32 [positions; headDim], the rotary angles' cosines.</param>
 /// <param name="Sin">[positions; headDim], their sines, negative in each row's first half.</param>
 public sealed record SequenceMemory(
-    int Capacity, IReadOnlyList<nint> Keys, IReadOnlyList<nint> Values, nint Cos, nint Sin);
+    int Capacity, CacheFormat Format, IReadOnlyList<nint> Keys, IReadOnlyList<nint> Values, nint Cos, nint Sin);
 
 /// <summary>
 /// Runs a decoder's layers over memory that belongs to the caller. One pass serves one sequence at a time; several

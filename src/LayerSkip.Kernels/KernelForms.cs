@@ -80,10 +80,19 @@ public static class KernelForms
         public void Attention(nint query, nint keys, nint values, int first, int last, int dim, float scale, nint to) =>
             Attention<V, L>.One(
                 (float*)query, (float*)keys, (float*)values, first, last, dim, scale, 1f, ThreadRoom.Scores.Of(last - first), (float*)to);
+
+        public void WriteRow(CacheFormat format, nint from, nint to, int dim) =>
+            CacheRows<V, L>.Write(format, (float*)from, (byte*)to, dim);
+
+        public void WidenRows(CacheFormat format, nint from, int rows, int dim, nint to) =>
+            CacheRows<V, L>.Widen(format, (byte*)from, rows, dim, (float*)to);
+
+        public void NarrowAttention(CacheFormat format, GroupedQueries asked, nint keys, nint values, float scale) =>
+            NarrowAttention<V, L>.Run(format, (byte*)keys, (byte*)values, asked, scale, 1f);
     }
 }
 
-/// <summary>One form over one format of weights; the products and the attention alone are for tests and micro-benchmarks.</summary>
+/// <summary>One form over one format of weights; products, attention and a cache's rows alone are for tests and micro-benchmarks.</summary>
 internal interface IKernels
 {
     /// <summary>A pass over weights that stay where they are, and stay the caller's.</summary>
@@ -108,4 +117,13 @@ internal interface IKernels
     /// <param name="scale">What scores are multiplied by before softmax.</param>
     /// <param name="to">[dim], written.</param>
     void Attention(nint query, nint keys, nint values, int first, int last, int dim, float scale, nint to);
+
+    /// <summary>A row of a cache from float32 [dim].</summary>
+    void WriteRow(CacheFormat format, nint from, nint to, int dim);
+
+    /// <summary>Rows of a cache as float32 [rows; dim].</summary>
+    void WidenRows(CacheFormat format, nint from, int rows, int dim, nint to);
+
+    /// <summary>Attention of several queries over rows of a cache, from position 0 on, on this thread.</summary>
+    void NarrowAttention(CacheFormat format, GroupedQueries asked, nint keys, nint values, float scale);
 }

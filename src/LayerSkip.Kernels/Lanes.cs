@@ -27,6 +27,9 @@ internal unsafe interface ILanes<V>
     /// <summary>Widens float16 by more integer operations, to its own size.</summary>
     static abstract V LoadF16ByIntegers(ushort* from);
 
+    /// <summary>`Count` signed bytes as floats.</summary>
+    static abstract V LoadInt8(sbyte* from);
+
     static abstract V Add(V a, V b);
 
     static abstract V Subtract(V a, V b);
@@ -111,6 +114,13 @@ internal readonly struct Lanes128 : ILanes<Vector128<float>>
         return (value.AsInt32() | (bits & Vector128.Create(Half16.Sign))).AsSingle();
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector128<float> LoadInt8(sbyte* from)
+    {
+        var bytes = Vector128.CreateScalarUnsafe(*(int*)from).AsSByte();
+        return Vector128.ConvertToSingle(Vector128.WidenLower(Vector128.WidenLower(bytes)));
+    }
+
     public static Vector128<float> Add(Vector128<float> a, Vector128<float> b) => a + b;
 
     public static Vector128<float> Subtract(Vector128<float> a, Vector128<float> b) => a - b;
@@ -173,6 +183,12 @@ internal readonly struct Lanes256 : ILanes<Vector256<float>>
         value += (value & small) - (Vector256.Create(Half16.Subnormal) & small);
         return (value.AsInt32() | (bits & Vector256.Create(Half16.Sign))).AsSingle();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector256<float> LoadInt8(sbyte* from) =>
+        Avx2.IsSupported
+            ? Vector256.ConvertToSingle(Avx2.ConvertToVector256Int32(from))
+            : Vector256.Create(Lanes128.LoadInt8(from), Lanes128.LoadInt8(from + 4));
 
     public static Vector256<float> Add(Vector256<float> a, Vector256<float> b) => a + b;
 
@@ -237,6 +253,12 @@ internal readonly struct Lanes512 : ILanes<Vector512<float>>
         value += (value & small) - (Vector512.Create(Half16.Subnormal) & small);
         return (value.AsInt32() | (bits & Vector512.Create(Half16.Sign))).AsSingle();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe Vector512<float> LoadInt8(sbyte* from) =>
+        Avx512F.IsSupported
+            ? Vector512.ConvertToSingle(Avx512F.ConvertToVector512Int32(Vector128.Load(from)))
+            : Vector512.Create(Lanes256.LoadInt8(from), Lanes256.LoadInt8(from + 8));
 
     public static Vector512<float> Add(Vector512<float> a, Vector512<float> b) => a + b;
 

@@ -15,6 +15,9 @@ internal static class Parts
     /// <summary>Outputs per part come in multiples that every tile divides.</summary>
     private const int OutputStep = 24;
 
+    /// <summary>The most queries that share a part's keys, and the most scores of them all: a thread's room for them.</summary>
+    private const int GroupedQueries = 48, GroupedScores = 1 << 20;
+
     /// <summary>
     /// How many outputs a part of a product takes, so that each thread has as many parts, none of them is too small to be worth
     /// its giving out, and none so large that a cancellation waits for it.
@@ -34,5 +37,12 @@ internal static class Parts
         long parts = Math.Max(smallest, Math.Clamp(work / Size / threads, 1, 16) * threads);
         int share = (int)((outs + parts - 1) / parts);
         return (share + OutputStep - 1) / OutputStep * OutputStep;
+    }
+
+    /// <summary>How many rows a part of attention by key heads takes: few enough that each thread has a part.</summary>
+    internal static int GroupedRows(int rows, int heads, int kvHeads, int positions)
+    {
+        int most = Math.Min(GroupedQueries, GroupedScores / positions) * kvHeads / heads;
+        return (int)Math.Clamp((long)rows * kvHeads / Workers.Shared.Threads, 1, Math.Max(1, most));
     }
 }

@@ -12,7 +12,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
     private readonly (FloatBuffer Buffer, long Width)[] rooms;
-    private readonly Action<int> product, heads, attend, gate, norm, unlessCancelled;
+    private readonly Action<int> product, heads, attend, attendNarrow, gate, norm, unlessCancelled;
 
     // What the phase at hand reads and writes.
     private byte* weights;
@@ -21,7 +21,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private int inner, inputStride, outputStride, outs, perPart, rows, start, rowsPerPart;
     private LayerMemory layer;
     private SequenceMemory sequence = null!;
-    private float* keys, values;
+    private byte* keys, values;
     private int window;
     private CancellationToken cancellation;
     private Action<int> shared = null!;
@@ -30,7 +30,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         : base(shape, memory)
     {
         (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
-        unlessCancelled = UnlessCancelled;
+        (attendNarrow, unlessCancelled) = (AttendNarrowPart, UnlessCancelled);
         rooms =
         [
             (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
@@ -54,8 +54,8 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         {
             cancellation.ThrowIfCancellationRequested();
             layer = Memory.Layers[index];
-            keys = (float*)sequence.Keys[index];
-            values = (float*)sequence.Values[index];
+            keys = (byte*)sequence.Keys[index];
+            values = (byte*)sequence.Values[index];
             window = Shape.Windows[index];
 
             Norm(x, layer.AttentionNorm);
@@ -253,11 +253,11 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
 
         for (int head = 0; head < Shape.KvHeads; head++)
         {
-            nint to = (((nint)head * sequence.Capacity) + position) * dim;
+            nint to = (((nint)head * sequence.Capacity) + position) * CacheRows.Bytes(sequence.Format, dim);
             float* k = q + ((nint)(Shape.Heads + head) * dim);
             float* v = k + ((nint)Shape.KvHeads * dim);
-            new ReadOnlySpan<float>(k, dim).CopyTo(new Span<float>(keys + to, dim));
-            new ReadOnlySpan<float>(v, dim).CopyTo(new Span<float>(values + to, dim));
+            CacheRows<V, L>.Write(sequence.Format, k, keys + to, dim);
+            CacheRows<V, L>.Write(sequence.Format, v, values + to, dim);
         }
     }
 
@@ -265,10 +265,27 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private void Attend()
     {
         // Few rows: a part is a head of one row. Many: blocks of rows, so that a head's keys stay near.
-        rowsPerPart = rows <= 8 ? 1 : 16;
+        bool narrow = sequence.Format != CacheFormat.Float32;
+        rowsPerPart = narrow
+            ? Parts.GroupedRows(rows, Shape.Heads, Shape.KvHeads, start + rows)
+            : rows <= 8 ? 1 : 16;
         int blocks = (rows + rowsPerPart - 1) / rowsPerPart;
         long seen = (long)(start + rows) * Shape.HeadDim * 2 * rows * Shape.Heads;
-        Share(seen, blocks * Shape.Heads, attend);
+        Share(seen, blocks * (narrow ? Shape.KvHeads : Shape.Heads), narrow ? attendNarrow : attend);
+    }
+
+    /// <summary>The query heads of one key head, of a block of rows: keys and values are widened once for all of them.</summary>
+    private void AttendNarrowPart(int part)
+    {
+        int head = part % Shape.KvHeads, from = part / Shape.KvHeads * rowsPerPart, dim = Shape.HeadDim;
+        int group = Shape.Heads / Shape.KvHeads, first = head * group * dim;
+        nint kv = (nint)head * sequence.Capacity * CacheRows.Bytes(sequence.Format, dim);
+        var asked = new GroupedQueries(
+            (nint)(qkv.Pointer + ((nint)from * Shape.QkvRows) + first), Shape.QkvRows,
+            (nint)(mixed.Pointer + ((nint)from * Shape.Heads * dim) + first), Shape.Heads * dim,
+            group, Math.Min(rowsPerPart, rows - from), start + from, window, dim);
+        NarrowAttention<V, L>.Run(
+            sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), W.InputScale);
     }
 
     /// <summary>One head of a block of rows. Rows see what stands before them and themselves, as far as the layer's window reaches.</summary>
@@ -286,7 +303,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             float* q = qkv.Pointer + ((nint)row * Shape.QkvRows) + ((nint)head * dim);
             float* to = mixed.Pointer + ((((nint)row * Shape.Heads) + head) * dim);
             float* scores = ThreadRoom.Scores.Of(last - first);
-            Attention<V, L>.One(q, keys + kv, values + kv, first, last, dim, scale, W.InputScale, scores, to);
+            Attention<V, L>.One(q, (float*)keys + kv, (float*)values + kv, first, last, dim, scale, W.InputScale, scores, to);
         }
     }
 

@@ -30,6 +30,8 @@ type CertifyTest = {
 type CertifyReport = {
     Model: string
     Dtype: string
+    /// What the cache held: "f32", "f16", "q8".
+    Kv: string
     /// The share of a row's largest |logit| within which a token is a tie.
     Gap: float
     Tests: CertifyTest list
@@ -142,6 +144,7 @@ module Certify =
         {
             Model = checkpoint.Path
             Dtype = Dtype.name weights.Dtype
+            Kv = Weights.kv weights
             Gap = gap
             Tests = tests
             Exact = tests |> List.sumBy _.Exact

@@ -29,11 +29,14 @@ module internal Exactness =
         | Dtype.F16
         | Dtype.BF16 -> 2e-3
 
-    /// Keys and values may differ by rounding alone; a wrong position or row is off by its own size.
-    let private cacheTolerance device dtype =
-        match ScalarType.activations device dtype with
-        | torch.ScalarType.Float64 -> 1e-9
-        | torch.ScalarType.Float32 -> 1e-3
+    /// Keys and values may differ by rounding alone, of a cache in fewer bits too; a wrong position or row is off by its
+    /// own size.
+    let private cacheTolerance (weights: Weights) =
+        match weights.Kv, ScalarType.activations weights.Device weights.Dtype with
+        | Some KvFormat.F16, _ -> 5e-3
+        | Some KvFormat.Q8, _ -> 2e-2
+        | _, torch.ScalarType.Float64 -> 1e-9
+        | _, torch.ScalarType.Float32 -> 1e-3
         | _ -> 5e-2
 
     /// Runs `body` over a new cache, without gradients.
@@ -215,7 +218,7 @@ module internal Exactness =
     /// T5: after each round the cache is that of a fresh prefill of the same text, but for rounding; a rewinding that crops
     /// wrongly shows here.
     let caches (weights: Weights) length (prompts: int[][]) grid : Finding list =
-        let layers, tolerance = weights.Config.Layers, cacheTolerance weights.Device weights.Dtype
+        let layers, tolerance = weights.Config.Layers, cacheTolerance weights
 
         let compare (text: int[]) (cache: Cache) =
             overCache weights layers text.Length (fun fresh ->

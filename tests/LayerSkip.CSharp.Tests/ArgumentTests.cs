@@ -50,6 +50,7 @@ internal static class ArgumentTests
 
             Names("Device", () => LayerSkipModel.Load(tiny.Path, new() { Device = (Device)5 }));
             Names("Dtype", () => LayerSkipModel.Load(tiny.Path, new() { Dtype = (Dtype)5 }));
+            Names("Kv", () => LayerSkipModel.Load(tiny.Path, new() { Kv = (KvFormat)4 }));
             Names("Strategy", () => model.Generate([1], new() { Strategy = (Strategy)4 }));
         }),
         Case("every fault of prompt and options is told at once, in the names of the options", () =>

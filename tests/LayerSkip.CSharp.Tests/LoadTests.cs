@@ -20,6 +20,18 @@ internal static class LoadTests
             Equal(model.Dtype, Dtype.BF16, "dtype");
             Equal(model.Generate([1, 2, 3], new() { MaxNewTokens = 4, IgnoreEos = true }).TokenIds.Count, 4, "tokens");
         }),
+        Case("holds keys and values as asked, or says why not", () =>
+        {
+            foreach (var kv in Enum.GetValues<KvFormat>())
+            {
+                using var model = LayerSkipModel.Load(tiny.Path, new() { Dtype = Dtype.F32, Kv = kv });
+                var plain = new GenerateOptions { Strategy = Strategy.Autoregressive, MaxNewTokens = 12, IgnoreEos = true };
+                var fast = plain with { Strategy = Strategy.SelfSpeculative };
+                Same(model.Generate([1, 2, 3], fast).TokenIds, model.Generate([1, 2, 3], plain).TokenIds, $"{kv}");
+            }
+
+            Refused(() => LayerSkipModel.Load(tiny.Path, new() { Kv = KvFormat.Q8 }), "kv q8", "f64", "f16");
+        }),
         Case("encodes and decodes", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);

@@ -55,6 +55,8 @@ module internal BenchCommand =
         let dtype = common.Dtype |> Option.defaultValue Dtype.BF16
 
         Checkpoint.ofWeights text (Weights.random common.Seed 0.5 dtype common.Device config) None
+        |> Checkpoint.withKv common.Kv
+        |> Check.getOrRaise
 
     /// An option of the table's alone.
     let private notOfRequests (argument: BenchArgument) =
@@ -110,6 +112,7 @@ module internal BenchCommand =
 
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", report.Threads)
             writer.WriteNumber("runs", options.Runs)
             writer.WriteString("cpu", report.Cpu)

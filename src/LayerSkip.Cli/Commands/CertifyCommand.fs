@@ -20,6 +20,7 @@ module internal CertifyCommand =
 
             writer.WriteString("model", report.Model)
             writer.WriteString("dtype", report.Dtype)
+            writer.WriteString("kv", report.Kv)
             writer.WriteNumber("gap", report.Gap)
 
             writer
@@ -52,7 +53,7 @@ module internal CertifyCommand =
 
         let verdict = (if report.Violation = 0 then "" else "NOT ") + "certified"
 
-        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}: {verdict}; "
+        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}, kv {report.Kv}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
     // Each line is decoded many times over, and a device has no last one.

@@ -55,6 +55,7 @@ module internal GenerateCommand =
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
             writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", CpuKernels.threads ()))
 
     /// What is said at the end: how many tokens, how fast, and what speculation did.

@@ -46,6 +46,8 @@ module internal InfoCommand =
             writer.WriteNumber("parameters", Weights.parameters config)
             writer.WriteNumber("bytes", Weights.bytes checkpoint.Weights)
             writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteString("kv", Weights.kv checkpoint.Weights)
+            writer.WriteNumber("cache_bytes_per_position", Cache.bytesPerPosition checkpoint.Weights)
             writer |> Output.textOrNull "stored_dtype" config.StoredDtype
             writer |> Output.textOrNull "tokenizer" (tokenizer checkpoint)
             writer |> Output.ints "stop_ids" checkpoint.StopIds
@@ -114,6 +116,10 @@ module internal InfoCommand =
             [ "parameters"; Output.number (Weights.parameters config) ]
             [ "bytes"; Output.bytes (Weights.bytes weights) ]
             [ "dtype"; Dtype.name weights.Dtype + stored ]
+            [
+                "cache"
+                $"{Output.bytes (Cache.bytesPerPosition weights)} a position (keys and values in {Weights.kv weights})"
+            ]
             [ "head"; head ]
             [ "tokenizer"; tokenizer checkpoint |> Option.defaultValue "none" ]
             [ "stop ids"; (if stops = "" then "none" else stops) ]

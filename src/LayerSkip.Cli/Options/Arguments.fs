@@ -202,6 +202,7 @@ type internal Argument =
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Model of path: string
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Device of Device
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of DtypeName
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Kv of KvFormat
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Threads of n: int
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Seed of n: int64
     | [<Inherit; Unique>] Json
@@ -222,6 +223,8 @@ type internal Argument =
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
                 "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16). In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32."
+            | Kv _ ->
+                "how decoding keeps keys and values: f32, f16 in half the memory, or q8 (8 bits) in little more than a quarter (default f32 on a CPU)."
             | Threads _ -> $"threads that compute, 1 to {Backend.mostThreads} (default: one for each core)."
             | Seed _ -> $"seed of all random numbers (default {GenerationOptions.defaults.Seed})."
             | Version -> "tells the program's version."

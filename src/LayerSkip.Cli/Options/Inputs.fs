@@ -11,6 +11,8 @@ type Common = {
     Device: Device
     /// None: auto.
     Dtype: Dtype option
+    /// None: as activations are held.
+    Kv: KvFormat option
     Seed: int64
     Json: bool
 }
@@ -153,22 +155,29 @@ module internal Inputs =
                 common
             | Argument.Device device -> { common with Device = device }
             | Argument.Dtype name -> { common with Dtype = dtype name }
+            | Argument.Kv kv -> { common with Kv = Some kv }
             | Argument.Seed seed -> { common with Seed = seed }
             | Argument.Json -> { common with Json = true }
             // The version, and sub-commands.
             | _ -> common
 
         let seed = GenerationOptions.defaults.Seed
-        List.fold add { Model = None; Device = Device.Cpu; Dtype = None; Seed = seed; Json = false } arguments
+        List.fold
+            add
+            { Model = None; Device = Device.Cpu; Dtype = None; Kv = None; Seed = seed; Json = false }
+            arguments
 
     /// What computes, and in what: "cpu, 2 threads, f32".
     let machine (checkpoint: Checkpoint) =
         let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
-        $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}"""
+        let kv = checkpoint.Weights.Kv |> Option.map (fun kv -> $", kv {KvFormat.name kv}")
+        $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}{defaultArg kv ""}"""
 
-    /// Loads the model in the dtype and on the device that are asked for; every fault of its files at once.
+    /// Loads the model in the dtype and on the device that are asked for, with such a cache; every fault of its files at once.
     let read (common: Common) : Checkpoint =
-        Checkpoint.load (modelOf common.Model) common.Dtype common.Device |> Check.getOrRaise
+        Checkpoint.load (modelOf common.Model) common.Dtype common.Device
+        |> Result.bind (Checkpoint.withKv common.Kv)
+        |> Check.getOrRaise
 
     /// What the user should know of a model.
     let remarks (terminal: Terminal) (checkpoint: Checkpoint) : unit =

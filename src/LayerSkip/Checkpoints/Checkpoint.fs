@@ -185,6 +185,16 @@ module Checkpoint =
             | PathKind.Special
             | PathKind.Nothing -> loadGguf path hint dtype device)
 
+    /// The same model with caches that hold keys and values in `kv` (None: as activations are held); where they cannot, it
+    /// is disposed.
+    let withKv (kv: KvFormat option) (checkpoint: Checkpoint) : Result<Checkpoint, LayerSkipError list> =
+        match kv |> Option.map (fun kv -> Weights.withKv kv checkpoint.Weights) with
+        | None -> Ok checkpoint
+        | Some(Ok weights) -> Ok { checkpoint with Weights = weights }
+        | Some(Error faults) ->
+            (checkpoint :> IDisposable).Dispose()
+            Error faults
+
     /// The exit layer and draft length to use where the user names none: what the model recommends, else a third of its layers and 4.
     let exitAndDraft (checkpoint: Checkpoint) : int * int =
         checkpoint.Recommended

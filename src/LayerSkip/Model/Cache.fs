@@ -22,12 +22,13 @@ type Slab internal (weights: Weights, capacity: int) =
         | None -> invalidOp "this cache holds no position yet"
 
     let roomFor needed =
-        let activations = ScalarType.activations weights.Device weights.Dtype
-        let each = Storage.bytesPerPosition weights.Config activations
+        let each = Storage.bytesPerPosition weights
+        let held = weights.Kv |> Option.map (fun kv -> $" in {KvFormat.name kv}") |> Option.defaultValue ""
 
         let faults room =
             match weights.Device with
-            | Device.Cpu -> Memory.faults (fun () -> $"a cache for {room} positions") (each * int64 room)
+            | Device.Cpu ->
+                Memory.faults (fun () -> $"a cache for {room} positions{held}") (each * int64 room)
             | Device.Cuda -> []
 
         // Half as much again, so that a text copies each position a few times at most, however long it gets.
@@ -125,6 +126,9 @@ type Cache = {
 
 [<RequireQualifiedAccess>]
 module Cache =
+    /// Bytes that a position takes: keys and values of every layer, and two hidden states.
+    let bytesPerPosition (weights: Weights) : int64 = Storage.bytesPerPosition weights
+
     /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half. Memory is taken as the text
     /// grows; where the system has none, LayerSkipException says so.
     /// Its storage, `Slab`, belongs to the caller, who disposes it.
@@ -158,11 +162,11 @@ module Cache =
                 Late = { cache.Late with Length = min length cache.Late.Length }
         }
 
-    /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views. Of the latest record alone:
-    /// an older one's positions may have been overwritten.
+    /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views, or widened where the cache holds
+    /// them in fewer bits than activations have. Of the latest record alone: an older one's positions may have been overwritten.
     let layer (index: int) (cache: Cache) : struct (Tensor * Tensor) =
         cache.Slab.Check cache.Stamp
         let half = if index < cache.Late.First then cache.Early else cache.Late
-        let front (t: Tensor) = t.narrow (2L, 0L, int64 half.Length)
+        let front = Storage.front cache.Slab.Weights half.Length
         let storage = cache.Slab.Storage
         struct (front storage.Keys[index], front storage.Values[index])

@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.Runtime.InteropServices
+open LayerSkip.Kernels
 open TorchSharp
 
 /// A run of layers whose caches hold the same positions, 0 to `Length` - 1.
@@ -18,7 +19,7 @@ type StatePlace =
 [<NoEquality; NoComparison>]
 type internal Storage = {
     Room: int
-    /// Of each layer, [1; kvHeads; room; headDim].
+    /// Of each layer, [1; kvHeads; room; headDim]; in q8 bytes, as many as `CacheRows` says.
     Keys: Tensor[]
     Values: Tensor[]
     /// Hidden states by position, [1; room; hidden] each: after the exit layer, and after the last.
@@ -37,34 +38,42 @@ type internal Storage = {
 
 [<RequireQualifiedAccess>]
 module internal Storage =
-    /// Bytes that a position takes.
-    let bytesPerPosition (config: LlamaConfig) (activations: torch.ScalarType) : int64 =
-        let width = 2L * int64 config.Layers * int64 config.KvHeads * int64 config.HeadDim
-        let size =
-            match activations with
-            | torch.ScalarType.Float64 -> 8L
-            | torch.ScalarType.Float32 -> 4L
-            | _ -> 2L
+    let private sizeOf (dtype: torch.ScalarType) =
+        match dtype with
+        | torch.ScalarType.Float64 -> 8L
+        | torch.ScalarType.Float32 -> 4L
+        | torch.ScalarType.Byte -> 1L
+        | _ -> 2L
 
-        size * (width + 2L * int64 config.Hidden)
+    /// The dtype of hidden states; that of keys and values, and how many elements of it a head has at a position.
+    let private elements (weights: Weights) =
+        let activations = ScalarType.activations weights.Device weights.Dtype
+        activations, KvFormat.elements activations weights.Config.HeadDim weights.Kv
+
+    /// Bytes that a position takes: keys and values of every layer, and two hidden states.
+    let bytesPerPosition (weights: Weights) : int64 =
+        let config = weights.Config
+        let activations, struct (dtype, width) = elements weights
+        let rows = 2L * int64 config.Layers * int64 config.KvHeads
+        rows * int64 width * sizeOf dtype + 2L * int64 config.Hidden * sizeOf activations
 
     /// Left as it comes. To clear much at once libtorch wakes threads of its own, which then spin for milliseconds
     /// where the kernels' threads want to run.
     let create (weights: Weights) (room: int) : Storage =
         let config, device = weights.Config, weights.Embedding.device
-        let dtype = ScalarType.activations weights.Device weights.Dtype
+        let dtype, struct (kvDtype, width) = elements weights
         let made = ResizeArray<Tensor>()
 
-        let allocate (size: int64[]) =
+        let allocate (dtype: torch.ScalarType) (size: int64[]) =
             let tensor = torch.empty(size, Nullable dtype, device).DetachFromDisposeScope()
             made.Add tensor
             tensor
 
-        let states () = allocate [| 1L; int64 room; int64 config.Hidden |]
+        let states () = allocate dtype [| 1L; int64 room; int64 config.Hidden |]
 
         let perLayer () =
             Array.init config.Layers (fun _ ->
-                allocate [| 1L; int64 config.KvHeads; int64 room; int64 config.HeadDim |])
+                allocate kvDtype [| 1L; int64 config.KvHeads; int64 room; int64 width |])
 
         try
             {
@@ -84,6 +93,32 @@ module internal Storage =
         match place with
         | StatePlace.Exit -> storage.Exits
         | StatePlace.Last -> storage.Lasts
+
+    /// Keys or values of a layer's first `length` positions, [1; kvHeads; length; headDim]: a view, or where the storage
+    /// holds them in fewer bits than activations have, widened.
+    let front (weights: Weights) (length: int) (held: Tensor) : Tensor =
+        let rows = held.narrow (2L, 0L, int64 length)
+        let activations, _ = elements weights
+
+        match weights.Kv with
+        | Some KvFormat.Q8 ->
+            Scope.one (fun () ->
+                let rows = rows.contiguous ()
+                let heads, dim = rows.shape[1], int64 weights.Config.HeadDim
+                let wide = torch.empty ([| 1L; heads; int64 length; dim |], activations)
+
+                CacheRows.Widen(
+                    CacheFormat.Int8,
+                    Tensors.address rows,
+                    Checked.int (heads * int64 length),
+                    int dim,
+                    Tensors.address wide
+                )
+
+                GC.KeepAlive rows
+                wide)
+        | Some KvFormat.F16 when activations <> torch.ScalarType.Float16 -> rows.``to`` activations
+        | _ -> rows
 
     /// `count` rows from `start` of each block of `room` rows, from one tensor to another.
     let private copy (dimension: int64) (start: int) (count: int) (source: Tensor) (target: Tensor) =

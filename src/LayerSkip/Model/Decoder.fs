@@ -11,13 +11,20 @@ module KvStore =
     /// No memory: the rows attend to each other alone (training, evaluation).
     let none: KvStore = fun _ k v -> struct (k, v)
 
-    /// Writes at positions from `start` of each layer's keys and values, [1; kvHeads; room; headDim].
+    /// Writes at positions from `start` of each layer's keys and values, [1; kvHeads; room; headDim]. They may be float16 beside
+    /// wider activations: what they have no room for is NaN there, since an infinite key may have the score that hides it.
     let over (keys: Tensor[]) (values: Tensor[]) (start: int) : KvStore =
         fun layer k v ->
             let append (storage: Tensor) (fresh: Tensor) =
-                let rows = fresh.shape[2]
-                storage.narrow(2L, int64 start, rows).copy_ fresh |> ignore
-                storage.narrow (2L, 0L, int64 start + rows)
+                let count = fresh.shape[2]
+                let rows = storage.narrow(2L, int64 start, count).copy_ fresh
+                let seen = storage.narrow (2L, 0L, int64 start + count)
+
+                if storage.dtype = fresh.dtype then
+                    seen
+                else
+                    rows.masked_fill_ (rows.isinf (), Scalars.ofFloat nan) |> ignore
+                    seen.``to`` fresh.dtype
 
             struct (append keys[layer] k, append values[layer] v)
 

@@ -10,7 +10,12 @@ module internal Overflow =
     let private rowsAtOnce = 256
 
     let private fault (weights: Weights) place position =
-        LayerSkipError.Overflow(place, position, Dtype.name weights.Dtype)
+        let held =
+            match weights.Kv with
+            | Some KvFormat.F16 -> ", with keys and values in f16, largest 65504"
+            | _ -> ""
+
+        LayerSkipError.Overflow(place, position, Dtype.name weights.Dtype + held)
 
     let private placeAfter (weights: Weights) layer =
         if layer = 0 then

@@ -79,7 +79,7 @@ type private TorchSequence(weights: Weights) =
 
 /// By the CPU kernels, which read and write the storage's memory.
 [<Sealed>]
-type private KernelSequence(weights: KernelWeights) =
+type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
     let pass = weights.Rent()
     let bytes = nativeint (weights.Shape.Hidden * sizeof<float32>)
     let mutable memory: SequenceMemory = null
@@ -100,6 +100,7 @@ type private KernelSequence(weights: KernelWeights) =
             memory <-
                 SequenceMemory(
                     fresh.Room,
+                    KvFormat.rows kv,
                     Array.map at fresh.Keys,
                     Array.map at fresh.Values,
                     at fresh.Rope.Cos,
@@ -133,5 +134,5 @@ module internal Sequence =
     /// By the kernels where they serve the weights, else through libtorch.
     let create (weights: Weights) : Sequence =
         match weights.Kernels with
-        | Some kernels -> new KernelSequence(kernels)
+        | Some kernels -> new KernelSequence(kernels, weights.Kv)
         | None -> new TorchSequence(weights)

@@ -22,6 +22,8 @@ type Weights = {
     /// Products round what they read to the matrices' dtype, as training does in bfloat16 on a CPU; else the matrices are
     /// widened to the activations.
     RoundsInputs: bool
+    /// How caches of these weights hold keys and values; None: as activations are held.
+    Kv: KvFormat option
 } with
 
     /// [vocabulary; hidden]
@@ -54,8 +56,35 @@ module Weights =
     /// The same weights for the CPU kernels, where they serve the device and dtype.
     let withKernels (weights: Weights) : Weights = withKernelForm KernelForms.Best weights
 
-    /// The same weights through libtorch alone, as `Ops` defines it.
-    let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None }
+    /// The same weights through libtorch alone, as `Ops` defines it; their caches hold what activations are.
+    let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None; Kv = None }
+
+    let private activations (weights: Weights) = ScalarType.activations weights.Device weights.Dtype
+
+    /// The name of what caches of the weights hold: "f32" where nothing else was asked for on a CPU, but "f64" with f64.
+    let kv (weights: Weights) : string =
+        match weights.Kv, ScalarType.tryDtype (activations weights) with
+        | Some kv, _ -> KvFormat.name kv
+        | None, Some dtype -> Dtype.name dtype
+        | None, None -> invalidOp "activations of no dtype of ours"
+
+    /// The same weights, with caches that hold keys and values in `kv`. Without the CPU kernels (on CUDA, and in f64) there is
+    /// no q8, and f32 only where activations are.
+    let withKv (kv: KvFormat) (weights: Weights) : Result<Weights, LayerSkipError list> =
+        let own = Dtype.name weights.Dtype
+        let elsewhere = $"kv {KvFormat.name kv} with {own} weights on this device"
+
+        match kv, weights.Kernels with
+        | _, Some _
+        | KvFormat.F16, None -> Ok { weights with Kv = Some kv }
+        | KvFormat.F32, None when activations weights = torch.ScalarType.Float32 ->
+            Ok { weights with Kv = Some kv }
+        | KvFormat.F32, None ->
+            Check.unsupported elsewhere "leave kv out: keys and values are then held as they are computed"
+        | KvFormat.Q8, None ->
+            Check.unsupported
+                elsewhere
+                "q8 is for f32, f16 and bf16 weights on a CPU: take kv f16, or leave it out"
 
     let private ofParts config dtype device parts : Weights = {
         Config = config
@@ -65,6 +94,7 @@ module Weights =
         Rope = new RopeTables()
         Kernels = None
         RoundsInputs = false
+        Kv = None
     }
 
     /// A model of which `make` builds each tensor from its parts.

@@ -203,6 +203,51 @@ let others =
                 for word in [ "llama"; "parameters"; "libtorch"; "none (libtorch)"; "recommended" ] do
                     Expect.stringContains table.Out word "table"))
 
+        testCase
+            "--kv: generate, bench and certify say what the cache held, info what a position takes"
+            (fun () ->
+                withModel (fun folder ->
+                    let kvOf command options =
+                        let report = json (command :: "--model" :: folder :: options)
+                        (report.GetProperty "kv").GetString()
+
+                    let commands = [
+                        "generate", [ "--prompt-ids"; "1"; "--max-new-tokens"; "3" ]
+                        "certify", [ "--exit-layers"; "2"; "--draft-lengths"; "2"; "--max-new-tokens"; "3" ]
+                        "bench", [ "--runs"; "1"; "--max-new-tokens"; "3" ]
+                    ]
+
+                    for command, options in commands do
+                        Expect.equal (kvOf command options) "f64" $"{command}: as activations"
+
+                        for kv in [ "f32"; "f16"; "q8" ] do
+                            let options = options @ [ "--dtype"; "f32"; "--kv"; kv ]
+                            Expect.equal (kvOf command options) kv command
+
+                    let bytes kv =
+                        let facts = json [ "info"; "--model"; folder; "--dtype"; "f16"; "--kv"; kv ]
+                        ((facts.GetProperty "model").GetProperty "cache_bytes_per_position").GetInt32()
+
+                    // Of each of 4 layers keys and values, 2 heads of 4; two states of 16.
+                    let states = 2 * 16 * 4
+                    let row (head: int) = 4 * 2 * 2 * head + states
+                    Expect.equal
+                        (List.map bytes [ "f32"; "f16"; "q8" ])
+                        (List.map row [ 16; 8; 8 ])
+                        "a position"
+                    let table = cli [ "info"; "--model"; folder; "--dtype"; "f16"; "--kv"; "f16" ]
+                    Expect.stringContains table.Out "a position (keys and values in f16)" "table"
+                    let shape = [
+                        "--shape"
+                        "hidden=16,layers=2,heads=2,kv-heads=1,intermediate=16,vocab=24"
+                    ]
+                    let report =
+                        json ([ "bench"; "--kv"; "q8"; "--runs"; "1"; "--max-new-tokens"; "3" ] @ shape)
+                    Expect.equal ((report.GetProperty "kv").GetString()) "q8" "of a shape"
+
+                    [ "bench"; "--kv"; "q8"; "--dtype"; "f64" ] @ shape
+                    |> refuses [ "kv q8 with f64 weights" ]))
+
         testCase "certify --json writes the contract's object, and the table the same counts" (fun () ->
             withModel (fun folder ->
                 let prompts = Path.Combine(folder, "prompts.txt")
@@ -219,6 +264,7 @@ let others =
                     [
                         "model", S
                         "dtype", S
+                        "kv", S
                         "gap", N
                         "tests", A
                         "exact", N
