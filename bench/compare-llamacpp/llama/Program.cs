@@ -9,7 +9,7 @@ const string Usage = """
                        [--node] [--theirs-only] [--layerskip LayerSkip.Cli.dll] [--json] [-- further options of layerskip bench]
     LlamaBench serve MODEL.gguf [THREADS]           answers on standard input: decode N, rows R TIMES, prefill N, logits 1,2,3
     LlamaBench quantise IN.gguf OUT.gguf TYPE       llama.cpp's quantiser: Q8_0, Q4_0, Q4_K_M, IQ4_XS, ...
-    LlamaBench make-model 1b|8b Q4_K_M|Q8_0 OUT.gguf   seeded random weights in Llama 3's shapes
+    LlamaBench make-model 1b|8b TYPE OUT.gguf       seeded random weights in Llama 3's shapes
     """;
 
 try
@@ -34,12 +34,16 @@ static int Run(string[] args)
             return Serve.Run(path, int.Parse(threads));
         case ["quantise", var source, var target, var type]:
             LlamaModel.LoadLibrary();
-            return LLamaQuantizer.Quantize(source, target, Enum.Parse<LLamaFtype>("MOSTLY_" + type), Environment.ProcessorCount, true) ? 0 : 1;
-        case ["make-model", var shape, var type, var target]:
-            RandomModel.Write(target, Shape.Known[shape], type, seed: 1);
+            return LLamaQuantizer.Quantize(source, target, TypeOf(type), Environment.ProcessorCount, true) ? 0 : 1;
+        case ["make-model", var shape, var type, var target] when Shape.Known.ContainsKey(shape):
+            LlamaModel.LoadLibrary();
+            RandomModel.Write(target, Shape.Known[shape], TypeOf(type), seed: 1);
             return 0;
         default:
             Console.Error.WriteLine(Usage);
             return 2;
     }
 }
+
+static LLamaFtype TypeOf(string name) =>
+    Enum.TryParse("MOSTLY_" + name, out LLamaFtype type) ? type : throw new FormatException($"llama.cpp has no type {name}");

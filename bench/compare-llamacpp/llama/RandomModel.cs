@@ -1,4 +1,6 @@
 using System.Runtime.InteropServices;
+using LLama;
+using LLama.Native;
 
 /// <summary>A Llama's sizes, its head dimension being hidden / heads.</summary>
 public sealed record Shape(int Hidden, int Layers, int Heads, int KvHeads, int Intermediate, int Vocabulary, bool Tied)
@@ -19,64 +21,64 @@ public static class RandomModel
 {
     private const double Deviation = 0.02;
 
-    /// <summary>Writes a model of these sizes: every matrix in Q8_0, or the mix that llama.cpp calls Q4_K_M.</summary>
-    public static void Write(string path, Shape shape, string type, ulong seed)
+    /// <summary>Writes a model of these sizes in a type as llama.cpp's quantiser knows it, each tensor in the format that it would choose.</summary>
+    public static void Write(string path, Shape shape, LLamaFtype type, ulong seed)
     {
-        Func<string, int, Format> format = type switch
-        {
-            "Q8_0" => (_, _) => Format.Q8_0,
-            "Q4_K_M" => (name, layer) => MediumMix(name, layer, shape),
-            _ => throw new ArgumentException($"random models are made in Q8_0 and Q4_K_M, not in {type}"),
-        };
+        IReadOnlyDictionary<string, uint> mix = Mix(shape, type);
+        Write(path, shape, type, name => Format.All.First(format => format.Number == mix[name]), seed);
+    }
 
+    private static void Write(string path, Shape shape, LLamaFtype type, Func<string, Format> format, ulong seed)
+    {
         ulong state = seed;
         GgufFile.Write(path, Metadata(shape, type), [.. Tensors(shape, format)], (to, tensor) => Fill(to, tensor, ref state));
     }
 
-    /// <summary>Q6_K for the head, and for attn_v and ffn_down in the outer eighths and in every third layer between; else Q4_K.</summary>
-    private static Format MediumMix(string name, int layer, Shape shape)
+    /// <summary>The formats by name, learnt from a twin with small matrices, which llama.cpp quantises: its choice is by layer and kind of matrix.</summary>
+    private static IReadOnlyDictionary<string, uint> Mix(Shape shape, LLamaFtype type)
     {
-        int eighth = shape.Layers / 8;
-        bool more = layer < eighth || layer >= 7 * shape.Layers / 8 || (layer - eighth) % 3 == 2;
+        DirectoryInfo folder = Directory.CreateTempSubdirectory("llama-bench-");
 
-        return name switch
+        try
         {
-            "output" => Format.Q6_K,
-            "token_embd" when shape.Tied => Format.Q6_K,
-            "attn_v" or "ffn_down" when more => Format.Q6_K,
-            _ => Format.Q4_K,
-        };
+            string source = Path.Combine(folder.FullName, "source.gguf"), target = Path.Combine(folder.FullName, "target.gguf");
+            Write(source, shape with { Hidden = 256, Intermediate = 256, Vocabulary = 512 }, LLamaFtype.ALL_F32, _ => Format.F32, 1);
+            if (!LLamaQuantizer.Quantize(source, target, type)) throw new InvalidOperationException($"llama.cpp makes no {type}");
+            return GgufFile.Formats(target);
+        }
+        finally
+        {
+            folder.Delete(true);
+        }
     }
 
-    private static IEnumerable<TensorEntry> Tensors(Shape shape, Func<string, int, Format> format)
+    private static IEnumerable<TensorEntry> Tensors(Shape shape, Func<string, Format> format)
     {
         int kv = shape.Hidden / shape.Heads * shape.KvHeads;
+        TensorEntry Matrix(string name, long columns, long rows) => new($"{name}.weight", [columns, rows], format($"{name}.weight"));
         TensorEntry Norm(string name) => new($"{name}.weight", [shape.Hidden], Format.F32);
 
-        yield return new("token_embd.weight", [shape.Hidden, shape.Vocabulary], format("token_embd", 0));
+        yield return Matrix("token_embd", shape.Hidden, shape.Vocabulary);
 
         for (int i = 0; i < shape.Layers; i++)
         {
-            int layer = i;
-            TensorEntry Matrix(string name, long columns, long rows) => new($"blk.{layer}.{name}.weight", [columns, rows], format(name, layer));
-
             yield return Norm($"blk.{i}.attn_norm");
-            yield return Matrix("attn_q", shape.Hidden, shape.Hidden);
-            yield return Matrix("attn_k", shape.Hidden, kv);
-            yield return Matrix("attn_v", shape.Hidden, kv);
-            yield return Matrix("attn_output", shape.Hidden, shape.Hidden);
+            yield return Matrix($"blk.{i}.attn_q", shape.Hidden, shape.Hidden);
+            yield return Matrix($"blk.{i}.attn_k", shape.Hidden, kv);
+            yield return Matrix($"blk.{i}.attn_v", shape.Hidden, kv);
+            yield return Matrix($"blk.{i}.attn_output", shape.Hidden, shape.Hidden);
             yield return Norm($"blk.{i}.ffn_norm");
-            yield return Matrix("ffn_gate", shape.Hidden, shape.Intermediate);
-            yield return Matrix("ffn_up", shape.Hidden, shape.Intermediate);
-            yield return Matrix("ffn_down", shape.Intermediate, shape.Hidden);
+            yield return Matrix($"blk.{i}.ffn_gate", shape.Hidden, shape.Intermediate);
+            yield return Matrix($"blk.{i}.ffn_up", shape.Hidden, shape.Intermediate);
+            yield return Matrix($"blk.{i}.ffn_down", shape.Intermediate, shape.Hidden);
         }
 
         yield return Norm("output_norm");
-        if (!shape.Tied) yield return new("output.weight", [shape.Hidden, shape.Vocabulary], format("output", 0));
+        if (!shape.Tied) yield return Matrix("output", shape.Hidden, shape.Vocabulary);
     }
 
     /// <summary>A tokenizer of the right size that merges nothing: the 256 bytes, then names that no text comes to.</summary>
-    private static IReadOnlyCollection<(string, object)> Metadata(Shape shape, string type)
+    private static IReadOnlyCollection<(string, object)> Metadata(Shape shape, LLamaFtype type)
     {
         // GPT-2's spelling of bytes: a printable one is itself, the others follow from U+0100 on.
         bool Printable(int b) => b is > 32 and < 127 or > 160 and not 173;
@@ -88,7 +90,7 @@ public static class RandomModel
         [
             ("general.architecture", "llama"),
             ("general.name", $"random weights in {type}"),
-            ("general.file_type", type == "Q8_0" ? 7u : 15u),
+            ("general.file_type", (uint)type),
             ("general.quantization_version", 2u),
             ("llama.vocab_size", (uint)shape.Vocabulary),
             ("llama.context_length", 8192u),
@@ -113,7 +115,7 @@ public static class RandomModel
 
     private static void Fill(Stream to, TensorEntry tensor, ref ulong state)
     {
-        if (tensor.Format == Format.F32)
+        if (tensor.Shape.Length == 1)
         {
             float[] ones = new float[tensor.Shape[0]];
             Array.Fill(ones, 1f);
@@ -127,7 +129,7 @@ public static class RandomModel
         for (long left = tensor.Bytes; left > 0; left -= bytes.Length)
         {
             foreach (ref ulong word in MemoryMarshal.Cast<byte, ulong>(bytes.AsSpan())) word = Next(ref state);
-            for (int i = 0; i < Blocks; i++) Scale(tensor.Format, bytes.AsSpan(i * tensor.Format.Bytes, tensor.Format.Bytes));
+            for (int i = 0; i < Blocks; i++) ToWeights(tensor.Format, bytes.AsSpan(i * tensor.Format.Bytes, tensor.Format.Bytes));
             to.Write(bytes, 0, (int)Math.Min(left, bytes.Length));
         }
     }
@@ -141,28 +143,39 @@ public static class RandomModel
         return z ^ (z >> 31);
     }
 
-    /// <summary>Gives a block of random bytes its float16 scales, by the deviation that its uniform parts have without.</summary>
-    private static void Scale(Format format, Span<byte> block)
+    /// <summary>Makes weights of a block of random bytes.</summary>
+    private static void ToWeights(Format format, Span<byte> block)
     {
-        if (format == Format.Q8_0)
+        if (format == Format.F32 || format == Format.F16)
         {
-            Half(block, 0, Deviation / 73.9);
+            // Uniform, of which the standard deviation is the width over the root of 12.
+            double value = (BitConverter.ToUInt16(block) / 65535.0 - 0.5) * Math.Sqrt(12) * Deviation;
+            if (format == Format.F32) MemoryMarshal.Write(block, (float)value);
+            else MemoryMarshal.Write(block, (Half)value);
+            return;
         }
-        else if (format == Format.Q6_K)
+
+        double scale = Deviation / format.Factor;
+
+        if (format.MinimumAt < 0)
         {
-            Half(block, 208, Deviation / (18.5 * 73.9));
+            // Without a minimum the middle lies beside 0: on either side alike.
+            MemoryMarshal.Write(block[format.ScaleAt..], (Half)(block[format.ScaleAt] < 128 ? scale : -scale));
+            return;
         }
-        else
+
+        MemoryMarshal.Write(block[format.ScaleAt..], (Half)scale);
+        MemoryMarshal.Write(block[format.MinimumAt..], (Half)(format.Minimum * scale));
+
+        // Each part's minimum has its scale's number: 4 bits of 16 parts in Q2_K, 6 of 8 in Q4_K and Q5_K.
+        if (format == Format.Q2_K)
         {
-            // The least value of each 32 is its scale's again: with dmin = 7.5 d their mean is 0, d sc (q - 7.5).
-            double d = Deviation / (36.5 * 4.61);
-            Half(block, 0, d);
-            Half(block, 2, 7.5 * d);
-            Span<byte> scales = block[4..16];
-            scales[..4].CopyTo(scales[4..]);
-            foreach (ref byte upper in scales[8..]) upper = (byte)((upper & 15) * 17);
+            foreach (ref byte both in block[..16]) both = (byte)((both & 15) * 17);
+        }
+        else if (format == Format.Q4_K || format == Format.Q5_K)
+        {
+            block[4..8].CopyTo(block[8..]);
+            foreach (ref byte both in block[12..16]) both = (byte)((both & 15) * 17);
         }
     }
-
-    private static void Half(Span<byte> block, int at, double value) => MemoryMarshal.Write(block[at..], (Half)value);
 }
