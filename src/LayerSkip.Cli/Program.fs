@@ -35,7 +35,8 @@ module Program =
 
     /// Runs the sub-command; its exit code.
     let private dispatch terminal (results: ParseResults<Argument>) =
-        let common () = Inputs.common (results.GetAllResults())
+        let given () = Inputs.common (results.GetAllResults())
+        let common () = Inputs.unquantised (given ())
 
         match results.TryGetSubCommand() with
         | None when results.GetAllResults() |> List.exists _.IsVersion ->
@@ -45,7 +46,7 @@ module Program =
         | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
-        | Some(Argument.Export own) -> ExportCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Export own) -> ExportCommand.run terminal (given ()) (own.GetAllResults())
         | Some(Argument.Train own) ->
             TrainCommand.run terminal (common ()) (results.GetAllResults()) (own.GetAllResults())
         | Some(Argument.Tokenizer own) ->

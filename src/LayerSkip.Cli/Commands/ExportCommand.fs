@@ -20,15 +20,16 @@ module internal ExportCommand =
         Output.json (fun writer ->
             writer.WriteString("model", model)
             writer.WriteString("format", formatName report.Format)
-            writer.WriteString("dtype", Dtype.name report.Dtype)
+            writer.WriteString("dtype", report.Dtype)
             writer.WriteNumber("layers", report.Layers)
             writer.WriteNumber("tensors", report.Tensors)
+            writer |> Output.counts "formats" report.Formats
             writer.WriteNumber("bytes", report.Bytes)
             writer.WriteString("output", report.Output))
 
     /// The same as a line.
     let private line (model: string) (report: ExportReport) =
-        $"""{report.Output}: {Terminal.count report.Layers "layer"} of {model} as {formatName report.Format} in {Dtype.name report.Dtype}, """
+        $"""{report.Output}: {Terminal.count report.Layers "layer"} of {model} as {formatName report.Format} in {report.Dtype}, """
         + $"{report.Tensors} tensors, {Output.bytes report.Bytes}"
 
     /// The options with one more.
@@ -54,13 +55,21 @@ module internal ExportCommand =
         let format = given.Format |> Option.defaultValue (defaultFormat output)
 
         // What a model need not be loaded for.
-        Check.both (Export.checkDtype format common.Dtype) (Export.checkOutput format output)
-        |> Check.getOrRaise
-        |> ignore
+        let checkDtype =
+            match common.Mix with
+            | Some mix -> Export.checkMix format mix
+            | None -> Export.checkDtype format common.Dtype
+
+        Check.both checkDtype (Export.checkOutput format output) |> Check.getOrRaise |> ignore
 
         use checkpoint = Inputs.load terminal common
         let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
-        let report = Export.write format layers output checkpoint |> Check.getOrRaise
+
+        let report =
+            match common.Mix with
+            | Some mix -> Export.quantise mix layers output checkpoint
+            | None -> Export.write format layers output checkpoint
+            |> Check.getOrRaise
 
         for remark in report.Remarks do
             Terminal.remark terminal remark

@@ -26,6 +26,14 @@ module internal InfoCommand =
     /// The kind of tokenizer, where there is one.
     let private tokenizer (checkpoint: Checkpoint) = checkpoint.Tokenizer |> Option.map Tokenizer.kind
 
+    /// How many tensors a GGUF file has in each format; none of a folder.
+    let private formats (checkpoint: Checkpoint) : (string * int) list =
+        if System.IO.File.Exists checkpoint.Path then
+            use file = Gguf.openFile checkpoint.Path |> Check.getOrRaise
+            file.Tensors |> List.countBy _.Format
+        else
+            []
+
     /// The contract's object: `model`, whose bytes are those of the weights in memory, and `machine`.
     let private json (checkpoint: Checkpoint) (backend: BackendInfo) =
         let config = checkpoint.Config
@@ -49,6 +57,11 @@ module internal InfoCommand =
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("cache_bytes_per_position", Cache.bytesPerPosition checkpoint.Weights)
             writer |> Output.textOrNull "stored_dtype" config.StoredDtype
+
+            match formats checkpoint with
+            | [] -> ()
+            | formats -> writer |> Output.counts "formats" formats
+
             writer |> Output.textOrNull "tokenizer" (tokenizer checkpoint)
             writer |> Output.ints "stop_ids" checkpoint.StopIds
 
@@ -116,6 +129,12 @@ module internal InfoCommand =
             [ "parameters"; Output.number (Weights.parameters config) ]
             [ "bytes"; Output.bytes (Weights.bytes weights) ]
             [ "dtype"; Dtype.name weights.Dtype + stored ]
+            match formats checkpoint with
+            | [] -> ()
+            | formats -> [
+                "formats"
+                formats |> Seq.map (fun (name, count) -> $"{count} {name}") |> String.concat ", "
+              ]
             [
                 "cache"
                 $"{Output.bytes (Cache.bytesPerPosition weights)} a position (keys and values in {Weights.kv weights})"

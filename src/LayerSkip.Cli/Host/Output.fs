@@ -40,6 +40,10 @@ module internal Output =
     let ints (name: string) (items: int seq) (writer: Utf8JsonWriter) : unit =
         array name items (fun item -> writer.WriteNumberValue item) writer
 
+    /// "name": an object with a number for each item.
+    let counts (name: string) (items: (string * int) seq) (writer: Utf8JsonWriter) : unit =
+        object name (fun () -> items |> Seq.iter (fun (key, count) -> writer.WriteNumber(key, count))) writer
+
     /// "name": the number, or null.
     let intOrNull (name: string) (value: int option) (writer: Utf8JsonWriter) : unit =
         match value with

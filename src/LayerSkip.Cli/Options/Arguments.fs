@@ -7,15 +7,6 @@ open LayerSkip
 // The schema is the manual: `layerskip generate --help` prints these sentences. An option that
 // names a case of one of the library's unions has the union itself.
 
-/// What `--dtype` names.
-[<RequireQualifiedAccess>]
-type internal DtypeName =
-    | Auto
-    | F64
-    | F32
-    | F16
-    | BF16
-
 /// What `--strategy` names.
 [<RequireQualifiedAccess>]
 type internal StrategyName =
@@ -201,7 +192,7 @@ type internal TokenizerArgument =
 type internal Argument =
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Model of path: string
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Device of Device
-    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of DtypeName
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of name: string
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Kv of KvFormat
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Threads of n: int
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Seed of n: int64
@@ -222,7 +213,8 @@ type internal Argument =
                 "a Hugging Face model folder or a .gguf file (default: the model in the project's models folder)."
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
-                "dtype of the weights in memory (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16). In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32."
+                let mixes = GgufMix.all |> Seq.map _.Name |> String.concat ", "
+                $"dtype of the weights in memory: f64, f32, f16, bf16 (default auto: on a CPU as the file has them, quantised ones as f16; on CUDA bf16). In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32. To export GGUF files also {mixes}."
             | Kv _ ->
                 "how decoding keeps keys and values: f32, f16 in half the memory, or q8 (8 bits) in little more than a quarter (default f32 on a CPU)."
             | Threads _ -> $"threads that compute, 1 to {Backend.mostThreads} (default: one for each core)."
@@ -236,7 +228,7 @@ type internal Argument =
             | Bench _ ->
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
             | Export _ ->
-                "writes the model, or its first layers as a draft model, in the dtype of --dtype for other engines."
+                "writes the model, or its first layers as a draft model, in the dtype or the quantised formats of --dtype for other engines."
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
 

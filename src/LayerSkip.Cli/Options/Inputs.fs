@@ -13,6 +13,8 @@ type Common = {
     Dtype: Dtype option
     /// None: as activations are held.
     Kv: KvFormat option
+    /// Quantised formats to write.
+    Mix: GgufMix option
     Seed: int64
     Json: bool
 }
@@ -114,14 +116,16 @@ module internal Inputs =
     let atLeastOne (option: string) (value: int) : LayerSkipError list =
         Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))
 
-    /// None is auto: what suits the file and the device.
-    let dtype (name: DtypeName) : Dtype option =
-        match name with
-        | DtypeName.Auto -> None
-        | DtypeName.F64 -> Some Dtype.F64
-        | DtypeName.F32 -> Some Dtype.F32
-        | DtypeName.F16 -> Some Dtype.F16
-        | DtypeName.BF16 -> Some Dtype.BF16
+    /// A dtype to load weights in (None is auto: what suits the file and the device), or a mix of formats to write.
+    let private dtype (name: string) : Dtype option * GgufMix option =
+        let name = name.Trim()
+
+        match Dtype.all |> List.tryFind (fun dtype -> Dtype.name dtype = name), GgufMix.tryFind name with
+        | None, None when name <> "auto" ->
+            let mixes = GgufMix.all |> List.map _.Name
+            let names = List.map Dtype.name Dtype.all @ mixes |> String.concat ", "
+            usage $"--dtype is \"{name}\", it must be auto, {names}"
+        | found -> found
 
     /// As `--device` takes it.
     let deviceName (device: Device) =
@@ -154,7 +158,9 @@ module internal Inputs =
                 CpuKernels.setThreads count
                 common
             | Argument.Device device -> { common with Device = device }
-            | Argument.Dtype name -> { common with Dtype = dtype name }
+            | Argument.Dtype name ->
+                let dtype, mix = dtype name
+                { common with Dtype = dtype; Mix = mix }
             | Argument.Kv kv -> { common with Kv = Some kv }
             | Argument.Seed seed -> { common with Seed = seed }
             | Argument.Json -> { common with Json = true }
@@ -164,8 +170,22 @@ module internal Inputs =
         let seed = GenerationOptions.defaults.Seed
         List.fold
             add
-            { Model = None; Device = Device.Cpu; Dtype = None; Kv = None; Seed = seed; Json = false }
+            {
+                Model = None
+                Device = Device.Cpu
+                Dtype = None
+                Mix = None
+                Kv = None
+                Seed = seed
+                Json = false
+            }
             arguments
+
+    /// The same for a command that writes no file of quantised formats.
+    let unquantised (common: Common) : Common =
+        match common.Mix with
+        | Some mix -> usage $"--dtype {mix.Name} is for export; here it is auto, f64, f32, f16 or bf16"
+        | None -> common
 
     /// What computes, and in what: "cpu, 2 threads, f32".
     let machine (checkpoint: Checkpoint) =

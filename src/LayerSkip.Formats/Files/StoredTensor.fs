@@ -116,17 +116,17 @@ module StoredTensor =
             values ()
             |> Array.map (fun (bits: uint16) -> float (BitConverter.UInt32BitsToSingle(uint32 bits <<< 16)))
 
-/// A tensor to write, whose values are made when its turn comes.
+/// A tensor to write, whose values are made when its turn comes. What formats there are is the file's: a `Dtype`, or
+/// one of ggml's.
 [<NoEquality; NoComparison>]
-type TensorItem = {
+type TensorItem<'Format> = {
     /// As the file is to call it.
     Name: string
     /// Slowest dimension first, as everywhere but in GGUF files.
     Shape: int64[]
-    Dtype: Dtype
-    /// Writes the values, row after row, in that dtype.
-    Write: Stream -> unit
-} with
-
+    Format: 'Format
     /// In bytes.
-    member this.Size = Array.fold (*) (int64 (Dtype.bytes this.Dtype)) this.Shape
+    Size: int64
+    /// Writes the values, row after row, in that format.
+    Write: Stream -> unit
+}

@@ -49,7 +49,8 @@ module internal GgufBlocks =
         let isSet = Vector128.Equals(Vector128.BitwiseAnd(spread, own), own)
         Vector128.BitwiseAnd(isSet, Vector128.Create 16uy)
 
-    let private levels = [|
+    /// What the numbers of IQ4_NL and IQ4_XS are worth.
+    let levels = [|
         -127y
         -104y
         -83y

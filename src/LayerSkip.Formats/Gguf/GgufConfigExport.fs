@@ -64,19 +64,20 @@ module internal GgufConfigExport =
                 key "attention.sliding_window_pattern", GgufValue.Bools(windows |> Array.map Option.isSome)
     ]
 
-    /// Of a model by this name, with matrices of `dtype`. Keys that say what llama.cpp takes for granted are left
-    /// out.
-    let metadata (name: string) (dtype: Dtype) (config: LlamaConfig) : (string * GgufValue) list =
+    /// llama.cpp's number of files with matrices of a dtype.
+    let fileType (dtype: Dtype) : int64 =
+        match dtype with
+        | Dtype.F16 -> 1L
+        | Dtype.BF16 -> 32L
+        | Dtype.F32
+        | Dtype.F64 -> 0L
+
+    /// Of a model by this name, in a file of llama.cpp's number `fileType`. Keys that say what llama.cpp takes for granted
+    /// are left out.
+    let metadata (name: string) (fileType: int64) (config: LlamaConfig) : (string * GgufValue) list =
         let gguf = (Architecture.ofFamily config.Family).Gguf
         let key name = $"{gguf.Name}.{name}"
         let count name (value: int) = key name, GgufValue.Int(int64 value)
-
-        let fileType =
-            match dtype with
-            | Dtype.F16 -> 1L
-            | Dtype.BF16 -> 32L
-            | Dtype.F32
-            | Dtype.F64 -> 0L
 
         [
             GgufConfig.architectureKey, GgufValue.Text gguf.Name

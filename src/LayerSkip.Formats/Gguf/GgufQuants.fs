@@ -31,6 +31,14 @@ module internal GgufFormat =
             |> List.tryFind (fun format -> format.Kind = kind)
             |> Option.map GgufFormat.Quantised
 
+    /// ggml's number.
+    let kind (format: GgufFormat) : uint32 =
+        match format with
+        | GgufFormat.F32 -> 0u
+        | GgufFormat.F16 -> 1u
+        | GgufFormat.BF16 -> 30u
+        | GgufFormat.Quantised format -> format.Kind
+
     // In the order of ggml's enum ggml_type; a dash where a number is no format, or one that ggml has given up.
     let private names =
         [
@@ -57,6 +65,19 @@ module internal GgufFormat =
         | GgufFormat.F16
         | GgufFormat.BF16 -> 1L, 2L
         | GgufFormat.Quantised format -> int64 format.Values, int64 format.Bytes
+
+    /// The bytes of a tensor. Its rows are whole blocks.
+    let size (format: GgufFormat) (shape: int64[]) : int64 =
+        let struct (values, bytes) = block format
+        Array.fold (*) 1L shape / values * bytes
+
+    /// That of plain values; None for float64, which llama.cpp has no kernels for.
+    let tryOfDtype (dtype: Dtype) : GgufFormat option =
+        match dtype with
+        | Dtype.F32 -> Some GgufFormat.F32
+        | Dtype.F16 -> Some GgufFormat.F16
+        | Dtype.BF16 -> Some GgufFormat.BF16
+        | Dtype.F64 -> None
 
     /// The smallest dtype that holds every value: a 4-bit number times a float16 scale needs float32.
     let dtype (format: GgufFormat) : Dtype =
@@ -107,6 +128,26 @@ module internal GgufQuants =
             Parallel.For(0L, tasks, work) |> ignore
         with :? AggregateException as e ->
             ExceptionDispatchInfo.Throw e.InnerException
+
+    /// Packs whole rows of finite values into blocks, in as many threads as there are cores.
+    let pack (format: BlockFormat) (values: ReadOnlyMemory<float32>) : byte[] =
+        let perTask = int valuesPerTask
+        let tasks = (values.Length + perTask - 1) / perTask
+        let blocks = Array.zeroCreate<byte>(values.Length / format.Values * format.Bytes)
+        let encode = GgufEncodeK.encoder format
+
+        let work (task: int) =
+            let start = task * perTask
+            let count = min perTask (values.Length - start)
+            let place = start / format.Values * format.Bytes
+
+            encode.Invoke(
+                values.Span.Slice(start, count),
+                blocks.AsSpan(place, count / format.Values * format.Bytes)
+            )
+
+        Parallel.For(0, tasks, work) |> ignore
+        blocks
 
     /// Fills memory with the values at byte `first` of a file, in the format's dtype. Blocks are spread in as many
     /// threads as there are cores; LayerSkipException where the file has become shorter.

@@ -3,7 +3,7 @@ namespace LayerSkip
 open System.IO
 open System.Text
 
-/// GGUF files, version 3. What `GgufHeader` reads and llama.cpp loads; no quantised formats.
+/// GGUF files, version 3. What `GgufHeader` reads and llama.cpp loads.
 [<RequireQualifiedAccess>]
 module internal GgufWriter =
     let private alignment = 32L
@@ -12,14 +12,6 @@ module internal GgufWriter =
 
     /// What llama.cpp has no kernels for.
     let unsupportedDtype = LayerSkipError.Unsupported("GGUF with f64 weights", "use dtype f32, f16 or bf16")
-
-    /// ggml's number of a dtype that llama.cpp computes with.
-    let private tryKind (dtype: Dtype) : uint32 option =
-        match dtype with
-        | Dtype.F32 -> Some 0u
-        | Dtype.F16 -> Some 1u
-        | Dtype.BF16 -> Some 30u
-        | Dtype.F64 -> None
 
     let private text (out: BinaryWriter) (value: string) =
         let bytes = Encoding.UTF8.GetBytes value
@@ -57,7 +49,7 @@ module internal GgufWriter =
         | GgufValue.Bools flags -> items out 7u flags (fun flag -> out.Write flag)
         | GgufValue.Texts texts -> items out 8u texts (text out)
 
-    let private header (metadata: (string * GgufValue) list) (tensors: (TensorItem * uint32) list) : byte[] =
+    let private header (metadata: (string * GgufValue) list) (tensors: TensorItem<GgufFormat> list) : byte[] =
         use memory = new MemoryStream()
         use out = new BinaryWriter(memory)
         out.Write "GGUF"B
@@ -71,11 +63,11 @@ module internal GgufWriter =
 
         let mutable offset = 0L
 
-        for item, kind in tensors do
+        for item in tensors do
             text out item.Name
             out.Write(uint32 item.Shape.Length)
             Array.rev item.Shape |> Array.iter (uint64 >> out.Write)
-            out.Write kind
+            out.Write(GgufFormat.kind item.Format)
             out.Write(uint64 offset)
             offset <- aligned (offset + item.Size)
 
@@ -91,20 +83,16 @@ module internal GgufWriter =
     let write
         (path: string)
         (metadata: (string * GgufValue) list)
-        (tensors: TensorItem list)
+        (tensors: TensorItem<GgufFormat> list)
         : Result<int64, LayerSkipError list> =
-        match tensors |> List.map (fun item -> tryKind item.Dtype) |> Check.every with
-        | None -> Error [ unsupportedDtype ]
-        | Some kinds ->
-            let header = header metadata (List.zip tensors kinds)
+        let header = header metadata tensors
 
-            AtomicFile.write path (fun file ->
-                file.Write header
-                pad file header.LongLength
+        AtomicFile.write path (fun file ->
+            file.Write header
+            pad file header.LongLength
 
-                for item in tensors do
-                    item.Write file
-                    pad file item.Size)
-            |> Result.map (fun () ->
-                aligned header.LongLength
-                + List.sumBy (fun (item: TensorItem) -> aligned item.Size) tensors)
+            for item in tensors do
+                item.Write file
+                pad file item.Size)
+        |> Result.map (fun () ->
+            aligned header.LongLength + List.sumBy (fun item -> aligned item.Size) tensors)

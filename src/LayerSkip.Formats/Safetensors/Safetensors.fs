@@ -152,6 +152,6 @@ module Safetensors =
     let write
         (path: string)
         (metadata: Map<string, string>)
-        (tensors: TensorItem seq)
+        (tensors: TensorItem<Dtype> seq)
         : Result<unit, LayerSkipError list> =
         SafetensorsWriter.write path metadata (List.ofSeq tensors)

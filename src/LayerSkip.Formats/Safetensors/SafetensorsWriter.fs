@@ -9,7 +9,7 @@ open System.Text.Json
 [<RequireQualifiedAccess>]
 module internal SafetensorsWriter =
     /// What the format forbids.
-    let faults (path: string) (tensors: TensorItem list) : LayerSkipError list = [
+    let faults (path: string) (tensors: TensorItem<Dtype> list) : LayerSkipError list = [
         for tensor in tensors do
             if tensor.Name = SafetensorsHeader.metadataKey then
                 LayerSkipError.BadFile(path, $"no tensor can have the name {tensor.Name}")
@@ -18,7 +18,7 @@ module internal SafetensorsWriter =
                 LayerSkipError.BadFile(path, $"two tensors to write have the name {name}")
     ]
 
-    let private headerOf (metadata: Map<string, string>) (tensors: TensorItem list) : byte[] =
+    let private headerOf (metadata: Map<string, string>) (tensors: TensorItem<Dtype> list) : byte[] =
         let buffer = ArrayBufferWriter<byte>()
         use json = new Utf8JsonWriter(buffer)
         json.WriteStartObject()
@@ -36,7 +36,7 @@ module internal SafetensorsWriter =
         for tensor in tensors do
             let after = start + tensor.Size
             json.WriteStartObject tensor.Name
-            json.WriteString("dtype", SafetensorsHeader.formatOf tensor.Dtype)
+            json.WriteString("dtype", SafetensorsHeader.formatOf tensor.Format)
             json.WriteStartArray "shape"
             tensor.Shape |> Array.iter json.WriteNumberValue
             json.WriteEndArray()
@@ -56,13 +56,13 @@ module internal SafetensorsWriter =
     let write
         (path: string)
         (metadata: Map<string, string>)
-        (tensors: TensorItem list)
+        (tensors: TensorItem<Dtype> list)
         : Result<unit, LayerSkipError list> =
         // Widest first, as Hugging Face's writer has it: each tensor is then aligned to its own values.
         let tensors =
             tensors
             |> List.sortWith (fun a b ->
-                match compare (Dtype.bytes b.Dtype) (Dtype.bytes a.Dtype) with
+                match compare (Dtype.bytes b.Format) (Dtype.bytes a.Format) with
                 | 0 -> String.CompareOrdinal(a.Name, b.Name)
                 | order -> order)
 

@@ -15,10 +15,13 @@ type ExportFormat =
 /// What was written.
 type ExportReport = {
     Format: ExportFormat
-    Dtype: Dtype
+    /// As options name it: a dtype, or a mix of quantised formats.
+    Dtype: string
     Layers: int
     /// How many tensors were written.
     Tensors: int
+    /// How many of them in each format, as files name it: "F32", "Q4_K".
+    Formats: (string * int) list
     /// Of all files.
     Bytes: int64
     Output: string
@@ -80,6 +83,13 @@ module Export =
             | None, ExportFormat.Gguf when PathKind.find path = PathKind.Special -> Ok()
             | None, ExportFormat.Gguf -> AtomicFile.check path)
 
+    /// Whether a format holds a mix of quantised formats.
+    let checkMix (format: ExportFormat) (mix: GgufMix) : Result<unit, LayerSkipError list> =
+        match format with
+        | ExportFormat.Gguf -> Ok()
+        | ExportFormat.HuggingFace ->
+            Check.unsupported $"a Hugging Face folder in {mix.Name}" "export a GGUF file for it"
+
     /// Values that became infinite in a narrower dtype than the file's.
     let private overflows (weights: Weights) = [
         for name, tensor in Weights.named weights do
@@ -101,30 +111,54 @@ module Export =
         else
             $"{name}, first {layers} of {whole.Config.Layers} layers"
 
-    /// Writes the first `layers` layers of a model (all of them: the model) in the dtype of its weights in memory, whole or
-    /// not at all. Errors: layers that it has not, a dtype or configuration that the format cannot say, weights that are
-    /// not finite, an output that is there already or cannot be written.
-    let write (format: ExportFormat) (layers: int) (output: string) (checkpoint: Checkpoint) =
+    /// What `writing` writes of the first layers of a model, once all is found good.
+    let private writeBy
+        format
+        dtype
+        (check: Result<unit, LayerSkipError list>)
+        writing
+        layers
+        output
+        (checkpoint: Checkpoint)
+        =
         let most = checkpoint.Config.Layers
         let isThere = layers >= 1 && layers <= most
         let faults = Check.inRange isThere "layers" (string layers) $"1 to {most}, the layers of the model"
 
-        Check.both (Check.all faults ()) (checkDtype format (Some checkpoint.Weights.Dtype))
+        Check.both (Check.all faults ()) check
         |> Result.bind (fun _ -> checkOutput format output)
         |> Result.bind (fun _ ->
             use _inference = Scope.inference ()
             let part = firstLayers layers checkpoint
 
-            match overflows part.Weights, format with
-            | [], ExportFormat.HuggingFace -> HuggingFaceExport.write output part
-            | [], ExportFormat.Gguf -> GgufExport.write (nameOf checkpoint layers) output part
-            | faults, _ -> Error faults
-            |> Result.map (fun (struct (tensors, bytes, remarks)) -> {
+            Check.all (overflows part.Weights) ()
+            |> Result.bind (fun () -> writing part)
+            |> Result.map (fun (struct (formats: string list, bytes, remarks)) -> {
                 Format = format
-                Dtype = checkpoint.Weights.Dtype
+                Dtype = dtype
                 Layers = layers
-                Tensors = tensors
+                Tensors = formats.Length
+                Formats = List.countBy id formats
                 Bytes = bytes
                 Output = output
                 Remarks = remarks
             }))
+
+    /// Writes the first `layers` layers of a model (all of them: the model) in the dtype of its weights in memory, whole or
+    /// not at all. Errors: layers that it has not, a dtype or configuration that the format cannot say, weights that are
+    /// not finite, an output that is there already or cannot be written.
+    let write (format: ExportFormat) (layers: int) (output: string) (checkpoint: Checkpoint) =
+        let dtype = checkpoint.Weights.Dtype
+
+        let writing part =
+            match format with
+            | ExportFormat.HuggingFace -> HuggingFaceExport.write output part
+            | ExportFormat.Gguf -> GgufExport.write (nameOf checkpoint layers) None output part
+
+        writeBy format (Dtype.name dtype) (checkDtype format (Some dtype)) writing layers output checkpoint
+
+    /// The same in a mix of quantised formats, as a GGUF file. One piece of a tensor at a time is in memory as float32.
+    /// An error too: weights beyond float16, whose scales could not hold them.
+    let quantise (mix: GgufMix) (layers: int) (output: string) (checkpoint: Checkpoint) =
+        let writing part = GgufExport.write (nameOf checkpoint layers) (Some mix) output part
+        writeBy ExportFormat.Gguf mix.Name (Ok()) writing layers output checkpoint

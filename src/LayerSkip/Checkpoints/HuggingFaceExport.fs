@@ -48,9 +48,9 @@ module internal HuggingFaceExport =
     let writeTokenizer (target: string) (checkpoint: Checkpoint) : Result<unit, LayerSkipError list> =
         AtomicFile.makeFolder target |> Result.bind (fun () -> putTokenizer target checkpoint)
 
-    /// Writes every file of a model into a folder that is there; the number of tensors. What config.json cannot say is an
+    /// Writes every file of a model into a folder that is there; the format of each tensor. What config.json cannot say is an
     /// error, and nothing is written.
-    let fill (folder: string) (checkpoint: Checkpoint) : Result<int, LayerSkipError list> =
+    let fill (folder: string) (checkpoint: Checkpoint) : Result<string list, LayerSkipError list> =
         let tensors = Weights.named checkpoint.Weights
         let inside name = Path.Combine(folder, name)
 
@@ -68,7 +68,12 @@ module internal HuggingFaceExport =
         |> Result.bind (fun () ->
             // transformers refuses a file that does not say whose it is.
             TensorWriter.safetensors (inside "model.safetensors") (Map [ "format", "pt" ]) tensors)
-        |> Result.map (fun () -> tensors.Length)
+        |> Result.map (fun () -> [
+            for _, tensor in tensors do
+                match ScalarType.tryDtype tensor.dtype with
+                | Some dtype -> SafetensorsHeader.formatOf dtype
+                | None -> string tensor.dtype
+        ])
 
     /// What to say of a model whose tokenizer is not in its folder.
     let tokenizerRemark (folder: string) (checkpoint: Checkpoint) : string option =
@@ -80,8 +85,8 @@ module internal HuggingFaceExport =
 
     let private bytesOf (folder: string) = DirectoryInfo(folder).EnumerateFiles() |> Seq.sumBy _.Length
 
-    /// Writes the folder, whole or not at all; the numbers of its tensors and bytes, and what to tell the user.
+    /// Writes the folder, whole or not at all; the formats of its tensors, its bytes, and what to tell the user.
     let write (path: string) (checkpoint: Checkpoint) =
         AtomicFile.writeFolder path (fun folder -> fill folder checkpoint)
-        |> Result.map (fun tensors ->
-            struct (tensors, bytesOf path, Option.toList (tokenizerRemark path checkpoint)))
+        |> Result.map (fun formats ->
+            struct (formats, bytesOf path, Option.toList (tokenizerRemark path checkpoint)))

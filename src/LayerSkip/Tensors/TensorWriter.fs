@@ -7,10 +7,10 @@ open TorchSharp
 /// Tensors as bytes of files.
 [<RequireQualifiedAccess>]
 module TensorWriter =
-    /// A tensor's values, in pieces that a span can hold.
-    let private write (tensor: Tensor) (file: Stream) : unit =
+    /// A tensor's values in a dtype, in pieces that a span can hold.
+    let internal write (dtype: torch.ScalarType) (tensor: Tensor) (file: Stream) : unit =
         use _scope = Scope.start ()
-        let flat = tensor.detach().cpu().contiguous().view -1L
+        let flat = tensor.to_type(dtype).detach().cpu().contiguous().view -1L
         let piece = 1L <<< 24
         let mutable start = 0L
 
@@ -21,14 +21,20 @@ module TensorWriter =
             start <- start + count
 
     /// Values to write in a dtype, which `make` makes when their turn comes; one tensor at a time is then in memory.
-    let internal item (name: string) (shape: int64[]) (dtype: Dtype) (make: unit -> Tensor) : TensorItem = {
+    let internal item
+        (name: string)
+        (shape: int64[])
+        (dtype: Dtype)
+        (make: unit -> Tensor)
+        : TensorItem<Dtype> = {
         Name = name
         Shape = shape
-        Dtype = dtype
+        Format = dtype
+        Size = Array.fold (*) (int64 (Dtype.bytes dtype)) shape
         Write =
             fun file ->
                 use _scope = Scope.start ()
-                write (make().to_type(ScalarType.ofDtype dtype)) file
+                write (ScalarType.ofDtype dtype) (make ()) file
     }
 
     /// Writes a safetensors file of named tensors in the dtypes they have (F64, F32, F16, BF16; another is an error),

@@ -30,6 +30,7 @@ let tests =
                             "dtype", S
                             "layers", N
                             "tensors", N
+                            "formats", O
                             "bytes", N
                             "output", S
                         ]
@@ -83,6 +84,33 @@ let tests =
                     Expect.equal outcome.Code 2 outcome.Error
                     Expect.stringContains outcome.Error "--dtype f32" "what to do")))
 
+        testCase
+            "--dtype names quantised formats: --json counts them, info reads them, the model runs"
+            (fun () ->
+                withModel (fun model ->
+                    withFolder (fun folder ->
+                        let path = Path.Combine(folder, "made.gguf")
+                        let made = json (export model [ "--output"; path; "--dtype"; "q4_k_m" ])
+                        Expect.equal (made.GetProperty("dtype").GetString()) "q4_k_m" "as given"
+
+                        let counts (element: System.Text.Json.JsonElement) =
+                            Map [
+                                for format in element.GetProperty("formats").EnumerateObject() ->
+                                    format.Name, format.Value.GetInt32()
+                            ]
+
+                        let written = counts made
+                        Expect.equal
+                            (Seq.sum written.Values)
+                            (made.GetProperty("tensors").GetInt32())
+                            "all"
+                        Expect.isTrue (written.ContainsKey "F32") "norms"
+                        let info = json [ "info"; "--model"; path ]
+                        Expect.equal (counts (info.GetProperty "model")) written "the file's"
+                        let table = cli [ "info"; "--model"; path ]
+                        Expect.stringContains table.Out $"""{written["F32"]} F32""" "a line"
+                        Expect.equal (tokenIds (generate path (ids @ count 12))).Length 12 "tokens")))
+
         testCase "bad input" (fun () ->
             withModel (fun model ->
                 let inside name = Path.Combine(model, name)
@@ -90,6 +118,17 @@ let tests =
                 refuses model [] [ "--output" ]
                 refuses model (output @ [ "--format"; "onnx" ]) [ "onnx"; "layerskip export --help" ]
                 refuses model (output @ [ "--dtype"; "q4" ]) [ "q4" ]
+                refuses model (output @ [ "--dtype"; "q4" ]) [ "must be auto, f64"; "q4_0" ]
+                refuses model (output @ [ "--dtype"; "q4_0" ]) [
+                    "Hugging Face folder in q4_0"
+                    "--format gguf"
+                ]
+                refuses model (output @ [ "--format"; "gguf"; "--dtype"; "q4_0"; "--layers"; "9" ]) [
+                    "1 to 4"
+                ]
+                let other = cli [ "info"; "--model"; model; "--dtype"; "q4_0" ]
+                Expect.equal other.Code 2 other.Error
+                Expect.stringContains other.Error "--dtype q4_0 is for export" "no dtype to load in"
                 refuses model (output @ [ "--dtype"; "f64"; "--format"; "gguf" ]) [
                     "f64"
                     "f32, f16 or bf16"
