@@ -124,7 +124,7 @@ module internal Inputs =
         | None, None when name <> "auto" ->
             let mixes = GgufMix.all |> List.map _.Name
             let names = List.map Dtype.name Dtype.all @ mixes |> String.concat ", "
-            usage $"--dtype is \"{name}\", it must be auto, {names}"
+            usage $"--dtype must be auto, {names}, but was '{name}'"
         | found -> found
 
     /// As `--device` takes it.
