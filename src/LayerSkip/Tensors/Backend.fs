@@ -138,7 +138,10 @@ module Backend =
                 // Loaded by full path first: the shim then finds them by name wherever its copy lies.
                 for part in parts do
                     if holds part folder then
-                        NativeLibrary.Load(Path.Combine(folder, part)) |> ignore
+                        let library = NativeLibrary.Load(Path.Combine(folder, part))
+
+                        if part = "libtorch_cpu.so" then
+                            Bfloat16.lend library
 
                 let shim = Path.Combine(shimFolder, shimName)
                 let asIs = PatchedLibrary.tryLoadAsIs shim

@@ -1,6 +1,8 @@
 namespace LayerSkip
 
+open System.Runtime.InteropServices
 open System.Runtime.Intrinsics.X86
+open LayerSkip.Kernels
 
 /// Whether bfloat16 pays on this processor.
 [<RequireQualifiedAccess>]
@@ -21,3 +23,19 @@ module Bfloat16 =
     /// multiplies bfloat16 in one instruction. Elsewhere they are slower. By the processor's word and not by a clock, so
     /// that a run that goes on here computes as it did.
     let isFast: bool = multiplies ()
+
+    /// Lends the kernels libtorch's products for one thread (aten/src/ATen/native/CPUBlas.h), where they are fast and this
+    /// libtorch has them; their types are in their names.
+    let internal lend (libtorch: nativeint) : unit =
+        let mutable product, release = 0n, 0n
+
+        if
+            isFast
+            && NativeLibrary.TryGetExport(
+                libtorch,
+                "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb",
+                &product
+            )
+            && NativeLibrary.TryGetExport(libtorch, "_ZN2at6native7cpublas14brgemm_releaseEb", &release)
+        then
+            MatrixUnit.Use(product, release)
