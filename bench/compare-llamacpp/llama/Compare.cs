@@ -63,8 +63,23 @@ public static class Compare
     public static int Run(CompareOptions options)
     {
         if (options.Models.Count == 0) throw new FormatException("no model is named");
-        foreach (string model in options.Models) OfFile(model, options);
-        return 0;
+        int failed = 0;
+
+        foreach (string model in options.Models)
+        {
+            try
+            {
+                OfFile(model, options);
+            }
+            catch (InvalidOperationException e)
+            {
+                // An engine has said why; the other files are still worth measuring.
+                Console.Error.WriteLine($"{model}: {e.Message}");
+                failed = 1;
+            }
+        }
+
+        return failed;
     }
 
     private static string Root()
@@ -145,7 +160,12 @@ public static class Compare
                 foreach (int rows in (int[])[1, 5, 8])
                     foreach (Engine engine in turn) Ask(engine, $"rows {rows}", $"rows {rows} {options.Times}", "pass_ms");
                 foreach (Engine engine in turn) Ask(engine, "prefill", $"prefill {options.Prefill}", "tokens_per_second");
-                foreach (Engine engine in turn) Ask(engine, "bandwidth", "bandwidth", "gb_s");
+                foreach (Engine engine in turn)
+                {
+                    engine.TakePeak();
+                    Ask(engine, "bandwidth", "bandwidth", "gb_s");
+                }
+
                 Console.Error.WriteLine($"{Path.GetFileName(model)}: round {round + 1} of {options.Rounds}");
             }
 

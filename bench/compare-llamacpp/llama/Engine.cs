@@ -24,8 +24,14 @@ public sealed class Engine : IDisposable
     /// <summary>Bytes resident after loading, without what the process had before.</summary>
     public long Loaded { get; }
 
-    /// <summary>The same at the most so far.</summary>
-    public long Peak => Resident.Most;
+    /// <summary>The same at the most, before bandwidth is measured.</summary>
+    public long Peak { get; private set; }
+
+    /// <summary>Takes the peak once: the measurement of bandwidth, which comes after, reads a GiB of its own.</summary>
+    public void TakePeak()
+    {
+        if (Peak == 0) Peak = Resident.Most;
+    }
 
     /// <summary>From the start of the process to a first token, page cache warm.</summary>
     public double? FirstTokenMs { get; private set; }

@@ -2,6 +2,7 @@
 // llama.cpp's 150 MB alone; `dotnet run --project bench/compare-llamacpp/llama` restores LLamaSharp (llama.cpp with its CPU builds)
 // from the NuGet source that the machine is set up with, and takes the build of the processor's kind. bench/README.md tells more.
 using LLama;
+using LLama.Exceptions;
 using LLama.Native;
 
 const string Usage = """
@@ -16,7 +17,7 @@ try
 {
     return Run(args);
 }
-catch (Exception e) when (e is FormatException or InvalidOperationException or IOException)
+catch (Exception e) when (e is FormatException or InvalidOperationException or IOException or RuntimeError)
 {
     Console.Error.WriteLine($"LlamaBench: {e.Message}");
     return 2;

@@ -40,7 +40,7 @@ public static class Report
         {
             model = of.Model,
             file_bytes = new FileInfo(of.Model).Length,
-            cpu = of.Engines[^1].Told("cpu"),
+            cpu = of.Engines[0].Told("cpu"),
             simd = of.Engines[^1].Told("simd"),
             threads = options.Threads,
             rounds = options.Rounds,
@@ -95,15 +95,15 @@ public static class Report
         double OfFile(long bytes) => (double)bytes / new FileInfo(of.Model).Length;
 
         Engine last = of.Engines[^1];
-        string reads = "";
+        string reads = last.Told("simd") is { Length: > 0 } simd ? $"; ours by {simd}" : "";
 
         if (of.Of(Compare.Ours, "bandwidth")?.Median is { } best && of.Of(Compare.Ours, "decode")?.Median is { } ms)
         {
             double rate = double.Parse(last.Told("read_bytes")) / ms / 1e6;
-            reads = $"; reads {rate:F1} of {best:F1} GB/s ({rate / best:F2})";
+            reads += $", reads {rate:F1} of {best:F1} GB/s ({rate / best:F2})";
         }
 
-        return $"{of.Model}: {last.Told("cpu")}, {last.Told("simd")}, {options.Threads} threads, {options.Rounds} rounds{reads}\n\n"
+        return $"{of.Model}: {of.Engines[0].Told("cpu")}, {options.Threads} threads, {options.Rounds} rounds{reads}\n\n"
             + string.Join('\n', rows.Take(1).Append([.. rows[0].Select(_ => "---")]).Concat(rows.Skip(1)).Select(cells => $"| {string.Join(" | ", cells)} |"))
             + "\n";
     }

@@ -13,7 +13,7 @@ public static class Serve
         long empty = Environment.WorkingSet;
         long start = Stopwatch.GetTimestamp();
         using LlamaModel model = new(path, threads);
-        Answer(new { load_ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds, empty_bytes = empty });
+        Answer(new { load_ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds, empty_bytes = empty, cpu = Cpu() });
 
         while (Console.ReadLine() is { } line)
         {
@@ -29,6 +29,12 @@ public static class Serve
 
         return 0;
     }
+
+    /// <summary>The processor's name, as Linux has it.</summary>
+    private static string Cpu() =>
+        File.Exists("/proc/cpuinfo") && File.ReadLines("/proc/cpuinfo").FirstOrDefault(line => line.StartsWith("model name")) is { } line
+            ? line[(line.IndexOf(':') + 1)..].Trim()
+            : "";
 
     private static object Measure(LlamaModel model, string[] words)
     {
