@@ -25,8 +25,8 @@ internal readonly unsafe record struct GroupedQueries(
 }
 
 /// <summary>
-/// Attention over keys and values in fewer bits, which are widened a few positions at a time, near the core, once for
-/// all rows and heads that read them. To the bit it is <see cref="Attention{V, L}.One"/> of each query over widened rows.
+/// Attention over keys and values that are read, and in fewer bits widened, a few positions at a time, near the core, once
+/// for all rows and heads that share them. To the bit it is <see cref="Attention{V, L}.One"/> of each query over widened rows.
 /// </summary>
 internal static unsafe class NarrowAttention<V, L>
     where V : struct
@@ -125,9 +125,14 @@ internal static unsafe class NarrowAttention<V, L>
         }
     }
 
-    /// <summary>Positions `from` to `to` - 1 in room of this thread's own.</summary>
+    /// <summary>Positions `from` to `to` - 1 as float32: where they lie, or in room of this thread's own.</summary>
     private static float* Widened(CacheFormat format, byte* rows, int from, int to, int dim)
     {
+        if (format == CacheFormat.Float32)
+        {
+            return (float*)rows + ((nint)from * dim);
+        }
+
         float* tile = ThreadRoom.Widened.Of((long)(to - from) * dim);
         CacheRows<V, L>.Widen(format, rows + ((nint)from * CacheRows.Bytes(format, dim)), to - from, dim, tile);
         return tile;

@@ -40,9 +40,16 @@ internal static class Parts
     }
 
     /// <summary>How many rows a part of attention by key heads takes: few enough that each thread has a part.</summary>
-    internal static int GroupedRows(int rows, int heads, int kvHeads, int positions)
+    internal static int AttentionRows(int rows, int heads, int kvHeads, int positions)
     {
         int most = Math.Min(GroupedQueries, GroupedScores / positions) * kvHeads / heads;
         return (int)Math.Clamp((long)rows * kvHeads / Workers.Shared.Threads, 1, Math.Max(1, most));
+    }
+
+    /// <summary>How many query heads of a key head a part takes: all, but where threads would be left without a part.</summary>
+    internal static int AttentionHeads(int group, int parts)
+    {
+        int pieces = (Workers.Shared.Threads + parts - 1) / parts;
+        return (group + pieces - 1) / pieces;
     }
 }

@@ -12,13 +12,13 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
     private readonly (FloatBuffer Buffer, long Width)[] rooms;
-    private readonly Action<int> product, heads, attend, attendNarrow, gate, norm, unlessCancelled;
+    private readonly Action<int> product, heads, attend, gate, norm, unlessCancelled;
 
     // What the phase at hand reads and writes.
     private byte* weights;
     private float* input, output, bias, residual;
     private float* normInput, normWeight;
-    private int inner, inputStride, outputStride, outs, perPart, rows, start, rowsPerPart;
+    private int inner, inputStride, outputStride, outs, perPart, rows, start, rowsPerPart, headsPerPart;
     private LayerMemory layer;
     private SequenceMemory sequence = null!;
     private byte* keys, values;
@@ -30,7 +30,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         : base(shape, memory)
     {
         (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
-        (attendNarrow, unlessCancelled) = (AttendNarrowPart, UnlessCancelled);
+        unlessCancelled = UnlessCancelled;
         rooms =
         [
             (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
@@ -264,47 +264,28 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     /// <summary>Of qkv to mixed: each query head over the positions that its row may see.</summary>
     private void Attend()
     {
-        // Few rows: a part is a head of one row. Many: blocks of rows, so that a head's keys stay near.
-        bool narrow = sequence.Format != CacheFormat.Float32;
-        rowsPerPart = narrow
-            ? Parts.GroupedRows(rows, Shape.Heads, Shape.KvHeads, start + rows)
-            : rows <= 8 ? 1 : 16;
-        int blocks = (rows + rowsPerPart - 1) / rowsPerPart;
+        rowsPerPart = Parts.AttentionRows(rows, Shape.Heads, Shape.KvHeads, start + rows);
+        int blocks = (rows + rowsPerPart - 1) / rowsPerPart, group = Shape.Heads / Shape.KvHeads;
+        headsPerPart = Parts.AttentionHeads(group, blocks * Shape.KvHeads);
+        int pieces = (group + headsPerPart - 1) / headsPerPart;
         long seen = (long)(start + rows) * Shape.HeadDim * 2 * rows * Shape.Heads;
-        Share(seen, blocks * (narrow ? Shape.KvHeads : Shape.Heads), narrow ? attendNarrow : attend);
+        Share(seen, blocks * pieces * Shape.KvHeads, attend);
     }
 
-    /// <summary>The query heads of one key head, of a block of rows: keys and values are widened once for all of them.</summary>
-    private void AttendNarrowPart(int part)
+    /// <summary>Query heads of one key head, of a block of rows.</summary>
+    private void AttendPart(int part)
     {
-        int head = part % Shape.KvHeads, from = part / Shape.KvHeads * rowsPerPart, dim = Shape.HeadDim;
-        int group = Shape.Heads / Shape.KvHeads, first = head * group * dim;
+        int group = Shape.Heads / Shape.KvHeads, pieces = (group + headsPerPart - 1) / headsPerPart, dim = Shape.HeadDim;
+        var (block, head) = Math.DivRem(part / pieces, Shape.KvHeads);
+        int from = block * rowsPerPart, skipped = part % pieces * headsPerPart;
+        int first = ((head * group) + skipped) * dim;
         nint kv = (nint)head * sequence.Capacity * CacheRows.Bytes(sequence.Format, dim);
         var asked = new GroupedQueries(
             (nint)(qkv.Pointer + ((nint)from * Shape.QkvRows) + first), Shape.QkvRows,
             (nint)(mixed.Pointer + ((nint)from * Shape.Heads * dim) + first), Shape.Heads * dim,
-            group, Math.Min(rowsPerPart, rows - from), start + from, window, dim);
+            Math.Min(headsPerPart, group - skipped), Math.Min(rowsPerPart, rows - from), start + from, window, dim);
         NarrowAttention<V, L>.Run(
             sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), W.InputScale);
-    }
-
-    /// <summary>One head of a block of rows. Rows see what stands before them and themselves, as far as the layer's window reaches.</summary>
-    private void AttendPart(int part)
-    {
-        int head = part % Shape.Heads, block = part / Shape.Heads, dim = Shape.HeadDim;
-        nint kv = (nint)(head / (Shape.Heads / Shape.KvHeads)) * sequence.Capacity * dim;
-        int end = Math.Min(rows, (block + 1) * rowsPerPart);
-        float scale = 1f / MathF.Sqrt(dim);
-
-        for (int row = block * rowsPerPart; row < end; row++)
-        {
-            int last = start + row + 1;
-            int first = window > 0 ? Math.Max(0, last - window) : 0;
-            float* q = qkv.Pointer + ((nint)row * Shape.QkvRows) + ((nint)head * dim);
-            float* to = mixed.Pointer + ((((nint)row * Shape.Heads) + head) * dim);
-            float* scores = ThreadRoom.Scores.Of(last - first);
-            Attention<V, L>.One(q, (float*)keys + kv, (float*)values + kv, first, last, dim, scale, W.InputScale, scores, to);
-        }
     }
 
     /// <summary>silu(gate) * up, each part both halves of the same outputs, left where gate was.</summary>

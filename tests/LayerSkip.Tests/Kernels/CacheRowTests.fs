@@ -13,7 +13,6 @@ Backend.ensure ()
 
 // The wider forms run on narrower processors too, in software.
 let private forms = Enum.GetValues<KernelForm>() |> List.ofArray
-let private narrow = [ CacheFormat.Float16; CacheFormat.Int8 ]
 let private kernels form = KernelForms.Of(form, WeightFormat.Float32, false)
 let private address = Tensors.address
 let private bits (tensor: Tensor) = Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToUInt32Bits
@@ -65,7 +64,7 @@ let tests =
     testSequenced
     <| testList "cache rows" [
         for form in forms do
-            for format in narrow do
+            for format in Enum.GetValues<CacheFormat>() do
                 testPropertyWithConfig
                     (settings 60)
                     $"{form}, {format}: attention is that over the widened cache, bit for bit"

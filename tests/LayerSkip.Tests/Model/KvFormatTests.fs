@@ -166,7 +166,7 @@ let tests =
                        let weights = Weights.withKernelForm form weights
                        isClose 0.01f (half weights) && isClose 0.1f (bytes weights)))
 
-        testCase "threads do not change a bit, one to three of them, in each" (fun () ->
+        testCase "threads do not change a bit, one to seven of them, in each" (fun () ->
             let before = CpuKernels.threads ()
             let config = { Tiny.config 500 2 8 2 true with Hidden = 128; HeadDim = 32; Context = 256 }
             let ids = Array.init 150 (fun i -> i * 7 % 500)
@@ -177,9 +177,15 @@ let tests =
                     let weights = withKv kv weights
 
                     let results = [
-                        for threads in 1..3 do
+                        for threads in [ 1; 2; 3; 7 ] do
                             Workers.Use threads
-                            let texts = [ ids[..99]; ids[100..120]; ids[121..124]; ids[125..] ]
+                            let texts = [
+                                ids[..99]
+                                ids[100..120]
+                                ids[121..124]
+                                ids[125..148]
+                                ids[149..]
+                            ]
                             seen weights 1 256 (pieces weights texts)
                     ]
 
