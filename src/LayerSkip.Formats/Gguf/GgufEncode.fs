@@ -11,7 +11,7 @@ open FSharp.NativeInterop
 type internal EncodeBlocks = delegate of values: ReadOnlySpan<float32> * blocks: Span<byte> -> unit
 
 /// Writes 32 codes the way that a format packs them.
-type private PutCodes = delegate of codes: ReadOnlySpan<byte> * block: Span<byte> -> unit
+type private PutCodes = delegate of codes: ReadOnlySpan<int> * block: Span<byte> -> unit
 
 /// Numbers that stay where they are.
 [<Sealed>]
@@ -27,7 +27,7 @@ type internal EncodeScratch() =
     /// What the square of each value's error counts.
     member val Weights = Pinned<float32> 256
     /// The number of each value, from 0 on.
-    member val Codes = Pinned<byte> 256
+    member val Codes = Pinned<int> 256
     member val Scales = Pinned<float32> 16
     member val Least = Pinned<float32> 16
     member val ScaleWeights = Pinned<float32> 16
@@ -46,12 +46,12 @@ module internal GgufEncode =
         BinaryPrimitives.WriteHalfLittleEndian(block.Slice at, Half.op_Explicit value)
 
     /// Nibbles of 32 codes: the low ones are the first 16.
-    let putNibbles (codes: ReadOnlySpan<byte>) (block: Span<byte>) : unit =
+    let putNibbles (codes: ReadOnlySpan<int>) (block: Span<byte>) : unit =
         for index in 0..15 do
-            block[index] <- codes[index] &&& 15uy ||| (codes[index + 16] <<< 4)
+            block[index] <- byte (codes[index] &&& 15 ||| (codes[index + 16] <<< 4))
 
     /// Fifth bits of 32 codes, bit j for code j.
-    let private putFifths (codes: ReadOnlySpan<byte>) (block: Span<byte>) : unit =
+    let private putFifths (codes: ReadOnlySpan<int>) (block: Span<byte>) : unit =
         let mutable bits = 0u
 
         for index in 0..31 do
@@ -115,7 +115,7 @@ module internal GgufEncode =
     let private bytes =
         PutCodes(fun codes block ->
             for index in 0..31 do
-                block[index] <- byte (sbyte (int codes[index] - 127)))
+                block[index] <- byte (sbyte (codes[index] - 127)))
 
     /// To either side of what the numbers reach.
     let private bothSides step (low: float32 * float32) (high: float32 * float32) =

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Runtime.CompilerServices
 open System.Runtime.InteropServices
 open FSharp.NativeInterop
 
@@ -40,6 +41,7 @@ module internal GgufEncodeK =
         { Values = values + start; Weights = scratch.Weights.Address + start; Count = width }
 
     /// Scales and minima of the groups as they would be by themselves, and D and DMin for them.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let private start grid (plan: Plan) (values: nativeint) (made: EncodeScratch) =
         for index in 0 .. plan.Groups - 1 do
             let group = groupOf plan values made index
@@ -72,6 +74,7 @@ module internal GgufEncodeK =
             | Some least -> made.Least.Items[index] <- whole least (made.Least.Items[index] * dmin)
 
     /// Chooses each group's numbers anew, one up or down, by the values' own error.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let private choose grid (plan: Plan) (values: nativeint) (made: EncodeScratch) =
         for index in 0 .. plan.Groups - 1 do
             let group = groupOf plan values made index
@@ -101,6 +104,7 @@ module internal GgufEncodeK =
                             made.Least.Items[index] <- least
 
     /// D and DMin anew, for the numbers as they are.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let private refit grid (plan: Plan) (values: nativeint) (made: EncodeScratch) =
         let mutable dd, dm, mm, xd, xm = 0.0, 0.0, 0.0, 0.0, 0.0
 
@@ -129,7 +133,7 @@ module internal GgufEncodeK =
         format
         grid
         (plan: Plan)
-        (put: EncodeScratch -> byte[] -> byte[] -> unit)
+        (put: EncodeScratch -> int[] -> byte[] -> unit)
         : EncodeBlocks =
         GgufEncode.each format (fun values made block ->
             start grid plan values made
@@ -147,7 +151,7 @@ module internal GgufEncodeK =
                     (groupOf plan values made index)
                     (made.D * made.Scales.Items[index])
                     -(made.DMin * made.Least.Items[index])
-                    (made.Codes.Address + nativeint (width * index))
+                    (made.Codes.Address + nativeint (4 * width * index))
 
             put made made.Codes.Items block)
 
@@ -189,14 +193,14 @@ module internal GgufEncodeK =
     }
 
     let q2_K =
-        let plan = withLeast 16 15.0f 15.0f (GgufEncode.targets 1.75f 0.125f 3.75f)
+        let plan = withLeast 16 15.0f 15.0f (GgufEncode.targets 2.0f 0.25f 3.5f)
 
         ofPlan GgufBlocks.q2_K (upTo 3.0f) plan (fun made codes block ->
             for group in 0..15 do
                 add block group (int made.Scales.Items[group] ||| (int made.Least.Items[group] <<< 4))
 
             places (fun index part quarter place ->
-                add block (16 + 32 * part + place) (int codes[index] <<< (2 * quarter)))
+                add block (16 + 32 * part + place) (codes[index] <<< (2 * quarter)))
 
             half block 80 made.D
             half block 82 made.DMin)
@@ -208,7 +212,7 @@ module internal GgufEncodeK =
                 -32.0f
                 31.0f
                 (Array.append (GgufEncode.targets -32.0f 1.0f -25.0f) (GgufEncode.targets 25.0f 1.0f 31.0f))
-                (Array.append (GgufEncode.targets -4.8f 0.2f -2.0f) (GgufEncode.targets 2.0f 0.2f 3.8f))
+                (Array.append (GgufEncode.targets -4.7f 0.3f -2.3f) (GgufEncode.targets 2.3f 0.3f 3.8f))
 
         ofPlan GgufBlocks.q3_K (WholeNumbers(-4.0f, 3.0f)) plan (fun made codes block ->
             for group in 0..15 do
@@ -217,17 +221,17 @@ module internal GgufEncodeK =
                 add block (104 + group % 4) ((scale >>> 4) <<< (2 * (group / 4)))
 
             places (fun index part quarter place ->
-                let code = int codes[index]
+                let code = codes[index]
                 add block (32 + 32 * part + place) ((code &&& 3) <<< (2 * quarter))
                 add block place ((code >>> 2) <<< (4 * part + quarter)))
 
             half block 108 made.D)
 
     /// Nibbles of Q4_K and Q5_K: those of 64 values in 32 bytes.
-    let private putNibblesOf64 (codes: byte[]) (block: byte[]) (at: int) =
+    let private putNibblesOf64 (codes: int[]) (block: byte[]) (at: int) =
         places (fun index part quarter place ->
             let at = at + 64 * part + 32 * (quarter / 2) + place
-            add block at ((int codes[index] &&& 15) <<< (4 * (quarter % 2))))
+            add block at ((codes[index] &&& 15) <<< (4 * (quarter % 2))))
 
     let q4_K =
         let plan = withLeast 8 63.0f 63.0f (GgufEncode.targets 12.5f 0.25f 16.5f)
@@ -246,7 +250,7 @@ module internal GgufEncodeK =
             half block 2 made.DMin
             putSixBits made block 4
             places (fun index part quarter place ->
-                add block (16 + place) ((int codes[index] >>> 4) <<< (4 * part + quarter)))
+                add block (16 + place) ((codes[index] >>> 4) <<< (4 * part + quarter)))
             putNibblesOf64 codes block 48)
 
     let q6_K =
@@ -262,7 +266,7 @@ module internal GgufEncodeK =
 
         ofPlan GgufBlocks.q6_K (WholeNumbers(-32.0f, 31.0f)) plan (fun made codes block ->
             places (fun index part quarter place ->
-                let code = int codes[index]
+                let code = codes[index]
                 let low = 64 * part + 32 * (quarter % 2) + place
                 add block low ((code &&& 15) <<< (4 * (quarter / 2)))
                 add block (128 + 32 * part + place) ((code >>> 4) <<< (2 * quarter)))

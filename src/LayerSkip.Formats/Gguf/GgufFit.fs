@@ -199,6 +199,7 @@ module internal GgufFit =
         Vector256.Sum total
 
     /// The best scale for the numbers that 1 / `inverse` leads to, and by how much it lessens the sum of squares.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let private rescaled grid group inverse : struct (float32 * float32) =
         let sums = sums grid group 0.0f inverse 0.0f
 
@@ -209,6 +210,7 @@ module internal GgufFit =
             0.0f, 0.0f
 
     /// The scale of a group, value = scale * q. `targets`: the numbers, whole or not, that the value furthest from 0 is tried at.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let scale<'Grid when 'Grid: struct and 'Grid :> IGrid>
         (grid: 'Grid)
         (targets: float32[])
@@ -240,9 +242,9 @@ module internal GgufFit =
         scale
 
     /// The same for a scale and an offset from `origin`; with `below` none that is above 0 itself.
-    let private refitted grid group origin below inverse offset : struct (float32 * float32 * float32) =
-        let struct (weight, value) = totals group
-        let value = value - weight * origin
+    /// `weight` and `value` are the group's totals, of x - origin.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+    let private refitted grid group weight value origin below inverse offset =
         let sums = sums grid group origin inverse offset
         let determinant = weight * sums.QQ - sums.Q * sums.Q
         let scale = (weight * sums.XQ - value * sums.Q) / determinant
@@ -254,7 +256,7 @@ module internal GgufFit =
             - (scale * scale * sums.QQ + 2.0f * scale * start * sums.Q + start * start * weight)
 
         if determinant > 1e-6f * weight * sums.QQ && not (below && start + origin > 0.0f) then
-            scale, start, gain scale start
+            struct (scale, start, gain scale start)
         elif below && sums.QQ > 0.0f then
             let scale = (sums.XQ + origin * sums.Q) / sums.QQ
             scale, -origin, gain scale -origin
@@ -263,6 +265,7 @@ module internal GgufFit =
 
     /// Scale and offset of a group, value = scale * q + offset, for numbers from 0 on; with `below` no offset above 0.
     /// `targets`: the numbers that the largest value is tried at where the least has 0.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let line<'Grid when 'Grid: struct and 'Grid :> IGrid>
         (grid: 'Grid)
         (targets: float32[])
@@ -271,6 +274,8 @@ module internal GgufFit =
         : struct (float32 * float32) =
         let struct (low, high) = range group
         let origin = if below then min low 0.0f else low
+        let struct (weight, value) = totals group
+        let value = value - weight * origin
         let mutable scale = 0.0f
         let mutable offset = 0.0f
         let mutable most = -infinityf
@@ -278,7 +283,7 @@ module internal GgufFit =
         if high > origin then
             for target in targets do
                 let struct (attempt, start, gain) =
-                    refitted grid group origin below (target / (high - origin)) 0.0f
+                    refitted grid group weight value origin below (target / (high - origin)) 0.0f
 
                 if attempt > 0.0f && gain > most then
                     most <- gain
@@ -288,7 +293,8 @@ module internal GgufFit =
             let mutable left = if scale > 0.0f then rounds else 0
 
             while left > 0 do
-                let struct (attempt, start, gain) = refitted grid group origin below (1.0f / scale) offset
+                let struct (attempt, start, gain) =
+                    refitted grid group weight value origin below (1.0f / scale) offset
 
                 left <- if attempt > 0.0f && gain > most then left - 1 else 0
 
@@ -299,7 +305,7 @@ module internal GgufFit =
 
         scale, origin + offset
 
-    /// Writes the codes of the numbers nearest to (x - offset) / scale, a byte each.
+    /// Writes the codes of the numbers nearest to (x - offset) / scale, an int32 each.
     [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     let codes<'Grid when 'Grid: struct and 'Grid :> IGrid>
         (grid: 'Grid)
@@ -313,8 +319,4 @@ module internal GgufFit =
         for index in 0..8 .. group.Count - 1 do
             let rest = Vector256.Subtract(at group.Values index, offset)
             let codes = Vector256.ConvertToInt32(grid.Code(Vector256.Multiply(rest, inverse)))
-
-            for lane in 0..7 do
-                NativePtr.write
-                    (NativePtr.ofNativeInt<byte>(target + nativeint (index + lane)))
-                    (byte codes[lane])
+            Vector256.Store(codes, NativePtr.ofNativeInt<int>(target + nativeint (4 * index)))
