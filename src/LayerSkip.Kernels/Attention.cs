@@ -5,7 +5,7 @@ namespace LayerSkip.Kernels;
 
 /// <summary>One query head over the keys and values of one key head.</summary>
 internal static unsafe class Attention<V, L>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     /// <summary>to = softmax(scale q K^T) V * size, over positions `first` to `last` - 1; all of them float32.</summary>

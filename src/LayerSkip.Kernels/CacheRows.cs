@@ -38,7 +38,7 @@ public static unsafe class CacheRows
 
 /// <summary>Rows written once and widened for every reading: of a format, the same bits in every form.</summary>
 internal static unsafe class CacheRows<V, L>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     /// <summary>2^112: times the largest number of float16 it is finite, times anything above that infinite.</summary>

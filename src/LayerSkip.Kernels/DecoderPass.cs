@@ -63,16 +63,16 @@ public sealed record DecoderShape(
 }
 
 /// <summary>
-/// Where one layer's weights lie, row after row. Matrices are in the decoder's format, norms and biases are float32;
+/// Where one layer's weights lie, row after row. Norms and biases are float32;
 /// 0 where the model has none.
 /// </summary>
-public readonly record struct LayerMemory
+public sealed record LayerMemory
 {
     /// <summary>[hidden], before attention.</summary>
     public required nint AttentionNorm { get; init; }
 
-    /// <summary>q, then k, then v: [(heads + 2 kvHeads) headDim; hidden].</summary>
-    public required nint Qkv { get; init; }
+    /// <summary>q, then k, then v, in one matrix or several: [(heads + 2 kvHeads) headDim; hidden].</summary>
+    public required IReadOnlyList<MatrixMemory> Qkv { get; init; }
 
     /// <summary>[(heads + 2 kvHeads) headDim]</summary>
     public nint QkvBias { get; init; }
@@ -84,7 +84,7 @@ public readonly record struct LayerMemory
     public nint KNorm { get; init; }
 
     /// <summary>[hidden; heads headDim]</summary>
-    public required nint Output { get; init; }
+    public required MatrixMemory Output { get; init; }
 
     /// <summary>[hidden]</summary>
     public nint OutputBias { get; init; }
@@ -92,27 +92,26 @@ public readonly record struct LayerMemory
     /// <summary>[hidden], before the MLP.</summary>
     public required nint MlpNorm { get; init; }
 
-    /// <summary>Gate, then up: [2 intermediate; hidden].</summary>
-    public required nint GateUp { get; init; }
+    /// <summary>Gate, then up, in one matrix or two: [2 intermediate; hidden].</summary>
+    public required IReadOnlyList<MatrixMemory> GateUp { get; init; }
 
     /// <summary>[2 intermediate]</summary>
     public nint GateUpBias { get; init; }
 
     /// <summary>[hidden; intermediate]</summary>
-    public required nint Down { get; init; }
+    public required MatrixMemory Down { get; init; }
 
     /// <summary>[hidden]</summary>
     public nint DownBias { get; init; }
 }
 
 /// <summary>Where a whole model's weights lie; embedding and head may be the same.</summary>
-/// <param name="Format">How every matrix is stored.</param>
 /// <param name="Embedding">[vocabulary; hidden]</param>
 /// <param name="Norm">[hidden], float32, before the head.</param>
 /// <param name="Head">[vocabulary; hidden]</param>
 /// <param name="Layers">From the first layer on.</param>
 public sealed record DecoderMemory(
-    WeightFormat Format, nint Embedding, nint Norm, nint Head, IReadOnlyList<LayerMemory> Layers);
+    MatrixMemory Embedding, nint Norm, MatrixMemory Head, IReadOnlyList<LayerMemory> Layers);
 
 /// <summary>The memory of one sequence; its keys are turned already.</summary>
 /// <param name="Capacity">The most positions.</param>
@@ -153,8 +152,8 @@ public abstract class DecoderPass : IDisposable
     private protected DecoderMemory Memory { get; }
 
     /// <summary>A pass of one form; those that the processor lacks run in software, slowly.</summary>
-    public static DecoderPass Create(KernelForm form, DecoderShape shape, DecoderMemory memory) =>
-        KernelForms.Of(form, memory.Format, Half16.SlowSubnormals).CreatePass(shape, memory);
+    public static DecoderPass Create(KernelForm form, DecoderShape shape, DecoderMemory memory, ComputeForm compute) =>
+        KernelForms.Of(form, Half16.SlowSubnormals, compute).CreatePass(shape, memory);
 
     /// <summary>
     /// Layers `first` to `first` + `count` - 1 over hidden states [rows; hidden], in place. The rows stand at

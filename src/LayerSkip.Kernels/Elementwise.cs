@@ -5,7 +5,7 @@ namespace LayerSkip.Kernels;
 
 /// <summary>What is done to single rows between the products.</summary>
 internal static unsafe class Elementwise<V, L>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     /// <summary>to = x / rms(x) * weight * size, where rms(x) = sqrt(mean of x^2 + eps).</summary>
@@ -73,6 +73,21 @@ internal static unsafe class Elementwise<V, L>
             float u = head[i], v = upper[i];
             head[i] = (u * cos[i]) + (v * sin[i]);
             upper[i] = (v * cos[half + i]) + (u * sin[half + i]);
+        }
+    }
+
+    /// <summary>A head whose numbers stand in pairs that turn against each other, in place to two halves.</summary>
+    /// <param name="head">[dim]</param>
+    /// <param name="dim">Numbers of a head, even.</param>
+    internal static void Halve(float* head, int dim)
+    {
+        float* pairs = stackalloc float[dim];
+        new ReadOnlySpan<float>(head, dim).CopyTo(new Span<float>(pairs, dim));
+
+        for (int i = 0; i < dim / 2; i++)
+        {
+            head[i] = pairs[2 * i];
+            head[i + (dim / 2)] = pairs[(2 * i) + 1];
         }
     }
 

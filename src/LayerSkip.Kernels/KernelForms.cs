@@ -21,7 +21,7 @@ public static class KernelForms
 {
     /// <summary>The widest that the processor runs in hardware.</summary>
     public static KernelForm Best { get; } =
-        Avx512F.IsSupported && Vector512.IsHardwareAccelerated ? KernelForm.Avx512
+        Avx512F.IsSupported && Avx512BW.IsSupported && Vector512.IsHardwareAccelerated ? KernelForm.Avx512
         : Avx2.IsSupported && Fma.IsSupported ? KernelForm.Avx2
         : KernelForm.Portable;
 
@@ -29,52 +29,44 @@ public static class KernelForms
     public static IReadOnlyList<KernelForm> Supported { get; } =
         [.. Enum.GetValues<KernelForm>().Where(form => form <= Best)];
 
-    /// <summary>The kernels of one form, one that the processor lacks too, over weights of one format.</summary>
+    /// <summary>The kernels of one form, one that the processor lacks too.</summary>
     /// <param name="form">The width of vectors.</param>
-    /// <param name="format">How the matrices are stored.</param>
     /// <param name="slowSubnormals">Whether float16 is widened by integers, as <see cref="Half16"/> explains.</param>
-    internal static IKernels Of(KernelForm form, WeightFormat format, bool slowSubnormals) =>
+    /// <param name="compute">How quantised weights are multiplied.</param>
+    internal static IKernels Of(KernelForm form, bool slowSubnormals, ComputeForm compute = ComputeForm.Bytes) =>
         form switch
         {
-            KernelForm.Avx512 => Of<Vector512<float>, Lanes512>(format, slowSubnormals),
-            KernelForm.Avx2 => Of<Vector256<float>, Lanes256>(format, slowSubnormals),
-            _ => Of<Vector128<float>, Lanes128>(format, slowSubnormals),
+            KernelForm.Avx512 => new Kernels<Vector512<float>, Lanes512>(slowSubnormals, compute),
+            KernelForm.Avx2 => new Kernels<Vector256<float>, Lanes256>(slowSubnormals, compute),
+            _ => new Kernels<Vector128<float>, Lanes128>(slowSubnormals, compute),
         };
 
-    private static IKernels Of<V, L>(WeightFormat format, bool slowSubnormals)
-        where V : struct
-        where L : struct, ILanes<V> =>
-        format switch
-        {
-            WeightFormat.Float16 when slowSubnormals => new Kernels<V, L, Float16ByIntegers<V, L>>(),
-            WeightFormat.Float16 => new Kernels<V, L, Float16<V, L>>(),
-            WeightFormat.BFloat16 => new Kernels<V, L, BFloat16<V, L>>(),
-            _ => new Kernels<V, L, Float32<V, L>>(),
-        };
-
-    private sealed unsafe class Kernels<V, L, W> : IKernels
-        where V : struct
-        where L : struct, ILanes<V>
-        where W : struct, IFormat<V>
+    private sealed unsafe class Kernels<V, L>(bool slowSubnormals, ComputeForm compute) : IKernels
+        where V : unmanaged
+        where L : struct, IByteLanes<V>
     {
-        public DecoderPass CreatePass(DecoderShape shape, DecoderMemory memory) => new DecoderPass<V, L, W>(shape, memory);
+        public DecoderPass CreatePass(DecoderShape shape, DecoderMemory memory) =>
+            new DecoderPass<V, L>(shape, memory, slowSubnormals, compute);
 
-        public void Product(nint weights, int inner, nint x, nint y, int rows, int outs)
+        public void Product(MatrixMemory weights, int inner, nint x, nint y, int rows)
         {
-            float* input = (float*)x;
+            using var inputs = new InputRows();
+            var matrices = new Matrices<V, L>([weights], slowSubnormals, compute);
+            float* input = ThreadRoom.Scores.Of((long)rows * inner);
 
-            if (W.InputScale != 1f)
+            for (nint i = 0; i < (nint)rows * inner; i++)
             {
-                input = ThreadRoom.Scores.Of((long)rows * inner);
-
-                for (nint i = 0; i < (nint)rows * inner; i++)
-                {
-                    input[i] = ((float*)x)[i] * W.InputScale;
-                }
+                input[i] = ((float*)x)[i] * matrices.InputScale;
             }
 
-            Products<V, L, W>.Run(
-                (byte*)weights, inner, input, inner, (float*)y, outs, rows, 0, outs, Products<V, L, W>.Room(inner));
+            inputs.Make(matrices.Reads(InputForm.Groups), matrices.Reads(InputForm.Blocks), inner, rows);
+
+            for (int row = 0; row < rows; row++)
+            {
+                inputs.Fill(inner, input + ((nint)row * inner), row);
+            }
+
+            matrices.Run(inputs.Of(input, inner), inner, (float*)y, weights.Rows, rows, 0, weights.Rows);
         }
 
         public void Attention(nint query, nint keys, nint values, int first, int last, int dim, float scale, nint to) =>
@@ -92,20 +84,19 @@ public static class KernelForms
     }
 }
 
-/// <summary>One form over one format of weights; products, attention and a cache's rows alone are for tests and micro-benchmarks.</summary>
+/// <summary>One form; products, attention and a cache's rows alone are for tests and micro-benchmarks.</summary>
 internal interface IKernels
 {
     /// <summary>A pass over weights that stay where they are, and stay the caller's.</summary>
     DecoderPass CreatePass(DecoderShape shape, DecoderMemory memory);
 
     /// <summary>y = x W^T, on this thread.</summary>
-    /// <param name="weights">W [outs; inner], in the kernels' format.</param>
+    /// <param name="weights">W [outs; inner].</param>
     /// <param name="inner">Numbers of a row of x and of W.</param>
     /// <param name="x">Float32 [rows; inner].</param>
     /// <param name="y">Float32 [rows; outs], written.</param>
     /// <param name="rows">Rows of x and y.</param>
-    /// <param name="outs">Rows of W: numbers of a row of y.</param>
-    void Product(nint weights, int inner, nint x, nint y, int rows, int outs);
+    void Product(MatrixMemory weights, int inner, nint x, nint y, int rows);
 
     /// <summary>One head's attention over positions `first` to `last` - 1, on this thread; all float32.</summary>
     /// <param name="query">[dim]</param>

@@ -6,7 +6,7 @@ namespace LayerSkip.Kernels;
 
 /// <summary>Float32 arithmetic on one width of vector. Kernels are written once over it, and compiled for each.</summary>
 internal unsafe interface ILanes<V>
-    where V : struct
+    where V : unmanaged
 {
     /// <summary>Floats of a vector: 4, 8 or 16.</summary>
     static abstract int Count { get; }
@@ -75,6 +75,28 @@ internal static class Half16
     /// <summary>One number, as vectors of them read it.</summary>
     internal static float Widen(ushort bits) => BitConverter.Int32BitsToSingle(((short)bits << 13) & InPlace) * Scale;
 
+    /// <summary>Four numbers, whose bits are sign-extended, at their own size by integers: scales of blocks are often subnormal.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static Vector128<float> Exact(Vector128<int> bits)
+    {
+        var magnitude = (bits << 13) & Vector128.Create(Magnitude);
+        var value = (magnitude + Vector128.Create(Bias)).AsSingle();
+        var small = Vector128.LessThan(magnitude, Vector128.Create(SmallestNormal)).AsSingle();
+        value += (value & small) - (Vector128.Create(Subnormal) & small);
+        return (value.AsInt32() | (bits & Vector128.Create(Sign))).AsSingle();
+    }
+
+    /// <summary>The same of eight.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static Vector256<float> Exact(Vector256<int> bits)
+    {
+        var magnitude = (bits << 13) & Vector256.Create(Magnitude);
+        var value = (magnitude + Vector256.Create(Bias)).AsSingle();
+        var small = Vector256.LessThan(magnitude, Vector256.Create(SmallestNormal)).AsSingle();
+        value += (value & small) - (Vector256.Create(Subnormal) & small);
+        return (value.AsInt32() | (bits & Vector256.Create(Sign))).AsSingle();
+    }
+
     /// <summary>2^-14: with the bias a subnormal m reads 2^-15 (1 + m / 1024), and twice that less this is its value.</summary>
     internal const float Subnormal = 6.103515625e-05f;
 
@@ -83,7 +105,7 @@ internal static class Half16
 }
 
 /// <summary>Four floats, on any processor.</summary>
-internal readonly struct Lanes128 : ILanes<Vector128<float>>
+internal readonly partial struct Lanes128 : IByteLanes<Vector128<float>>
 {
     public static int Count => Vector128<float>.Count;
 
@@ -103,16 +125,7 @@ internal readonly struct Lanes128 : ILanes<Vector128<float>>
     public static unsafe Vector128<float> LoadF16(ushort* from) =>
         ((Widen(from) << 13) & Vector128.Create(Half16.InPlace)).AsSingle();
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static unsafe Vector128<float> LoadF16ByIntegers(ushort* from)
-    {
-        var bits = Widen(from);
-        var magnitude = (bits << 13) & Vector128.Create(Half16.Magnitude);
-        var value = (magnitude + Vector128.Create(Half16.Bias)).AsSingle();
-        var small = Vector128.LessThan(magnitude, Vector128.Create(Half16.SmallestNormal)).AsSingle();
-        value += (value & small) - (Vector128.Create(Half16.Subnormal) & small);
-        return (value.AsInt32() | (bits & Vector128.Create(Half16.Sign))).AsSingle();
-    }
+    public static unsafe Vector128<float> LoadF16ByIntegers(ushort* from) => Half16.Exact(Widen(from));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static unsafe Vector128<float> LoadInt8(sbyte* from)
@@ -151,7 +164,7 @@ internal readonly struct Lanes128 : ILanes<Vector128<float>>
 }
 
 /// <summary>Eight floats: AVX2 in hardware, elsewhere in software.</summary>
-internal readonly struct Lanes256 : ILanes<Vector256<float>>
+internal readonly partial struct Lanes256 : IByteLanes<Vector256<float>>
 {
     public static int Count => Vector256<float>.Count;
 
@@ -221,7 +234,7 @@ internal readonly struct Lanes256 : ILanes<Vector256<float>>
 }
 
 /// <summary>Sixteen floats: AVX-512 in hardware, elsewhere in software.</summary>
-internal readonly struct Lanes512 : ILanes<Vector512<float>>
+internal readonly partial struct Lanes512 : IByteLanes<Vector512<float>>
 {
     public static int Count => Vector512<float>.Count;
 

@@ -29,7 +29,7 @@ internal readonly unsafe record struct GroupedQueries(
 /// for all rows and heads that share them. To the bit it is <see cref="Attention{V, L}.One"/> of each query over widened rows.
 /// </summary>
 internal static unsafe class NarrowAttention<V, L>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     /// <summary>Floats of a tile of widened rows: half of a small first cache.</summary>

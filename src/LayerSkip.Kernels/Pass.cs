@@ -1,41 +1,48 @@
 namespace LayerSkip.Kernels;
 
 /// <summary>The decode step itself. Its phases are cut into parts by outputs, heads or rows, never within a sum.</summary>
-internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
-    where V : struct
-    where L : struct, ILanes<V>
-    where W : struct, IFormat<V>
+internal sealed unsafe class DecoderPass<V, L> : DecoderPass
+    where V : unmanaged
+    where L : struct, IByteLanes<V>
 {
     // [rows; hidden], [rows; (heads + 2 kvHeads) headDim], [rows; heads headDim], [rows; 2 intermediate], [rows; hidden].
     private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
     private readonly FloatBuffer ownLogits = new();
+    private readonly InputRows quantised = new();
+    private readonly LayerMatrices[] layers;
+    private readonly Matrices<V, L> embedding, lmHead;
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
     private readonly (FloatBuffer Buffer, long Width)[] rooms;
-    private readonly Action<int> product, heads, attend, gate, norm, unlessCancelled;
+    private readonly Action<int> product, heads, attend, gate, norm, quantise, unlessCancelled;
 
     // What the phase at hand reads and writes.
-    private byte* weights;
+    private Matrices<V, L> matrices = null!;
     private float* input, output, bias, residual;
     private float* normInput, normWeight;
     private int inner, inputStride, outputStride, outs, perPart, rows, start, rowsPerPart, headsPerPart;
-    private LayerMemory layer;
+    private LayerMemory layer = null!;
     private SequenceMemory sequence = null!;
     private byte* keys, values;
-    private int window;
+    private int window, layerIndex;
+    private float attendedSize, gatedSize;
     private CancellationToken cancellation;
     private Action<int> shared = null!;
 
-    internal DecoderPass(DecoderShape shape, DecoderMemory memory)
+    internal DecoderPass(DecoderShape shape, DecoderMemory memory, bool slowSubnormals, ComputeForm compute)
         : base(shape, memory)
     {
-        (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
+        Matrices<V, L> Of(IReadOnlyList<MatrixMemory> parts) => new(parts, slowSubnormals, compute);
+
+        (product, heads, attend, gate, norm, quantise) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow, QuantiseRow);
         unlessCancelled = UnlessCancelled;
         rooms =
         [
             (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
             (gateUp, 2L * shape.Intermediate), (added, shape.Hidden),
         ];
+        (embedding, lmHead) = (Of([memory.Embedding]), Of([memory.Head]));
+        layers = [.. memory.Layers.Select(layer => new LayerMatrices(Of(layer.Qkv), Of([layer.Output]), Of(layer.GateUp), Of([layer.Down])))];
     }
 
     private protected override void RunPiece(
@@ -53,48 +60,36 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         for (int index = first; index < first + count; index++)
         {
             cancellation.ThrowIfCancellationRequested();
+            layerIndex = index;
             layer = Memory.Layers[index];
             keys = (byte*)sequence.Keys[index];
             values = (byte*)sequence.Values[index];
+            var (qkvMatrices, outputMatrix, gateUpMatrices, downMatrix) = layers[index];
             window = Shape.Windows[index];
 
-            Norm(x, layer.AttentionNorm);
-            Multiply(layer.Qkv, Shape.Hidden, normed.Pointer, Shape.QkvRows, qkv.Pointer, layer.QkvBias, null);
+            Norm(x, layer.AttentionNorm, qkvMatrices);
+            Multiply(qkvMatrices, Shape.Hidden, normed.Pointer, qkv.Pointer, layer.QkvBias, null);
             Share((long)rows * Shape.QkvRows * 4, rows, heads);
-            Attend();
-            Multiply(layer.Output, width, mixed.Pointer, Shape.Hidden, added.Pointer, layer.OutputBias, x);
-            Norm(x, layer.MlpNorm);
-            GateAndUp();
-            Multiply(
-                layer.Down, Shape.Intermediate, gateUp.Pointer, Shape.Hidden, added.Pointer, layer.DownBias, x,
-                2 * Shape.Intermediate);
+            Attend(outputMatrix.InputScale);
+            Quantise(outputMatrix, width, mixed.Pointer, width);
+            Multiply(outputMatrix, width, mixed.Pointer, added.Pointer, layer.OutputBias, x);
+            Norm(x, layer.MlpNorm, gateUpMatrices);
+            GateAndUp(gateUpMatrices, downMatrix.InputScale);
+            Quantise(downMatrix, Shape.Intermediate, gateUp.Pointer, 2 * Shape.Intermediate);
+            Multiply(downMatrix, Shape.Intermediate, gateUp.Pointer, added.Pointer, layer.DownBias, x, 2 * Shape.Intermediate);
         }
 
         // Parts of the last layer may have been left out too.
         cancellation.ThrowIfCancellationRequested();
     }
 
-    /// <summary>Rows of the embedding, each at its own size again: what both scales make of a weight.</summary>
     private protected override void EmbedKnown(ReadOnlySpan<int> ids, nint hidden)
     {
         float* to = (float*)hidden;
-        V input = L.Broadcast(W.InputScale), sum = L.Broadcast(W.SumScale);
 
         foreach (int id in ids)
         {
-            byte* row = (byte*)Memory.Embedding + ((nint)id * Shape.Hidden * W.Bytes);
-            int i = 0;
-
-            for (; i <= Shape.Hidden - L.Count; i += L.Count)
-            {
-                L.Store(to + i, L.Multiply(L.Multiply(W.Load(row, i), input), sum));
-            }
-
-            for (; i < Shape.Hidden; i++)
-            {
-                to[i] = W.One(row, i);
-            }
-
+            embedding.Read(Shape.Hidden, id, to);
             to += Shape.Hidden;
         }
     }
@@ -103,8 +98,8 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     {
         (this.rows, cancellation) = (rows, CancellationToken.None);
         normed.Of((long)rows * Shape.Hidden);
-        Norm((float*)hidden, Memory.Norm);
-        Multiply(Memory.Head, Shape.Hidden, normed.Pointer, Shape.Vocabulary, (float*)logits, 0, null);
+        Norm((float*)hidden, Memory.Norm, lmHead);
+        Multiply(lmHead, Shape.Hidden, normed.Pointer, (float*)logits, 0, null);
     }
 
     private protected override nint OwnLogits(long count) => (nint)ownLogits.Of(count);
@@ -115,6 +110,8 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         {
             buffer.Trim(KeptRows * floats);
         }
+
+        quantised.Trim(Math.Max(Shape.Heads * Shape.HeadDim, Math.Max(Shape.Hidden, Shape.Intermediate)), KeptRows);
     }
 
     private protected override void TrimLogits() => ownLogits.Trim((long)KeptRows * Shape.Vocabulary);
@@ -129,6 +126,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             }
 
             ownLogits.Dispose();
+            quantised.Dispose();
         }
     }
 
@@ -162,38 +160,56 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
-    /// <summary>normed = x / rms(x) * weight: x [rows; hidden], weight [hidden].</summary>
-    private void Norm(float* x, nint weight)
+    /// <summary>normed = x / rms(x) * weight, as the matrices read it: x [rows; hidden], weight [hidden].</summary>
+    private void Norm(float* x, nint weight, Matrices<V, L> readers)
     {
         normInput = x;
         normWeight = (float*)weight;
+        matrices = readers;
         Share((long)rows * Shape.Hidden * 2, rows, norm);
+        Quantise(readers, Shape.Hidden, normed.Pointer, Shape.Hidden);
     }
 
     private void NormRow(int row)
     {
         nint at = (nint)row * Shape.Hidden;
-        Elementwise<V, L>.RmsNorm(normInput + at, normWeight, normed.Pointer + at, Shape.Hidden, Shape.NormEps, W.InputScale);
+        Elementwise<V, L>.RmsNorm(
+            normInput + at, normWeight, normed.Pointer + at, Shape.Hidden, Shape.NormEps, matrices.InputScale);
     }
 
+    /// <summary>Makes rows of x [rows; k] what the matrices read beside floats, if anything.</summary>
+    private void Quantise(Matrices<V, L> readers, int k, float* x, int stride)
+    {
+        bool groups = readers.Reads(InputForm.Groups), blocks = readers.Reads(InputForm.Blocks);
+        quantised.Make(groups, blocks, k, rows);
+
+        if (groups || blocks)
+        {
+            input = x;
+            (inner, inputStride) = (k, stride);
+            Share((long)rows * k * 2, rows, quantise);
+        }
+    }
+
+    private void QuantiseRow(int row) => quantised.Fill(inner, input + ((nint)row * inputStride), row);
+
     /// <summary>y = x W^T + bias, or with a residual: residual += that, and y is only room.</summary>
-    /// <param name="w">W [outs; inner], in the weights' format.</param>
+    /// <param name="w">Matrices [outs; inner], which read x as it was quantised last.</param>
     /// <param name="inner">Numbers of a row of x and of W.</param>
     /// <param name="x">[rows; inner]</param>
-    /// <param name="outs">Numbers of a row of y.</param>
     /// <param name="y">[rows; outs], written.</param>
     /// <param name="bias">[outs], or 0.</param>
     /// <param name="residual">[rows; outs], or null.</param>
     /// <param name="stride">Floats from a row of x to the next; 0: `inner`.</param>
     private void Multiply(
-        nint w, int inner, float* x, int outs, float* y, nint bias, float* residual, int stride = 0)
+        Matrices<V, L> w, int inner, float* x, float* y, nint bias, float* residual, int stride = 0)
     {
-        weights = (byte*)w;
+        matrices = w;
         input = x;
         output = y;
         this.bias = (float*)bias;
         this.residual = residual;
-        (this.inner, this.outs) = (inner, outs);
+        (this.inner, outs) = (inner, w.Outs);
         (inputStride, outputStride) = (stride == 0 ? inner : stride, outs);
         perPart = Parts.Outputs(outs, inner, rows);
         Share(long.MaxValue, (outs + perPart - 1) / perPart, product);
@@ -203,8 +219,7 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private void ProductPart(int part)
     {
         int from = part * perPart, to = Math.Min(outs, from + perPart);
-        Products<V, L, W>.Run(
-            weights, inner, input, inputStride, output, outputStride, rows, from, to, Widened(inner));
+        matrices.Run(quantised.Of(input, inputStride), inner, output, outputStride, rows, from, to);
 
         if (residual == null && bias == null)
         {
@@ -228,8 +243,6 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         }
     }
 
-    private float* Widened(int inner) => rows == 1 ? null : Products<V, L, W>.Room(inner);
-
     /// <summary>Norms and turns a row's q and k heads, and writes k and v where the sequence keeps them.</summary>
     private void HeadsOfRow(int row)
     {
@@ -241,6 +254,12 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
         for (int head = 0; head < Shape.Heads + Shape.KvHeads; head++)
         {
             float* own = q + ((nint)head * dim);
+
+            if (layers[layerIndex].Qkv.PairsRows(head * dim))
+            {
+                Elementwise<V, L>.Halve(own, dim);
+            }
+
             nint weight = head < Shape.Heads ? layer.QNorm : layer.KNorm;
 
             if (weight != 0)
@@ -262,8 +281,9 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     }
 
     /// <summary>Of qkv to mixed: each query head over the positions that its row may see.</summary>
-    private void Attend()
+    private void Attend(float size)
     {
+        attendedSize = size;
         rowsPerPart = Parts.AttentionRows(rows, Shape.Heads, Shape.KvHeads, start + rows);
         int blocks = (rows + rowsPerPart - 1) / rowsPerPart, group = Shape.Heads / Shape.KvHeads;
         headsPerPart = Parts.AttentionHeads(group, blocks * Shape.KvHeads);
@@ -285,13 +305,13 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
             (nint)(mixed.Pointer + ((nint)from * Shape.Heads * dim) + first), Shape.Heads * dim,
             Math.Min(headsPerPart, group - skipped), Math.Min(rowsPerPart, rows - from), start + from, window, dim);
         NarrowAttention<V, L>.Run(
-            sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), W.InputScale);
+            sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), attendedSize);
     }
 
     /// <summary>silu(gate) * up, each part both halves of the same outputs, left where gate was.</summary>
-    private void GateAndUp()
+    private void GateAndUp(Matrices<V, L> w, float size)
     {
-        weights = (byte*)layer.GateUp;
+        (matrices, gatedSize) = (w, size);
         input = normed.Pointer;
         output = gateUp.Pointer;
         bias = (float*)layer.GateUpBias;
@@ -304,10 +324,9 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
     private void GatePart(int part)
     {
         int from = part * perPart, to = Math.Min(outs, from + perPart);
-        float* widened = Widened(inner);
-        Products<V, L, W>.Run(weights, inner, input, inputStride, output, outputStride, rows, from, to, widened);
-        Products<V, L, W>.Run(
-            weights, inner, input, inputStride, output, outputStride, rows, outs + from, outs + to, widened);
+        var x = quantised.Of(input, inputStride);
+        matrices.Run(x, inner, output, outputStride, rows, from, to);
+        matrices.Run(x, inner, output, outputStride, rows, outs + from, outs + to);
 
         for (int r = 0; r < rows; r++)
         {
@@ -320,7 +339,10 @@ internal sealed unsafe class DecoderPass<V, L, W> : DecoderPass
                 Elementwise<V, L>.AddTo(up, bias + outs + from, null, to - from);
             }
 
-            Elementwise<V, L>.SwiGlu(g, up, to - from, W.InputScale);
+            Elementwise<V, L>.SwiGlu(g, up, to - from, gatedSize);
         }
     }
+
+    /// <summary>A layer's products.</summary>
+    private sealed record LayerMatrices(Matrices<V, L> Qkv, Matrices<V, L> Output, Matrices<V, L> GateUp, Matrices<V, L> Down);
 }

@@ -4,7 +4,7 @@ namespace LayerSkip.Kernels;
 
 /// <summary>y = x W^T for a range of W's rows, by tiles.</summary>
 internal static unsafe class Products<V, L, W>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
     where W : struct, IFormat<V>
 {

@@ -26,6 +26,9 @@ internal readonly struct Five;
 [StructLayout(LayoutKind.Sequential, Size = 6)]
 internal readonly struct Six;
 
+[StructLayout(LayoutKind.Sequential, Size = 7)]
+internal readonly struct Seven;
+
 [StructLayout(LayoutKind.Sequential, Size = 8)]
 internal readonly struct Eight;
 
@@ -45,7 +48,7 @@ internal readonly struct HoldWeights;
 /// weights held, 3 or 4 by 4 rows, 2 or 4 by 5 and 6.
 /// </remarks>
 internal static unsafe class Tile<V, L, W, Order, Held, Passing>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
     where W : struct, IFormat<V>
     where Order : unmanaged
@@ -230,6 +233,35 @@ internal static unsafe class Ahead
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal static byte* Of(byte* weights, nint stride) =>
         stride <= LongestRow && Sse.IsSupported ? weights + (Rows * stride) : null;
+
+    /// <summary>How far before their use quantised blocks are asked for.</summary>
+    private const int Distance = 1536;
+
+    /// <summary>Asks for the lines of so many bytes that come later.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static void Line(byte* block, int bytes)
+    {
+        if (Sse.IsSupported)
+        {
+            Sse.Prefetch0(block + Distance);
+
+            if (bytes > 64)
+            {
+                Sse.Prefetch0(block + Distance + 64);
+            }
+
+            if (bytes > 128)
+            {
+                Sse.Prefetch0(block + Distance + 128);
+            }
+
+            if (bytes > 192)
+            {
+                Sse.Prefetch0(block + Distance + 192);
+                Sse.Prefetch0(block + Distance + 256);
+            }
+        }
+    }
 
     /// <summary>Asks for so many bytes more, and returns where they end.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

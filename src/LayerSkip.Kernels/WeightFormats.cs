@@ -13,11 +13,25 @@ public enum WeightFormat
 
     /// <summary>Two bytes: the upper half of a float32.</summary>
     BFloat16,
+
+    // ggml's blocks, by ggml's names.
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_NL,
+    IQ4_XS,
 }
 
 /// <summary>A format of weights, read as vectors of float32.</summary>
 internal unsafe interface IFormat<V>
-    where V : struct
+    where V : unmanaged
 {
     /// <summary>Bytes of a number.</summary>
     static abstract int Bytes { get; }
@@ -40,7 +54,7 @@ internal unsafe interface IFormat<V>
 
 /// <summary>Float32, as it is.</summary>
 internal readonly unsafe struct Float32<V, L> : IFormat<V>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     public static int Bytes => 4;
@@ -57,7 +71,7 @@ internal readonly unsafe struct Float32<V, L> : IFormat<V>
 
 /// <summary>Float16 moved into place, too small by 2^112: the fastest reading, where subnormal factors are not slow.</summary>
 internal readonly unsafe struct Float16<V, L> : IFormat<V>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     public static int Bytes => 2;
@@ -74,7 +88,7 @@ internal readonly unsafe struct Float16<V, L> : IFormat<V>
 
 /// <summary>Float16 mended by integers, for processors on which subnormal factors are slow.</summary>
 internal readonly unsafe struct Float16ByIntegers<V, L> : IFormat<V>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     public static int Bytes => 2;
@@ -91,7 +105,7 @@ internal readonly unsafe struct Float16ByIntegers<V, L> : IFormat<V>
 
 /// <summary>BFloat16, the upper half of a float32.</summary>
 internal readonly unsafe struct BFloat16<V, L> : IFormat<V>
-    where V : struct
+    where V : unmanaged
     where L : struct, ILanes<V>
 {
     public static int Bytes => 2;

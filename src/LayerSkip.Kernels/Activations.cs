@@ -1,0 +1,161 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>
+/// Rows of activations as signed bytes for the products with quantised weights. A block's numbers are x / d to the nearest, d its
+/// largest magnitude / 127: what ggml makes of activations too (quantize_row_q8_0, _q8_K), so that outputs agree with llama.cpp's.
+/// A row's bytes depend on that row alone.
+/// </summary>
+/// <remarks>NaN or infinity in a block leaves d NaN or infinite: whatever is made of the block is no number.</remarks>
+internal static unsafe class Activations
+{
+    /// <summary>Numbers of a block of 256 and of a group of eight blocks of 32.</summary>
+    internal const int Numbers = 256;
+
+    /// <summary>
+    /// A group: 64 bytes, the first eight of each block, blocks in the order 0 2 1 3 4 6 5 7; three times as many, of the next eights; d of each
+    /// block, twice, as floats; d sum / 2 likewise.
+    /// </summary>
+    internal const int GroupBytes = 384;
+
+    /// <summary>Where d of a group stand.</summary>
+    internal const int GroupScales = 256;
+
+    /// <summary>Where d sum / 2 stand.</summary>
+    internal const int GroupSums = 320;
+
+    /// <summary>
+    /// A block of 256: for each half of it 64 bytes, the first eight of each sixteen in the order 0 2 1 3 4 6 5 7, and 64 of the last; then d
+    /// sum of each sixteen, in the same order, as floats. After a row's blocks come all their d.
+    /// </summary>
+    internal const int BlockBytes = 320;
+
+    /// <summary>Where d sum stand.</summary>
+    internal const int BlockSums = 256;
+
+    /// <summary>Bytes of a row of k numbers in groups.</summary>
+    internal static int GroupedRow(int k) => (k + Numbers - 1) / Numbers * GroupBytes;
+
+    /// <summary>Bytes of a row of k numbers in blocks of 256.</summary>
+    internal static int BlockedRow(int k) => ((k / Numbers * (BlockBytes + sizeof(float))) + 63) / 64 * 64;
+
+    /// <summary>The place of sixteen `i` of eight, or of block `i`, in their order.</summary>
+    private static int Place(int i) => (i & ~3) | ((i & 1) << 1) | ((i >> 1) & 1);
+
+    /// <summary>
+    /// A row in groups. The last group ends where the row does, so that a tile may read whole groups of weights: blocks that the
+    /// group before it has too are zero in it. (A row of fewer than eight blocks begins where its only group does.)
+    /// </summary>
+    /// <param name="x">[k], k a multiple of 32.</param>
+    /// <param name="k">Numbers of the row.</param>
+    /// <param name="to"><see cref="GroupedRow"/> bytes.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Group(float* x, int k, byte* to)
+    {
+        int blocks = k / SmallBlock.Numbers, groups = (blocks + 7) / 8;
+
+        for (int group = 0; group < groups; group++, to += GroupBytes)
+        {
+            int from = group < groups - 1 ? 8 * group : Math.Max(0, blocks - 8);
+
+            for (int i = 0; i < 8; i++)
+            {
+                int block = from + i, place = Place(i);
+                var scales = (float*)(to + GroupScales) + (2 * place);
+                Vector128<sbyte> first = default, second = default;
+                float scale = 0;
+
+                if (block >= 8 * group && block < blocks)
+                {
+                    float* at = x + (block * SmallBlock.Numbers);
+                    scale = Scale(Largest32(at));
+                    float inverse = Inverse(scale);
+                    first = Bytes16(at, inverse);
+                    second = Bytes16(at + 16, inverse);
+                }
+
+                Deal(first, to + (8 * place), to + 64 + (8 * place));
+                Deal(second, to + 128 + (8 * place), to + 192 + (8 * place));
+                scales[0] = scales[1] = scale;
+                scales[16] = scales[17] = scale == 0 ? 0 : scale * (Sum(first) + Sum(second)) * 0.5f;
+            }
+        }
+    }
+
+    /// <summary>A row in blocks of 256.</summary>
+    /// <param name="x">[k], k a multiple of 256.</param>
+    /// <param name="k">Numbers of the row.</param>
+    /// <param name="to"><see cref="BlockedRow"/> bytes.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Block(float* x, int k, byte* to)
+    {
+        int blocks = k / Numbers;
+        var scales = (float*)(to + (blocks * BlockBytes));
+
+        for (int block = 0; block < blocks; block++, x += Numbers, to += BlockBytes)
+        {
+            var largest = Vector256<float>.Zero;
+
+            for (int i = 0; i < Numbers; i += 32)
+            {
+                largest = Vector256.Max(largest, Largest32(x + i));
+            }
+
+            float scale = Scale(largest), inverse = Inverse(scale);
+
+            for (int i = 0; i < 16; i++)
+            {
+                var bytes = Bytes16(x + (16 * i), inverse);
+                byte* half = to + (128 * (i / 8)) + (8 * Place(i % 8));
+                Deal(bytes, half, half + 64);
+                ((float*)(to + BlockSums))[Place(i)] = scale * Sum(bytes);
+            }
+
+            scales[block] = scale;
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Deal(Vector128<sbyte> bytes, byte* first, byte* second)
+    {
+        *(ulong*)first = bytes.AsUInt64()[0];
+        *(ulong*)second = bytes.AsUInt64()[1];
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> Largest32(float* x)
+    {
+        var a = Vector256.Max(Vector256.Abs(Vector256.Load(x)), Vector256.Abs(Vector256.Load(x + 8)));
+        return Vector256.Max(a, Vector256.Max(Vector256.Abs(Vector256.Load(x + 16)), Vector256.Abs(Vector256.Load(x + 24))));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static float Scale(Vector256<float> magnitudes)
+    {
+        var four = Vector128.Max(magnitudes.GetLower(), magnitudes.GetUpper());
+        var two = Vector128.Max(four, Vector128.Shuffle(four, Vector128.Create(2, 3, 0, 1)));
+        return MathF.Max(two[0], two[1]) / 127f;
+    }
+
+    /// <summary>Not of a subnormal scale, whose inverse may be no float: its numbers are then 0.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static float Inverse(float scale) => scale > 1e-37f ? 1f / scale : 0f;
+
+    /// <summary>16 numbers times a factor, to the nearest, ties to even.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<sbyte> Bytes16(float* x, float factor)
+    {
+        // In a float this large the last bit is 1, so that the addition rounds.
+        var magic = Vector256.Create(12582912f);
+        var factors = Vector256.Create(factor);
+        var a = ((Vector256.Load(x) * factors) + magic).AsInt32() - magic.AsInt32();
+        var b = ((Vector256.Load(x + 8) * factors) + magic).AsInt32() - magic.AsInt32();
+        var words = Vector256.Narrow(a, b);
+        return Vector128.Narrow(words.GetLower(), words.GetUpper());
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static int Sum(Vector128<sbyte> bytes) => Vector128.Sum(Vector128.WidenLower(bytes) + Vector128.WidenUpper(bytes));
+}

@@ -1,0 +1,199 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>As <see cref="SuperTile{V, L, F, Rows}"/>, of blocks of 32: eight of them, a group of activations, at a time.</summary>
+internal static unsafe class SmallTile<V, L, F, Rows>
+    where V : unmanaged
+    where L : struct, IByteLanes<V>
+    where F : struct, ISmallBlock
+    where Rows : unmanaged
+{
+    /// <summary>Row r's goes to y[r * yStride]. The last group begins `shared` blocks early: see <see cref="Activations.Group"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Run(byte* w, int groups, int shared, byte* x, nint xStride, float* y, nint yStride)
+    {
+        V r0 = default, r1 = default, r2 = default, r3 = default, r4 = default, r5 = default, r6 = default, r7 = default;
+
+        for (int group = 1; group <= groups; group++)
+        {
+            if (group == groups)
+            {
+                w -= shared * F.Bytes;
+            }
+
+            Ahead.Line(w, 8 * F.Bytes);
+            if (sizeof(V) == 16)
+            {
+                // Blocks 0 and 2, then 1 and 3, and so on.
+                for (int part = 0; part < 4; part++)
+                {
+                    Step(new(w + (((4 * (part / 2)) + (part % 2)) * F.Bytes)), x + (part * sizeof(V)), xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                }
+            }
+            else
+            {
+                Step(new(w), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+
+                if (sizeof(V) == 32)
+                {
+                    Step(new(w + (4 * F.Bytes)), x + sizeof(V), xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                }
+            }
+
+            w += 8 * F.Bytes;
+            x += Activations.GroupBytes;
+        }
+
+        QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
+    }
+
+    /// <summary>A part of every row.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Step(
+        Part p, byte* x, nint xStride, ref V r0, ref V r1, ref V r2, ref V r3, ref V r4, ref V r5, ref V r6, ref V r7)
+    {
+        r0 = p.Row(r0, x);
+
+        if (sizeof(Rows) > 1)
+        {
+            x += xStride;
+            r1 = p.Row(r1, x);
+        }
+
+        if (sizeof(Rows) > 2)
+        {
+            x += xStride;
+            r2 = p.Row(r2, x);
+        }
+
+        if (sizeof(Rows) > 3)
+        {
+            x += xStride;
+            r3 = p.Row(r3, x);
+        }
+
+        if (sizeof(Rows) > 4)
+        {
+            x += xStride;
+            r4 = p.Row(r4, x);
+        }
+
+        if (sizeof(Rows) > 5)
+        {
+            x += xStride;
+            r5 = p.Row(r5, x);
+        }
+
+        if (sizeof(Rows) > 6)
+        {
+            x += xStride;
+            r6 = p.Row(r6, x);
+        }
+
+        if (sizeof(Rows) > 7)
+        {
+            x += xStride;
+            r7 = p.Row(r7, x);
+        }
+    }
+
+    /// <summary>As many blocks as a vector has eights.</summary>
+    private readonly struct Part
+    {
+        private readonly V a, b, c, d, aSign, bSign, cSign, dSign, own, least;
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        internal Part(byte* w)
+        {
+            (a, b, c, d) = F.Numbers<V, L>(w);
+            own = L.GatherHalves(w, F.Bytes);
+
+            if (typeof(F) == typeof(Q80) || typeof(F) == typeof(IQ4NL))
+            {
+                (aSign, bSign, cSign, dSign) = (L.Sign(a), L.Sign(b), L.Sign(c), L.Sign(d));
+                (a, b, c, d) = (L.Magnitude(a), L.Magnitude(b), L.Magnitude(c), L.Magnitude(d));
+            }
+            else
+            {
+                least = F.HasLeast ? L.GatherHalves(w + 2, F.Bytes) : L.Multiply(own, L.Broadcast(-F.Offset));
+            }
+        }
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        internal V Row(V sum, byte* x)
+        {
+            V whole;
+
+            if (typeof(F) == typeof(Q80) || typeof(F) == typeof(IQ4NL))
+            {
+                whole = L.TwoSigned(default, a, aSign, b, bSign, (sbyte*)x, 0);
+                whole = L.TwoSigned(whole, c, cSign, d, dSign, (sbyte*)x, 128);
+            }
+            else
+            {
+                whole = L.Four(a, b, c, d, (sbyte*)x);
+                sum = L.MultiplyAdd(least, L.Load((float*)(x + Activations.GroupSums)), sum);
+            }
+
+            return L.AddScaled(sum, whole, own, L.Load((float*)(x + Activations.GroupScales)));
+        }
+    }
+}
+
+/// <summary>What tiles over quantised weights have in common.</summary>
+internal static unsafe class QuantTile
+{
+    /// <summary>The most rows of a tile.</summary>
+    internal const int Rows = 8;
+
+    /// <summary>The most rows of a tile whose vectors have so many bytes: fewer registers hold fewer sums.</summary>
+    internal static int MostRows(int vectorBytes) => vectorBytes switch { 64 => Rows, 32 => 6, _ => 4 };
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static void Store<V, L, Rows>(float* y, nint yStride, V r0, V r1, V r2, V r3, V r4, V r5, V r6, V r7)
+        where V : unmanaged
+        where L : struct, IByteLanes<V>
+        where Rows : unmanaged
+    {
+        var first = L.Sum4(r0, r1, r2, r3);
+        y[0] = first[0];
+
+        if (sizeof(Rows) > 1)
+        {
+            y[yStride] = first[1];
+        }
+
+        if (sizeof(Rows) > 2)
+        {
+            y[2 * yStride] = first[2];
+        }
+
+        if (sizeof(Rows) > 3)
+        {
+            y[3 * yStride] = first[3];
+        }
+
+        if (sizeof(Rows) > 4)
+        {
+            var second = L.Sum4(r4, r5, r6, r7);
+            y[4 * yStride] = second[0];
+
+            if (sizeof(Rows) > 5)
+            {
+                y[5 * yStride] = second[1];
+            }
+
+            if (sizeof(Rows) > 6)
+            {
+                y[6 * yStride] = second[2];
+            }
+
+            if (sizeof(Rows) > 7)
+            {
+                y[7 * yStride] = second[3];
+            }
+        }
+    }
+}

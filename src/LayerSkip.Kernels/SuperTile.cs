@@ -1,0 +1,152 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
+namespace LayerSkip.Kernels;
+
+/// <summary>
+/// One output of a few rows of x, [rows; k] as <see cref="Activations"/> has them, with a row of blocks of 256: each block is
+/// unpacked once. Every row's sum is made of the same steps whatever rows are beside it.
+/// </summary>
+/// <remarks>Conditions are sizes and types, which the compiler knows before it inlines: it gives up on methods of too many calls.</remarks>
+internal static unsafe class SuperTile<V, L, F, Rows>
+    where V : unmanaged
+    where L : struct, IByteLanes<V>
+    where F : struct, ISuperBlock
+    where Rows : unmanaged
+{
+    /// <summary>Row r's goes to y[r * yStride].</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Run(byte* w, int blocks, byte* x, nint xStride, float* y, nint yStride)
+    {
+        V r0 = default, r1 = default, r2 = default, r3 = default, r4 = default, r5 = default, r6 = default, r7 = default;
+        nint d = (nint)blocks * Activations.BlockBytes;
+
+        for (int block = 0; block < blocks; block++)
+        {
+            var (factors, scales, minima) = F.Scales(w);
+            V own = L.Broadcast(factors.ToScalar()), least = F.HasLeast ? L.Broadcast(factors.GetElement(1)) : own;
+            Ahead.Line(w, F.Bytes);
+            if (sizeof(V) == 16)
+            {
+                for (int part = 0; part < 4; part++)
+                {
+                    Step(new(part, w, scales, minima, own, least), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                }
+            }
+            else
+            {
+                Step(new(0, w, scales, minima, own, least), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+
+                if (sizeof(V) == 32)
+                {
+                    Step(new(1, w, scales, minima, own, least), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                }
+            }
+
+            w += F.Bytes;
+            x += Activations.BlockBytes;
+            d += sizeof(float) - Activations.BlockBytes;
+        }
+
+        QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
+    }
+
+    /// <summary>A part of every row.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Step(
+        Part p, byte* x, nint d, nint xStride,
+        ref V r0, ref V r1, ref V r2, ref V r3, ref V r4, ref V r5, ref V r6, ref V r7)
+    {
+        r0 = p.Row(r0, x, d);
+
+        if (sizeof(Rows) > 1)
+        {
+            x += xStride;
+            r1 = p.Row(r1, x, d);
+        }
+
+        if (sizeof(Rows) > 2)
+        {
+            x += xStride;
+            r2 = p.Row(r2, x, d);
+        }
+
+        if (sizeof(Rows) > 3)
+        {
+            x += xStride;
+            r3 = p.Row(r3, x, d);
+        }
+
+        if (sizeof(Rows) > 4)
+        {
+            x += xStride;
+            r4 = p.Row(r4, x, d);
+        }
+
+        if (sizeof(Rows) > 5)
+        {
+            x += xStride;
+            r5 = p.Row(r5, x, d);
+        }
+
+        if (sizeof(Rows) > 6)
+        {
+            x += xStride;
+            r6 = p.Row(r6, x, d);
+        }
+
+        if (sizeof(Rows) > 7)
+        {
+            x += xStride;
+            r7 = p.Row(r7, x, d);
+        }
+    }
+
+    /// <summary>Four vectors of weights, a whole block where they have 64 bytes, with all that they are multiplied by.</summary>
+    private readonly struct Part
+    {
+        private readonly int part;
+        private readonly V a, b, c, e, aSign, bSign, cSign, eSign, s, t, m, own;
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        internal Part(int part, byte* w, Vector256<short> scales, Vector256<short> minima, V own, V least)
+        {
+            (this.part, this.own) = (part, own);
+            (a, b) = L.Deal(F.Numbers<V, L>(w, L.First(2 * part)), F.Numbers<V, L>(w, L.Second(2 * part)));
+            (c, e) = L.Deal(F.Numbers<V, L>(w, L.First((2 * part) + 1)), F.Numbers<V, L>(w, L.Second((2 * part) + 1)));
+            (s, t) = (L.Scales(scales, 2 * part), L.Scales(scales, (2 * part) + 1));
+
+            if (typeof(F) == typeof(IQ4XS))
+            {
+                (aSign, bSign, cSign, eSign) = (L.Sign(a), L.Sign(b), L.Sign(c), L.Sign(e));
+                (a, b, c, e) = (L.Magnitude(a), L.Magnitude(b), L.Magnitude(c), L.Magnitude(e));
+            }
+            else
+            {
+                m = L.Multiply(L.Floats(minima, part), least);
+            }
+        }
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        internal V Row(V sum, byte* x, nint d)
+        {
+            // Two parts' vectors lie one after the other, but that each half of a block has its first eights and then its last.
+            int first = sizeof(V) == 64 ? 0 : (128 * (part * sizeof(V) / 32)) + (2 * part * sizeof(V) % 64);
+            int second = sizeof(V) == 64 ? 128 : first + sizeof(V);
+            V whole;
+
+            if (typeof(F) == typeof(IQ4XS))
+            {
+                whole = L.DotSigned(default, a, aSign, b, bSign, (sbyte*)x, first, s);
+                whole = L.DotSigned(whole, c, cSign, e, eSign, (sbyte*)x, second, t);
+            }
+            else
+            {
+                whole = L.Dot(L.Dot(default, a, b, (sbyte*)x, first, s), c, e, (sbyte*)x, second, t);
+                sum = L.MultiplyAdd(m, L.Load((float*)(x + Activations.BlockSums + (part * sizeof(V)))), sum);
+            }
+
+            return L.AddScaled(sum, whole, own, L.Broadcast(*(float*)(x + d)));
+        }
+    }
+}
