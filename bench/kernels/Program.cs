@@ -56,11 +56,11 @@ public unsafe class ProductBenchmark
             }
         }
 
-        kernels = KernelForms.Of(KernelForms.Best, Format, Half16.SlowSubnormals);
+        kernels = KernelForms.Of(KernelForms.Best, Half16.SlowSubnormals);
     }
 
     [Benchmark]
-    public void Product() => kernels.Product(weights, Inner, x, y, Rows, Outs);
+    public void Product() => kernels.Product(new MatrixMemory(Format, weights, Outs), Inner, x, y, Rows);
 
     private static nint Room(long bytes)
     {
@@ -85,7 +85,7 @@ public unsafe class AttentionBenchmark
     public void Allocate()
     {
         (keys, values) = (new float[Positions * Dim], new float[Positions * Dim]);
-        kernels = KernelForms.Of(KernelForms.Best, WeightFormat.Float32, false);
+        kernels = KernelForms.Of(KernelForms.Best, false);
     }
 
     [Benchmark]

@@ -26,15 +26,40 @@ module Benchmark =
         |> Option.map (fun line -> line.Substring(line.IndexOf ':' + 1).Trim())
         |> Option.defaultValue (string RuntimeInformation.ProcessArchitecture)
 
-    /// In memory: the attention and MLP of every layer after `exit` add nothing, so that every exit from there on
-    /// agrees with the last layer, at the same cost.
-    let identityAfter (exit: int) (weights: Weights) : unit =
+    let private zeroed (weight: Weight) : Weight =
+        let zero (rows: WeightRows) =
+            match rows with
+            | WeightRows.Dense tensor -> WeightRows.Dense(tensor.zero_ ())
+            | WeightRows.Blocks blocks ->
+                let memory = MappedFile.Zeros blocks.Memory.Length
+                (blocks.Owner :> System.IDisposable).Dispose()
+
+                WeightRows.Blocks {
+                    blocks with
+                        Memory = { blocks.Memory with Address = memory.Address }
+                        Owner = memory
+                }
+
+        { Rows = List.map zero weight.Rows }
+
+    /// The same model, in its memory: the attention and MLP of every layer after `exit` add nothing, so that every exit from there on
+    /// agrees with the last layer, at the same cost. The weights given are of no more use.
+    let identityAfter (exit: int) (weights: Weights) : Weights =
         use _noGrad = Scope.noGrad ()
 
-        for layer in weights.Layers[exit..] do
-            for tensor in
-                [ Some layer.Output; Some layer.Down; layer.OutputBias; layer.DownBias ] |> List.choose id do
-                tensor.zero_ () |> ignore
+        let silent index (layer: LayerWeights) =
+            if index < exit then
+                layer
+            else
+                {
+                    layer with
+                        Output = zeroed layer.Output
+                        Down = zeroed layer.Down
+                        OutputBias = Option.map zeroed layer.OutputBias
+                        DownBias = Option.map zeroed layer.DownBias
+                }
+
+        Weights.withLayers (Array.mapi silent weights.Layers) weights
 
     /// One decoding: the completion, and the milliseconds between events that brought tokens.
     let private decode (weights: Weights) (options: BenchmarkOptions) strategy =
@@ -97,7 +122,7 @@ module Benchmark =
     /// The bytes of weights that decoding reads for a token.
     let internal bytesRead (weights: Weights) : int64 =
         // A tied embedding is read as the head; one of its own is only looked up.
-        let lookedUp = weights.Embedding.numel () * weights.Embedding.ElementSize
+        let lookedUp = Weight.bytes weights.Embedding
         Weights.bytes weights - (if weights.Config.TiedHead then 0L else lookedUp)
 
     let private middle (options: BenchmarkOptions) = options.Prompt.Length + options.MaxNewTokens / 2

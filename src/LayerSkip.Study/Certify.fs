@@ -143,7 +143,7 @@ module Certify =
 
         {
             Model = checkpoint.Path
-            Dtype = Dtype.name weights.Dtype
+            Dtype = Weights.dtypeName weights
             Kv = Weights.kv weights
             Gap = gap
             Tests = tests

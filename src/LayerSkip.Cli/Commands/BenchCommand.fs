@@ -111,7 +111,7 @@ module internal BenchCommand =
             let rounded (name: string) (value: float) = writer.WriteNumber(name, Math.Round(value, 3))
 
             writer.WriteString("model", checkpoint.Path)
-            writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", report.Threads)
             writer.WriteNumber("runs", options.Runs)
@@ -250,7 +250,7 @@ module internal BenchCommand =
         Backend.ensure ()
         let empty, started = Environment.WorkingSet, Stopwatch.GetTimestamp()
 
-        use checkpoint =
+        let checkpoint =
             match given.Shape with
             | Some text -> ofShape common text
             | None -> Inputs.load terminal common
@@ -264,8 +264,15 @@ module internal BenchCommand =
         match given.IdentityAfter with
         | Some layer when layer < 1 || layer >= layers ->
             Inputs.stop (LayerSkipError.OutOfRange("identity-after", string layer, $"1 to {layers - 1}"))
-        | Some layer -> Benchmark.identityAfter layer checkpoint.Weights
-        | None -> ()
+        | _ -> ()
+
+        let weights =
+            match given.IdentityAfter with
+            | Some layer -> Benchmark.identityAfter layer checkpoint.Weights
+            | None -> checkpoint.Weights
+
+        use _weights = weights
+        let checkpoint = { checkpoint with Weights = weights }
 
         let prompt, context = prompt checkpoint, checkpoint.Config.Context
         let room = context - prompt.Length

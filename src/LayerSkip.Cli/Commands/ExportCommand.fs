@@ -62,7 +62,7 @@ module internal ExportCommand =
 
         Check.both checkDtype (Export.checkOutput format output) |> Check.getOrRaise |> ignore
 
-        use checkpoint = Inputs.load terminal common
+        use checkpoint = Inputs.loadInOneDtype terminal common
         let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
 
         let report =

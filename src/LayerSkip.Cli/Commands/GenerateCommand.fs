@@ -54,7 +54,7 @@ module internal GenerateCommand =
             writer |> Output.intOrNull "draft_length" length
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
-            writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", CpuKernels.threads ()))
 

@@ -53,7 +53,7 @@ module internal InfoCommand =
             writer.WriteBoolean("tied_head", config.TiedHead)
             writer.WriteNumber("parameters", Weights.parameters config)
             writer.WriteNumber("bytes", Weights.bytes checkpoint.Weights)
-            writer.WriteString("dtype", Dtype.name checkpoint.Weights.Dtype)
+            writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("cache_bytes_per_position", Cache.bytesPerPosition checkpoint.Weights)
             writer |> Output.textOrNull "stored_dtype" config.StoredDtype
@@ -128,7 +128,7 @@ module internal InfoCommand =
             [ "context"; $"{Output.number config.Context} (rope {rope config})" ]
             [ "parameters"; Output.number (Weights.parameters config) ]
             [ "bytes"; Output.bytes (Weights.bytes weights) ]
-            [ "dtype"; Dtype.name weights.Dtype + stored ]
+            [ "dtype"; Weights.dtypeName weights + stored ]
             match formats checkpoint with
             | [] -> ()
             | formats -> [

@@ -3,6 +3,7 @@ namespace LayerSkip.Cli
 open System
 open System.IO
 open LayerSkip
+open LayerSkip.Kernels
 
 /// The options that every sub-command has.
 type Common = {
@@ -11,6 +12,8 @@ type Common = {
     Device: Device
     /// None: auto.
     Dtype: Dtype option
+    /// How quantised weights are multiplied.
+    Compute: ComputeForm
     /// None: as activations are held.
     Kv: KvFormat option
     /// Quantised formats to write.
@@ -161,6 +164,8 @@ module internal Inputs =
             | Argument.Dtype name ->
                 let dtype, mix = dtype name
                 { common with Dtype = dtype; Mix = mix }
+            | Argument.Compute ComputeName.Auto -> { common with Compute = ComputeForm.Bytes }
+            | Argument.Compute ComputeName.Float -> { common with Compute = ComputeForm.Float }
             | Argument.Kv kv -> { common with Kv = Some kv }
             | Argument.Seed seed -> { common with Seed = seed }
             | Argument.Json -> { common with Json = true }
@@ -175,6 +180,7 @@ module internal Inputs =
                 Device = Device.Cpu
                 Dtype = None
                 Mix = None
+                Compute = ComputeForm.Bytes
                 Kv = None
                 Seed = seed
                 Json = false
@@ -189,15 +195,21 @@ module internal Inputs =
 
     /// What computes, and in what: "cpu, 2 threads, f32".
     let machine (checkpoint: Checkpoint) =
-        let device, dtype = deviceName checkpoint.Weights.Device, Dtype.name checkpoint.Weights.Dtype
+        let device, dtype = deviceName checkpoint.Weights.Device, Weights.dtypeName checkpoint.Weights
         let kv = checkpoint.Weights.Kv |> Option.map (fun kv -> $", kv {KvFormat.name kv}")
         $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}{defaultArg kv ""}"""
 
-    /// Loads the model in the dtype and on the device that are asked for, with such a cache; every fault of its files at once.
-    let read (common: Common) : Checkpoint =
-        Checkpoint.load (modelOf common.Model) common.Dtype common.Device
+    /// Loads the model in the format and on the device that are asked for, computed and with a cache as asked; every fault of its files at
+    /// once.
+    let private readAs (format: WeightsFormat) (common: Common) : Checkpoint =
+        Checkpoint.loadAs format (modelOf common.Model) common.Device
+        |> Result.map (Checkpoint.withCompute common.Compute)
         |> Result.bind (Checkpoint.withKv common.Kv)
         |> Check.getOrRaise
+
+    /// In the dtype that is asked for, or else as the file has its tensors.
+    let read (common: Common) : Checkpoint =
+        common |> readAs (common.Dtype |> Option.map WeightsFormat.Of |> Option.defaultValue WeightsFormat.AsStored)
 
     /// What the user should know of a model.
     let remarks (terminal: Terminal) (checkpoint: Checkpoint) : unit =
@@ -206,6 +218,13 @@ module internal Inputs =
     /// Loads the model, with remarks.
     let load (terminal: Terminal) (common: Common) : Checkpoint =
         let checkpoint = read common
+        remarks terminal checkpoint
+        checkpoint
+
+    /// The same, with all matrices in one dtype: to write them again.
+    let loadInOneDtype (terminal: Terminal) (common: Common) : Checkpoint =
+        let format = common.Dtype |> Option.map WeightsFormat.Of |> Option.defaultValue WeightsFormat.OneDtype
+        let checkpoint = readAs format common
         remarks terminal checkpoint
         checkpoint
 

@@ -18,10 +18,11 @@ module internal ReadFault =
         | :? ArgumentException -> Some "is no name of a file"
         | _ -> None
 
-/// A file that is open for reading, by its own positions: several threads may read at once. It is not mapped into memory,
-/// where a file that another program cuts short would end the process. Reading after Dispose throws ObjectDisposedException.
+/// A file that is open for reading, by its own positions: several threads may read at once. Only blocks that are
+/// used where they lie are mapped into memory (`Map`), where a file that another program cuts short would end the process. Reading after Dispose throws ObjectDisposedException.
 [<Sealed>]
 type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
+    let mutable mapped: MappedFile = null
     let fault text = Check.throw (LayerSkipError.BadFile(path, text))
 
     let readSome (destination: Span<byte>) (at: int64) =
@@ -52,8 +53,23 @@ type internal SourceFile(path: string, handle: SafeFileHandle, length: int64) =
                     $"ends at byte {start + int64 count} of {length}: it became shorter while it was read; try again when it is whole"
             | more -> count <- count + more
 
+    /// The file in memory, mapped once; it lasts longer than the file is open here. Whoever asks disposes a share of it.
+    member _.Map() : MappedFile =
+        lock handle (fun () ->
+            if isNull mapped then
+                try
+                    mapped <- MappedFile.OfHandle handle
+                with :? IOException as e ->
+                    fault $"cannot be mapped into memory: {(ReadFault.why e).Value}"
+
+            mapped.Share())
+
     interface IDisposable with
-        member _.Dispose() = handle.Dispose()
+        member _.Dispose() =
+            if not (isNull mapped) then
+                (mapped :> IDisposable).Dispose()
+
+            handle.Dispose()
 
 /// The one way to read what somebody names.
 [<RequireQualifiedAccess>]

@@ -42,6 +42,18 @@ module RawMemory =
 [<Struct>]
 type Rows = { First: int64; Count: int64 }
 
+/// Where a file holds a tensor's blocks.
+[<NoEquality; NoComparison>]
+type StoredBlocks = {
+    Format: BlockFormat
+    /// Maps the file.
+    Map: unit -> MappedFile
+    /// Which of its bytes they begin at.
+    Start: int64
+    /// Rows of a head whose rows stand in pairs that turn together, where they do; else they stand half a head apart.
+    PairedRows: int option
+}
+
 /// A tensor as a file holds it. Only its place is known until `Fill` reads it; several threads may read tensors of
 /// one file.
 [<NoEquality; NoComparison>]
@@ -55,6 +67,8 @@ type StoredTensor = {
     Dtype: Dtype
     /// Writes rows, one after the other, as values of `Dtype` into memory of just their size.
     Fill: Rows -> RawMemory -> unit
+    /// Of quantised tensors.
+    Blocks: StoredBlocks option
 }
 
 /// Reading tensors, whole or by rows, without a copy of the file in memory.
@@ -99,6 +113,11 @@ module StoredTensor =
             stored with
                 Shape = Array.append [| count |] stored.Shape[1..]
                 Fill = fun rows -> stored.Fill { rows with First = first + rows.First }
+                Blocks =
+                    stored.Blocks
+                    |> Option.map (fun blocks ->
+                        let row = Array.fold (*) 1L stored.Shape[1..]
+                        { blocks with Start = blocks.Start + BlockFormat.bytes (first * row) blocks.Format })
         }
 
     /// The values as float64: of tables, which an array holds.

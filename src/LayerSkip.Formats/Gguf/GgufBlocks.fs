@@ -8,23 +8,6 @@ open FSharp.NativeInterop
 
 #nowarn "9" // Blocks are read and values written by address.
 
-/// Writes the values of whole blocks, one block after the other.
-type internal DecodeBlocks = delegate of blocks: ReadOnlySpan<byte> * values: Span<float32> -> unit
-
-/// One of ggml's quantised formats.
-[<ReferenceEquality>]
-type internal BlockFormat = {
-    /// ggml's number of it.
-    Kind: uint32
-    /// In a block.
-    Values: int
-    /// Of a block.
-    Bytes: int
-    /// Bit for bit what ggml's dequantize_row function of the format makes: whole numbers times scales are exact in float32
-    /// (11 bits by 8 by 5 at most), so that at most one rounding is left, fused with the product or not.
-    Decode: DecodeBlocks
-}
-
 /// What ggml's blocks hold, by the layouts of ggml-common.h (little endian; d, m and dmin are float16).
 [<RequireQualifiedAccess>]
 module internal GgufBlocks =
@@ -268,10 +251,12 @@ module internal GgufBlocks =
                 let scale = float32 (sbyte (byteAt (block + 192n + nativeint group)))
                 put (d * scale) numbers (values + nativeint group * 64n)))
 
-    let private format kind values bytes (decode: nativeint -> nativeint -> int -> unit) : BlockFormat = {
+    let private format name kind values bytes scales (decode: nativeint -> nativeint -> int -> unit) : BlockFormat = {
+        Name = name
         Kind = kind
         Values = values
         Bytes = bytes
+        Scales = scales
         Decode =
             DecodeBlocks(fun blocks target ->
                 let count = blocks.Length / bytes
@@ -284,17 +269,17 @@ module internal GgufBlocks =
                 decode (NativePtr.toNativeInt source) (NativePtr.toNativeInt target) count)
     }
 
-    let q4_0 = format 2u 32 18 decodeQ4_0
-    let q4_1 = format 3u 32 20 decodeQ4_1
-    let q5_0 = format 6u 32 22 decodeQ5_0
-    let q5_1 = format 7u 32 24 decodeQ5_1
-    let q8_0 = format 8u 32 34 decodeQ8_0
-    let q2_K = format 10u 256 84 decodeQ2_K
-    let q3_K = format 11u 256 110 decodeQ3_K
-    let q4_K = format 12u 256 144 decodeQ4_K
-    let q5_K = format 13u 256 176 decodeQ5_K
-    let q6_K = format 14u 256 210 decodeQ6_K
-    let iq4_NL = format 20u 32 18 decodeIQ4_NL
-    let iq4_XS = format 23u 256 136 decodeIQ4_XS
+    let q4_0 = format "Q4_0" 2u 32 18 [ 0 ] decodeQ4_0
+    let q4_1 = format "Q4_1" 3u 32 20 [ 0; 2 ] decodeQ4_1
+    let q5_0 = format "Q5_0" 6u 32 22 [ 0 ] decodeQ5_0
+    let q5_1 = format "Q5_1" 7u 32 24 [ 0; 2 ] decodeQ5_1
+    let q8_0 = format "Q8_0" 8u 32 34 [ 0 ] decodeQ8_0
+    let q2_K = format "Q2_K" 10u 256 84 [ 80; 82 ] decodeQ2_K
+    let q3_K = format "Q3_K" 11u 256 110 [ 108 ] decodeQ3_K
+    let q4_K = format "Q4_K" 12u 256 144 [ 0; 2 ] decodeQ4_K
+    let q5_K = format "Q5_K" 13u 256 176 [ 0; 2 ] decodeQ5_K
+    let q6_K = format "Q6_K" 14u 256 210 [ 208 ] decodeQ6_K
+    let iq4_NL = format "IQ4_NL" 20u 32 18 [ 0 ] decodeIQ4_NL
+    let iq4_XS = format "IQ4_XS" 23u 256 136 [ 0 ] decodeIQ4_XS
 
     let all = [ q8_0; q4_0; q4_1; q5_0; q5_1; q2_K; q3_K; q4_K; q5_K; q6_K; iq4_NL; iq4_XS ]

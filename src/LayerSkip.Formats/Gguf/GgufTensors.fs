@@ -151,7 +151,7 @@ module internal GgufTensors =
             Check.all (doubled @ List.collect Check.faults results @ overlaps file.Path tensors) tensors
 
     /// In place: the rows of heads of `size` rows from llama.cpp's order, in pairs that rotate together, to two halves.
-    let private toHalves (size: int) (rows: Rows) (memory: RawMemory) : unit =
+    let toHalves (size: int) (rows: Rows) (memory: RawMemory) : unit =
         if rows.First % int64 size <> 0L || rows.Count % int64 size <> 0L then
             invalidArg (nameof rows) $"{rows.First} and {rows.Count} cut a head of {size} rows"
 
@@ -200,4 +200,15 @@ module internal GgufTensors =
             Format = tensor.FormatName
             Dtype = GgufFormat.dtype tensor.Format
             Fill = fill
+            Blocks =
+                match tensor.Format with
+                | GgufFormat.Quantised format ->
+                    Some {
+                        Format = format
+                        Map = tensor.File.Map
+                        Start = tensor.Start
+                        PairedRows =
+                            reordered config tensor.Name tensor.Shape |> Option.map (fun _ -> config.HeadDim)
+                    }
+                | _ -> None
         }

@@ -38,6 +38,7 @@ module Safetensors =
             Format = entry.Format
             Dtype = dtype
             Fill = fill
+            Blocks = None
         }
 
     /// Opens a file and checks its header; the values stay on disk until a tensor is read. Every fault of the header

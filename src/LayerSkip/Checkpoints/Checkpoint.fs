@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.IO
+open LayerSkip.Kernels
 open TorchSharp
 
 /// A model ready to run: what a Hugging Face folder or a .gguf file holds.
@@ -25,6 +26,16 @@ type Checkpoint = {
 
     interface IDisposable with
         member this.Dispose() = (this.Weights :> IDisposable).Dispose()
+
+/// What matrices are held in.
+[<RequireQualifiedAccess>]
+type WeightsFormat =
+    /// Converted.
+    | Of of Dtype
+    /// On a CPU each in its file's own where any is quantised, in blocks that stay where they lie; else `OneDtype`.
+    | AsStored
+    /// All in the dtype that suits the file and the device (`Checkpoint.autoDtype`): for training, and to write them again.
+    | OneDtype
 
 [<RequireQualifiedAccess>]
 module Checkpoint =
@@ -85,17 +96,25 @@ module Checkpoint =
             | [] -> Error [ LayerSkipError.NoTokenizer checkpoint.Path ]
             | faults -> Error faults
 
+    // Compared at once, so that it takes little memory.
+    let private headRows = 4096L
+
     /// A head that a file holds beside tied embeddings: it is not used, which is for the user to know where it says otherwise.
     let private headRemarks (weights: Weights) (stored: StoredTensor list) : string list =
         let isSame (head: StoredTensor) =
             use _scope = Scope.start ()
             let embedding = weights.Embedding
 
-            if head.Shape <> embedding.shape then
-                false
-            else
-                let values = (Tensors.ofStored head).``to``(embedding.dtype, embedding.device)
-                values.eq(embedding).all().cpu().data<bool>().[0L]
+            let same first =
+                use _piece = Scope.start ()
+                let count = min headRows (head.Shape[0] - first)
+                let ids = torch.arange (first, first + count, dtype = torch.ScalarType.Int64)
+                let own = Weight.select ids embedding
+                let values = (Tensors.ofStored (StoredTensor.rows first count head)).``to``(own.dtype, own.device)
+                values.eq(own).all().cpu().data<bool>().[0L]
+
+            head.Shape = Weight.shape embedding
+            && Seq.forall same (seq { 0L .. headRows .. head.Shape[0] - 1L })
 
         match stored |> List.tryFind (fun tensor -> tensor.Name = "lm_head.weight") with
         | Some head when weights.Config.TiedHead && not (isSame head) -> [
@@ -103,10 +122,16 @@ module Checkpoint =
           ]
         | _ -> []
 
-    let private build path dtype device config (stored: StoredTensor list) tokenizer =
-        let dtype = dtype |> Option.defaultWith (fun () -> autoDtype device stored)
+    let private build path (format: WeightsFormat) device config (stored: StoredTensor list) tokenizer =
+        let load =
+            match format with
+            | WeightsFormat.Of dtype -> Weights.load dtype device
+            | WeightsFormat.AsStored when device = Device.Cpu && stored |> List.exists _.Blocks.IsSome ->
+                Weights.loadInPlace
+            | WeightsFormat.AsStored
+            | WeightsFormat.OneDtype -> Weights.load (autoDtype device stored) device
 
-        Weights.load dtype device config stored
+        load config stored
         |> Result.map (fun weights -> {
             ofWeights path weights tokenizer with
                 Remarks = headRemarks weights stored
@@ -118,7 +143,7 @@ module Checkpoint =
             else
                 [ LayerSkipError.InWeights(path, faults) ])
 
-    let private loadFolder (folder: string) dtype device =
+    let private loadFolder (folder: string) format device =
         let config = LlamaConfig.load (Path.Combine(folder, "config.json"))
         let files = Safetensors.openFolder folder
         let tokenizer = Tokenizer.tryLoad folder |> readable
@@ -130,7 +155,7 @@ module Checkpoint =
                 let stored = files |> List.collect _.Tensors |> WrapperPrefixes.huggingFace
                 let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
 
-                SourceFile.guard (fun () -> build folder dtype device config stored tokenizer)
+                SourceFile.guard (fun () -> build folder format device config stored tokenizer)
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         StopIds = generation.StopIds
@@ -152,7 +177,7 @@ module Checkpoint =
 
         result
 
-    let private loadGguf (path: string) (hint: string) dtype device =
+    let private loadGguf (path: string) (hint: string) format device =
         match Gguf.openFile path with
         | Error [ LayerSkipError.NotFound(absent, _) ] when absent = path ->
             Error [ LayerSkipError.NotFound(path, hint) ]
@@ -162,28 +187,39 @@ module Checkpoint =
 
             Check.both (readable (Tokenizer.ofGguf path file.Metadata)) (Gguf.recommended file)
             |> Result.bind (fun ((tokenizer, remarks), recommended) ->
-                build path dtype device file.Config file.Tensors tokenizer
+                build path format device file.Config file.Tensors tokenizer
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         Recommended = recommended
                         Remarks = remarks @ checkpoint.Remarks
                 }))
 
-    /// Loads a folder or a .gguf file with weights of `dtype` (None: auto) on `device`; every fault at once: of the files,
+    /// Loads a folder or a .gguf file with weights in `format` on `device`; every fault at once: of the files,
     /// the configuration, the tokenizer, the recommendation; then those of the weights. The caller disposes it.
-    let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =
+    let loadAs (format: WeightsFormat) (path: string) (device: Device) : Result<Checkpoint, LayerSkipError list> =
         Backend.tryDevice device
         |> Result.bind (fun _ ->
             let hint = "give a Hugging Face model folder or a .gguf file"
             let isGguf = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
 
             match PathKind.find path with
-            | PathKind.Folder -> loadFolder path dtype device
+            | PathKind.Folder -> loadFolder path format device
             | PathKind.RegularFile when not isGguf -> Check.unsupported $"the file {path}" hint
             // What is no file says so when it is opened.
             | PathKind.RegularFile
             | PathKind.Special
-            | PathKind.Nothing -> loadGguf path hint dtype device)
+            | PathKind.Nothing -> loadGguf path hint format device)
+
+    /// The same in a dtype; None: as the file has them.
+    let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =
+        let format = dtype |> Option.map WeightsFormat.Of |> Option.defaultValue WeightsFormat.AsStored
+        loadAs format path device
+
+    /// The same model, with quantised matrices multiplied as `compute` says.
+    let withCompute (compute: ComputeForm) (checkpoint: Checkpoint) : Checkpoint = {
+        checkpoint with
+            Weights = Weights.withCompute compute checkpoint.Weights
+    }
 
     /// The same model with caches that hold keys and values in `kv` (None: as activations are held); where they cannot, it
     /// is disposed.

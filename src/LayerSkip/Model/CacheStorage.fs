@@ -60,7 +60,7 @@ module internal Storage =
     /// Left as it comes. To clear much at once libtorch wakes threads of its own, which then spin for milliseconds
     /// where the kernels' threads want to run.
     let create (weights: Weights) (room: int) : Storage =
-        let config, device = weights.Config, weights.Embedding.device
+        let config, device = weights.Config, Weights.torchDevice weights.Device
         let dtype, struct (kvDtype, width) = elements weights
         let made = ResizeArray<Tensor>()
 

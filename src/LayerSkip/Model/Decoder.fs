@@ -78,8 +78,8 @@ module Decoder =
             let q, k =
                 match layer.QNorm, layer.KNorm with
                 | Some qNorm, Some kNorm ->
-                    let part norm first count =
-                        qkv.narrow (2L, first, count) |> Ops.rmsNorm norm config.NormEps |> turned
+                    let part (norm: Weight) first count =
+                        qkv.narrow (2L, first, count) |> Ops.rmsNorm norm.Tensor config.NormEps |> turned
 
                     part qNorm 0L heads, part kNorm heads kvHeads
                 | _ ->
@@ -110,11 +110,11 @@ module Decoder =
         fun x ->
             Scope.one (fun () ->
                 let x =
-                    Ops.rmsNorm layer.AttentionNorm eps x
+                    Ops.rmsNorm layer.AttentionNorm.Tensor eps x
                     |> attention weights index pass store
                     |> Scalars.plus x
 
-                Ops.rmsNorm layer.MlpNorm eps x |> mlp weights index |> Scalars.plus x)
+                Ops.rmsNorm layer.MlpNorm.Tensor eps x |> mlp weights index |> Scalars.plus x)
 
     /// Runs layers `first` to `first` + `count` - 1 (from 0) on hidden states [batch; rows; hidden] at positions
     /// from `start`: x_{l+1} = x_l + f_l(x_l) (LayerSkip, section 4.1). Every forward pass is a use of this; `wrap` is what
@@ -149,7 +149,7 @@ module Decoder =
     /// Hidden states of ids [batch; rows], in the dtype of the activations.
     let embed (weights: Weights) (ids: Tensor) : Tensor =
         Scope.one (fun () ->
-            let rows = weights.Embedding.index_select (0L, ids.reshape(-1L).``to`` weights.Embedding.device)
+            let rows = Weight.select (ids.reshape -1L) weights.Embedding
             let activations = ScalarType.activations weights.Device weights.Dtype
             rows.``to``(activations).view(ids.shape[0], ids.shape[1], int64 weights.Config.Hidden))
 
@@ -159,7 +159,7 @@ module Decoder =
         use _inference = Scope.inference ()
         let rows = int ids.shape[1]
         let activations = ScalarType.activations weights.Device weights.Dtype
-        let rope = Rope.table weights.Config rows activations weights.Embedding.device
+        let rope = Rope.table weights.Config rows activations (Weights.torchDevice weights.Device)
 
         let tap: LayerWrapper =
             fun index layer x ->

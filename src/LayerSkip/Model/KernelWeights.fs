@@ -2,13 +2,24 @@ namespace LayerSkip
 
 open System
 open System.Collections.Generic
+open FSharp.NativeInterop
 open LayerSkip.Kernels
 open TorchSharp
 
-/// The weights of a model as the CPU kernels see them: addresses in tensors of its own over the same memory, which last
+#nowarn "9" // Blocks are decoded by address.
+
+/// The weights of a model as the CPU kernels see them: addresses in tensors of its own over the same memory, and in files, which last
 /// until it is disposed and the last sequence has ended. `own` belongs to it.
 [<Sealed>]
-type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: DecoderMemory, own: Tensor[]) =
+type KernelWeights
+    internal
+    (
+        form: KernelForm,
+        compute: ComputeForm,
+        shape: DecoderShape,
+        memory: DecoderMemory,
+        own: IDisposable list
+    ) =
     let gate = obj ()
     // Passes hold scratch memory; each sequence takes one for itself and gives it back.
     let idle = Stack<DecoderPass>()
@@ -17,7 +28,8 @@ type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: Deco
 
     let freeIfUnused () =
         if disposed && rented = 0 then
-            Scope.release own
+            for part in own do
+                part.Dispose()
 
     member internal _.Shape = shape
 
@@ -28,7 +40,7 @@ type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: Deco
             let pass =
                 match idle.TryPop() with
                 | true, pass -> pass
-                | _ -> DecoderPass.Create(form, shape, memory)
+                | _ -> DecoderPass.Create(form, shape, memory, compute)
 
             rented <- rented + 1
             pass)
@@ -56,17 +68,46 @@ type KernelWeights internal (form: KernelForm, shape: DecoderShape, memory: Deco
 
                     freeIfUnused ())
 
-/// The fast forms of what `Ops` and `Model` define, for 16- and 32-bit weights on a CPU.
+/// The fast forms of what `Ops` and `Model` define, for quantised, 16- and 32-bit weights on a CPU.
 [<RequireQualifiedAccess>]
 module CpuKernels =
-    /// The format that the kernels read a dtype as; None: they do not.
-    let internal format (device: Device) (dtype: Dtype) : WeightFormat option =
-        match device, dtype with
-        | Device.Cpu, Dtype.F32 -> Some WeightFormat.Float32
-        | Device.Cpu, Dtype.F16 -> Some WeightFormat.Float16
-        | Device.Cpu, Dtype.BF16 -> Some WeightFormat.BFloat16
-        | Device.Cpu, Dtype.F64
-        | Device.Cuda, _ -> None
+    /// The format that the kernels read a tensor as; None: they do not.
+    let private format (tensor: Tensor) : WeightFormat option =
+        match tensor.dtype with
+        | torch.ScalarType.Float32 -> Some WeightFormat.Float32
+        | torch.ScalarType.Float16 -> Some WeightFormat.Float16
+        | torch.ScalarType.BFloat16 -> Some WeightFormat.BFloat16
+        | _ -> None
+
+    let private decoder (format: BlockFormat) =
+        BlockDecoder(fun blocks values count ->
+            format.Decode.Invoke(
+                ReadOnlySpan(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> blocks), count * format.Bytes),
+                Span(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> values), count * format.Values)
+            ))
+
+    /// Where a matrix lies; of rows of a format that the kernels do not read, nothing.
+    let private matrices (weight: Weight) : MatrixMemory list = [
+        for rows in weight.Rows do
+            match rows with
+            | WeightRows.Dense tensor ->
+                match format tensor with
+                | Some format -> MatrixMemory(format, Tensors.address tensor, int tensor.shape[0])
+                | None -> ()
+            | WeightRows.Blocks blocks ->
+                MatrixMemory(
+                    Enum.Parse<WeightFormat> blocks.Format.Name,
+                    blocks.Memory.Address,
+                    int blocks.Shape[0],
+                    Decode = decoder blocks.Format,
+                    PairsRows = blocks.PairedRows.IsSome
+                )
+    ]
+
+    let private isRead (parts: DecoderParts<Weight>) =
+        DecoderParts.toList parts
+        |> Seq.collect Weight.tensors
+        |> Seq.forall (fun tensor -> (format tensor).IsSome)
 
     let internal shape (config: LlamaConfig) : DecoderShape =
         DecoderShape(
@@ -80,43 +121,50 @@ module CpuKernels =
             Windows = (config.Windows |> Array.map (Option.defaultValue 0))
         )
 
-    let private layerMemory (layer: LayerParts<nativeint>) : LayerMemory =
-        let orZero = Option.defaultValue 0n
+    let private layerMemory (layer: LayerParts<Weight>) : LayerMemory =
+        let at (vector: Weight) = Tensors.address vector.Tensor
+        let orZero = Option.map at >> Option.defaultValue 0n
 
         LayerMemory(
-            AttentionNorm = layer.AttentionNorm,
-            Qkv = layer.Qkv,
+            AttentionNorm = at layer.AttentionNorm,
+            Qkv = Array.ofList (matrices layer.Qkv),
             QkvBias = orZero layer.QkvBias,
             QNorm = orZero layer.QNorm,
             KNorm = orZero layer.KNorm,
-            Output = layer.Output,
+            Output = (matrices layer.Output).Head,
             OutputBias = orZero layer.OutputBias,
-            MlpNorm = layer.MlpNorm,
-            GateUp = layer.GateUp,
+            MlpNorm = at layer.MlpNorm,
+            GateUp = Array.ofList (matrices layer.GateUp),
             GateUpBias = orZero layer.GateUpBias,
-            Down = layer.Down,
+            Down = (matrices layer.Down).Head,
             DownBias = orZero layer.DownBias
         )
 
-    /// The kernels over a model's tensors, whose memory then lasts as long as they; None where they serve not device or dtype.
-    let internal tryOver form device dtype config (parts: DecoderParts<Tensor>) : KernelWeights option =
-        let over format =
-            let at = DecoderParts.map Tensors.address parts
+    /// The kernels over a model's memory, which then lasts as long as they; None where they serve not the device or a dtype.
+    let internal tryOver form compute device config (parts: DecoderParts<Weight>) : KernelWeights option =
+        if device <> Device.Cpu || not (isRead parts) then
+            None
+        else
+            let matrix weight = (matrices weight).Head
 
             let memory =
                 DecoderMemory(
-                    format,
-                    at.Embedding,
-                    at.Norm,
-                    defaultArg at.Head at.Embedding,
-                    Array.map layerMemory at.Layers
+                    matrix parts.Embedding,
+                    Tensors.address parts.Norm.Tensor,
+                    matrix (defaultArg parts.Head parts.Embedding),
+                    Array.map layerMemory parts.Layers
                 )
 
-            let own = DecoderParts.toList parts |> List.map _.detach()
-            Scope.own own
-            new KernelWeights(form, shape config, memory, Array.ofList own)
+            let weights = DecoderParts.toList parts
+            let tensors = weights |> List.collect Weight.tensors |> List.map _.detach()
+            Scope.own tensors
 
-        format device dtype |> Option.map over
+            let own: IDisposable list = [
+                for tensor in tensors -> tensor
+                for file in List.collect Weight.files weights -> file.Share()
+            ]
+
+            Some(new KernelWeights(form, compute, shape config, memory, own))
 
     /// The vectors that the processor at hand is given: "AVX2 (256 bits)".
     let form () : string =

@@ -9,5 +9,5 @@ module SharedHead =
         | Some kernels when CpuKernels.readsHidden kernels hidden -> CpuKernels.head kernels hidden
         | _ ->
             Scope.one (fun () ->
-                Ops.rmsNorm weights.Norm weights.Config.NormEps hidden
+                Ops.rmsNorm weights.Norm.Tensor weights.Config.NormEps hidden
                 |> Weights.linear weights weights.Head None)

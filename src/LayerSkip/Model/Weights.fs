@@ -5,16 +5,18 @@ open LayerSkip.Kernels
 open TorchSharp
 
 /// The weights of one decoder layer.
-type LayerWeights = LayerParts<Tensor>
+type LayerWeights = LayerParts<Weight>
 
-/// A whole model's weights in memory, on one device. `Dtype` is that of the matrices; norms and biases have the
-/// dtype of the activations.
+/// A whole model's weights in memory, on one device. `Dtype` is that of the matrices, but of those that stay in a file's formats, each in its
+/// own: it is then float32. Norms and biases have the dtype of the activations.
 [<NoEquality; NoComparison>]
 type Weights = {
     Config: LlamaConfig
     Dtype: Dtype
     Device: Device
-    Parts: DecoderParts<Tensor>
+    Parts: DecoderParts<Weight>
+    /// How the kernels multiply quantised matrices.
+    Compute: ComputeForm
     /// Made when a sequence first needs them.
     Rope: RopeTables
     /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
@@ -40,21 +42,37 @@ type Weights = {
             this.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
             (this.Rope :> IDisposable).Dispose()
 
-            Scope.release (DecoderParts.toList this.Parts)
+            for weight in DecoderParts.toList this.Parts do
+                Scope.release (Weight.tensors weight)
+
+                for file in Weight.files weight do
+                    (file :> IDisposable).Dispose()
 
 /// Making weights, and seeing them as others name and use them.
 [<RequireQualifiedAccess>]
 module Weights =
-    /// Each tensor once, in the order of `DecoderParts`; a tied head is the embedding.
-    let tensors (weights: Weights) : Tensor[] = Array.ofList (DecoderParts.toList weights.Parts)
+    let private each (weights: Weights) = DecoderParts.toList weights.Parts
+
+    /// Each tensor once, in the order of `DecoderParts`; a tied head is the embedding. Of weights in a dtype: in a file's blocks they have
+    /// none.
+    let tensors (weights: Weights) : Tensor[] = [| for weight in each weights -> weight.Tensor |]
 
     let internal withKernelForm (form: KernelForm) (weights: Weights) : Weights = {
         weights with
-            Kernels = CpuKernels.tryOver form weights.Device weights.Dtype weights.Config weights.Parts
+            Kernels = CpuKernels.tryOver form weights.Compute weights.Device weights.Config weights.Parts
     }
 
     /// The same weights for the CPU kernels, where they serve the device and dtype.
     let withKernels (weights: Weights) : Weights = withKernelForm KernelForms.Best weights
+
+    /// The same weights, with quantised matrices multiplied as `compute` says. Of the weights given, only the kernels are disposed.
+    let withCompute (compute: ComputeForm) (weights: Weights) : Weights =
+        if compute = weights.Compute then
+            weights
+        else
+            weights.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
+            let changed = { weights with Compute = compute }
+            if weights.Kernels.IsSome then withKernels changed else changed
 
     /// The same weights through libtorch alone, as `Ops` defines it; their caches hold what activations are.
     let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None; Kv = None }
@@ -93,17 +111,18 @@ module Weights =
         Parts = parts
         Rope = new RopeTables()
         Kernels = None
+        Compute = ComputeForm.Bytes
         RoundsInputs = false
         Kv = None
     }
 
     /// A model of which `make` builds each tensor from its parts.
-    let private assemble config dtype device (make: CheckpointPart list -> Tensor) : Weights =
+    let private assemble config dtype device (make: CheckpointPart list -> Weight) : Weights =
         CheckpointPart.ofConfig config |> DecoderParts.map make |> ofParts config dtype device
 
     /// The same model over other tensors of the same shapes; a tied head stays tied. For libtorch alone.
     let mapTensors (change: Tensor -> Tensor) (weights: Weights) : Weights = {
-        ofParts weights.Config weights.Dtype weights.Device (DecoderParts.map change weights.Parts) with
+        ofParts weights.Config weights.Dtype weights.Device (DecoderParts.map (Weight.map change) weights.Parts) with
             RoundsInputs = weights.RoundsInputs
     }
 
@@ -118,18 +137,26 @@ module Weights =
 
         let parts = {
             weights.Parts with
-                Head = Some(cast weights.Head)
-                Layers = Array.map (LayerParts.map cast) weights.Layers
+                Head = Some(Weight.map cast weights.Head)
+                Layers = Array.map (LayerParts.map (Weight.map cast)) weights.Layers
         }
 
         { ofParts weights.Config weights.Dtype weights.Device parts with RoundsInputs = true }
 
     /// x W^T + b of one of the matrices, as `Ops.linear` or `Ops.roundedLinear` has it.
-    let internal linear (weights: Weights) : Tensor -> Tensor option -> Tensor -> Tensor =
-        if weights.RoundsInputs then
-            Ops.roundedLinear
-        else
-            Ops.linear
+    let internal linear (weights: Weights) (weight: Weight) (bias: Weight option) (x: Tensor) : Tensor =
+        let product = if weights.RoundsInputs then Ops.roundedLinear else Ops.linear
+        product (Weight.tensor weight) (Option.map Weight.tensor bias) x
+
+    /// The same with other layers of the same shapes; the kernels of the weights given are disposed.
+    let withLayers (layers: LayerWeights[]) (weights: Weights) : Weights =
+        let changed = { weights with Parts = { weights.Parts with Layers = layers } }
+
+        match weights.Kernels with
+        | None -> changed
+        | Some kernels ->
+            (kernels :> IDisposable).Dispose()
+            withKernels changed
 
     /// The first layers of a model under `config`, which counts them; it shares the tensors, and so their life.
     let truncate (config: LlamaConfig) (weights: Weights) : Weights = {
@@ -185,7 +212,7 @@ module Weights =
                     LayerSkipError.UnknownTensor name
         ]
 
-    let private torchDevice device =
+    let internal torchDevice device =
         match device with
         | Device.Cpu -> torch.CPU
         | Device.Cuda -> torch.CUDA
@@ -218,10 +245,16 @@ module Weights =
                 (int64 (Dtype.bytes dtype) * parameters config)
         | Device.Cuda -> []
 
-    /// Makes a model's weights from stored tensors of Hugging Face names, converted to `dtype`; one stored tensor at a time
-    /// is in memory beside the result. Every fault at once: missing, unknown and mis-shaped tensors and too little memory,
-    /// or else NaN, infinity, and values beyond `dtype`.
-    let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
+    /// Weights of which `make` makes each from its parts, once nothing is missing: it may read stored tensors into new ones, and reports
+    /// names whose values do not fit.
+    let private loadBy
+        dtype
+        device
+        config
+        (memory: LayerSkipError list)
+        (make: Map<string, StoredTensor> -> (string -> Tensor -> unit) -> (LayerSkipError -> unit) -> CheckpointPart list -> Weight)
+        (stored: StoredTensor list)
+        : Result<Weights, LayerSkipError list> =
         let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
 
         let fillAll () =
@@ -247,17 +280,75 @@ module Weights =
                     destination.copy_ source |> ignore
                     check source
 
-            let weights = assemble config dtype device (fill dtype device read)
+            let weights = assemble config dtype device (make byName read unfit.Add)
 
             match List.ofSeq unfit with
             | [] ->
-                Scope.own (tensors weights)
+                Scope.own (each weights |> List.collect Weight.tensors)
                 Ok(withKernels weights)
-            | errors -> Error errors
+            | errors ->
+                for file in each weights |> List.collect Weight.files do
+                    (file :> IDisposable).Dispose()
 
-        match faults config byName @ memoryFaults dtype device config with
+                Error errors
+
+        match faults config byName @ memory with
         | [] -> SourceFile.guard fillAll
         | errors -> Error errors
+
+    /// Makes a model's weights from stored tensors of Hugging Face names, converted to `dtype`; one stored tensor at a time
+    /// is in memory beside the result. Every fault at once: missing, unknown and mis-shaped tensors and too little memory,
+    /// or else NaN, infinity, and values beyond `dtype`.
+    let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
+        stored
+        |> loadBy dtype device config (memoryFaults dtype device config) (fun _ read _ ->
+            fill dtype device read >> Weight.ofTensor)
+
+    /// Blocks that are used where they lie. Not those whose rows a file has in another order than their biases.
+    let private tryBlocks (config: LlamaConfig) (stored: StoredTensor) : StoredBlocks option =
+        stored.Blocks
+        |> Option.filter (fun blocks -> not (config.QkvBias && blocks.PairedRows.IsSome))
+
+    let private blockRows (report: LayerSkipError -> unit) (stored: StoredTensor) (blocks: StoredBlocks) =
+        let file = blocks.Map()
+        let values = Array.fold (*) 1L stored.Shape
+        let memory = {
+            Address = file.Address + nativeint blocks.Start
+            Length = BlockFormat.bytes values blocks.Format
+        }
+
+        if not (BlockFormat.areFinite blocks.Format memory.Address (values / int64 blocks.Format.Values)) then
+            report (LayerSkipError.NotFinite stored.Name)
+
+        WeightRows.Blocks {
+            Format = blocks.Format
+            Shape = stored.Shape
+            PairedRows = blocks.PairedRows
+            Memory = memory
+            Owner = file
+        }
+
+    /// The same on a CPU with each matrix in the format that its file has: blocks stay where they lie, mapped into memory, and are read once
+    /// to see that their scales are finite; 16- and 32-bit matrices are read.
+    let loadInPlace config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
+        let dtypeOf (stored: StoredTensor) =
+            if stored.Dtype = Dtype.F64 then Dtype.F32 else stored.Dtype
+
+        stored
+        |> loadBy Dtype.F32 Device.Cpu config [] (fun byName read report parts ->
+            let found = parts |> List.map (fun (name, _) -> byName[name])
+            let dense dtype parts = fill dtype Device.Cpu read parts
+
+            match found |> List.map (fun stored -> (tryBlocks config stored).IsSome, dtypeOf stored) |> List.distinct with
+            | [ false, dtype ] -> Weight.ofTensor (dense dtype parts)
+            | _ -> {
+                Rows = [
+                    for part, stored in List.zip parts found do
+                        match tryBlocks config stored with
+                        | Some blocks -> blockRows report stored blocks
+                        | None -> WeightRows.Dense(dense (dtypeOf stored) [ part ])
+                ]
+              })
 
     /// Weights drawn from a law (see `InitialLaw`) of each tensor's name and shape, in the order of `tensors`.
     let private drawn (seed: int64) dtype device config law : Weights =
@@ -274,7 +365,7 @@ module Weights =
             if mean <> 0.0 then
                 Scalars.addNumberInPlace mean destination |> ignore
 
-        let weights = assemble config dtype device (fill dtype device write)
+        let weights = assemble config dtype device (fill dtype device write >> Weight.ofTensor)
         Scope.own (tensors weights)
         withKernels weights
 
@@ -288,6 +379,24 @@ module Weights =
     let initial (seed: int64) dtype device (config: LlamaConfig) : Weights =
         drawn seed dtype device config (InitialLaw.toTrain config)
 
-    /// Bytes of the weights in memory.
-    let bytes (weights: Weights) : int64 =
-        tensors weights |> Array.sumBy (fun tensor -> tensor.numel () * tensor.ElementSize)
+    /// Bytes of the weights in memory, those of mapped files included.
+    let bytes (weights: Weights) : int64 = each weights |> List.sumBy Weight.bytes
+
+    /// As reports name what the matrices are held in: the dtype, or the format that most bytes have ("q4_k").
+    let dtypeName (weights: Weights) : string =
+        let formats = [
+            for weight in each weights do
+                for rows in weight.Rows do
+                    match rows with
+                    | WeightRows.Blocks blocks -> blocks.Format.Name, blocks.Memory.Length
+                    | WeightRows.Dense _ -> ()
+        ]
+
+        match formats with
+        | [] -> Dtype.name weights.Dtype
+        | _ ->
+            formats
+            |> List.groupBy fst
+            |> List.maxBy (snd >> List.sumBy snd)
+            |> fst
+            |> _.ToLowerInvariant()

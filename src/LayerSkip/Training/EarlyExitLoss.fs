@@ -123,7 +123,7 @@ module EarlyExitLoss =
         lessons
         =
         let last = shares.Length - 1
-        let off = torch.zeros (2L, torch.ScalarType.Float64, weights.Embedding.device)
+        let off = torch.zeros (2L, torch.ScalarType.Float64, Weights.torchDevice weights.Device)
 
         let learn teacher layer =
             let targets, weight = targetsOf options last layer, scale * shares[layer]
@@ -150,7 +150,7 @@ module EarlyExitLoss =
     /// The sums of every exit; their gradients, times `scale`, go into the hidden states and the head's weights.
     let private score options (weights: Weights) (shares: float[]) scale hidden (batch: Batch) : LossSums =
         use _scope = Scope.start ()
-        let device = weights.Embedding.device
+        let device = Weights.torchDevice weights.Device
         let onDevice (ids: int[]) = (Tensors.ofIds [| int64 ids.Length |] ids).``to`` device
 
         let addPart (total: Tensor) (part: (int * int)[]) =

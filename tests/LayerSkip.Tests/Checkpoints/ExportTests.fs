@@ -230,7 +230,7 @@ let faults =
 
         testCase "a value that the dtype cannot hold" (fun () ->
             use weights = Tiny.weights Dtype.F16 { Config = llama; Seed = 1L }
-            weights.Layers[1].Down.fill_(Scalars.ofFloat infinity) |> ignore
+            weights.Layers[1].Down.Tensor.fill_(Scalars.ofFloat infinity) |> ignore
 
             for format, _ in formats do
                 refuses format 4 [ "down_proj"; "f16"; "bf16" ] (checkpoint weights))

@@ -75,7 +75,7 @@ let tests =
                     for layer in weights.Layers[case.Exit ..] do
                         for tensor in
                             [ Some layer.Output; layer.OutputBias; Some layer.Down; layer.DownBias ] do
-                            tensor |> Option.iter (fun t -> t.zero_ () |> ignore))
+                            tensor |> Option.iter (fun t -> t.Tensor.zero_ () |> ignore))
 
                 let made = complete weights (options (speculate case) 20) case.Prompt
                 made.Stats.NumAcceptedDraftTokens = made.Stats.NumDraftTokens)
@@ -138,8 +138,8 @@ let tests =
 
                 Scope.free (fun () ->
                     for layer in weights.Layers[2..] do
-                        layer.Output.zero_ () |> ignore
-                        layer.Down.zero_ () |> ignore)
+                        layer.Output.Tensor.zero_ () |> ignore
+                        layer.Down.Tensor.zero_ () |> ignore)
 
                 let whole = complete weights (options Strategy.Autoregressive 12) [| 4; 5 |]
                 Expect.equal early.TokenIds whole.TokenIds "the model of two layers"))

@@ -13,17 +13,17 @@ let private address = Tensors.address
 let private patterns = [| for i in 0..65535 -> uint16 i |]
 
 /// A product of 16-bit weights with x, row after row.
-let private product (kernels: IKernels) (weights: uint16[]) inner (x: float32[]) : float32[] =
+let private product (format, kernels: IKernels) (weights: uint16[]) inner (x: float32[]) : float32[] =
     Scope.free (fun () ->
         let rows, outs = x.Length / inner, weights.Length / inner
         let weights = torch.tensor (Array.map int16 weights)
         let x, y = torch.tensor x, torch.empty ([| int64 (rows * outs) |], torch.ScalarType.Float32)
-        kernels.Product(address weights, inner, address x, address y, rows, outs)
+        kernels.Product(MatrixMemory(format, address weights, outs), inner, address x, address y, rows)
         y.data<float32>().ToArray())
 
 /// What each pattern reads as where it stands at place `at` of weight rows of `inner`, x has `rows` rows, and every
 /// other weight is zero. A row at a time, so that NaN stays in its own.
-let private readAt (kernels: IKernels) inner rows at : float32[] =
+let private readAt kernels inner rows at : float32[] =
     let outs = 4096
 
     patterns
@@ -50,8 +50,9 @@ let private embedded form format slow : float32[][] =
             |> torch.tensor
         let hidden = torch.empty ([| 65536L; int64 width |], torch.ScalarType.Float32)
         let shape = DecoderShape(width, 1, 1, 1, 2, 65536, 1e-5f, Windows = [||])
-        let memory = DecoderMemory(format, address table, 0n, 0n, [||])
-        use pass = KernelForms.Of(form, format, slow).CreatePass(shape, memory)
+        let matrix = MatrixMemory(format, address table, 65536)
+        let memory = DecoderMemory(matrix, 0n, matrix, [||])
+        use pass = KernelForms.Of(form, slow).CreatePass(shape, memory)
         pass.Embed(ReadOnlySpan [| 0..65535 |], address hidden)
         hidden.data<float32>().ToArray() |> Array.chunkBySize width)
 
@@ -84,6 +85,7 @@ let private tensor name (dtype: Dtype) (values: float[]) : StoredTensor = {
     Shape = [| 1L; int64 values.Length |]
     Format = Dtype.name dtype
     Dtype = dtype
+    Blocks = None
     Fill =
         fun _ memory ->
             use _scope = torch.NewDisposeScope()
@@ -110,7 +112,7 @@ let tests =
                 testCase
                     $"{name}: each of the 65,536 patterns means the same in vector lanes and in row tails"
                     (fun () ->
-                        let kernels = KernelForms.Of(form, format, slow)
+                        let kernels = format, KernelForms.Of(form, slow)
                         let expected = Array.map (meaning format) patterns
 
                         // A vector's first and last place, and those after the last whole vector; 1 row goes through one

@@ -13,7 +13,7 @@ Backend.ensure ()
 
 // The wider forms run on narrower processors too, in software.
 let private forms = Enum.GetValues<KernelForm>() |> List.ofArray
-let private kernels form = KernelForms.Of(form, WeightFormat.Float32, false)
+let private kernels form = KernelForms.Of(form, false)
 let private address = Tensors.address
 let private bits (tensor: Tensor) = Tensors.toFloat32s tensor |> Array.map BitConverter.SingleToUInt32Bits
 

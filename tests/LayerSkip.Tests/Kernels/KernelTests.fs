@@ -43,8 +43,8 @@ let private product form (format, slow) (weights: Tensor) (x: Tensor) =
     let rows, inner, outs = x.shape[0], x.shape[1], weights.shape[0]
     let y = torch.empty ([| rows; outs |], torch.ScalarType.Float32)
     KernelForms
-        .Of(form, format, slow)
-        .Product(address weights, int inner, address x, address y, int rows, int outs)
+        .Of(form, slow)
+        .Product(MatrixMemory(format, address weights, int outs), int inner, address x, address y, int rows)
     y
 
 let private float32s (tensor: Tensor) = Tensors.toFloat32s tensor
@@ -162,7 +162,7 @@ let tests =
                         let mixed = torch.empty ([| 1L; 1L; int64 dim |], torch.ScalarType.Float32)
 
                         KernelForms
-                            .Of(form, WeightFormat.Float32, false)
+                            .Of(form, false)
                             .Attention(
                                 address q,
                                 address k,

@@ -96,7 +96,7 @@ let private learn device dtype (options: LossOptions) (model: Model) : float[] *
 
     let layers = model.Config.Layers
     let activations = ScalarType.activations device dtype
-    let rope = Rope.table model.Config 7 activations weights.Embedding.device
+    let rope = Rope.table model.Config 7 activations weights.Embedding.Tensor.device
     let random = Random(int model.Seed)
     let batch = Batch.ofIds (Array.init 5 (fun _ -> Array.init 7 (fun _ -> random.Next 24)))
     let dropout = { Rate = (fun _ layer -> if layer % 2 = 0 then 0.4 else 0.2); Seed = 9L }

@@ -55,10 +55,10 @@ let private large layer =
     let weights = Weights.random 1L 0.8 Dtype.F32 Device.Cpu config
 
     Scope.free (fun () ->
-        let bias = weights.Layers[layer - 1].QkvBias.Value
+        let bias = weights.Layers[layer - 1].QkvBias.Value.Tensor
         let heads = 3L * int64 config.HeadDim
         bias.narrow(0L, heads, int64 config.HeadDim).fill_(7e4.ToScalar()) |> ignore
-        weights.Layers[layer - 1].Output.mul_(1e-6.ToScalar()) |> ignore)
+        weights.Layers[layer - 1].Output.Tensor.mul_(1e-6.ToScalar()) |> ignore)
 
     weights
 

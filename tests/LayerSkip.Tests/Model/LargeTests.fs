@@ -81,7 +81,7 @@ let tests =
 
                     use file = Safetensors.openFile path |> Check.getOrRaise
                     use weights = Weights.load Dtype.BF16 Device.Cpu config file.Tensors |> Check.getOrRaise
-                    Expect.isGreaterThan (weights.Embedding.numel () * 2L) (1L <<< 31) "more than 2 GiB"
+                    Expect.isGreaterThan (Weight.numel weights.Embedding * 2L) (1L <<< 31) "more than 2 GiB"
 
                     for strategy in [ Strategy.Autoregressive; Strategy.SelfSpeculative(exit 2 1, 2) ] do
                         let made =
@@ -92,7 +92,7 @@ let tests =
 
                     let stored =
                         file.Tensors |> List.find (fun tensor -> tensor.Name = "model.embed_tokens.weight")
-                    let front = NativePtr.ofNativeInt<uint16>(Tensors.address weights.Embedding)
+                    let front = NativePtr.ofNativeInt<uint16>(Tensors.address weights.Embedding.Tensor)
                     let value i = BitConverter.UInt32BitsToSingle(uint32 (NativePtr.get front 0) ||| i)
                     Expect.equal (value 0u) 0.0f "the first row is empty"
                     Expect.equal stored.Shape [| int64 config.Vocabulary; 2048L |] "as the file has it"))
@@ -157,6 +157,7 @@ let tests =
                         Format = "BF16"
                         Dtype = Dtype.BF16
                         Fill = fun _ _ -> failtest "read"
+                        Blocks = None
                     }
             ]
 

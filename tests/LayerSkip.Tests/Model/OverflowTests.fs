@@ -32,22 +32,22 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
 
         // Channel 0 marks the trigger, channel 1 the id before it; both have others beside them, so that norms are usual.
         for id in 0..23 do
-            set zeros.Embedding id 2 1.0
+            set zeros.Embedding.Tensor id 2 1.0
 
-        set zeros.Embedding trigger 0 1.0
-        set zeros.Embedding 5 1 1.0
-        set zeros.Head trigger 1 1.0
-        set zeros.Head 0 2 0.1
+        set zeros.Embedding.Tensor trigger 0 1.0
+        set zeros.Embedding.Tensor 5 1 1.0
+        set zeros.Head.Tensor trigger 1 1.0
+        set zeros.Head.Tensor 0 2 0.1
 
         if culprit > layers then
-            set zeros.Head 3 0 huge
-            zeros.Norm.fill_ (1e36.ToScalar()) |> ignore
+            set zeros.Head.Tensor 3 0 huge
+            zeros.Norm.Tensor.fill_ (1e36.ToScalar()) |> ignore
         else
             let layer = zeros.Layers[culprit - 1]
-            layer.MlpNorm.fill_ (1e15.ToScalar()) |> ignore
-            set layer.GateUp 0 0 huge
-            set layer.GateUp 24 0 huge
-            set layer.Down 3 0 huge)
+            layer.MlpNorm.Tensor.fill_ (1e15.ToScalar()) |> ignore
+            set layer.GateUp.Tensor 0 0 huge
+            set layer.GateUp.Tensor 24 0 huge
+            set layer.Down.Tensor 3 0 huge)
 
     let stored = [
         for name, tensor in Weights.named zeros ->
@@ -58,6 +58,7 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
                 Format = "F64"
                 Dtype = Dtype.F64
                 Fill = fun _ memory -> Marshal.Copy(values, 0, memory.Address, values.Length)
+                Blocks = None
             }
     ]
 

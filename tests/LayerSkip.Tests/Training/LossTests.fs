@@ -146,7 +146,7 @@ let tests =
                 for layer in 0..5 do
                     let index =
                         parameters weights
-                        |> Array.findIndex (fun t -> t.Handle = weights.Layers[layer].Down.Handle)
+                        |> Array.findIndex (fun t -> t.Handle = weights.Layers[layer].Down.Tensor.Handle)
                     let reached = Array.exists (fun slope -> slope <> 0.0) found[index]
                     Expect.equal reached (layer <= 2) $"layer {layer}"))
 
@@ -168,9 +168,9 @@ let tests =
                     let sums = EarlyExitLoss.backward options rope weights shares always 1.0 batch
 
                     for layer in weights.Layers do
-                        Expect.isTrue (isNull layer.Qkv.grad && isNull layer.Down.grad) "no block ran"
+                        Expect.isTrue (isNull layer.Qkv.Tensor.grad && isNull layer.Down.Tensor.grad) "no block ran"
 
-                    Expect.isFalse (isNull weights.Embedding.grad) "the embedding learns"
+                    Expect.isFalse (isNull weights.Embedding.Tensor.grad) "the embedding learns"
                     Expect.all
                         sums.CrossEntropy
                         (fun sum -> abs (sum - sums.CrossEntropy[0]) < 1e-9)
@@ -244,7 +244,7 @@ let tests =
             use _scope = torch.NewDisposeScope()
             let rope = Rope.table weights.Config rows torch.ScalarType.Float32 torch.CPU
 
-            for tensor in [ weights.Layers[2].Down; weights.Layers[3].Qkv ] do
+            for tensor in [ weights.Layers[2].Down.Tensor; weights.Layers[3].Qkv.Tensor ] do
                 tensor.requires_grad_ true |> ignore
 
             for recompute in [ false; true ] do
@@ -261,9 +261,9 @@ let tests =
                 Expect.isGreaterThan sums.Objective 0.0 "a loss"
 
             Expect.isFalse
-                (isNull weights.Layers[2].Down.grad || isNull weights.Layers[3].Qkv.grad)
+                (isNull weights.Layers[2].Down.Tensor.grad || isNull weights.Layers[3].Qkv.Tensor.grad)
                 "these learn"
-            Expect.isTrue (isNull weights.Head.grad && isNull weights.Layers[0].Qkv.grad) "these do not")
+            Expect.isTrue (isNull weights.Head.Tensor.grad && isNull weights.Layers[0].Qkv.Tensor.grad) "these do not")
 
         testCase "shares that do not fit the model are a bug" (fun () ->
             let model = { Config = Tiny.config 24 3 2 1 true; Seed = 2L }

@@ -1,0 +1,148 @@
+namespace LayerSkip
+
+open System
+open System.Runtime.InteropServices
+open FSharp.NativeInterop
+open TorchSharp
+
+#nowarn "9" // Blocks are read by address.
+
+/// Rows of a matrix in a file's blocks, where they lie.
+[<NoEquality; NoComparison>]
+type BlockRows = {
+    Format: BlockFormat
+    /// [rows; columns]
+    Shape: int64[]
+    /// Rows of a head whose rows stand in pairs that turn together, where they do; else they stand half a head apart.
+    PairedRows: int option
+    Memory: RawMemory
+    /// Whose memory it is: it lasts until whoever holds a share has disposed it.
+    Owner: MappedFile
+}
+
+/// Rows of a weight of one format.
+[<RequireQualifiedAccess; NoEquality; NoComparison>]
+type WeightRows =
+    | Dense of Tensor
+    | Blocks of BlockRows
+
+/// One of a model's weights, [rows; columns] or [size]. What reads the same input is one of them; its parts follow one another where the
+/// file holds them in different formats, or in blocks.
+[<NoEquality; NoComparison>]
+type Weight = {
+    Rows: WeightRows list
+} with
+
+    /// Of a weight that is one tensor.
+    member this.Tensor =
+        match this.Rows with
+        | [ WeightRows.Dense tensor ] -> tensor
+        | _ -> invalidOp "these weights stay in their file's formats: load them in a dtype"
+
+
+/// What a weight holds, for libtorch and for counting.
+[<RequireQualifiedAccess>]
+module Weight =
+    let ofTensor (tensor: Tensor) : Weight = { Rows = [ WeightRows.Dense tensor ] }
+
+    let private shapeOf (rows: WeightRows) : int64[] =
+        match rows with
+        | WeightRows.Dense tensor -> tensor.shape
+        | WeightRows.Blocks blocks -> blocks.Shape
+
+    /// [rows; columns] or [size].
+    let shape (weight: Weight) : int64[] =
+        let shapes = weight.Rows |> List.map shapeOf
+        Array.append [| shapes |> List.sumBy Array.head |] (Array.tail shapes.Head)
+
+    /// How many numbers it has.
+    let numel (weight: Weight) : int64 = Array.fold (*) 1L (shape weight)
+
+    /// In memory.
+    let bytes (weight: Weight) : int64 =
+        weight.Rows
+        |> List.sumBy (function
+            | WeightRows.Dense tensor -> tensor.numel () * tensor.ElementSize
+            | WeightRows.Blocks blocks -> blocks.Memory.Length)
+
+    let isDense (weight: Weight) : bool =
+        weight.Rows |> List.forall _.IsDense
+
+    /// The tensors that it holds.
+    let tensors (weight: Weight) : Tensor list =
+        weight.Rows
+        |> List.choose (function
+            | WeightRows.Dense tensor -> Some tensor
+            | WeightRows.Blocks _ -> None)
+
+    /// The files that it lies in.
+    let files (weight: Weight) : MappedFile list =
+        weight.Rows
+        |> List.choose (function
+            | WeightRows.Dense _ -> None
+            | WeightRows.Blocks blocks -> Some blocks.Owner)
+
+    /// The same over another tensor; of a weight in blocks a bug of the caller.
+    let map (change: Tensor -> Tensor) (weight: Weight) : Weight = ofTensor (change weight.Tensor)
+
+    /// `count` whole blocks' worth of rows from row `first` on, as ggml's decoder makes them, float32 [count; columns], in the
+    /// order that the file has them in.
+    let private decode (first: int64) (count: int64) (blocks: BlockRows) : Tensor =
+        let columns = blocks.Shape[1]
+        let row = BlockFormat.bytes columns blocks.Format
+        let values = torch.empty ([| count; columns |], dtype = torch.ScalarType.Float32, device = torch.CPU)
+        let target = Tensors.address values
+
+        System.Threading.Tasks.Parallel.For(
+            0L,
+            count,
+            fun (index: int64) ->
+                let packed = RawMemory.span ((first + index) * row) (int row) blocks.Memory
+
+                let into =
+                    Span<float32>(
+                        NativePtr.toVoidPtr (
+                            NativePtr.ofNativeInt<byte>(target + nativeint (index * columns * 4L))
+                        ),
+                        int columns
+                    )
+
+                blocks.Format.Decode.Invoke(Span<byte>.op_Implicit packed, into)
+        )
+        |> ignore
+
+        values
+
+    let private denseRows (rows: WeightRows) : Tensor =
+        match rows with
+        | WeightRows.Dense tensor -> tensor
+        | WeightRows.Blocks blocks ->
+            let values = decode 0L blocks.Shape[0] blocks
+
+            match blocks.PairedRows with
+            | None -> values
+            | Some head ->
+                let pairs = values.view (-1L, int64 head / 2L, 2L, blocks.Shape[1])
+                pairs.transpose(1L, 2L).reshape blocks.Shape
+
+    /// For libtorch: the tensor itself, or what the blocks hold as a new one, float32, in the scope at hand.
+    let tensor (weight: Weight) : Tensor =
+        match weight.Rows with
+        | [ WeightRows.Dense tensor ] -> tensor
+        | rows ->
+            Scope.one (fun () ->
+                torch.cat (
+                    rows
+                    |> List.map (fun rows -> (denseRows rows).``to`` torch.ScalarType.Float32)
+                    |> Array.ofList
+                ))
+
+    /// Some of its rows, [ids; columns], for ids on any device: of blocks, no other rows are decoded.
+    let select (ids: Tensor) (weight: Weight) : Tensor =
+        match weight.Rows with
+        | [ WeightRows.Blocks blocks ] when blocks.PairedRows.IsNone ->
+            Scope.one (fun () ->
+                torch.cat [| for id in Tensors.toIds ids -> decode (int64 id) 1L blocks |])
+        | _ ->
+            let tensor = tensor weight
+            tensor.index_select (0L, ids.``to`` tensor.device)
