@@ -209,7 +209,8 @@ module internal Inputs =
 
     /// In the dtype that is asked for, or else as the file has its tensors.
     let read (common: Common) : Checkpoint =
-        common |> readAs (common.Dtype |> Option.map WeightsFormat.Of |> Option.defaultValue WeightsFormat.AsStored)
+        common
+        |> readAs (common.Dtype |> Option.map WeightsFormat.Of |> Option.defaultValue WeightsFormat.AsStored)
 
     /// What the user should know of a model.
     let remarks (terminal: Terminal) (checkpoint: Checkpoint) : unit =

@@ -34,7 +34,8 @@ module BlockFormat =
     let private blocksPerTask = 1L <<< 15
 
     /// The bytes of a number of values, whole blocks.
-    let bytes (values: int64) (format: BlockFormat) : int64 = values / int64 format.Values * int64 format.Bytes
+    let bytes (values: int64) (format: BlockFormat) : int64 =
+        values / int64 format.Values * int64 format.Bytes
 
     /// Whether no scale of `count` blocks is NaN or infinite: what else a block holds is whole numbers. Reads all of them.
     let areFinite (format: BlockFormat) (blocks: nativeint) (count: int64) : bool =

@@ -34,8 +34,7 @@ type MappedFile private (view: MemoryMappedViewAccessor) =
 
     /// Where byte 0 lies.
     member _.Address: nativeint =
-        view.SafeMemoryMappedViewHandle.DangerousGetHandle()
-        + nativeint view.PointerOffset
+        view.SafeMemoryMappedViewHandle.DangerousGetHandle() + nativeint view.PointerOffset
 
     /// One more user, who disposes it too.
     member this.Share() : MappedFile =

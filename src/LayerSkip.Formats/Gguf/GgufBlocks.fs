@@ -251,7 +251,14 @@ module internal GgufBlocks =
                 let scale = float32 (sbyte (byteAt (block + 192n + nativeint group)))
                 put (d * scale) numbers (values + nativeint group * 64n)))
 
-    let private format name kind values bytes scales (decode: nativeint -> nativeint -> int -> unit) : BlockFormat = {
+    let private format
+        name
+        kind
+        values
+        bytes
+        scales
+        (decode: nativeint -> nativeint -> int -> unit)
+        : BlockFormat = {
         Name = name
         Kind = kind
         Values = values

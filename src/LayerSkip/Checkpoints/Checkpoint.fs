@@ -110,7 +110,8 @@ module Checkpoint =
                 let count = min headRows (head.Shape[0] - first)
                 let ids = torch.arange (first, first + count, dtype = torch.ScalarType.Int64)
                 let own = Weight.select ids embedding
-                let values = (Tensors.ofStored (StoredTensor.rows first count head)).``to``(own.dtype, own.device)
+                let values =
+                    (Tensors.ofStored (StoredTensor.rows first count head)).``to``(own.dtype, own.device)
                 values.eq(own).all().cpu().data<bool>().[0L]
 
             head.Shape = Weight.shape embedding
@@ -196,7 +197,11 @@ module Checkpoint =
 
     /// Loads a folder or a .gguf file with weights in `format` on `device`; every fault at once: of the files,
     /// the configuration, the tokenizer, the recommendation; then those of the weights. The caller disposes it.
-    let loadAs (format: WeightsFormat) (path: string) (device: Device) : Result<Checkpoint, LayerSkipError list> =
+    let loadAs
+        (format: WeightsFormat)
+        (path: string)
+        (device: Device)
+        : Result<Checkpoint, LayerSkipError list> =
         Backend.tryDevice device
         |> Result.bind (fun _ ->
             let hint = "give a Hugging Face model folder or a .gguf file"

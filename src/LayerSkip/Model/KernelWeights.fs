@@ -13,13 +13,8 @@ open TorchSharp
 [<Sealed>]
 type KernelWeights
     internal
-    (
-        form: KernelForm,
-        compute: ComputeForm,
-        shape: DecoderShape,
-        memory: DecoderMemory,
-        own: IDisposable list
-    ) =
+    (form: KernelForm, compute: ComputeForm, shape: DecoderShape, memory: DecoderMemory, own: IDisposable list)
+    =
     let gate = obj ()
     // Passes hold scratch memory; each sequence takes one for itself and gives it back.
     let idle = Stack<DecoderPass>()

@@ -65,8 +65,7 @@ module Weight =
             | WeightRows.Dense tensor -> tensor.numel () * tensor.ElementSize
             | WeightRows.Blocks blocks -> blocks.Memory.Length)
 
-    let isDense (weight: Weight) : bool =
-        weight.Rows |> List.forall _.IsDense
+    let isDense (weight: Weight) : bool = weight.Rows |> List.forall _.IsDense
 
     /// The tensors that it holds.
     let tensors (weight: Weight) : Tensor list =
@@ -141,8 +140,7 @@ module Weight =
     let select (ids: Tensor) (weight: Weight) : Tensor =
         match weight.Rows with
         | [ WeightRows.Blocks blocks ] when blocks.PairedRows.IsNone ->
-            Scope.one (fun () ->
-                torch.cat [| for id in Tensors.toIds ids -> decode (int64 id) 1L blocks |])
+            Scope.one (fun () -> torch.cat [| for id in Tensors.toIds ids -> decode (int64 id) 1L blocks |])
         | _ ->
             let tensor = tensor weight
             tensor.index_select (0L, ids.``to`` tensor.device)

@@ -72,7 +72,10 @@ module Weights =
         else
             weights.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
             let changed = { weights with Compute = compute }
-            if weights.Kernels.IsSome then withKernels changed else changed
+            if weights.Kernels.IsSome then
+                withKernels changed
+            else
+                changed
 
     /// The same weights through libtorch alone, as `Ops` defines it; their caches hold what activations are.
     let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None; Kv = None }
@@ -122,7 +125,11 @@ module Weights =
 
     /// The same model over other tensors of the same shapes; a tied head stays tied. For libtorch alone.
     let mapTensors (change: Tensor -> Tensor) (weights: Weights) : Weights = {
-        ofParts weights.Config weights.Dtype weights.Device (DecoderParts.map (Weight.map change) weights.Parts) with
+        ofParts
+            weights.Config
+            weights.Dtype
+            weights.Device
+            (DecoderParts.map (Weight.map change) weights.Parts) with
             RoundsInputs = weights.RoundsInputs
     }
 
@@ -145,7 +152,11 @@ module Weights =
 
     /// x W^T + b of one of the matrices, as `Ops.linear` or `Ops.roundedLinear` has it.
     let internal linear (weights: Weights) (weight: Weight) (bias: Weight option) (x: Tensor) : Tensor =
-        let product = if weights.RoundsInputs then Ops.roundedLinear else Ops.linear
+        let product =
+            if weights.RoundsInputs then
+                Ops.roundedLinear
+            else
+                Ops.linear
         product (Weight.tensor weight) (Option.map Weight.tensor bias) x
 
     /// The same with other layers of the same shapes; the kernels of the weights given are disposed.
@@ -252,7 +263,12 @@ module Weights =
         device
         config
         (memory: LayerSkipError list)
-        (make: Map<string, StoredTensor> -> (string -> Tensor -> unit) -> (LayerSkipError -> unit) -> CheckpointPart list -> Weight)
+        (make:
+            Map<string, StoredTensor>
+                -> (string -> Tensor -> unit)
+                -> (LayerSkipError -> unit)
+                -> CheckpointPart list
+                -> Weight)
         (stored: StoredTensor list)
         : Result<Weights, LayerSkipError list> =
         let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
@@ -331,15 +347,18 @@ module Weights =
     /// The same on a CPU with each matrix in the format that its file has: blocks stay where they lie, mapped into memory, and are read once
     /// to see that their scales are finite; 16- and 32-bit matrices are read.
     let loadInPlace config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
-        let dtypeOf (stored: StoredTensor) =
-            if stored.Dtype = Dtype.F64 then Dtype.F32 else stored.Dtype
+        let dtypeOf (stored: StoredTensor) = if stored.Dtype = Dtype.F64 then Dtype.F32 else stored.Dtype
 
         stored
         |> loadBy Dtype.F32 Device.Cpu config [] (fun byName read report parts ->
             let found = parts |> List.map (fun (name, _) -> byName[name])
             let dense dtype parts = fill dtype Device.Cpu read parts
 
-            match found |> List.map (fun stored -> (tryBlocks config stored).IsSome, dtypeOf stored) |> List.distinct with
+            match
+                found
+                |> List.map (fun stored -> (tryBlocks config stored).IsSome, dtypeOf stored)
+                |> List.distinct
+            with
             | [ false, dtype ] -> Weight.ofTensor (dense dtype parts)
             | _ -> {
                 Rows = [

@@ -43,7 +43,11 @@ module Training =
 
         let rope =
             Scope.keep Rope.tensorsOf (fun () ->
-                Rope.table weights.Config options.SequenceLength activations (Weights.torchDevice weights.Device))
+                Rope.table
+                    weights.Config
+                    options.SequenceLength
+                    activations
+                    (Weights.torchDevice weights.Device))
 
         Scope.own (Rope.tensorsOf rope)
         { Options = options; Parts = parts; Ranks = ranks; Rope = rope; Read = read }

@@ -38,7 +38,11 @@ let private blocks (format: BlockFormat) (count: int) (random: Random) : byte[] 
 
     for block in 0 .. count - 1 do
         for scale in format.Scales do
-            let value = Half.op_Explicit (float32 ((random.NextDouble() - 0.3) * Math.Pow(10.0, float (random.Next(-6, -1))))): Half
+            let value =
+                Half.op_Explicit (
+                    float32 ((random.NextDouble() - 0.3) * Math.Pow(10.0, float (random.Next(-6, -1))))
+                )
+                : Half
             MemoryMarshal.Write(bytes.AsSpan(block * format.Bytes + scale), &value)
 
     bytes
@@ -157,8 +161,7 @@ let quantProducts =
 
                 testCase $"{name}: what is no number stays none" (fun () ->
                     for odd in [ nanf; infinityf; -infinityf ] do
-                        let inner, weights, x =
-                            operands format { Rows = 3; Blocks = 9; Outs = 4; Seed = 1 }
+                        let inner, weights, x = operands format { Rows = 3; Blocks = 9; Outs = 4; Seed = 1 }
 
                         x[inner + 40] <- odd
                         let y = product form ComputeForm.Bytes format weights inner x |> Array.chunkBySize 4

@@ -246,5 +246,8 @@ let tests =
                     (float grown)
                     (1.3 * float size + float largest)
                     $"{grown} bytes for {size}"
-                Expect.equal weights.Head.Tensor.Handle weights.Embedding.Tensor.Handle "no copy of the tied head"))
+                Expect.equal
+                    weights.Head.Tensor.Handle
+                    weights.Embedding.Tensor.Handle
+                    "no copy of the tied head"))
     ]

@@ -168,7 +168,9 @@ let tests =
                     let sums = EarlyExitLoss.backward options rope weights shares always 1.0 batch
 
                     for layer in weights.Layers do
-                        Expect.isTrue (isNull layer.Qkv.Tensor.grad && isNull layer.Down.Tensor.grad) "no block ran"
+                        Expect.isTrue
+                            (isNull layer.Qkv.Tensor.grad && isNull layer.Down.Tensor.grad)
+                            "no block ran"
 
                     Expect.isFalse (isNull weights.Embedding.Tensor.grad) "the embedding learns"
                     Expect.all
@@ -263,7 +265,9 @@ let tests =
             Expect.isFalse
                 (isNull weights.Layers[2].Down.Tensor.grad || isNull weights.Layers[3].Qkv.Tensor.grad)
                 "these learn"
-            Expect.isTrue (isNull weights.Head.Tensor.grad && isNull weights.Layers[0].Qkv.Tensor.grad) "these do not")
+            Expect.isTrue
+                (isNull weights.Head.Tensor.grad && isNull weights.Layers[0].Qkv.Tensor.grad)
+                "these do not")
 
         testCase "shares that do not fit the model are a bug" (fun () ->
             let model = { Config = Tiny.config 24 3 2 1 true; Seed = 2L }
