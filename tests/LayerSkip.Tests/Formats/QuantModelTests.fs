@@ -20,16 +20,17 @@ let private logits (weights: Weights) (ids: int[]) : float[][] =
         let cache = Cache.create weights 1 ids.Length
         use _storage = cache.Slab :> IDisposable
         let struct (hidden, _) = Model.forward weights ids.Length ids cache
-        SharedHead.logits weights (hidden.Read()) |> Tensors.toFloats |> Array.chunkBySize weights.Config.Vocabulary)
+        SharedHead.logits weights (hidden.Read())
+        |> Tensors.toFloats
+        |> Array.chunkBySize weights.Config.Vocabulary)
 
 let private largest (row: float[]) = row |> Array.map abs |> Array.max
 let private argmax (row: float[]) = row |> Array.findIndex ((=) (Array.max row))
 
 let private ints (element: JsonElement) = [| for item in element.EnumerateArray() -> item.GetInt32() |]
 
-/ of a row's largest logit. llama.cpp rounds the activations of a quantised product to 8 bits, we compute with
-/// them as they are: float16 weights show what is left without that (0.1 %). Emulating that rounding comes no closer,
-/// for any small difference flips some of it: its noise in this model is 1.4 to 2.7 %.
+/// As shares of a row's largest logit. Activations are rounded to 8 bits as llama.cpp rounds them, but any small difference flips some of
+/// it: that noise is 1.4 to 2.7 % in this model, and float16 weights show what is left without (0.1 %).
 let private tolerance (name: string) =
     match name with
     | "F16" -> 0.002
