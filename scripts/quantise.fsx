@@ -32,7 +32,9 @@ let parts (text: string) =
     text.Split(',', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
     |> List.ofArray
 
-let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
+let path = given.Path "--model"
+// As exact as the file, whatever it holds.
+let model = Checkpoint.load path (Some Dtype.F32) Device.Cpu |> orStop
 let window = given.TryWhole("--window", 2) |> Option.defaultValue 512 |> min (model.Config.Context - 1)
 let windows = max 1 (given.Whole("--tokens", 1) / window)
 
@@ -117,7 +119,14 @@ let line (name: string) (bytes: int64) (error: string) (seconds: string) (weight
     printfn
         $"{name, -8} {bytes, 12} {8.0 * float bytes / parameters, 6:F2} {error, 8} {seconds, 8}{perplexities}"
 
-line "source" (Weights.bytes model.Weights) "" "" model.Weights
+/// Of the model's files of weights.
+let stored =
+    if Directory.Exists path then
+        DirectoryInfo(path).GetFiles("*.safetensors") |> Array.sumBy _.Length
+    else
+        FileInfo(path).Length
+
+line "source" stored "" "" model.Weights
 
 let folder = Directory.CreateTempSubdirectory("layerskip-").FullName
 
