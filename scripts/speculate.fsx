@@ -16,6 +16,7 @@ let given =
         "--draft-length D", "the model's own"
         "--max-new-tokens N", "128"
         "--kv f32|f16|q8", "f32"
+        "--prefill auto|exact", "auto"
         "--runs N", "15"
     ]
 
@@ -40,9 +41,17 @@ let kv =
         | Some kv -> kv
         | None -> stop 2 $"--kv is {name}, it must be f32, f16 or q8")
 
+let prefill =
+    let name = given.Text "--prefill"
+
+    match Prefill.all |> List.tryFind (fun prefill -> Prefill.name prefill = name) with
+    | Some prefill -> prefill
+    | None -> stop 2 $"--prefill is {name}, it must be auto or exact"
+
 let model =
     Checkpoint.load (given.Path "--model") None Device.Cpu
     |> Result.bind (Checkpoint.withKv kv)
+    |> Result.map (Checkpoint.withPrefill prefill)
     |> orStop
 
 let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model

@@ -54,13 +54,14 @@ public sealed class LayerSkipModel : IDisposable
         ArgumentNullException.ThrowIfNull(path);
         options ??= new();
         var (dtype, device) = (Translate.Dtype(options.Dtype), Translate.Device(options.Device));
-        var kv = Translate.Kv(options.Kv);
+        var (kv, prefill) = (Translate.Kv(options.Kv), Translate.Prefill(options.Prefill));
         if (options.Threads is { } threads)
         {
             SetThreads(threads);
         }
 
-        return new(CheckpointModule.withKv(kv, CheckpointModule.load(path, dtype, device).OrThrow()).OrThrow());
+        var loaded = CheckpointModule.withKv(kv, CheckpointModule.load(path, dtype, device).OrThrow()).OrThrow();
+        return new(CheckpointModule.withPrefill(prefill, loaded));
     }
 
     /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>

@@ -45,6 +45,19 @@ public enum KvFormat
     Q8,
 }
 
+/// <summary>How the products of a prompt are computed.</summary>
+public enum Prefill
+{
+    /// <summary>
+    /// On the processor's matrix unit (AVX512-BF16, AMX) where that is faster: inputs and weights of 16 bits are rounded to bfloat16
+    /// for it, sums are float32.
+    /// </summary>
+    Auto,
+
+    /// <summary>As those of every other token.</summary>
+    Exact,
+}
+
 /// <summary>How tokens are decoded.</summary>
 public enum Strategy
 {
@@ -75,6 +88,9 @@ public sealed record LoadOptions
 
     /// <summary>How keys and values of a text are held while it is decoded.</summary>
     public KvFormat Kv { get; init; }
+
+    /// <summary>How the products of a prompt are computed.</summary>
+    public Prefill Prefill { get; init; }
 
     /// <summary>Threads for the products of the whole process, 1 to 1024; null leaves them as they are.</summary>
     public int? Threads { get; init; }

@@ -92,6 +92,14 @@ internal static class Translate
             _ => throw Undefined(nameof(LoadOptions.Kv), kv),
         };
 
+    public static LayerSkip.Prefill Prefill(Prefill prefill) =>
+        prefill switch
+        {
+            LayerSkip.CSharp.Prefill.Auto => LayerSkip.Prefill.Auto,
+            LayerSkip.CSharp.Prefill.Exact => LayerSkip.Prefill.Exact,
+            _ => throw Undefined(nameof(LoadOptions.Prefill), prefill),
+        };
+
     private static ArgumentOutOfRangeException Undefined(string option, Enum value) =>
         new("options", value, $"{option} is {value}, which is none of {string.Join(", ", Enum.GetNames(value.GetType()))}");
 

@@ -166,13 +166,16 @@ public abstract class DecoderPass : IDisposable
     /// <param name="rows">Any number: more than <see cref="PieceRows"/> go through piece after piece.</param>
     /// <param name="start">The position of the first row.</param>
     /// <param name="cancellation">Looked at before each layer and each shared part.</param>
+    /// <param name="mayRound">
+    /// Many rows may go through the matrix unit, which rounds their inputs, and weights of fewer than 32 bits, to bfloat16.
+    /// </param>
     /// <exception cref="ArgumentOutOfRangeException">Layers that the model, or positions that the sequence, has not.</exception>
     /// <exception cref="OperationCanceledException">
     /// Cancelled, about a part of a product later: the rows and what the sequence holds of them are then of no use.
     /// </exception>
     public void Run(
         SequenceMemory sequence, int first, int count, nint hidden, int rows, int start,
-        CancellationToken cancellation = default)
+        CancellationToken cancellation = default, bool mayRound = false)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
         Within(first, count, Shape.Layers, "layers");
@@ -186,7 +189,7 @@ public abstract class DecoderPass : IDisposable
         for (int done = 0; done < rows;)
         {
             int piece = Math.Min(PieceRows, rows - done);
-            RunPiece(sequence, first, count, RowAt(hidden, done), piece, start + done, cancellation);
+            RunPiece(sequence, first, count, RowAt(hidden, done), piece, start + done, mayRound, cancellation);
             done += piece;
         }
 
@@ -248,7 +251,8 @@ public abstract class DecoderPass : IDisposable
     }
 
     private protected abstract void RunPiece(
-        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, CancellationToken cancellation);
+        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, bool rounds,
+        CancellationToken cancellation);
 
     private protected abstract void EmbedKnown(ReadOnlySpan<int> ids, nint hidden);
 

@@ -6,6 +6,7 @@ internal sealed unsafe class Matrices<V, L>
     where L : struct, IByteLanes<V>
 {
     private readonly (MatrixMemory Memory, Product Product, int Start)[] parts;
+    private readonly ComputeForm compute;
 
     /// <param name="parts">In the order of their outputs.</param>
     /// <param name="slowSubnormals">Whether float16 is widened by integers; it is too where the parts need inputs of different scales.</param>
@@ -14,6 +15,7 @@ internal sealed unsafe class Matrices<V, L>
     {
         bool byIntegers = slowSubnormals || parts.Any(part => part.Format != WeightFormat.Float16);
         this.parts = new (MatrixMemory, Product, int)[parts.Count];
+        this.compute = compute;
 
         for (int i = 0; i < parts.Count; i++)
         {
@@ -30,6 +32,10 @@ internal sealed unsafe class Matrices<V, L>
     /// <summary>Whether a product reads inputs in this form.</summary>
     internal bool Reads(InputForm form) => Array.Exists(parts, part => part.Product.Input == form);
 
+    /// <summary>Whether so many rows of k numbers are multiplied faster on the matrix unit.</summary>
+    internal bool IsFasterOnUnit(int k, int rows) =>
+        MatrixProduct.Fits(k) && Array.TrueForAll(parts, part => MatrixProduct.IsFaster(part.Memory.Format, compute, rows));
+
     /// <summary>Whether output `index` belongs to a matrix whose heads' rows stand in pairs.</summary>
     internal bool PairsRows(int index) =>
         Array.Exists(parts, part => part.Start <= index && index < part.Start + part.Memory.Rows && part.Memory.PairsRows);
@@ -41,7 +47,11 @@ internal sealed unsafe class Matrices<V, L>
         {
             int from = Math.Max(first, start), to = Math.Min(last, start + memory.Rows);
 
-            if (from < to)
+            if (from < to && x.Packs != null)
+            {
+                MatrixProduct.Run(product, memory, k, x.Packs, y + start, yStride, rows, from - start, to - start);
+            }
+            else if (from < to)
             {
                 product.Run((byte*)memory.Address, k, x, y + start, yStride, rows, from - start, to - start);
             }
@@ -94,7 +104,8 @@ internal sealed unsafe class Matrices<V, L>
 /// <summary>Room for rows of inputs in the forms of quantised products.</summary>
 internal sealed unsafe class InputRows : IDisposable
 {
-    private readonly FloatBuffer groups = new(), blocks = new();
+    private readonly FloatBuffer groups = new(), blocks = new(), packs = new();
+    private bool isPacked;
     private nint groupsStride, blocksStride;
 
     /// <summary>Makes room for rows of k numbers, in the forms that are read.</summary>
@@ -105,6 +116,23 @@ internal sealed unsafe class InputRows : IDisposable
         groups.Of(rows * groupsStride / sizeof(float));
         blocks.Of(rows * blocksStride / sizeof(float));
     }
+
+    /// <summary>Makes room for packs instead, if so asked; says whether.</summary>
+    internal bool MakePacks(bool asked, int k, int rows)
+    {
+        isPacked = asked;
+
+        if (asked)
+        {
+            packs.Of(MatrixProduct.Room(k, rows));
+        }
+
+        return asked;
+    }
+
+    /// <summary>Pack `index` of x, as <see cref="MatrixProduct.Pack"/>.</summary>
+    internal void Pack(int k, float* x, int stride, float scale, int rows, int index) =>
+        MatrixProduct.Pack(x, stride, scale, k, rows, index, packs.Pointer);
 
     /// <summary>Row `row` from x [k].</summary>
     internal void Fill(int k, float* x, int row)
@@ -129,6 +157,7 @@ internal sealed unsafe class InputRows : IDisposable
         GroupsStride = groupsStride,
         Blocks = (byte*)blocks.Pointer,
         BlocksStride = blocksStride,
+        Packs = isPacked ? packs.Pointer : null,
     };
 
     /// <summary>Gives back what more rows than `rows` of k numbers needed.</summary>
@@ -136,11 +165,13 @@ internal sealed unsafe class InputRows : IDisposable
     {
         groups.Trim((long)rows * Activations.GroupedRow(k) / sizeof(float));
         blocks.Trim((long)rows * Activations.BlockedRow(k) / sizeof(float));
+        packs.Trim(0);
     }
 
     public void Dispose()
     {
         groups.Dispose();
         blocks.Dispose();
+        packs.Dispose();
     }
 }

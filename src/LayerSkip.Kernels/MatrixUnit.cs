@@ -56,11 +56,27 @@ internal static unsafe class MatrixProduct
     [ThreadStatic]
     private static FloatBuffer? rounded;
 
+    /// <summary>
+    /// Whether so many rows are faster here than on the kernels: measured, for the rows share what rounding the weights costs. Float32 weights
+    /// are never rounded, nor are others that are to be multiplied as floats: who asks for that wants every bit.
+    /// </summary>
+    internal static bool IsFaster(WeightFormat format, ComputeForm compute, int rows) =>
+        format switch
+        {
+            WeightFormat.Float32 => false,
+            WeightFormat.BFloat16 => rows >= 17,
+            WeightFormat.Float16 => rows >= 24,
+            _ => compute == ComputeForm.Bytes && rows >= 64,
+        };
+
     /// <summary>Whether rows of k numbers can be packed.</summary>
     internal static bool Fits(int k) => MatrixUnit.IsThere && Avx512BW.IsSupported && k % (2 * Square) == 0;
 
+    /// <summary>Packs that so many rows take.</summary>
+    internal static int Packs(int rows) => (rows + PackRows - 1) / PackRows;
+
     /// <summary>Floats that packs of rows of k numbers take.</summary>
-    internal static long Room(int k, int rows) => (rows + PackRows - 1L) / PackRows * PackRows * k / 2;
+    internal static long Room(int k, int rows) => (long)Packs(rows) * PackRows * k / 2;
 
     /// <summary>This thread's room for <see cref="Outputs"/> rows of k rounded weights.</summary>
     internal static ushort* Weights(int k) => (ushort*)(rounded ??= new()).Of(Outputs * (long)k / 2);
@@ -124,13 +140,46 @@ internal static unsafe class MatrixProduct
     private static Vector512<uint> Rounded(Vector512<uint> bits) =>
         (bits + Vector512.Create(0x7fffu) + ((bits >>> 16) & Vector512<uint>.One)) >>> 16;
 
+    /// <summary>Outputs `first` to `last` - 1 of a matrix in any format, from the packs of every row.</summary>
+    internal static void Run(
+        Product product, MatrixMemory matrix, int k, float* packs, float* y, int yStride, int rows, int first, int last)
+    {
+        for (int count; first < last; first += count)
+        {
+            count = Math.Min(Outputs, last - first);
+            Run(Rounded(product, matrix, k, first, count), k, packs, y + first, yStride, rows, count);
+        }
+
+        MatrixUnit.Release();
+    }
+
+    /// <summary>Rows of a matrix in bfloat16, where they lie or in this thread's room.</summary>
+    private static ushort* Rounded(Product product, MatrixMemory matrix, int k, int first, int count)
+    {
+        if (matrix.Format == WeightFormat.BFloat16)
+        {
+            return (ushort*)matrix.Address + ((nint)first * k);
+        }
+
+        ushort* to = Weights(k);
+        float* row = ThreadRoom.Widened.Of(k);
+
+        for (int o = 0; o < count; o++)
+        {
+            product.Read((byte*)matrix.Address, k, first + o, row);
+            Round(row, 1f, k, to + ((nint)o * k));
+        }
+
+        return to;
+    }
+
     /// <summary>
     /// Up to <see cref="Outputs"/> outputs of every row, y[r * yStride + o], from weights [outs; k] in bfloat16 and the packs of x [rows; k].
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void Run(ushort* weights, int k, float* packs, float* y, int yStride, int rows, int outs)
     {
-        int count = (rows + PackRows - 1) / PackRows;
+        int count = Packs(rows);
         float* c = (sums ??= new()).Of((long)count * Outputs * PackRows);
 
         for (int from = 0; from < k; from += Depth)

@@ -14,7 +14,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
     private readonly (FloatBuffer Buffer, long Width)[] rooms;
-    private readonly Action<int> product, heads, attend, gate, norm, quantise, unlessCancelled;
+    private readonly Action<int> product, heads, attend, gate, norm, quantise, pack, unlessCancelled;
 
     // What the phase at hand reads and writes.
     private Matrices<V, L> matrices = null!;
@@ -26,6 +26,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     private byte* keys, values;
     private int window, layerIndex;
     private float attendedSize, gatedSize;
+    private bool rounds;
     private CancellationToken cancellation;
     private Action<int> shared = null!;
 
@@ -35,7 +36,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
         Matrices<V, L> Of(IReadOnlyList<MatrixMemory> parts) => new(parts, slowSubnormals, compute);
 
         (product, heads, attend, gate, norm, quantise) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow, QuantiseRow);
-        unlessCancelled = UnlessCancelled;
+        (pack, unlessCancelled) = (PackPart, UnlessCancelled);
         rooms =
         [
             (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
@@ -46,9 +47,11 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     }
 
     private protected override void RunPiece(
-        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, CancellationToken cancellation)
+        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, bool rounds,
+        CancellationToken cancellation)
     {
         (this.sequence, this.rows, this.start, this.cancellation) = (sequence, rows, start, cancellation);
+        this.rounds = rounds;
         float* x = (float*)hidden;
         int width = Shape.Heads * Shape.HeadDim;
 
@@ -96,7 +99,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
 
     private protected override void HeadOfPiece(nint hidden, int rows, nint logits)
     {
-        (this.rows, cancellation) = (rows, CancellationToken.None);
+        (this.rows, rounds, cancellation) = (rows, false, CancellationToken.None);
         normed.Of((long)rows * Shape.Hidden);
         Norm((float*)hidden, Memory.Norm, lmHead);
         Multiply(lmHead, Shape.Hidden, normed.Pointer, (float*)logits, 0, null);
@@ -180,6 +183,14 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     /// <summary>Makes rows of x [rows; k] what the matrices read beside floats, if anything.</summary>
     private void Quantise(Matrices<V, L> readers, int k, float* x, int stride)
     {
+        if (quantised.MakePacks(rounds && readers.IsFasterOnUnit(k, rows), k, rows))
+        {
+            input = x;
+            (matrices, inner, inputStride) = (readers, k, stride);
+            Share((long)rows * k * 2, MatrixProduct.Packs(rows), pack);
+            return;
+        }
+
         bool groups = readers.Reads(InputForm.Groups), blocks = readers.Reads(InputForm.Blocks);
         quantised.Make(groups, blocks, k, rows);
 
@@ -190,6 +201,8 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             Share((long)rows * k * 2, rows, quantise);
         }
     }
+
+    private void PackPart(int index) => quantised.Pack(inner, input, inputStride, 1f / matrices.InputScale, rows, index);
 
     private void QuantiseRow(int row) => quantised.Fill(inner, input + ((nint)row * inputStride), row);
 

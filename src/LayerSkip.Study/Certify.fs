@@ -32,6 +32,8 @@ type CertifyReport = {
     Dtype: string
     /// What the cache held: "f32", "f16", "q8".
     Kv: string
+    /// How prompts were read: "auto", "exact".
+    Prefill: string
     /// The share of a row's largest |logit| within which a token is a tie.
     Gap: float
     Tests: CertifyTest list
@@ -145,6 +147,7 @@ module Certify =
             Model = checkpoint.Path
             Dtype = Weights.dtypeName weights
             Kv = Weights.kv weights
+            Prefill = Prefill.name weights.Prefill
             Gap = gap
             Tests = tests
             Exact = tests |> List.sumBy _.Exact

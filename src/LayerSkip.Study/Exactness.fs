@@ -52,11 +52,22 @@ module internal Exactness =
         |> Overflow.guard weights layers (fun row -> Array.truncate (ids.Length - rows + row + 1) ids)
         |> Logits.toFloats
 
-    /// Logits after each of the last `rows` ids, by one pass of the whole model.
-    let private teacherForced (weights: Weights) rows (ids: int[]) : float[][] =
-        overCache weights weights.Config.Layers ids.Length (fun cache ->
-            let struct (hidden, _) = Model.forward weights rows ids cache
-            finiteLogits weights weights.Config.Layers rows ids hidden)
+    /// Logits after the last id of a prompt and after each id that follows it, by a pass of the whole model over either:
+    /// the prompt is read as a decoding reads it.
+    let private teacherForced (weights: Weights) (prompt: int[]) (following: int[]) : float[][] =
+        let text = Array.append prompt following
+
+        overCache weights weights.Config.Layers text.Length (fun cache ->
+            let read rows (ids: int[]) upTo cache =
+                let struct (hidden, cache) = Model.forward weights rows ids cache
+                finiteLogits weights weights.Config.Layers rows (Array.truncate upTo text) hidden, cache
+
+            let last, cache = read 1 prompt prompt.Length cache
+
+            if following.Length = 0 then
+                last
+            else
+                Array.append last (fst (read following.Length following text.Length cache)))
 
     let private judge gap (logits: float[]) (token: int) : Finding =
         let largest = Array.max logits
@@ -71,8 +82,7 @@ module internal Exactness =
         if tokens.Length = 0 then
             []
         else
-            let read = Array.append prompt tokens[.. tokens.Length - 2]
-            let logits = teacherForced weights tokens.Length read
+            let logits = teacherForced weights prompt tokens[.. tokens.Length - 2]
             List.init tokens.Length (fun i -> judge gap logits[i] tokens[i])
 
     let private sameText gap weights (prompt: int[]) (plain: Completion) (speculative: Completion) : Finding =
@@ -85,7 +95,7 @@ module internal Exactness =
             // One text is the other's beginning: no tie explains that.
             | None -> Violation, 0.0
             | Some at ->
-                let logits = (teacherForced weights 1 (Array.append prompt a[.. at - 1]))[0]
+                let logits = teacherForced weights prompt a[.. at - 1] |> Array.last
                 let (first, gapA), (second, gapB) = judge gap logits a[at], judge gap logits b[at]
                 max Tie (max first second), max gapA gapB
 
@@ -220,9 +230,10 @@ module internal Exactness =
     let caches (weights: Weights) length (prompts: int[][]) grid : Finding list =
         let layers, tolerance = weights.Config.Layers, cacheTolerance weights
 
-        let compare (text: int[]) (cache: Cache) =
+        let compare (prompt: int[]) (text: int[]) (cache: Cache) =
             overCache weights layers text.Length (fun fresh ->
-                let struct (_, fresh) = Model.forward weights 1 text[.. text.Length - 2] fresh
+                let struct (_, fresh) = Model.forward weights 1 prompt fresh
+                let struct (_, fresh) = Model.forward weights 1 text[prompt.Length .. text.Length - 2] fresh
 
                 let distance layer =
                     let struct (k, v) = Cache.layer layer cache
@@ -238,5 +249,5 @@ module internal Exactness =
 
                     // The first is the pass over the prompt.
                     for struct (_, standing) in Seq.tail (Rounds.run decoding prompt CancellationToken.None) do
-                        compare (standing.Text.ToArray()) standing.Reading.Cache
+                        compare prompt (standing.Text.ToArray()) standing.Reading.Cache
         ]

@@ -57,6 +57,7 @@ module internal BenchCommand =
         Checkpoint.ofWeights text (Weights.random common.Seed 0.5 dtype common.Device config) None
         |> Checkpoint.withKv common.Kv
         |> Check.getOrRaise
+        |> Checkpoint.withPrefill common.Prefill
 
     /// An option of the table's alone.
     let private notOfRequests (argument: BenchArgument) =

@@ -21,6 +21,7 @@ module internal CertifyCommand =
             writer.WriteString("model", report.Model)
             writer.WriteString("dtype", report.Dtype)
             writer.WriteString("kv", report.Kv)
+            writer.WriteString("prefill", report.Prefill)
             writer.WriteNumber("gap", report.Gap)
 
             writer
@@ -53,7 +54,7 @@ module internal CertifyCommand =
 
         let verdict = (if report.Violation = 0 then "" else "NOT ") + "certified"
 
-        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}, kv {report.Kv}: {verdict}; "
+        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}, kv {report.Kv}, prefill {report.Prefill}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
     // Each line is decoded many times over, and a device has no last one.

@@ -201,6 +201,7 @@ type internal Argument =
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of name: string
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Compute of ComputeName
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Kv of KvFormat
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Prefill of Prefill
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Threads of n: int
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Seed of n: int64
     | [<Inherit; Unique>] Json
@@ -226,6 +227,8 @@ type internal Argument =
                 "how quantised weights are multiplied: auto, their bytes with activations of 8 bits, or float, in float32, which defines what the other must agree with (default auto)."
             | Kv _ ->
                 "how decoding keeps keys and values: f32, f16 in half the memory, or q8 (8 bits) in little more than a quarter (default f32 on a CPU)."
+            | Prefill _ ->
+                "how a prompt's products are computed: auto (the default), on the processor's matrix unit (AVX512-BF16, AMX) where that is faster, in bfloat16 with float32 sums; or exact, as every other row."
             | Threads _ -> $"threads that compute, 1 to {Backend.mostThreads} (default: one for each core)."
             | Seed _ -> $"seed of all random numbers (default {GenerationOptions.defaults.Seed})."
             | Version -> "tells the program's version."

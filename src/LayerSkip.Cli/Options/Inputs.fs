@@ -16,6 +16,7 @@ type Common = {
     Compute: ComputeForm
     /// None: as activations are held.
     Kv: KvFormat option
+    Prefill: Prefill
     /// Quantised formats to write.
     Mix: GgufMix option
     Seed: int64
@@ -167,6 +168,7 @@ module internal Inputs =
             | Argument.Compute ComputeName.Auto -> { common with Compute = ComputeForm.Bytes }
             | Argument.Compute ComputeName.Float -> { common with Compute = ComputeForm.Float }
             | Argument.Kv kv -> { common with Kv = Some kv }
+            | Argument.Prefill prefill -> { common with Prefill = prefill }
             | Argument.Seed seed -> { common with Seed = seed }
             | Argument.Json -> { common with Json = true }
             // The version, and sub-commands.
@@ -182,6 +184,7 @@ module internal Inputs =
                 Mix = None
                 Compute = ComputeForm.Bytes
                 Kv = None
+                Prefill = Prefill.Auto
                 Seed = seed
                 Json = false
             }
@@ -205,6 +208,7 @@ module internal Inputs =
         Checkpoint.loadAs format (modelOf common.Model) common.Device
         |> Result.map (Checkpoint.withCompute common.Compute)
         |> Result.bind (Checkpoint.withKv common.Kv)
+        |> Result.map (Checkpoint.withPrefill common.Prefill)
         |> Check.getOrRaise
 
     /// In the dtype that is asked for, or else as the file has its tensors.

@@ -226,6 +226,12 @@ module Checkpoint =
             Weights = Weights.withCompute compute checkpoint.Weights
     }
 
+    /// The same model, whose prompts are read so.
+    let withPrefill (prefill: Prefill) (checkpoint: Checkpoint) : Checkpoint = {
+        checkpoint with
+            Weights = { checkpoint.Weights with Prefill = prefill }
+    }
+
     /// The same model with caches that hold keys and values in `kv` (None: as activations are held); where they cannot, it
     /// is disposed.
     let withKv (kv: KvFormat option) (checkpoint: Checkpoint) : Result<Checkpoint, LayerSkipError list> =

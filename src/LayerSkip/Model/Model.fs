@@ -47,7 +47,21 @@ module Model =
 
     let private run place (half: CacheHalf) rows (cache: Cache) : CacheHalf =
         if half.Count > 0 then
-            cache.Slab.Sequence.Run(place, half.First, half.Count, half.Length, rows, cache.Cancelled)
+            // What these layers have read nothing before is a prompt.
+            let prefill =
+                if half.Length = 0 then
+                    cache.Slab.Weights.Prefill
+                else
+                    Prefill.Exact
+            cache.Slab.Sequence.Run(
+                place,
+                half.First,
+                half.Count,
+                half.Length,
+                rows,
+                prefill,
+                cache.Cancelled
+            )
 
         { half with Length = half.Length + rows }
 

@@ -44,7 +44,15 @@ module internal Overflow =
                 if layer = 0 then
                     sequence.Embed(ids, start)
                 else
-                    sequence.Run(StatePlace.Exit, layer - 1, 1, start, ids.Length, CancellationToken.None)
+                    sequence.Run(
+                        StatePlace.Exit,
+                        layer - 1,
+                        1,
+                        start,
+                        ids.Length,
+                        Prefill.Exact,
+                        CancellationToken.None
+                    )
 
             let ofLayer layer =
                 run layer

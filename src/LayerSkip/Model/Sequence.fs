@@ -13,9 +13,16 @@ type internal Sequence =
     /// Embeddings of ids, put where exit states lie.
     abstract Embed: ids: int[] * start: int -> unit
 
-    /// Layers `first` to `first` + `count` - 1 over states of `rows` positions; their keys and values are then stored.
+    /// Layers `first` to `first` + `count` - 1 over states of `rows` positions; their keys and values are then stored. What
+    /// `prefill` allows is for a prompt's.
     abstract Run:
-        place: StatePlace * first: int * count: int * start: int * rows: int * cancelled: CancellationToken ->
+        place: StatePlace *
+        first: int *
+        count: int *
+        start: int *
+        rows: int *
+        prefill: Prefill *
+        cancelled: CancellationToken ->
             unit
 
     /// Final norm and head of states of `rows` positions.
@@ -50,7 +57,7 @@ type private TorchSequence(weights: Weights) =
             let embedded = Tensors.ofIds [| 1L; int64 ids.Length |] ids |> Decoder.embed weights
             (states StatePlace.Exit start ids.Length).copy_ embedded |> ignore
 
-        member _.Run(place, first, count, start, rows, cancelled) =
+        member _.Run(place, first, count, start, rows, _, cancelled) =
             if count > 0 then
                 let memory = storage.Value
                 use _noGrad = Scope.noGrad ()
@@ -114,8 +121,9 @@ type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
             pass.Embed(ids, stateAt StatePlace.Exit start)
             GC.KeepAlive this
 
-        member this.Run(place, first, count, start, rows, cancelled) =
-            pass.Run(memory, first, count, stateAt place start, rows, start, cancelled)
+        member this.Run(place, first, count, start, rows, prefill, cancelled) =
+            let mayRound = (prefill = Prefill.Auto)
+            pass.Run(memory, first, count, stateAt place start, rows, start, cancelled, mayRound)
             GC.KeepAlive this
 
         member this.Head(place, start, rows) =

@@ -21,6 +21,8 @@ type Weights = {
     Rope: RopeTables
     /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
     Kernels: KernelWeights option
+    /// How their caches read a prompt.
+    Prefill: Prefill
     /// Products round what they read to the matrices' dtype, as training does in bfloat16 on a CPU; else the matrices are
     /// widened to the activations.
     RoundsInputs: bool
@@ -115,6 +117,7 @@ module Weights =
         Rope = new RopeTables()
         Kernels = None
         Compute = ComputeForm.Bytes
+        Prefill = Prefill.Auto
         RoundsInputs = false
         Kv = None
     }

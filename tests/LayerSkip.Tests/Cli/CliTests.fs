@@ -265,6 +265,7 @@ let others =
                         "model", S
                         "dtype", S
                         "kv", S
+                        "prefill", S
                         "gap", N
                         "tests", A
                         "exact", N
@@ -284,6 +285,10 @@ let others =
                         "sum"
 
                 Expect.equal (count "violation" report) 0 "certified"
+                let prefill report = (report: JsonElement).GetProperty("prefill").GetString()
+                Expect.equal (prefill report) "auto" "the default"
+                Expect.equal (prefill (json (arguments @ [ "--prefill"; "exact" ]))) "exact" "as asked for"
+                arguments @ [ "--prefill"; "fast" ] |> refuses [ "prefill"; "fast" ]
                 let table = cli arguments
                 Expect.equal table.Code 0 table.Error
                 Expect.stringContains table.Out ": certified;" "verdict"))

@@ -65,7 +65,15 @@ let tests =
 
                 let reading =
                     Task.Run(fun () ->
-                        kernels.Run(StatePlace.Exit, 0, layers, 0, positions, cancelled.Token))
+                        kernels.Run(
+                            StatePlace.Exit,
+                            0,
+                            layers,
+                            0,
+                            positions,
+                            Prefill.Auto,
+                            cancelled.Token
+                        ))
 
                 // The first piece has gone through two layers.
                 while written keys[1..1] = 0L && not reading.IsCompleted do

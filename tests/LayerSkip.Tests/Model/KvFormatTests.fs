@@ -129,7 +129,7 @@ let tests =
             KvFormat.all
             |> List.forall (fun kv ->
                 Tiny.withWeights Dtype.BF16 { Config = wide; Seed = int64 seed } (fun weights ->
-                    let weights = withKv kv weights
+                    let weights = { withKv kv weights with Prefill = Prefill.Exact }
                     let whole = seen weights 1 ids.Length (pieces weights [ ids ])
                     let cut = ids |> Array.chunkBySize size |> List.ofArray
 
