@@ -126,11 +126,11 @@ module Checkpoint =
     let private build path (format: WeightsFormat) device config (stored: StoredTensor list) tokenizer =
         let load =
             match format with
-            | WeightsFormat.Of dtype -> Weights.load dtype device
+            | WeightsFormat.Of dtype -> StoredWeights.load dtype device
             | WeightsFormat.AsStored when device = Device.Cpu && stored |> List.exists _.Blocks.IsSome ->
-                Weights.loadInPlace
+                StoredWeights.loadInPlace
             | WeightsFormat.AsStored
-            | WeightsFormat.OneDtype -> Weights.load (autoDtype device stored) device
+            | WeightsFormat.OneDtype -> StoredWeights.load (autoDtype device stored) device
 
         load config stored
         |> Result.map (fun weights -> {

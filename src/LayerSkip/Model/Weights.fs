@@ -53,7 +53,7 @@ type Weights = {
 /// Making weights, and seeing them as others name and use them.
 [<RequireQualifiedAccess>]
 module Weights =
-    let private each (weights: Weights) = DecoderParts.toList weights.Parts
+    let internal each (weights: Weights) = DecoderParts.toList weights.Parts
 
     /// Each tensor once, in the order of `DecoderParts`; a tied head is the embedding. Of weights in a dtype: in a file's blocks they have
     /// none.
@@ -123,7 +123,7 @@ module Weights =
     }
 
     /// A model of which `make` builds each tensor from its parts.
-    let private assemble config dtype device (make: CheckpointPart list -> Weight) : Weights =
+    let internal assemble config dtype device (make: CheckpointPart list -> Weight) : Weights =
         CheckpointPart.ofConfig config |> DecoderParts.map make |> ofParts config dtype device
 
     /// The same model over other tensors of the same shapes; a tied head stays tied. For libtorch alone.
@@ -203,29 +203,6 @@ module Weights =
     let parameters (config: LlamaConfig) : int64 =
         expected config |> List.sumBy (fun (_, shape) -> List.fold (*) 1L shape)
 
-    /// The tensors that checkpoints carry and no forward pass needs.
-    let private ignored (config: LlamaConfig) (name: string) =
-        name.EndsWith "rotary_emb.inv_freq"
-        || name = "rope_freqs.weight"
-        || (config.TiedHead && name = "lm_head.weight")
-
-    /// Missing, unknown and mis-shaped tensors, all of them.
-    let private faults config (stored: Map<string, StoredTensor>) =
-        let expected = Map.ofList (expected config)
-
-        [
-            for KeyValue(name, shape) in expected do
-                match Map.tryFind name stored with
-                | None -> LayerSkipError.MissingTensor name
-                | Some tensor when List.ofArray tensor.Shape <> shape ->
-                    LayerSkipError.WrongShape(name, shape, List.ofArray tensor.Shape)
-                | Some _ -> ()
-
-            for KeyValue(name, _) in stored do
-                if not (expected.ContainsKey name || ignored config name) then
-                    LayerSkipError.UnknownTensor name
-        ]
-
     let internal torchDevice device =
         match device with
         | Device.Cpu -> torch.CPU
@@ -245,132 +222,19 @@ module Weights =
         torch.empty (size, Nullable kind, torchDevice device)
 
     /// Fills each part's rows of a new tensor.
-    let private fill dtype device (write: string -> Tensor -> unit) (parts: CheckpointPart list) =
+    let internal fill dtype device (write: string -> Tensor -> unit) (parts: CheckpointPart list) =
         let whole = allocate dtype device parts
         use _scope = Scope.start ()
         rowsOf parts whole |> List.iter (fun (name, rows) -> write name rows)
         whole
 
-    let private memoryFaults dtype device config =
+    let internal memoryFaults dtype device config =
         match device with
         | Device.Cpu ->
             Memory.faults
                 (fun () -> $"the weights in {Dtype.name dtype}")
                 (int64 (Dtype.bytes dtype) * parameters config)
         | Device.Cuda -> []
-
-    /// Weights of which `make` makes each from its parts, once nothing is missing: it may read stored tensors into new ones, and reports
-    /// names whose values do not fit.
-    let private loadBy
-        dtype
-        device
-        config
-        (memory: LayerSkipError list)
-        (make:
-            Map<string, StoredTensor>
-                -> (string -> Tensor -> unit)
-                -> (LayerSkipError -> unit)
-                -> CheckpointPart list
-                -> Weight)
-        (stored: StoredTensor list)
-        : Result<Weights, LayerSkipError list> =
-        let byName = stored |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
-
-        let fillAll () =
-            use _inference = Scope.inference ()
-            let unfit = ResizeArray()
-
-            let read name (destination: Tensor) =
-                let stored = byName[name]
-                let check (source: Tensor) =
-                    if not (Tensors.isFinite destination) then
-                        unfit.Add(
-                            if Tensors.isFinite source then
-                                ScalarType.beyond name destination.dtype
-                            else
-                                LayerSkipError.NotFinite name
-                        )
-
-                if device = Device.Cpu && destination.dtype = ScalarType.ofDtype stored.Dtype then
-                    Tensors.read stored destination
-                    check destination
-                else
-                    use source = Tensors.ofStored stored
-                    destination.copy_ source |> ignore
-                    check source
-
-            let weights = assemble config dtype device (make byName read unfit.Add)
-
-            match List.ofSeq unfit with
-            | [] ->
-                Scope.own (each weights |> List.collect Weight.tensors)
-                Ok(withKernels weights)
-            | errors ->
-                for file in each weights |> List.collect Weight.files do
-                    (file :> IDisposable).Dispose()
-
-                Error errors
-
-        match faults config byName @ memory with
-        | [] -> SourceFile.guard fillAll
-        | errors -> Error errors
-
-    /// Makes a model's weights from stored tensors of Hugging Face names, converted to `dtype`; one stored tensor at a time
-    /// is in memory beside the result. Every fault at once: missing, unknown and mis-shaped tensors and too little memory,
-    /// or else NaN, infinity, and values beyond `dtype`.
-    let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
-        stored
-        |> loadBy dtype device config (memoryFaults dtype device config) (fun _ read _ ->
-            fill dtype device read >> Weight.ofTensor)
-
-    /// Blocks that are used where they lie. Not those whose rows a file has in another order than their biases.
-    let private tryBlocks (config: LlamaConfig) (stored: StoredTensor) : StoredBlocks option =
-        stored.Blocks
-        |> Option.filter (fun blocks -> not (config.QkvBias && blocks.PairedRows.IsSome))
-
-    let private blockRows (report: LayerSkipError -> unit) (stored: StoredTensor) (blocks: StoredBlocks) =
-        let file = blocks.Map()
-        let values = Array.fold (*) 1L stored.Shape
-        let memory = {
-            Address = file.Address + nativeint blocks.Start
-            Length = BlockFormat.bytes values blocks.Format
-        }
-
-        if not (BlockFormat.areFinite blocks.Format memory.Address (values / int64 blocks.Format.Values)) then
-            report (LayerSkipError.NotFinite stored.Name)
-
-        WeightRows.Blocks {
-            Format = blocks.Format
-            Shape = stored.Shape
-            PairedRows = blocks.PairedRows
-            Memory = memory
-            Owner = file
-        }
-
-    /// The same on a CPU with each matrix in the format that its file has: blocks stay where they lie, mapped into memory, and are read once
-    /// to see that their scales are finite; 16- and 32-bit matrices are read.
-    let loadInPlace config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
-        let dtypeOf (stored: StoredTensor) = if stored.Dtype = Dtype.F64 then Dtype.F32 else stored.Dtype
-
-        stored
-        |> loadBy Dtype.F32 Device.Cpu config [] (fun byName read report parts ->
-            let found = parts |> List.map (fun (name, _) -> byName[name])
-            let dense dtype parts = fill dtype Device.Cpu read parts
-
-            match
-                found
-                |> List.map (fun stored -> (tryBlocks config stored).IsSome, dtypeOf stored)
-                |> List.distinct
-            with
-            | [ false, dtype ] -> Weight.ofTensor (dense dtype parts)
-            | _ -> {
-                Rows = [
-                    for part, stored in List.zip parts found do
-                        match tryBlocks config stored with
-                        | Some blocks -> blockRows report stored blocks
-                        | None -> WeightRows.Dense(dense (dtypeOf stored) [ part ])
-                ]
-              })
 
     /// Weights drawn from a law (see `InitialLaw`) of each tensor's name and shape, in the order of `tensors`.
     let private drawn (seed: int64) dtype device config law : Weights =

@@ -153,7 +153,7 @@ let tests =
                             { tensor name kept values with Shape = shape }
                     ]
 
-                    Weights.load asked Device.Cpu model.Config tensors
+                    StoredWeights.load asked Device.Cpu model.Config tensors
 
                 let up = "model.layers.1.mlp.up_proj.weight"
 

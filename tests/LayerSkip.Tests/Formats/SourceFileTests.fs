@@ -244,7 +244,7 @@ let tests =
                 use file = Safetensors.openFile path |> Check.getOrRaise
                 cut path 2000L
 
-                Weights.load Dtype.F32 Device.Cpu config file.Tensors
+                StoredWeights.load Dtype.F32 Device.Cpu config file.Tensors
                 |> messages
                 |> expectFault [ "model.safetensors"; "shorter" ])
 

@@ -80,7 +80,7 @@ let tests =
                     ]
 
                     use file = Safetensors.openFile path |> Check.getOrRaise
-                    use weights = Weights.load Dtype.BF16 Device.Cpu config file.Tensors |> Check.getOrRaise
+                    use weights = StoredWeights.load Dtype.BF16 Device.Cpu config file.Tensors |> Check.getOrRaise
                     Expect.isGreaterThan (Weight.numel weights.Embedding * 2L) (1L <<< 31) "more than 2 GiB"
 
                     for strategy in [ Strategy.Autoregressive; Strategy.SelfSpeculative(exit 2 1, 2) ] do
@@ -161,7 +161,7 @@ let tests =
                     }
             ]
 
-            match Weights.load Dtype.BF16 Device.Cpu config stored with
+            match StoredWeights.load Dtype.BF16 Device.Cpu config stored with
             | Error [ LayerSkipError.NotEnoughMemory("the weights in bf16", bytes, _) ] ->
                 Expect.equal bytes (2L * Weights.parameters config) "what they take"
             | other -> failtest $"{Result.mapError LayerSkipError.summary other |> Result.map ignore}")

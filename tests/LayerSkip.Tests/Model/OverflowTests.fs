@@ -62,7 +62,7 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
             }
     ]
 
-    Weights.load dtype Device.Cpu config stored |> Check.getOrRaise
+    StoredWeights.load dtype Device.Cpu config stored |> Check.getOrRaise
 
 let private strategies =
     Strategy.Autoregressive

@@ -231,7 +231,7 @@ let tests =
                 let load () =
                     let files = Safetensors.openFolder folder |> Check.getOrRaise
                     let stored = files |> List.collect _.Tensors
-                    let weights = Weights.load Dtype.BF16 Device.Cpu config stored |> Check.getOrRaise
+                    let weights = StoredWeights.load Dtype.BF16 Device.Cpu config stored |> Check.getOrRaise
                     for file in files do
                         (file :> IDisposable).Dispose()
                     weights
