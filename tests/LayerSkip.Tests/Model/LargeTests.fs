@@ -80,7 +80,8 @@ let tests =
                     ]
 
                     use file = Safetensors.openFile path |> Check.getOrRaise
-                    use weights = StoredWeights.load Dtype.BF16 Device.Cpu config file.Tensors |> Check.getOrRaise
+                    use weights =
+                        StoredWeights.load Dtype.BF16 Device.Cpu config file.Tensors |> Check.getOrRaise
                     Expect.isGreaterThan (Weight.numel weights.Embedding * 2L) (1L <<< 31) "more than 2 GiB"
 
                     for strategy in [ Strategy.Autoregressive; Strategy.SelfSpeculative(exit 2 1, 2) ] do
