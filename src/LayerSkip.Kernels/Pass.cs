@@ -9,7 +9,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     private readonly FloatBuffer normed = new(), qkv = new(), mixed = new(), gateUp = new(), added = new();
     private readonly FloatBuffer ownLogits = new();
     private readonly InputRows quantised = new();
-    private readonly LayerMatrices[] layers;
+    private readonly LayerMatrices<V, L>[] layers;
     private readonly Matrices<V, L> embedding, lmHead;
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
@@ -35,23 +35,23 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     {
         Matrices<V, L> Of(IReadOnlyList<MatrixMemory> parts) => new(parts, slowSubnormals, compute);
 
-        (product, heads, attend, gate, norm, quantise) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow, QuantiseRow);
-        (pack, unlessCancelled) = (PackPart, UnlessCancelled);
+        (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
+        quantise = row => quantised.Fill(inner, input + ((nint)row * inputStride), row);
+        pack = index => quantised.Pack(inner, input, inputStride, 1f / matrices.InputScale, rows, index);
+        unlessCancelled = UnlessCancelled;
         rooms =
         [
             (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
             (gateUp, 2L * shape.Intermediate), (added, shape.Hidden),
         ];
         (embedding, lmHead) = (Of([memory.Embedding]), Of([memory.Head]));
-        layers = [.. memory.Layers.Select(layer => new LayerMatrices(Of(layer.Qkv), Of([layer.Output]), Of(layer.GateUp), Of([layer.Down])))];
+        layers = [.. memory.Layers.Select(layer => new LayerMatrices<V, L>(Of(layer.Qkv), Of([layer.Output]), Of(layer.GateUp), Of([layer.Down])))];
     }
 
     private protected override void RunPiece(
-        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, bool rounds,
-        CancellationToken cancellation)
+        SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, bool rounds, CancellationToken cancellation)
     {
-        (this.sequence, this.rows, this.start, this.cancellation) = (sequence, rows, start, cancellation);
-        this.rounds = rounds;
+        (this.sequence, this.rows, this.start, this.rounds, this.cancellation) = (sequence, rows, start, rounds, cancellation);
         float* x = (float*)hidden;
         int width = Shape.Heads * Shape.HeadDim;
 
@@ -183,10 +183,11 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     /// <summary>Makes rows of x [rows; k] what the matrices read beside floats, if anything.</summary>
     private void Quantise(Matrices<V, L> readers, int k, float* x, int stride)
     {
+        input = x;
+        (matrices, inner, inputStride) = (readers, k, stride);
+
         if (quantised.MakePacks(rounds && readers.IsFasterOnUnit(k, rows), k, rows))
         {
-            input = x;
-            (matrices, inner, inputStride) = (readers, k, stride);
             Share((long)rows * k * 2, MatrixProduct.Packs(rows), pack);
             return;
         }
@@ -196,15 +197,9 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
 
         if (groups || blocks)
         {
-            input = x;
-            (inner, inputStride) = (k, stride);
             Share((long)rows * k * 2, rows, quantise);
         }
     }
-
-    private void PackPart(int index) => quantised.Pack(inner, input, inputStride, 1f / matrices.InputScale, rows, index);
-
-    private void QuantiseRow(int row) => quantised.Fill(inner, input + ((nint)row * inputStride), row);
 
     /// <summary>y = x W^T + bias, or with a residual: residual += that, and y is only room.</summary>
     /// <param name="w">Matrices [outs; inner], which read x as it was quantised last.</param>
@@ -222,8 +217,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
         output = y;
         this.bias = (float*)bias;
         this.residual = residual;
-        (this.inner, outs) = (inner, w.Outs);
-        (inputStride, outputStride) = (stride == 0 ? inner : stride, outs);
+        (this.inner, outs, inputStride, outputStride) = (inner, w.Outs, stride == 0 ? inner : stride, w.Outs);
         perPart = Parts.Outputs(outs, inner, rows);
         Share(long.MaxValue, (outs + perPart - 1) / perPart, product);
     }
@@ -317,8 +311,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             (nint)(qkv.Pointer + ((nint)from * Shape.QkvRows) + first), Shape.QkvRows,
             (nint)(mixed.Pointer + ((nint)from * Shape.Heads * dim) + first), Shape.Heads * dim,
             Math.Min(headsPerPart, group - skipped), Math.Min(rowsPerPart, rows - from), start + from, window, dim);
-        NarrowAttention<V, L>.Run(
-            sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), attendedSize);
+        NarrowAttention<V, L>.Run(sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), attendedSize);
     }
 
     /// <summary>silu(gate) * up, each part both halves of the same outputs, left where gate was.</summary>
@@ -328,8 +321,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
         input = normed.Pointer;
         output = gateUp.Pointer;
         bias = (float*)layer.GateUpBias;
-        (inner, inputStride, outs) = (Shape.Hidden, Shape.Hidden, Shape.Intermediate);
-        outputStride = 2 * Shape.Intermediate;
+        (inner, inputStride, outs, outputStride) = (Shape.Hidden, Shape.Hidden, Shape.Intermediate, 2 * Shape.Intermediate);
         perPart = Parts.Outputs(Shape.Intermediate, 2 * Shape.Hidden, rows);
         Share(long.MaxValue, (outs + perPart - 1) / perPart, gate);
     }
@@ -355,7 +347,4 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             Elementwise<V, L>.SwiGlu(g, up, to - from, gatedSize);
         }
     }
-
-    /// <summary>A layer's products.</summary>
-    private sealed record LayerMatrices(Matrices<V, L> Qkv, Matrices<V, L> Output, Matrices<V, L> GateUp, Matrices<V, L> Down);
 }
