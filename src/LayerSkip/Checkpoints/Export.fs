@@ -111,6 +111,17 @@ module Export =
         else
             $"{name}, first {layers} of {whole.Config.Layers} layers"
 
+    /// The same checkpoint with a tensor for every weight that lies in blocks: float32, in the scope at hand.
+    let private dense (checkpoint: Checkpoint) : Checkpoint =
+        let unpacked (weight: Weight) =
+            if Weight.isDense weight then
+                weight
+            else
+                Weight.ofTensor (Weight.tensor weight)
+
+        let parts = checkpoint.Weights.Parts |> DecoderParts.map unpacked
+        { checkpoint with Weights = { checkpoint.Weights with Parts = parts; Kernels = None } }
+
     /// What `writing` writes of the first layers of a model, once all is found good.
     let private writeBy
         format
@@ -129,7 +140,7 @@ module Export =
         |> Result.bind (fun _ -> checkOutput format output)
         |> Result.bind (fun _ ->
             use _inference = Scope.inference ()
-            let part = firstLayers layers checkpoint
+            let part = firstLayers layers checkpoint |> dense
 
             Check.all (overflows part.Weights) ()
             |> Result.bind (fun () -> writing part)

@@ -103,6 +103,19 @@ let tests =
                         let found = distance (logits made prompt) (logits again prompt)
                         Expect.isLessThan found 1e-3 "nothing is lost twice"))))
 
+        testCase "weights that lie in a file's blocks are written too" (fun () ->
+            withTiny Dtype.F32 (tiny 256 256) (fun source ->
+                withFolder (fun folder ->
+                    let path = Path.Combine(folder, "source.gguf")
+                    Export.quantise q4_k_m 4 path source |> Check.getOrRaise |> ignore
+                    use inPlace = load None path
+                    use unpacked = load (Some Dtype.F32) path
+                    let prompt = [| 3; 1; 4; 1; 5 |]
+
+                    quantised q8_0 3 inPlace (fun _ made ->
+                        quantised q8_0 3 unpacked (fun _ expected ->
+                            Expect.equal (logits made prompt) (logits expected prompt) "the same values")))))
+
         testCase "the first E layers write what early exit writes" (fun () ->
             withTiny Dtype.F32 (tiny 64 96) (fun source ->
                 quantised q8_0 4 source (fun _ whole ->
