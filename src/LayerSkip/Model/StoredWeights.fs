@@ -29,8 +29,8 @@ module StoredWeights =
                     LayerSkipError.UnknownTensor name
         ]
 
-    /// Weights of which `make` makes each from its parts, once nothing is missing: it may read stored tensors into new ones, and reports
-    /// names whose values do not fit.
+    /// Weights of which `make` makes each from its parts, once nothing is missing: it may read stored tensors into new ones, or map the
+    /// files of their blocks, and reports names whose values do not fit.
     let private loadBy
         dtype
         device
@@ -39,6 +39,7 @@ module StoredWeights =
         (make:
             Map<string, StoredTensor>
                 -> (string -> Tensor -> unit)
+                -> (StoredBlocks -> MappedFile)
                 -> (LayerSkipError -> unit)
                 -> CheckpointPart list
                 -> Weight)
@@ -49,6 +50,16 @@ module StoredWeights =
         let fillAll () =
             use _inference = Scope.inference ()
             let unfit = ResizeArray()
+            let mapped = ResizeArray<MappedFile>()
+
+            let unmap () =
+                for file in mapped do
+                    (file :> IDisposable).Dispose()
+
+            let map (blocks: StoredBlocks) =
+                let file = blocks.Map()
+                mapped.Add file
+                file
 
             let read name (destination: Tensor) =
                 let stored = byName[name]
@@ -69,17 +80,20 @@ module StoredWeights =
                     destination.copy_ source |> ignore
                     check source
 
-            let weights = Weights.assemble config dtype device (make byName read unfit.Add)
+            try
+                let weights = Weights.assemble config dtype device (make byName read map unfit.Add)
 
-            match List.ofSeq unfit with
-            | [] ->
-                Scope.own (Weights.each weights |> List.collect Weight.tensors)
-                Ok(Weights.withKernels weights)
-            | errors ->
-                for file in Weights.each weights |> List.collect Weight.files do
-                    (file :> IDisposable).Dispose()
-
-                Error errors
+                match List.ofSeq unfit with
+                | [] ->
+                    let weights = Weights.withKernels weights
+                    Scope.own (Weights.each weights |> List.collect Weight.tensors)
+                    Ok weights
+                | errors ->
+                    unmap ()
+                    Error errors
+            with _ ->
+                unmap ()
+                reraise ()
 
         match faults config byName @ memory with
         | [] -> SourceFile.guard fillAll
@@ -90,7 +104,7 @@ module StoredWeights =
     /// or else NaN, infinity, and values beyond `dtype`.
     let load dtype device config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
         stored
-        |> loadBy dtype device config (Weights.memoryFaults dtype device config) (fun _ read _ ->
+        |> loadBy dtype device config (Weights.memoryFaults dtype device config) (fun _ read _ _ ->
             Weights.fill dtype device read >> Weight.ofTensor)
 
     /// Blocks that are used where they lie. Not those whose rows a file has in another order than their biases.
@@ -98,8 +112,12 @@ module StoredWeights =
         stored.Blocks
         |> Option.filter (fun blocks -> not (config.QkvBias && blocks.PairedRows.IsSome))
 
-    let private blockRows (report: LayerSkipError -> unit) (stored: StoredTensor) (blocks: StoredBlocks) =
-        let file = blocks.Map()
+    let private blockRows
+        (file: MappedFile)
+        (report: LayerSkipError -> unit)
+        (stored: StoredTensor)
+        (blocks: StoredBlocks)
+        =
         let values = Array.fold (*) 1L stored.Shape
         let memory = {
             Address = file.Address + nativeint blocks.Start
@@ -123,7 +141,7 @@ module StoredWeights =
         let dtypeOf (stored: StoredTensor) = if stored.Dtype = Dtype.F64 then Dtype.F32 else stored.Dtype
 
         stored
-        |> loadBy Dtype.F32 Device.Cpu config [] (fun byName read report parts ->
+        |> loadBy Dtype.F32 Device.Cpu config [] (fun byName read map report parts ->
             let found = parts |> List.map (fun (name, _) -> byName[name])
             let dense dtype parts = Weights.fill dtype Device.Cpu read parts
 
@@ -137,7 +155,7 @@ module StoredWeights =
                 Rows = [
                     for part, stored in List.zip parts found do
                         match tryBlocks config stored with
-                        | Some blocks -> blockRows report stored blocks
+                        | Some blocks -> blockRows (map blocks) report stored blocks
                         | None -> WeightRows.Dense(dense (dtypeOf stored) [ part ])
                 ]
               })
