@@ -15,6 +15,7 @@ let given =
         "--exit-layer E", "the model's own"
         "--draft-length D", "the model's own"
         "--max-new-tokens N", "128"
+        "--compute auto|float", "auto"
         "--kv f32|f16|q8", "f32"
         "--prefill auto|exact", "auto"
         "--runs N", "15"
@@ -34,6 +35,13 @@ let any = Int32.MinValue
 
 Backend.load () |> orStop |> ignore
 
+let compute =
+    let name = given.Text "--compute"
+
+    match Compute.all |> List.tryFind (fun compute -> Compute.name compute = name) with
+    | Some compute -> compute
+    | None -> stop 2 $"--compute is {name}, it must be auto or float"
+
 let kv =
     given.TryText "--kv"
     |> Option.map (fun name ->
@@ -50,6 +58,7 @@ let prefill =
 
 let model =
     Checkpoint.load (given.Path "--model") None Device.Cpu
+    |> Result.map (Checkpoint.withCompute compute)
     |> Result.bind (Checkpoint.withKv kv)
     |> Result.map (Checkpoint.withPrefill prefill)
     |> orStop

@@ -39,8 +39,16 @@ public sealed class LayerSkipModel : IDisposable
     /// </summary>
     public Microsoft.ML.Tokenizers.Tokenizer? Tokenizer => checkpoint.Tokenizer?.Value;
 
-    /// <summary>The number format of the weights in memory; never <see cref="Dtype.Auto"/>.</summary>
+    /// <summary>
+    /// The number format of the weights in memory, never <see cref="Dtype.Auto"/>; of weights in quantised blocks the one that they are
+    /// multiplied to, <see cref="Dtype.F32"/>.
+    /// </summary>
     public Dtype Dtype => Translate.Dtype(checkpoint.Weights.Dtype);
+
+    /// <summary>
+    /// What the weights are held in, as reports name it: "f16", "bf16"; of a GGUF's quantised blocks the type that most bytes have, "q4_k".
+    /// </summary>
+    public string WeightsFormat => WeightsModule.dtypeName(checkpoint.Weights);
 
     /// <summary>Where the weights are.</summary>
     public Device Device => Translate.Device(checkpoint.Weights.Device);
@@ -54,14 +62,15 @@ public sealed class LayerSkipModel : IDisposable
         ArgumentNullException.ThrowIfNull(path);
         options ??= new();
         var (dtype, device) = (Translate.Dtype(options.Dtype), Translate.Device(options.Device));
+        var compute = Translate.Compute(options.Compute);
         var (kv, prefill) = (Translate.Kv(options.Kv), Translate.Prefill(options.Prefill));
         if (options.Threads is { } threads)
         {
             SetThreads(threads);
         }
 
-        var loaded = CheckpointModule.withKv(kv, CheckpointModule.load(path, dtype, device).OrThrow()).OrThrow();
-        return new(CheckpointModule.withPrefill(prefill, loaded));
+        var loaded = CheckpointModule.withCompute(compute, CheckpointModule.load(path, dtype, device).OrThrow());
+        return new(CheckpointModule.withPrefill(prefill, CheckpointModule.withKv(kv, loaded).OrThrow()));
     }
 
     /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>

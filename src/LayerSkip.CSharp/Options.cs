@@ -13,7 +13,9 @@ public enum Device
 /// <summary>The number format of the weights in memory.</summary>
 public enum Dtype
 {
-    /// <summary>What suits the file and the device.</summary>
+    /// <summary>
+    /// What suits the file and the device: on a processor as the file has them, quantised blocks of a GGUF where they lie.
+    /// </summary>
     Auto,
 
     /// <summary>float64.</summary>
@@ -27,6 +29,16 @@ public enum Dtype
 
     /// <summary>bfloat16.</summary>
     BF16,
+}
+
+/// <summary>How weights that stay in a GGUF file's quantised blocks are multiplied; others are in float32 either way.</summary>
+public enum Compute
+{
+    /// <summary>Bytes: activations are rounded to 8 bits, each row by itself.</summary>
+    Auto,
+
+    /// <summary>In float32, which defines what <see cref="Auto"/> must agree with.</summary>
+    Float,
 }
 
 /// <summary>How keys and values of a text are held while it is decoded.</summary>
@@ -85,6 +97,9 @@ public sealed record LoadOptions
 
     /// <summary>The number format of the weights in memory.</summary>
     public Dtype Dtype { get; init; }
+
+    /// <summary>How weights in quantised blocks are multiplied.</summary>
+    public Compute Compute { get; init; }
 
     /// <summary>How keys and values of a text are held while it is decoded.</summary>
     public KvFormat Kv { get; init; }

@@ -81,6 +81,14 @@ internal static class Translate
             _ => throw Undefined(nameof(LoadOptions.Dtype), dtype),
         };
 
+    public static LayerSkip.Compute Compute(Compute compute) =>
+        compute switch
+        {
+            CSharp.Compute.Auto => LayerSkip.Compute.Auto,
+            CSharp.Compute.Float => LayerSkip.Compute.Float,
+            _ => throw Undefined(nameof(LoadOptions.Compute), compute),
+        };
+
     /// <summary>Auto is None.</summary>
     public static FSharpOption<LayerSkip.KvFormat>? Kv(KvFormat kv) =>
         kv switch

@@ -30,6 +30,8 @@ type CertifyTest = {
 type CertifyReport = {
     Model: string
     Dtype: string
+    /// How quantised matrices were multiplied: "auto", "float"; None where there are none.
+    Compute: string option
     /// What the cache held: "f32", "f16", "q8".
     Kv: string
     /// How prompts were read: "auto", "exact".
@@ -146,6 +148,7 @@ module Certify =
         {
             Model = checkpoint.Path
             Dtype = Weights.dtypeName weights
+            Compute = Weights.compute weights
             Kv = Weights.kv weights
             Prefill = Prefill.name weights.Prefill
             Gap = gap

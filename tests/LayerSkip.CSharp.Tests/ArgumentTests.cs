@@ -50,6 +50,7 @@ internal static class ArgumentTests
 
             Names("Device", () => LayerSkipModel.Load(tiny.Path, new() { Device = (Device)5 }));
             Names("Dtype", () => LayerSkipModel.Load(tiny.Path, new() { Dtype = (Dtype)5 }));
+            Names("Compute", () => LayerSkipModel.Load(tiny.Path, new() { Compute = (Compute)2 }));
             Names("Kv", () => LayerSkipModel.Load(tiny.Path, new() { Kv = (KvFormat)4 }));
             Names("Prefill", () => LayerSkipModel.Load(tiny.Path, new() { Prefill = (Prefill)2 }));
             Names("Strategy", () => model.Generate([1], new() { Strategy = (Strategy)4 }));

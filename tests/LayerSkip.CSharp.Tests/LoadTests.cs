@@ -32,6 +32,20 @@ internal static class LoadTests
 
             Refused(() => LayerSkipModel.Load(tiny.Path, new() { Kv = KvFormat.Q8 }), "kv q8", "f64", "f16");
         }),
+        Case("keeps a GGUF's quantised blocks, and multiplies them as asked", () =>
+        {
+            foreach (var compute in Enum.GetValues<Compute>())
+            {
+                using var model = LayerSkipModel.Load(tiny.Quantised, new() { Compute = compute });
+                Equal((model.WeightsFormat, model.Dtype), ("q8_0", Dtype.F32), "as the file has them");
+                var plain = new GenerateOptions { Strategy = Strategy.Autoregressive, MaxNewTokens = 12 };
+                var fast = plain with { Strategy = Strategy.SelfSpeculative, ExitLayer = 2 };
+                Same(model.Generate([1, 2, 3], fast).TokenIds, model.Generate([1, 2, 3], plain).TokenIds, $"{compute}");
+            }
+
+            using var converted = LayerSkipModel.Load(tiny.Quantised, new() { Dtype = Dtype.F16 });
+            Equal((converted.WeightsFormat, converted.Dtype), ("f16", Dtype.F16), "converted");
+        }),
         Case("encodes and decodes", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);

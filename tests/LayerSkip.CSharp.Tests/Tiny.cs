@@ -18,11 +18,15 @@ internal sealed class Tiny : IDisposable
         Path = Write("whole");
         File.WriteAllText(System.IO.Path.Combine(Path, "tokenizer.json"), JsonSerializer.Serialize(Tokenizer()));
         WithoutTokenizer = Write("ids");
+        Quantised = Quantise();
     }
 
     public string Path { get; }
 
     public string WithoutTokenizer { get; }
+
+    /// <summary>A GGUF file in Q8_0 of another model of four layers, which recommends nothing.</summary>
+    public string Quantised { get; }
 
     public void Dispose() => root.Delete(recursive: true);
 
@@ -48,6 +52,16 @@ internal sealed class Tiny : IDisposable
             MapModule.Empty<string, string>(),
             WeightsModule.named(weights));
         return written.IsOk ? folder : throw new InvalidOperationException($"{written.ErrorValue}");
+    }
+
+    private string Quantise()
+    {
+        var path = System.IO.Path.Combine(root.FullName, "q8_0.gguf");
+        var config = LlamaConfig.Llama(24, 4, 64, 96, 4, 2, 96);
+        using var weights = WeightsModule.random(7, 0.7, LayerSkip.Dtype.F32, LayerSkip.Device.Cpu, config);
+        var written = Export.quantise(
+            GgufMixModule.tryFind("q8_0").Value, 4, path, CheckpointModule.ofWeights("tiny", weights, null));
+        return written.IsOk ? path : throw new InvalidOperationException($"{written.ErrorValue}");
     }
 
     /// <summary>GPT-2's byte alphabet without merges: a token a byte, and two special ones.</summary>

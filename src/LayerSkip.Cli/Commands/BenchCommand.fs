@@ -113,6 +113,7 @@ module internal BenchCommand =
 
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
+            writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", report.Threads)
             writer.WriteNumber("runs", options.Runs)

@@ -20,6 +20,7 @@ module internal CertifyCommand =
 
             writer.WriteString("model", report.Model)
             writer.WriteString("dtype", report.Dtype)
+            writer |> Output.textOrNull "compute" report.Compute
             writer.WriteString("kv", report.Kv)
             writer.WriteString("prefill", report.Prefill)
             writer.WriteNumber("gap", report.Gap)
@@ -53,8 +54,9 @@ module internal CertifyCommand =
         ]
 
         let verdict = (if report.Violation = 0 then "" else "NOT ") + "certified"
+        let compute = report.Compute |> Option.map (fun name -> $", compute {name}") |> Option.defaultValue ""
 
-        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}, kv {report.Kv}, prefill {report.Prefill}: {verdict}; "
+        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}{compute}, kv {report.Kv}, prefill {report.Prefill}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
     // Each line is decoded many times over, and a device has no last one.

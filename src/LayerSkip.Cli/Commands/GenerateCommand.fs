@@ -55,6 +55,7 @@ module internal GenerateCommand =
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
+            writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", CpuKernels.threads ()))
 

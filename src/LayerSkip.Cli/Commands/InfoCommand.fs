@@ -54,6 +54,7 @@ module internal InfoCommand =
             writer.WriteNumber("parameters", Weights.parameters config)
             writer.WriteNumber("bytes", Weights.bytes checkpoint.Weights)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
+            writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("cache_bytes_per_position", Cache.bytesPerPosition checkpoint.Weights)
             writer |> Output.textOrNull "stored_dtype" config.StoredDtype
@@ -135,6 +136,9 @@ module internal InfoCommand =
                 "formats"
                 formats |> Seq.map (fun (name, count) -> $"{count} {name}") |> String.concat ", "
               ]
+            match Weights.compute weights with
+            | None -> ()
+            | Some name -> [ "compute"; name ]
             [
                 "cache"
                 $"{Output.bytes (Cache.bytesPerPosition weights)} a position (keys and values in {Weights.kv weights})"

@@ -187,19 +187,13 @@ type internal TokenizerArgument =
             match this with
             | Train _ -> "trains a byte-level BPE tokenizer on text files."
 
-/// As `--compute` takes it.
-[<RequireQualifiedAccess>]
-type internal ComputeName =
-    | Auto
-    | Float
-
 /// Options of every sub-command, and the sub-commands.
 [<RequireQualifiedAccess>]
 type internal Argument =
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Model of path: string
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Device of Device
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Dtype of name: string
-    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Compute of ComputeName
+    | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Compute of Compute
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Kv of KvFormat
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Prefill of Prefill
     | [<Inherit; Unique; EqualsAssignmentOrSpaced>] Threads of n: int
@@ -224,7 +218,7 @@ type internal Argument =
                 let mixes = GgufMix.all |> Seq.map _.Name |> String.concat ", "
                 $"dtype of the weights in memory: f64, f32, f16, bf16 (default auto: on a CPU as the file has them, tensor by tensor, blocks of a GGUF where they lie; on CUDA bf16). In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32. To export GGUF files also {mixes}."
             | Compute _ ->
-                "how quantised weights are multiplied: auto, their bytes with activations of 8 bits, or float, in float32, which defines what the other must agree with (default auto)."
+                "how weights in a GGUF's blocks are multiplied: auto, their bytes with activations of 8 bits, or float, in float32, which defines what the other must agree with (default auto). Others are multiplied in float32 either way."
             | Kv _ ->
                 "how decoding keeps keys and values: f32, f16 in half the memory, or q8 (8 bits) in little more than a quarter (default f32 on a CPU)."
             | Prefill _ ->

@@ -3,7 +3,6 @@ namespace LayerSkip.Cli
 open System
 open System.IO
 open LayerSkip
-open LayerSkip.Kernels
 
 /// The options that every sub-command has.
 type Common = {
@@ -13,7 +12,7 @@ type Common = {
     /// None: auto.
     Dtype: Dtype option
     /// How quantised weights are multiplied.
-    Compute: ComputeForm
+    Compute: Compute
     /// None: as activations are held.
     Kv: KvFormat option
     Prefill: Prefill
@@ -165,8 +164,7 @@ module internal Inputs =
             | Argument.Dtype name ->
                 let dtype, mix = dtype name
                 { common with Dtype = dtype; Mix = mix }
-            | Argument.Compute ComputeName.Auto -> { common with Compute = ComputeForm.Bytes }
-            | Argument.Compute ComputeName.Float -> { common with Compute = ComputeForm.Float }
+            | Argument.Compute compute -> { common with Compute = compute }
             | Argument.Kv kv -> { common with Kv = Some kv }
             | Argument.Prefill prefill -> { common with Prefill = prefill }
             | Argument.Seed seed -> { common with Seed = seed }
@@ -182,7 +180,7 @@ module internal Inputs =
                 Device = Device.Cpu
                 Dtype = None
                 Mix = None
-                Compute = ComputeForm.Bytes
+                Compute = Compute.Auto
                 Kv = None
                 Prefill = Prefill.Auto
                 Seed = seed
@@ -196,11 +194,15 @@ module internal Inputs =
         | Some mix -> usage $"--dtype {mix.Name} is for export; here it is auto, f64, f32, f16 or bf16"
         | None -> common
 
-    /// What computes, and in what: "cpu, 2 threads, f32".
+    /// What computes, and in what: "cpu, 2 threads, q4_k, compute float".
     let machine (checkpoint: Checkpoint) =
         let device, dtype = deviceName checkpoint.Weights.Device, Weights.dtypeName checkpoint.Weights
+        let compute =
+            Weights.compute checkpoint.Weights
+            |> Option.filter (fun _ -> checkpoint.Weights.Compute <> Compute.Auto)
+            |> Option.map (fun name -> $", compute {name}")
         let kv = checkpoint.Weights.Kv |> Option.map (fun kv -> $", kv {KvFormat.name kv}")
-        $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}{defaultArg kv ""}"""
+        $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}{defaultArg compute ""}{defaultArg kv ""}"""
 
     /// Loads the model in the format and on the device that are asked for, computed and with a cache as asked; every fault of its files at
     /// once.

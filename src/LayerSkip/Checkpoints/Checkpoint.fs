@@ -221,7 +221,7 @@ module Checkpoint =
         loadAs format path device
 
     /// The same model, with quantised matrices multiplied as `compute` says.
-    let withCompute (compute: ComputeForm) (checkpoint: Checkpoint) : Checkpoint = {
+    let withCompute (compute: Compute) (checkpoint: Checkpoint) : Checkpoint = {
         checkpoint with
             Weights = Weights.withCompute compute checkpoint.Weights
     }

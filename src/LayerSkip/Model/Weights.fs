@@ -16,7 +16,7 @@ type Weights = {
     Device: Device
     Parts: DecoderParts<Weight>
     /// How the kernels multiply quantised matrices.
-    Compute: ComputeForm
+    Compute: Compute
     /// Made when a sequence first needs them.
     Rope: RopeTables
     /// The same memory for the CPU kernels, where they serve the dtype; None: everything goes through libtorch.
@@ -61,14 +61,20 @@ module Weights =
 
     let internal withKernelForm (form: KernelForm) (weights: Weights) : Weights = {
         weights with
-            Kernels = CpuKernels.tryOver form weights.Compute weights.Device weights.Config weights.Parts
+            Kernels =
+                CpuKernels.tryOver
+                    form
+                    (Compute.form weights.Compute)
+                    weights.Device
+                    weights.Config
+                    weights.Parts
     }
 
     /// The same weights for the CPU kernels, where they serve the device and dtype.
     let withKernels (weights: Weights) : Weights = withKernelForm KernelForms.Best weights
 
     /// The same weights, with quantised matrices multiplied as `compute` says. Of the weights given, only the kernels are disposed.
-    let withCompute (compute: ComputeForm) (weights: Weights) : Weights =
+    let withCompute (compute: Compute) (weights: Weights) : Weights =
         if compute = weights.Compute then
             weights
         else
@@ -116,7 +122,7 @@ module Weights =
         Parts = parts
         Rope = new RopeTables()
         Kernels = None
-        Compute = ComputeForm.Bytes
+        Compute = Compute.Auto
         Prefill = Prefill.Auto
         RoundsInputs = false
         Kv = None
@@ -264,6 +270,16 @@ module Weights =
     /// residual branch less by sqrt(2L) (GPT-2), embedding and head 0.02, norms 1, biases 0.
     let initial (seed: int64) dtype device (config: LlamaConfig) : Weights =
         drawn seed dtype device config (InitialLaw.toTrain config)
+
+    /// Whether some matrix stays in its file's blocks.
+    let isQuantised (weights: Weights) : bool = each weights |> List.exists (Weight.isDense >> not)
+
+    /// The name of how quantised matrices are multiplied: "auto", "float"; None where there are none.
+    let compute (weights: Weights) : string option =
+        if isQuantised weights then
+            Some(Compute.name weights.Compute)
+        else
+            None
 
     /// Bytes of the weights in memory, those of mapped files included.
     let bytes (weights: Weights) : int64 = each weights |> List.sumBy Weight.bytes

@@ -6,7 +6,6 @@ open System.Text.Json
 open Expecto
 open TorchSharp
 open LayerSkip
-open LayerSkip.Kernels
 open LayerSkip.Tests.Support
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.GgufWriter
@@ -53,11 +52,11 @@ let private likeLlamaCpp (name: string) (source: string) =
         use plain = load (Some Dtype.F32) path
         let plain = logits plain.Weights ids
 
-        for compute in [ ComputeForm.Bytes; ComputeForm.Float ] do
+        for compute in [ Compute.Auto; Compute.Float ] do
             use model = Checkpoint.withCompute compute (load None path)
             let rows = logits model.Weights ids
 
-            if compute = ComputeForm.Float then
+            if compute = Compute.Float then
                 for row, plain in Array.zip rows plain do
                     let worst = Array.map2 (fun (a: float) b -> abs (a - b)) row plain |> Array.max
                     Expect.isLessThan (worst / largest plain) 1e-4 "decoded blocks in float32"
