@@ -292,6 +292,15 @@ internal static unsafe class SuperBlock
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) ScalesAndMinima(byte* block)
     {
+        var six = Sixes(block).AsSByte();
+        var minima = Vector128.Shuffle(six, EachTwice + Vector128.Create((sbyte)8));
+        return (Pair(block), Widen(Vector128.Shuffle(six, EachTwice)), Widen(minima));
+    }
+
+    /// <summary>Eight scales, then eight minima, a byte each.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static Vector128<byte> Sixes(byte* block)
+    {
         // In quarters: scales 0 to 3, then 4 to 7, minima likewise. Low bits, and for the last four two bits above the first four.
         var packed = Vector128.Load((uint*)(block + 4));
         var low = Vector128.Shuffle(packed, Vector128.Create(0u, 2, 1, 2));
@@ -299,9 +308,7 @@ internal static unsafe class SuperBlock
             ? Avx2.ShiftRightLogicalVariable(low, Vector128.Create(0u, 0, 0, 4))
             : Vector128.Create(low[0], low[1], low[2], low[3] >> 4)) & Vector128.Create(0x3F3F3F3Fu, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F);
         var high = (Vector128.Shuffle(packed, Vector128.Create(0u, 0, 1, 1)) >>> 2) & Vector128.Create(0u, 0x30303030, 0, 0x30303030);
-        var six = (low | high).AsSByte();
-        var minima = Vector128.Shuffle(six, EachTwice + Vector128.Create((sbyte)8));
-        return (Pair(block), Widen(Vector128.Shuffle(six, EachTwice)), Widen(minima));
+        return (low | high).AsByte();
     }
 
     /// <summary>d and `least`, two float16: -least, so that minima are added.</summary>

@@ -23,9 +23,19 @@ internal static unsafe class SuperTile<V, L, F, Rows>
 
         for (int block = 0; block < blocks; block++)
         {
+            Ahead.Line(w, F.Bytes);
+
+            if (typeof(V) == typeof(Vector512<float>) && (typeof(F) == typeof(Q4K) || typeof(F) == typeof(Q5K)) && WideSuperBlocks.AreSupported)
+            {
+                Step(new(w), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                w += F.Bytes;
+                x += Activations.BlockBytes;
+                d += sizeof(float) - Activations.BlockBytes;
+                continue;
+            }
+
             var (factors, scales, minima) = F.Scales(w);
             V own = L.Broadcast(factors.ToScalar()), least = F.HasLeast ? L.Broadcast(factors.GetElement(1)) : own;
-            Ahead.Line(w, F.Bytes);
             if (sizeof(V) == 16)
             {
                 for (int part = 0; part < 4; part++)
@@ -125,6 +135,39 @@ internal static unsafe class SuperTile<V, L, F, Rows>
             {
                 m = L.Multiply(L.Floats(minima, part), least);
             }
+        }
+
+        /// <summary>A whole block of Q4_K or Q5_K.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        internal Part(byte* w)
+        {
+            var factors = SuperBlock.Pair(w);
+            var sixes = WideSuperBlocks.Sixes(w);
+            own = L.Broadcast(factors.ToScalar());
+            s = Unsafe.BitCast<Vector512<float>, V>(WideSuperBlocks.FirstScales(sixes));
+            t = Unsafe.BitCast<Vector512<float>, V>(WideSuperBlocks.SecondScales(sixes));
+            m = L.Multiply(
+                Unsafe.BitCast<Vector512<float>, V>(WideSuperBlocks.Minima(sixes)), L.Broadcast(factors.GetElement(1)));
+            Vector512<float> first, second, third, fourth;
+
+            if (typeof(F) == typeof(Q4K))
+            {
+                (first, second) = WideSuperBlocks.Deal(w + 16);
+                (third, fourth) = WideSuperBlocks.Deal(w + 80);
+            }
+            else
+            {
+                var bits = WideSuperBlocks.Twice(w + 16);
+                (first, second) = WideSuperBlocks.Deal(
+                    w + 48, WideSuperBlocks.Up(bits, 4, 2), WideSuperBlocks.Up(bits, 3, 1));
+                (third, fourth) = WideSuperBlocks.Deal(
+                    w + 112, WideSuperBlocks.Down(bits, 0, 2), WideSuperBlocks.Down(bits, 1, 3));
+            }
+
+            a = Unsafe.BitCast<Vector512<float>, V>(first);
+            b = Unsafe.BitCast<Vector512<float>, V>(second);
+            c = Unsafe.BitCast<Vector512<float>, V>(third);
+            e = Unsafe.BitCast<Vector512<float>, V>(fourth);
         }
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
