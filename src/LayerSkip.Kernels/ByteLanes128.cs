@@ -11,20 +11,20 @@ internal readonly unsafe partial struct Lanes128
     public static Vector128<float> Field<F>(byte* block, int chunk)
         where F : struct, IField
     {
-        var bytes = Vector128.Load(block + F.Offset(chunk / 2) + (16 * (chunk % 2)));
-        return (Vector128.ShiftRightLogical(bytes.AsUInt16(), F.Shift(chunk / 2)).AsByte() & Vector128.Create(F.Mask)).AsSingle();
+        var bytes = Vector128.Load(block + F.Offset(chunk >> 1) + (16 * (chunk & 1)));
+        return (Vector128.ShiftRightLogical(bytes.AsUInt16(), F.Shift(chunk >> 1)).AsByte() & Vector128.Create(F.Mask)).AsSingle();
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> Nibbles(byte* bytes, int chunk)
     {
-        var both = Vector128.Load(bytes + (16 * (chunk / 2))).AsSingle();
-        return chunk % 2 == 0 ? Low(both) : High(both);
+        var both = Vector128.Load(bytes + (16 * (chunk >> 1))).AsSingle();
+        return (chunk & 1) == 0 ? Low(both) : High(both);
     }
 
-    public static int First(int part) => (4 * (part / 2)) + (part % 2);
+    public static int First(int part) => (4 * (part >> 1)) + (part & 1);
 
-    public static int Second(int part) => (4 * (part / 2)) + (part % 2) + 2;
+    public static int Second(int part) => (4 * (part >> 1)) + (part & 1) + 2;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> First, Vector128<float> Second) Deal(Vector128<float> first, Vector128<float> second)

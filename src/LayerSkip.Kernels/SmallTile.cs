@@ -29,7 +29,7 @@ internal static unsafe class SmallTile<V, L, F, Rows>
                 // Blocks 0 and 2, then 1 and 3, and so on.
                 for (int part = 0; part < 4; part++)
                 {
-                    Step(new(w + (((4 * (part / 2)) + (part % 2)) * F.Bytes)), x + (part * sizeof(V)), xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                    Step(new(w + (((4 * (part >> 1)) + (part & 1)) * F.Bytes)), x + (part * sizeof(V)), xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 }
             }
             else

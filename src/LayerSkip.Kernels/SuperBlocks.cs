@@ -60,9 +60,9 @@ internal readonly unsafe struct Q2K : ISuperBlock
     {
         public static byte Mask => 3;
 
-        public static int Offset(int group) => 16 + (32 * (group / 4));
+        public static int Offset(int group) => 16 + (32 * (group >> 2));
 
-        public static int Shift(int group) => 2 * (group % 4);
+        public static int Shift(int group) => 2 * (group & 3);
     }
 }
 
@@ -98,9 +98,9 @@ internal readonly unsafe struct Q3K : ISuperBlock
     {
         public static byte Mask => 3;
 
-        public static int Offset(int group) => 32 + (32 * (group / 4));
+        public static int Offset(int group) => 32 + (32 * (group >> 2));
 
-        public static int Shift(int group) => 2 * (group % 4);
+        public static int Shift(int group) => 2 * (group & 3);
     }
 
     private readonly struct Third : IField
@@ -135,9 +135,9 @@ internal readonly unsafe struct Q4K : ISuperBlock
     {
         public static byte Mask => 15;
 
-        public static int Offset(int group) => 16 + (32 * (group / 2));
+        public static int Offset(int group) => 16 + (32 * (group >> 1));
 
-        public static int Shift(int group) => 4 * (group % 2);
+        public static int Shift(int group) => 4 * (group & 1);
     }
 }
 
@@ -163,9 +163,9 @@ internal readonly unsafe struct Q5K : ISuperBlock
     {
         public static byte Mask => 15;
 
-        public static int Offset(int group) => 48 + (32 * (group / 2));
+        public static int Offset(int group) => 48 + (32 * (group >> 1));
 
-        public static int Shift(int group) => 4 * (group % 2);
+        public static int Shift(int group) => 4 * (group & 1);
     }
 
     private readonly struct Fifth : IField
@@ -203,18 +203,18 @@ internal readonly unsafe struct Q6K : ISuperBlock
     {
         public static byte Mask => 15;
 
-        public static int Offset(int group) => (64 * (group / 4)) + (32 * (group % 2));
+        public static int Offset(int group) => (64 * (group >> 2)) + (32 * (group & 1));
 
-        public static int Shift(int group) => 4 * (group % 4 / 2);
+        public static int Shift(int group) => 4 * ((group & 3) >> 1);
     }
 
     private readonly struct High : IField
     {
         public static byte Mask => 3;
 
-        public static int Offset(int group) => 128 + (32 * (group / 4));
+        public static int Offset(int group) => 128 + (32 * (group >> 2));
 
-        public static int Shift(int group) => 2 * (group % 4);
+        public static int Shift(int group) => 2 * (group & 3);
     }
 }
 

@@ -174,7 +174,7 @@ internal static unsafe class SuperTile<V, L, F, Rows>
         internal V Row(V sum, byte* x, nint d)
         {
             // Two parts' vectors lie one after the other, but that each half of a block has its first eights and then its last.
-            int first = sizeof(V) == 64 ? 0 : (128 * (part * sizeof(V) / 32)) + (2 * part * sizeof(V) % 64);
+            int first = sizeof(V) == 64 ? 0 : (128 * ((part * sizeof(V)) >> 5)) + ((2 * part * sizeof(V)) & 63);
             int second = sizeof(V) == 64 ? 128 : first + sizeof(V);
             V whole;
 
