@@ -70,8 +70,11 @@ internal readonly unsafe partial struct Lanes128
     public static Vector128<float> Sign(Vector128<float> numbers) => numbers;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector128<float> Scales(Vector256<short> scales, int part) =>
-        Vector128.Create(Vector64.Create(scales[2 * part]), Vector64.Create(scales[(2 * part) + 1])).AsSingle();
+    public static Vector128<float> Scales(Vector256<short> scales, int part)
+    {
+        const ulong Each = 0x0001000100010001;
+        return Vector128.Create((ushort)scales[2 * part] * Each, (ushort)scales[(2 * part) + 1] * Each).AsSingle();
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> Floats(Vector256<short> numbers, int part) =>
