@@ -135,7 +135,7 @@ let peak = memory "VmHWM"
 printfn
     "loaded %.2f GB of weights (%s) in %.1f s; peak memory %.2f GB, %.3f of the weights"
     bytes
-    (Dtype.name model.Weights.Dtype)
+    (Weights.dtypeName model.Weights)
     (seconds started)
     peak
     (peak / bytes)

@@ -226,6 +226,45 @@ let tests =
                 Expect.equal found expected "the same"
                 Expect.equal (mappings path) 0 "and then no more"))
 
+        testCase "a model in parts is mapped part by part, and is the whole one" (fun () ->
+            let format = mixOf 6 matrixFormats
+            let expected =
+                withFile wide 6 format (fun path ->
+                    use model = load None path
+                    read model.Weights prompt)
+
+            withParts 3 wide 6 format (fun first ->
+                let part number = first.Replace("-00001-", $"-0000{number}-")
+                let model = load None (part 2)
+                Expect.equal (read model.Weights prompt) expected "the same numbers"
+
+                for number in 1..3 do
+                    Expect.isGreaterThan (mappings (part number)) 0 $"part {number}"
+
+                (model :> IDisposable).Dispose()
+                Expect.equal (mappings (Path.GetDirectoryName first)) 0 "and then no more"))
+
+        testCase "activations that overflow are no number in any form" (fun () ->
+            for _, format, _ in formats do
+                withFile wide 2 (ofKind (GgufFormat.Quantised format)) (fun path ->
+                    for compute in Compute.all do
+                        use model = Checkpoint.withCompute compute (load None path)
+
+                        Scope.free (fun () ->
+                            model.Weights.Layers[1].MlpNorm.Tensor.mul_(3e38.ToScalar()) |> ignore)
+
+                        for strategy in
+                            [ Strategy.Autoregressive; Strategy.SelfSpeculative(Tiny.exit 3 1, 3) ] do
+                            match
+                                Generation.complete model.Weights None (Tiny.options strategy 8) prompt
+                            with
+                            | Error [ LayerSkipError.Overflow(place, position, _) ] ->
+                                Expect.equal
+                                    (place, position)
+                                    ("layer 2 of 3", 0)
+                                    $"{format.Name}, {compute}"
+                            | other -> failtest $"{format.Name}, {compute}: {other}"))
+
         testCase "a file that is deleted, or replaced, after it was loaded does no harm" (fun () ->
             withFile wide 2 (ofKind q4_k) (fun path ->
                 use model = load None path

@@ -22,9 +22,9 @@ let private packed (format: GgufFormat) (values: float32[]) : byte[] =
     | GgufFormat.BF16 -> values |> Array.collect (fun value -> (BitConverter.GetBytes value)[2..])
     | GgufFormat.Quantised blocks -> GgufQuants.pack blocks (ReadOnlyMemory values)
 
-/// Another format for each matrix of a float32 GGUF file: what `format` has for llama.cpp's name, or Q8_0 where its blocks are longer
-/// than the rows.
-let internal convert (format: string -> GgufFormat) (source: string) (path: string) : unit =
+/// The metadata of a float32 GGUF file, and its tensors with another format for each matrix: what `format` has for llama.cpp's name, or
+/// Q8_0 where its blocks are longer than the rows.
+let private converted (format: string -> GgufFormat) (source: string) =
     let bytes = File.ReadAllBytes source
     let header = SourceFile.using source "" GgufHeader.read |> Check.getOrRaise
     let data = (header.End + 31L) / 32L * 32L
@@ -53,27 +53,48 @@ let internal convert (format: string -> GgufFormat) (source: string) (path: stri
             Write = fun file -> file.Write(ReadOnlySpan(packed format (values ())))
         }
 
-    GgufWriter.write path (Map.toList header.Metadata) [ for info in header.Infos -> item info ]
-    |> Check.getOrRaise
-    |> ignore
+    Map.toList header.Metadata, [ for info in header.Infos -> item info ]
 
-/// Seeded random weights as such a file.
-let internal withFile
+/// Seeded random weights, in so many files that stand for one model; the path of the first.
+let internal withParts
+    (parts: int)
     (config: LlamaConfig)
     (seed: int)
     (format: string -> GgufFormat)
     (body: string -> 'T)
     : 'T =
     withFolder (fun folder ->
-        let plain, path = Path.Combine(folder, "plain.gguf"), Path.Combine(folder, "model.gguf")
+        let plain = Path.Combine(folder, "plain.gguf")
+
+        let path part =
+            if parts = 1 then
+                Path.Combine(folder, "model.gguf")
+            else
+                Path.Combine(folder, $"model-{part:D5}-of-{parts:D5}.gguf")
+
         use weights = Weights.random (int64 seed) 0.8 Dtype.F32 Device.Cpu config
 
         Export.write ExportFormat.Gguf config.Layers plain (Checkpoint.ofWeights "tiny" weights None)
         |> Check.getOrRaise
         |> ignore
 
-        convert format plain path
-        body path)
+        let metadata, tensors = converted format plain
+
+        for part, tensors in List.indexed (List.splitInto parts tensors) do
+            let split = [
+                if parts > 1 then
+                    "split.no", GgufValue.Int(int64 part)
+                    "split.count", GgufValue.Int(int64 parts)
+            ]
+
+            GgufWriter.write (path (part + 1)) ((if part = 0 then metadata else []) @ split) tensors
+            |> Check.getOrRaise
+            |> ignore
+
+        body (path 1))
+
+/// The same in one file.
+let internal withFile config seed format (body: string -> 'T) : 'T = withParts 1 config seed format body
 
 /// Any of some formats for each matrix, by its name.
 let internal mixOf (seed: int) (formats: GgufFormat list) (name: string) : GgufFormat =
