@@ -1,5 +1,6 @@
 // What quantised weights cost: writes a model in every mix of formats that `layerskip export --dtype` knows, and tells for each
-// its size, how far its weights are from the model's (root mean square, as a share of theirs), and its perplexity on texts.
+// its size, how far its weights are from the model's (root mean square, as a share of theirs), and its perplexity on texts, by the
+// products of bytes that decoding runs and by those of decoded blocks in float32.
 //
 //     dotnet fsi scripts/quantise.fsx --text STORIES.txt
 //     dotnet fsi scripts/quantise.fsx --model DIR --text A.txt,B.txt --tokens N --types q8_0,q4_k_m
@@ -107,14 +108,19 @@ let distance (made: GgufFile) : float =
 let parameters = float (Weights.parameters model.Config)
 let columns =
     texts
-    |> List.map (fun path -> $" {Path.GetFileNameWithoutExtension path, 18}")
+    |> List.map (fun path -> $""" {(Path.GetFileNameWithoutExtension path)[..13], 14} {"in float", 14}""")
     |> String.concat ""
 printfn $"""{"type", -8} {"bytes", 12} {"bits", 6} {"error %", 8} {"seconds", 8}{columns}"""
 
 let line (name: string) (bytes: int64) (error: string) (seconds: string) (weights: Weights) =
+    // Another way of computing ends the one before it.
+    let ofAll compute =
+        let weights = { Weights.withCompute compute weights with Prefill = Prefill.Exact }
+        samples |> List.map (perplexity weights)
+
     let perplexities =
-        samples
-        |> List.map (fun windows -> $" {perplexity weights windows, 18:F3}")
+        List.zip (ofAll Compute.Auto) (ofAll Compute.Float)
+        |> List.map (fun (bytes, float) -> $" {bytes, 14:F3} {float, 14:F3}")
         |> String.concat ""
     printfn
         $"{name, -8} {bytes, 12} {8.0 * float bytes / parameters, 6:F2} {error, 8} {seconds, 8}{perplexities}"

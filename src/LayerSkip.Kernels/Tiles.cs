@@ -234,8 +234,8 @@ internal static unsafe class Ahead
     internal static byte* Of(byte* weights, nint stride) =>
         stride <= LongestRow && Sse.IsSupported ? weights + (Rows * stride) : null;
 
-    /// <summary>How far before their use quantised blocks are asked for.</summary>
-    private const int Distance = 1536;
+    /// <summary>How far before their use quantised blocks are asked for: a page and a half, since the processor's own asking ends with a page.</summary>
+    private const int Distance = 6144;
 
     /// <summary>Asks for the lines of so many bytes that come later.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
