@@ -32,7 +32,7 @@ type Checkpoint = {
 type WeightsFormat =
     /// Converted.
     | Of of Dtype
-    /// On a CPU each in its file's own where any is quantised, in blocks that stay where they lie; else `OneDtype`.
+    /// On a CPU each matrix of a GGUF file in the file's own, quantised ones in blocks that stay where they lie; else `OneDtype`.
     | AsStored
     /// All in the dtype that suits the file and the device (`Checkpoint.autoDtype`): for training, and to write them again.
     | OneDtype
@@ -123,12 +123,18 @@ module Checkpoint =
           ]
         | _ -> []
 
+    /// Whether no dtype holds all matrices as the file has them.
+    let private isMixed (stored: StoredTensor list) =
+        let matrices = stored |> List.filter (fun tensor -> tensor.Shape.Length > 1)
+
+        (stored |> List.exists _.Blocks.IsSome)
+        || matrices |> List.distinctBy _.Dtype |> List.length > 1
+
     let private build path (format: WeightsFormat) device config (stored: StoredTensor list) tokenizer =
         let load =
             match format with
             | WeightsFormat.Of dtype -> StoredWeights.load dtype device
-            | WeightsFormat.AsStored when device = Device.Cpu && stored |> List.exists _.Blocks.IsSome ->
-                StoredWeights.loadInPlace
+            | WeightsFormat.AsStored when device = Device.Cpu && isMixed stored -> StoredWeights.loadInPlace
             | WeightsFormat.AsStored
             | WeightsFormat.OneDtype -> StoredWeights.load (autoDtype device stored) device
 
@@ -149,6 +155,12 @@ module Checkpoint =
         let files = Safetensors.openFolder folder
         let tokenizer = Tokenizer.tryLoad folder |> readable
         let generation = config |> Result.bind (GenerationConfig.read folder)
+
+        let format =
+            match format with
+            | WeightsFormat.AsStored -> WeightsFormat.OneDtype
+            | WeightsFormat.OneDtype
+            | WeightsFormat.Of _ -> format
 
         let result =
             match config, files, tokenizer, generation with

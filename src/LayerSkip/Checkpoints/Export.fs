@@ -111,10 +111,10 @@ module Export =
         else
             $"{name}, first {layers} of {whole.Config.Layers} layers"
 
-    /// The same checkpoint with a tensor for every weight that lies in blocks: float32, in the scope at hand.
+    /// The same checkpoint with a tensor for every weight that is none, in blocks or in several formats: float32, in the scope at hand.
     let private dense (checkpoint: Checkpoint) : Checkpoint =
         let unpacked (weight: Weight) =
-            if Weight.isDense weight then
+            if Weight.isTensor weight then
                 weight
             else
                 Weight.ofTensor (Weight.tensor weight)

@@ -140,8 +140,15 @@ module StoredWeights =
     let loadInPlace config (stored: StoredTensor list) : Result<Weights, LayerSkipError list> =
         let dtypeOf (stored: StoredTensor) = if stored.Dtype = Dtype.F64 then Dtype.F32 else stored.Dtype
 
+        let taken =
+            stored
+            |> List.filter (fun stored -> (tryBlocks config stored).IsNone)
+            |> List.sumBy (fun stored -> Array.fold (*) (int64 (Dtype.bytes (dtypeOf stored))) stored.Shape)
+
+        let memory = Memory.faults (fun () -> "the weights that are no quantised blocks") taken
+
         stored
-        |> loadBy Dtype.F32 Device.Cpu config [] (fun byName read map report parts ->
+        |> loadBy Dtype.F32 Device.Cpu config memory (fun byName read map report parts ->
             let found = parts |> List.map (fun (name, _) -> byName[name])
             let dense dtype parts = Weights.fill dtype Device.Cpu read parts
 

@@ -65,7 +65,14 @@ module Weight =
             | WeightRows.Dense tensor -> tensor.numel () * tensor.ElementSize
             | WeightRows.Blocks blocks -> blocks.Memory.Length)
 
-    let isDense (weight: Weight) : bool = weight.Rows |> List.forall _.IsDense
+    /// Whether some of its rows stay in a file's blocks.
+    let isQuantised (weight: Weight) : bool = weight.Rows |> List.exists _.IsBlocks
+
+    /// Whether it is one tensor.
+    let isTensor (weight: Weight) : bool =
+        match weight.Rows with
+        | [ WeightRows.Dense _ ] -> true
+        | _ -> false
 
     /// The tensors that it holds.
     let tensors (weight: Weight) : Tensor list =

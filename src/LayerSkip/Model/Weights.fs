@@ -272,7 +272,7 @@ module Weights =
         drawn seed dtype device config (InitialLaw.toTrain config)
 
     /// Whether some matrix stays in its file's blocks.
-    let isQuantised (weights: Weights) : bool = each weights |> List.exists (Weight.isDense >> not)
+    let isQuantised (weights: Weights) : bool = each weights |> List.exists Weight.isQuantised
 
     /// The name of how quantised matrices are multiplied: "auto", "float"; None where there are none.
     let compute (weights: Weights) : string option =
@@ -284,21 +284,30 @@ module Weights =
     /// Bytes of the weights in memory, those of mapped files included.
     let bytes (weights: Weights) : int64 = each weights |> List.sumBy Weight.bytes
 
-    /// As reports name what the matrices are held in: the dtype, or the format that most bytes have ("q4_k").
+    /// As reports name what the matrices are held in: of blocks the format that most bytes have ("q4_k"), else the dtype.
     let dtypeName (weights: Weights) : string =
-        let formats = [
+        let rows = [
             for weight in each weights do
-                for rows in weight.Rows do
-                    match rows with
-                    | WeightRows.Blocks blocks -> blocks.Format.Name, blocks.Memory.Length
-                    | WeightRows.Dense _ -> ()
+                if (Weight.shape weight).Length > 1 then
+                    yield! weight.Rows
         ]
 
-        match formats with
-        | [] -> Dtype.name weights.Dtype
-        | _ ->
-            formats
-            |> List.groupBy fst
-            |> List.maxBy (snd >> List.sumBy snd)
-            |> fst
-            |> _.ToLowerInvariant()
+        let mostOf (names: (string * int64) list) =
+            names |> List.groupBy fst |> List.maxBy (snd >> List.sumBy snd) |> fst
+
+        let blocks =
+            rows
+            |> List.choose (function
+                | WeightRows.Blocks blocks ->
+                    Some(blocks.Format.Name.ToLowerInvariant(), blocks.Memory.Length)
+                | WeightRows.Dense _ -> None)
+
+        let dense =
+            rows
+            |> List.choose (function
+                | WeightRows.Blocks _ -> None
+                | WeightRows.Dense tensor ->
+                    ScalarType.tryDtype tensor.dtype
+                    |> Option.map (fun dtype -> Dtype.name dtype, tensor.numel () * tensor.ElementSize))
+
+        if blocks.IsEmpty then mostOf dense else mostOf blocks

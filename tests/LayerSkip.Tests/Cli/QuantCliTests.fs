@@ -93,6 +93,22 @@ let tests =
                 let float = json (generate path (typed "--compute float"))
                 Expect.equal (tokens float) (tokens report) "the same numbers, the same text"))
 
+        testCase "bench --identity-after: every draft is accepted, in both computes" (fun () ->
+            withQuantised (fun path ->
+                for compute in Compute.all do
+                    let report =
+                        json (
+                            typed
+                                $"bench --model {path} --identity-after 1 --exit-layer 1 --draft-length 3 --runs 1 --max-new-tokens 12 --compute {Compute.name compute}"
+                        )
+
+                    let speculative = report.GetProperty "self_speculative"
+                    Expect.equal
+                        ((speculative.GetProperty "draft_acceptance_rate").GetDouble())
+                        1.0
+                        "drafts"
+                    Expect.isTrue ((report.GetProperty "same_text").GetBoolean()) "the same text"))
+
         testCase "--compute is auto or float" (fun () ->
             withQuantised (fun path -> generate path (typed "--compute bytes") |> refuses [ "--compute" ]))
 

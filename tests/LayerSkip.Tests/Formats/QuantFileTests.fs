@@ -265,6 +265,34 @@ let tests =
                                     $"{format.Name}, {compute}"
                             | other -> failtest $"{format.Name}, {compute}: {other}"))
 
+        testCase "16- and 32-bit matrices of one file each stay what they are" (fun () ->
+            for name, config in families do
+                withFile config 5 (mixOf 5 (List.truncate 3 matrixFormats)) (fun path ->
+                    use file = Gguf.openFile path |> Check.getOrRaise
+                    use model = load None path
+
+                    let bytes =
+                        file.Tensors
+                        |> List.sumBy (fun tensor ->
+                            Array.fold (*) (int64 (Dtype.bytes tensor.Dtype)) tensor.Shape)
+
+                    Expect.equal (Weights.bytes model.Weights) bytes name
+                    Expect.equal (Weights.compute model.Weights) None "no blocks"
+                    Expect.isEmpty (faults path) name))
+
+        testCase "what is exported of them is what float32 holds of the file, whatever its formats" (fun () ->
+            for formats in [ matrixFormats; List.truncate 3 matrixFormats ] do
+                withFile wide 8 (mixOf 8 formats) (fun path ->
+                    use plain = load (Some Dtype.F32) path
+                    use model = load None path
+
+                    for format, name in
+                        [ ExportFormat.HuggingFace, "folder"; ExportFormat.Gguf, "made.gguf" ] do
+                        let output = Path.Combine(Path.GetDirectoryName path, name)
+                        Export.write format 3 output model |> Check.getOrRaise |> ignore
+                        use made = load (Some Dtype.F32) output
+                        ExportSupport.expectSameWeights plain.Weights made.Weights))
+
         testCase "a file that is deleted, or replaced, after it was loaded does no harm" (fun () ->
             withFile wide 2 (ofKind q4_k) (fun path ->
                 use model = load None path
