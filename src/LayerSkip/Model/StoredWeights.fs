@@ -107,10 +107,11 @@ module StoredWeights =
         |> loadBy dtype device config (Weights.memoryFaults dtype device config) (fun _ read _ _ ->
             Weights.fill dtype device read >> Weight.ofTensor)
 
-    /// Blocks that are used where they lie. Not those whose rows a file has in another order than their biases.
+    /// Blocks that are used where they lie: of matrices, but for those whose rows a file has in another order than their biases.
     let private tryBlocks (config: LlamaConfig) (stored: StoredTensor) : StoredBlocks option =
         stored.Blocks
-        |> Option.filter (fun blocks -> not (config.QkvBias && blocks.PairedRows.IsSome))
+        |> Option.filter (fun blocks ->
+            stored.Shape.Length > 1 && not (config.QkvBias && blocks.PairedRows.IsSome))
 
     let private blockRows
         (file: MappedFile)

@@ -264,6 +264,7 @@ let others =
                     [
                         "model", S
                         "dtype", S
+                        "compute", JsonValueKind.Null
                         "kv", S
                         "prefill", S
                         "gap", N

@@ -293,6 +293,21 @@ let tests =
                         use made = load (Some Dtype.F32) output
                         ExportSupport.expectSameWeights plain.Weights made.Weights))
 
+        testCase "norms in blocks are read: only matrices stay in them" (fun () ->
+            withFile wide 7 (ofKind q4_k) (fun path ->
+                use file = Gguf.openFile path |> Check.getOrRaise
+                let blocks = file.Tensors |> List.pick _.Blocks
+                let stored = [
+                    for tensor in file.Tensors ->
+                        if tensor.Shape.Length = 1 then
+                            { tensor with Blocks = Some blocks }
+                        else
+                            tensor
+                ]
+                use expected = load None path
+                use weights = StoredWeights.loadInPlace file.Config stored |> Check.getOrRaise
+                Expect.equal (read weights prompt) (read expected.Weights prompt) "the same numbers"))
+
         testCase "a file that is deleted, or replaced, after it was loaded does no harm" (fun () ->
             withFile wide 2 (ofKind q4_k) (fun path ->
                 use model = load None path
