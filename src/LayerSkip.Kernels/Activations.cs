@@ -5,7 +5,7 @@ namespace LayerSkip.Kernels;
 
 /// <summary>
 /// Rows of activations as signed bytes for the products with quantised weights. A block's numbers are x / d to the nearest, d its
-/// largest magnitude / 127: what ggml makes of activations too (quantize_row_q8_0, _q8_K), so that outputs agree with llama.cpp's.
+/// largest magnitude / 127: for blocks of 32 what ggml makes of activations too (quantize_row_q8_0).
 /// A row's bytes depend on that row alone.
 /// </summary>
 /// <remarks>NaN or infinity in a block leaves d NaN or infinite: whatever is made of the block is no number.</remarks>
@@ -28,18 +28,22 @@ internal static unsafe class Activations
 
     /// <summary>
     /// A block of 256: for each half of it 64 bytes, the first eight of each sixteen in the order 0 2 1 3 4 6 5 7, and 64 of the last; then d
-    /// sum of each sixteen, in the same order, as floats. After a row's blocks come all their d.
+    /// sum of each sixteen, in the same order, as floats; then d for each int32 sum of products. Sixteens i, i + 4, i + 8 and i + 12 have one d:
+    /// whatever the width of vectors, products of no others are added up as whole numbers. (ggml has one d for all 256; four lose less, and cost nothing.)
     /// </summary>
-    internal const int BlockBytes = 320;
+    internal const int BlockBytes = 384;
 
     /// <summary>Where d sum stand.</summary>
     internal const int BlockSums = 256;
+
+    /// <summary>Where d stand.</summary>
+    internal const int BlockScales = 320;
 
     /// <summary>Bytes of a row of k numbers in groups.</summary>
     internal static int GroupedRow(int k) => (k + Numbers - 1) / Numbers * GroupBytes;
 
     /// <summary>Bytes of a row of k numbers in blocks of 256.</summary>
-    internal static int BlockedRow(int k) => ((k / Numbers * (BlockBytes + sizeof(float))) + 63) / 64 * 64;
+    internal static int BlockedRow(int k) => k / Numbers * BlockBytes;
 
     /// <summary>The place of sixteen `i` of eight, or of block `i`, in their order.</summary>
     private static int Place(int i) => (i & ~3) | ((i & 1) << 1) | ((i >> 1) & 1);
@@ -91,29 +95,28 @@ internal static unsafe class Activations
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void Block(float* x, int k, byte* to)
     {
-        int blocks = k / Numbers;
-        var scales = (float*)(to + (blocks * BlockBytes));
-
-        for (int block = 0; block < blocks; block++, x += Numbers, to += BlockBytes)
+        for (int block = 0; block < k / Numbers; block++, x += Numbers, to += BlockBytes)
         {
-            var largest = Vector256<float>.Zero;
+            var scales = (float*)(to + BlockScales);
 
-            for (int i = 0; i < Numbers; i += 32)
+            for (int i = 0; i < 4; i++)
             {
-                largest = Vector256.Max(largest, Largest32(x + i));
+                var largest = Vector256.Max(
+                    Vector256.Max(Largest16(x + (16 * i)), Largest16(x + 64 + (16 * i))),
+                    Vector256.Max(Largest16(x + 128 + (16 * i)), Largest16(x + 192 + (16 * i))));
+                float scale = Scale(largest), inverse = Inverse(scale);
+
+                for (int sixteen = i; sixteen < 16; sixteen += 4)
+                {
+                    var bytes = Bytes16(x + (16 * sixteen), inverse);
+                    byte* half = to + (128 * (sixteen / 8)) + (8 * Place(sixteen % 8));
+                    Deal(bytes, half, half + 64);
+                    ((float*)(to + BlockSums))[Place(sixteen)] = scale * Sum(bytes);
+                }
+
+                float* own = scales + (2 * Place(i));
+                own[0] = own[1] = own[8] = own[9] = scale;
             }
-
-            float scale = Scale(largest), inverse = Inverse(scale);
-
-            for (int i = 0; i < 16; i++)
-            {
-                var bytes = Bytes16(x + (16 * i), inverse);
-                byte* half = to + (128 * (i / 8)) + (8 * Place(i % 8));
-                Deal(bytes, half, half + 64);
-                ((float*)(to + BlockSums))[Place(i)] = scale * Sum(bytes);
-            }
-
-            scales[block] = scale;
         }
     }
 
@@ -125,11 +128,11 @@ internal static unsafe class Activations
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<float> Largest32(float* x)
-    {
-        var a = Vector256.Max(Vector256.Abs(Vector256.Load(x)), Vector256.Abs(Vector256.Load(x + 8)));
-        return Vector256.Max(a, Vector256.Max(Vector256.Abs(Vector256.Load(x + 16)), Vector256.Abs(Vector256.Load(x + 24))));
-    }
+    private static Vector256<float> Largest32(float* x) => Vector256.Max(Largest16(x), Largest16(x + 16));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> Largest16(float* x) =>
+        Vector256.Max(Vector256.Abs(Vector256.Load(x)), Vector256.Abs(Vector256.Load(x + 8)));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static float Scale(Vector256<float> magnitudes)

@@ -19,7 +19,6 @@ internal static unsafe class SuperTile<V, L, F, Rows>
     internal static void Run(byte* w, int blocks, byte* x, nint xStride, float* y, nint yStride)
     {
         V r0 = default, r1 = default, r2 = default, r3 = default, r4 = default, r5 = default, r6 = default, r7 = default;
-        nint d = (nint)blocks * Activations.BlockBytes;
 
         for (int block = 0; block < blocks; block++)
         {
@@ -27,10 +26,9 @@ internal static unsafe class SuperTile<V, L, F, Rows>
 
             if (typeof(V) == typeof(Vector512<float>) && (typeof(F) == typeof(Q4K) || typeof(F) == typeof(Q5K)) && WideSuperBlocks.AreSupported)
             {
-                Step(new(w), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                Step(new(w), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 w += F.Bytes;
                 x += Activations.BlockBytes;
-                d += sizeof(float) - Activations.BlockBytes;
                 continue;
             }
 
@@ -40,22 +38,21 @@ internal static unsafe class SuperTile<V, L, F, Rows>
             {
                 for (int part = 0; part < 4; part++)
                 {
-                    Step(new(part, w, scales, minima, own, least), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                    Step(new(part, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 }
             }
             else
             {
-                Step(new(0, w, scales, minima, own, least), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                Step(new(0, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
 
                 if (sizeof(V) == 32)
                 {
-                    Step(new(1, w, scales, minima, own, least), x, d, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                    Step(new(1, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 }
             }
 
             w += F.Bytes;
             x += Activations.BlockBytes;
-            d += sizeof(float) - Activations.BlockBytes;
         }
 
         QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
@@ -64,51 +61,51 @@ internal static unsafe class SuperTile<V, L, F, Rows>
     /// <summary>A part of every row.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Step(
-        Part p, byte* x, nint d, nint xStride,
+        Part p, byte* x, nint xStride,
         ref V r0, ref V r1, ref V r2, ref V r3, ref V r4, ref V r5, ref V r6, ref V r7)
     {
-        r0 = p.Row(r0, x, d);
+        r0 = p.Row(r0, x);
 
         if (sizeof(Rows) > 1)
         {
             x += xStride;
-            r1 = p.Row(r1, x, d);
+            r1 = p.Row(r1, x);
         }
 
         if (sizeof(Rows) > 2)
         {
             x += xStride;
-            r2 = p.Row(r2, x, d);
+            r2 = p.Row(r2, x);
         }
 
         if (sizeof(Rows) > 3)
         {
             x += xStride;
-            r3 = p.Row(r3, x, d);
+            r3 = p.Row(r3, x);
         }
 
         if (sizeof(Rows) > 4)
         {
             x += xStride;
-            r4 = p.Row(r4, x, d);
+            r4 = p.Row(r4, x);
         }
 
         if (sizeof(Rows) > 5)
         {
             x += xStride;
-            r5 = p.Row(r5, x, d);
+            r5 = p.Row(r5, x);
         }
 
         if (sizeof(Rows) > 6)
         {
             x += xStride;
-            r6 = p.Row(r6, x, d);
+            r6 = p.Row(r6, x);
         }
 
         if (sizeof(Rows) > 7)
         {
             x += xStride;
-            r7 = p.Row(r7, x, d);
+            r7 = p.Row(r7, x);
         }
     }
 
@@ -122,9 +119,11 @@ internal static unsafe class SuperTile<V, L, F, Rows>
         internal Part(int part, byte* w, Vector256<short> scales, Vector256<short> minima, V own, V least)
         {
             (this.part, this.own) = (part, own);
-            (a, b) = L.Deal(F.Numbers<V, L>(w, L.First(2 * part)), F.Numbers<V, L>(w, L.Second(2 * part)));
-            (c, e) = L.Deal(F.Numbers<V, L>(w, L.First((2 * part) + 1)), F.Numbers<V, L>(w, L.Second((2 * part) + 1)));
-            (s, t) = (L.Scales(scales, 2 * part), L.Scales(scales, (2 * part) + 1));
+            // Parts whose sums may be added up as whole numbers: see Activations.BlockBytes.
+            int p = sizeof(V) == 16 ? (4 * (part >> 1)) + (part & 1) : 2 * part, q = sizeof(V) == 16 ? p + 2 : p + 1;
+            (a, b) = L.Deal(F.Numbers<V, L>(w, L.First(p)), F.Numbers<V, L>(w, L.Second(p)));
+            (c, e) = L.Deal(F.Numbers<V, L>(w, L.First(q)), F.Numbers<V, L>(w, L.Second(q)));
+            (s, t) = (L.Scales(scales, p), L.Scales(scales, q));
 
             if (typeof(F) == typeof(IQ4XS))
             {
@@ -171,11 +170,11 @@ internal static unsafe class SuperTile<V, L, F, Rows>
         }
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        internal V Row(V sum, byte* x, nint d)
+        internal V Row(V sum, byte* x)
         {
-            // Two parts' vectors lie one after the other, but that each half of a block has its first eights and then its last.
-            int first = sizeof(V) == 64 ? 0 : (128 * ((part * sizeof(V)) >> 5)) + ((2 * part * sizeof(V)) & 63);
-            int second = sizeof(V) == 64 ? 128 : first + sizeof(V);
+            // Each half of a block has its first eights and then its last, 64 bytes each.
+            int first = sizeof(V) == 64 ? 0 : sizeof(V) == 32 ? 128 * part : (128 * (part >> 1)) + (16 * (part & 1));
+            int second = sizeof(V) == 64 ? 128 : first + 32;
             V whole;
 
             if (typeof(F) == typeof(IQ4XS))
@@ -189,7 +188,7 @@ internal static unsafe class SuperTile<V, L, F, Rows>
                 sum = L.MultiplyAdd(m, L.Load((float*)(x + Activations.BlockSums + (part * sizeof(V)))), sum);
             }
 
-            return L.AddScaled(sum, whole, own, L.Broadcast(*(float*)(x + d)));
+            return L.AddScaled(sum, whole, own, L.Load((float*)(x + Activations.BlockScales + (part * sizeof(V)))));
         }
     }
 }

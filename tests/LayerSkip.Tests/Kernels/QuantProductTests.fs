@@ -59,14 +59,30 @@ let private decoder (format: BlockFormat) =
             Span(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> values), count * format.Values)
         ))
 
-/// What activations become: numbers of 8 bits times a scale of their block.
+/// What activations become: numbers of 8 bits times a scale of their block; of blocks of 256, of every fourth sixteen.
 let private rounded (size: int) (x: float32[]) : float32[] =
-    x
-    |> Array.chunkBySize size
-    |> Array.collect (fun block ->
+    let round (block: float32[]) =
         let scale = (block |> Array.map abs |> Array.max) / 127.0f
         let inverse = if scale > 1e-37f then 1.0f / scale else 0.0f
-        block |> Array.map (fun value -> MathF.Round(value * inverse) * scale))
+        block |> Array.map (fun value -> MathF.Round(value * inverse) * scale)
+
+    let whole (block: float32[]) =
+        if size = 32 then
+            round block
+        else
+            let of4 = [|
+                for i in 0..3 ->
+                    round [|
+                        for sixteen in i..4..15 do
+                            yield! block[16 * sixteen .. 16 * sixteen + 15]
+                    |]
+            |]
+
+            Array.init 256 (fun at ->
+                let sixteen = at / 16
+                of4[sixteen % 4][16 * (sixteen / 4) + at % 16])
+
+    x |> Array.chunkBySize size |> Array.collect whole
 
 let private activations (count: int) (random: Random) : float32[] =
     Array.init count (fun _ ->
