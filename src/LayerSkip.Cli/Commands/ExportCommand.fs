@@ -62,13 +62,15 @@ module internal ExportCommand =
 
         Check.both checkDtype (Export.checkOutput format output) |> Check.getOrRaise |> ignore
 
-        use checkpoint = Inputs.loadInOneDtype terminal common
+        use checkpoint = Inputs.loadToWrite terminal common
         let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
 
         let report =
             match common.Mix with
             | Some mix -> Export.quantise mix layers output checkpoint
-            | None -> Export.write format layers output checkpoint
+            | None ->
+                let dtype = common.Dtype |> Option.defaultWith (fun () -> Export.dtypeOf checkpoint.Weights)
+                Export.writeIn dtype format layers output checkpoint
             |> Check.getOrRaise
 
         for remark in report.Remarks do

@@ -228,9 +228,12 @@ module internal Inputs =
         remarks terminal checkpoint
         checkpoint
 
-    /// The same, with all matrices in one dtype: to write them again.
-    let loadInOneDtype (terminal: Terminal) (common: Common) : Checkpoint =
-        let format = common.Dtype |> Option.map WeightsFormat.Of |> Option.defaultValue WeightsFormat.OneDtype
+    /// The same, to write it again in the dtype that is asked for: quantised matrices stay as they are until then.
+    let loadToWrite (terminal: Terminal) (common: Common) : Checkpoint =
+        let format =
+            common.Dtype
+            |> Option.map WeightsFormat.ToWriteIn
+            |> Option.defaultValue WeightsFormat.AsStored
         let checkpoint = readAs format common
         remarks terminal checkpoint
         checkpoint

@@ -38,6 +38,14 @@ module RawMemory =
         for start in 0L .. piece .. memory.Length - 1L do
             copy.Invoke(start, span start (int (min piece (memory.Length - start))) memory)
 
+    /// Writes all of it to a stream, piece by piece.
+    let write (stream: Stream) (memory: RawMemory) : unit =
+        for start in 0L .. piece .. memory.Length - 1L do
+            stream.Write(
+                Span.op_Implicit (span start (int (min piece (memory.Length - start))) memory)
+                : ReadOnlySpan<byte>
+            )
+
 /// Some of a tensor's rows: the slices of its first dimension. A scalar is one row.
 [<Struct>]
 type Rows = { First: int64; Count: int64 }

@@ -32,10 +32,11 @@ type Checkpoint = {
 type WeightsFormat =
     /// Converted.
     | Of of Dtype
-    /// On a CPU each matrix of a GGUF file in the file's own, quantised ones in blocks that stay where they lie; else `OneDtype`.
+    /// On a CPU each matrix of a GGUF file in the file's own, quantised ones in blocks that stay where they
+    /// lie; else all in the dtype that suits the file and the device (`Checkpoint.autoDtype`).
     | AsStored
-    /// All in the dtype that suits the file and the device (`Checkpoint.autoDtype`): for training, and to write them again.
-    | OneDtype
+    /// To be written in a dtype: on a CPU as stored where a GGUF file's matrices have no dtype in common, and else converted.
+    | ToWriteIn of Dtype
 
 [<RequireQualifiedAccess>]
 module Checkpoint =
@@ -130,13 +131,24 @@ module Checkpoint =
         (stored |> List.exists _.Blocks.IsSome)
         || matrices |> List.distinctBy _.Dtype |> List.length > 1
 
-    let private build path (format: WeightsFormat) device config (stored: StoredTensor list) tokenizer =
+    let private build
+        isGguf
+        path
+        (format: WeightsFormat)
+        device
+        config
+        (stored: StoredTensor list)
+        tokenizer
+        =
         let load =
+            let inPlace = isGguf && device = Device.Cpu && isMixed stored
+
             match format with
-            | WeightsFormat.Of dtype -> StoredWeights.load dtype device
-            | WeightsFormat.AsStored when device = Device.Cpu && isMixed stored -> StoredWeights.loadInPlace
             | WeightsFormat.AsStored
-            | WeightsFormat.OneDtype -> StoredWeights.load (autoDtype device stored) device
+            | WeightsFormat.ToWriteIn _ when inPlace -> StoredWeights.loadInPlace
+            | WeightsFormat.AsStored -> StoredWeights.load (autoDtype device stored) device
+            | WeightsFormat.Of dtype
+            | WeightsFormat.ToWriteIn dtype -> StoredWeights.load dtype device
 
         load config stored
         |> Result.map (fun weights -> {
@@ -156,19 +168,13 @@ module Checkpoint =
         let tokenizer = Tokenizer.tryLoad folder |> readable
         let generation = config |> Result.bind (GenerationConfig.read folder)
 
-        let format =
-            match format with
-            | WeightsFormat.AsStored -> WeightsFormat.OneDtype
-            | WeightsFormat.OneDtype
-            | WeightsFormat.Of _ -> format
-
         let result =
             match config, files, tokenizer, generation with
             | Ok config, Ok files, Ok(tokenizer, remarks), Ok generation ->
                 let stored = files |> List.collect _.Tensors |> WrapperPrefixes.huggingFace
                 let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
 
-                SourceFile.guard (fun () -> build folder format device config stored tokenizer)
+                SourceFile.guard (fun () -> build false folder format device config stored tokenizer)
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         StopIds = generation.StopIds
@@ -200,7 +206,7 @@ module Checkpoint =
 
             Check.both (readable (Tokenizer.ofGguf path file.Metadata)) (Gguf.recommended file)
             |> Result.bind (fun ((tokenizer, remarks), recommended) ->
-                build path format device file.Config file.Tensors tokenizer
+                build true path format device file.Config file.Tensors tokenizer
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         Recommended = recommended

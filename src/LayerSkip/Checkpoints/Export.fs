@@ -90,12 +90,25 @@ module Export =
         | ExportFormat.HuggingFace ->
             Check.unsupported $"a Hugging Face folder in {mix.Name}" "export a GGUF file for it"
 
-    /// Values that became infinite in a narrower dtype than the file's.
-    let private overflows (weights: Weights) = [
-        for name, tensor in Weights.named weights do
-            if not (Tensors.isFinite tensor) then
-                ScalarType.beyond name tensor.dtype
+    /// Values that are not finite in what they are written in.
+    let private overflows (dtype: Dtype) (weights: Weights) = [
+        for part in Weights.parts weights do
+            let kept = ScalarType.ofDtype (WeightPart.keptIn weights.Device dtype part)
+
+            if not (WeightPart.areFinite kept (WeightPart.ends part)) then
+                ScalarType.beyond part.Name kept
     ]
+
+    /// The dtype that is written where none is asked for: that of the weights in memory; where each matrix is as a file has it float16, or
+    /// float32 where one of them is.
+    let dtypeOf (weights: Weights) : Dtype =
+        let isWide (part: WeightPart) =
+            part.Blocks.IsNone && part.Shape.Length > 1 && part.ScalarType = torch.ScalarType.Float32
+
+        if weights.Dtype = Dtype.F32 && not (Weights.parts weights |> List.exists isWide) then
+            Dtype.F16
+        else
+            weights.Dtype
 
     let private nameOf (whole: Checkpoint) (layers: int) =
         let file = Path.GetFullPath whole.Path |> Path.TrimEndingDirectorySeparator |> Path.GetFileName
@@ -110,17 +123,6 @@ module Export =
             name
         else
             $"{name}, first {layers} of {whole.Config.Layers} layers"
-
-    /// The same checkpoint with a tensor for every weight that is none, in blocks or in several formats: float32, in the scope at hand.
-    let private dense (checkpoint: Checkpoint) : Checkpoint =
-        let unpacked (weight: Weight) =
-            if Weight.isTensor weight then
-                weight
-            else
-                Weight.ofTensor (Weight.tensor weight)
-
-        let parts = checkpoint.Weights.Parts |> DecoderParts.map unpacked
-        { checkpoint with Weights = { checkpoint.Weights with Parts = parts; Kernels = None } }
 
     /// What `writing` writes of the first layers of a model, once all is found good.
     let private writeBy
@@ -140,10 +142,8 @@ module Export =
         |> Result.bind (fun _ -> checkOutput format output)
         |> Result.bind (fun _ ->
             use _inference = Scope.inference ()
-            let part = firstLayers layers checkpoint |> dense
 
-            Check.all (overflows part.Weights) ()
-            |> Result.bind (fun () -> writing part)
+            writing (firstLayers layers checkpoint)
             |> Result.map (fun (struct (formats: string list, bytes, remarks)) -> {
                 Format = format
                 Dtype = dtype
@@ -155,21 +155,32 @@ module Export =
                 Remarks = remarks
             }))
 
-    /// Writes the first `layers` layers of a model (all of them: the model) in the dtype of its weights in memory, whole or
-    /// not at all. Errors: layers that it has not, a dtype or configuration that the format cannot say, weights that are
-    /// not finite, an output that is there already or cannot be written.
-    let write (format: ExportFormat) (layers: int) (output: string) (checkpoint: Checkpoint) =
-        let dtype = checkpoint.Weights.Dtype
-
-        let writing part =
-            match format with
-            | ExportFormat.HuggingFace -> HuggingFaceExport.write output part
-            | ExportFormat.Gguf -> GgufExport.write (nameOf checkpoint layers) None output part
+    /// Writes the first `layers` layers of a model (all of them: the model) in a dtype, whole or not at all; one piece of a tensor
+    /// at a time is converted. Errors: layers that it has not, a dtype or configuration that the format cannot say, weights
+    /// that are not finite in the dtype, an output that is there already or cannot be written.
+    let writeIn
+        (dtype: Dtype)
+        (format: ExportFormat)
+        (layers: int)
+        (output: string)
+        (checkpoint: Checkpoint)
+        =
+        let writing (part: Checkpoint) =
+            Check.all (overflows dtype part.Weights) ()
+            |> Result.bind (fun () ->
+                match format with
+                | ExportFormat.HuggingFace -> HuggingFaceExport.write dtype output part
+                | ExportFormat.Gguf ->
+                    GgufExport.write (nameOf checkpoint layers) (GgufExport.Target.Dtype dtype) output part)
 
         writeBy format (Dtype.name dtype) (checkDtype format (Some dtype)) writing layers output checkpoint
 
-    /// The same in a mix of quantised formats, as a GGUF file. One piece of a tensor at a time is in memory as float32.
-    /// An error too: weights beyond float16, whose scales could not hold them.
+    /// The same in the dtype that `dtypeOf` names.
+    let write (format: ExportFormat) (layers: int) (output: string) (checkpoint: Checkpoint) =
+        writeIn (dtypeOf checkpoint.Weights) format layers output checkpoint
+
+    /// The same in a mix of quantised formats, as a GGUF file: blocks that are in their format already are copied, of the rest one piece at
+    /// a time is in memory as float32. An error too: weights beyond float16, whose scales could not hold them.
     let quantise (mix: GgufMix) (layers: int) (output: string) (checkpoint: Checkpoint) =
-        let writing part = GgufExport.write (nameOf checkpoint layers) (Some mix) output part
+        let writing part = GgufExport.write (nameOf checkpoint layers) (GgufExport.Target.Mix mix) output part
         writeBy ExportFormat.Gguf mix.Name (Ok()) writing layers output checkpoint

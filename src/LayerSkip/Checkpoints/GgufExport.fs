@@ -11,67 +11,53 @@ module internal GgufExport =
     let private toPairs (heads: int) (rows: Tensor) : Tensor =
         rows.view(int64 heads, 2L, rows.shape[0] / int64 heads / 2L, -1L).transpose(1L, 2L).reshape rows.shape
 
-    /// A model's tensor by pieces of its rows, as llama.cpp names and orders them.
-    type private Source = {
-        Name: string
-        Shape: int64[]
-        /// How many rows cannot be parted: a head's, where its rows are reordered.
-        Together: int64
-        /// So many rows from one on, whole heads.
-        Rows: int64 -> int64 -> Tensor
-    }
-
-    let private sources (weights: Weights) : Source list =
+    /// The model's tensors, as llama.cpp names and orders them.
+    let private sources (weights: Weights) : WeightPart list =
         let config = weights.Config
         let rename = GgufName.ggml (Architecture.ofFamily config.Family).Gguf
 
         [
-            for name, tensor in Weights.named weights do
-                let rows first count = tensor.narrow (0L, first, count)
-                let source = { Name = rename name; Shape = tensor.shape; Together = 1L; Rows = rows }
+            for part in Weights.parts weights do
+                let source = { part with Name = rename part.Name }
 
-                match GgufTensors.reordered config name tensor.shape with
-                | None -> source
+                match GgufTensors.reordered config part.Name part.Shape with
+                | None -> { source with Blocks = part.Blocks |> Option.filter _.PairedRows.IsNone }
                 | Some heads ->
-                    let size = tensor.shape[0] / int64 heads
+                    let size = part.Shape[0] / int64 heads
 
                     {
                         source with
                             Together = size
-                            Rows = fun first count -> toPairs (int (count / size)) (rows first count)
+                            Rows = fun first count -> toPairs (int (count / size)) (part.Rows first count)
+                            Blocks = part.Blocks |> Option.filter _.PairedRows.IsSome
                     }
         ]
 
-    // Of a piece: 16 MB as float32, and enough for every core.
-    let private pieceValues = 1L <<< 22
+    /// Blocks that stand in a file as they are to be written.
+    let private tryAsTheyAre (format: GgufFormat) (source: WeightPart) : BlockRows option =
+        match format with
+        | GgufFormat.Quantised format -> source.Blocks |> Option.filter (fun blocks -> blocks.Format = format)
+        | GgufFormat.F32
+        | GgufFormat.F16
+        | GgufFormat.BF16 -> None
 
-    /// Rows of a matrix at a time, so that the memory they take is bounded.
-    let private eachPiece (source: Source) (put: Tensor -> unit) : unit =
-        let rows = source.Shape[0]
-        let width = Array.fold (*) 1L source.Shape[1..]
-        let piece = max 1L (pieceValues / (width * source.Together)) * source.Together
-
-        for first in 0L .. piece .. rows - 1L do
-            use _scope = Scope.start ()
-            put (source.Rows first (min piece (rows - first)))
-
-    let private item (format: GgufFormat) (source: Source) : TensorItem<GgufFormat> = {
+    let private item (format: GgufFormat) (source: WeightPart) : TensorItem<GgufFormat> = {
         Name = source.Name
         Shape = source.Shape
         Format = format
         Size = GgufFormat.size format source.Shape
         Write =
             fun file ->
-                eachPiece source (fun rows ->
-                    match format with
-                    | GgufFormat.Quantised blocks ->
+                match format, tryAsTheyAre format source with
+                | _, Some blocks -> RawMemory.write file blocks.Memory
+                | GgufFormat.Quantised blocks, None ->
+                    source
+                    |> WeightPart.eachPiece (fun rows ->
                         file.Write(
                             (GgufQuants.pack blocks (ReadOnlyMemory(Tensors.toFloat32s rows))).AsSpan()
-                        )
-                    | GgufFormat.F32
-                    | GgufFormat.F16
-                    | GgufFormat.BF16 ->
-                        TensorWriter.write (ScalarType.ofDtype (GgufFormat.dtype format)) rows file)
+                        ))
+                | (GgufFormat.F32 | GgufFormat.F16 | GgufFormat.BF16), None ->
+                    WeightPart.write (GgufFormat.dtype format) file source
     }
 
     let private ropeTable (config: LlamaConfig) = [
@@ -82,23 +68,43 @@ module internal GgufExport =
             {
                 Name = GgufName.ropeTable
                 Shape = shape
+                ScalarType = torch.ScalarType.Float64
                 Together = 1L
+                Blocks = None
                 Rows = fun first count -> (Tensors.ofFloats shape divisors).narrow(0L, first, count)
             }
         | None -> ()
     ]
 
-    /// Weights that a mix cannot hold: float16 scales, times small numbers.
-    let private beyondScales (mix: GgufMix) (weights: Weights) = [
-        for name, tensor in Weights.named weights do
-            use _scope = Scope.start ()
-            let dimensions = Array.init tensor.shape.Length int64
-            let ends =
-                [ tensor.amin dimensions; tensor.amax dimensions ]
-                |> List.collect (Tensors.toFloats >> List.ofArray)
+    /// What the matrices of a file are written in.
+    [<RequireQualifiedAccess>]
+    type Target =
+        | Dtype of Dtype
+        | Mix of GgufMix
 
-            if tensor.shape.Length > 1 && List.exists (fun value -> abs value > float Half.MaxValue) ends then
-                LayerSkipError.BeyondDtype(name, mix.Name, "bf16 or f32")
+    /// Norms and biases are float32.
+    let private formatOf (target: Target) (config: LlamaConfig) (source: WeightPart) : GgufFormat =
+        match target with
+        | Target.Mix mix -> GgufMix.format mix config source.Name source.Shape
+        | Target.Dtype _ when source.Shape.Length = 1 -> GgufFormat.F32
+        | Target.Dtype dtype -> GgufFormat.tryOfDtype dtype |> Option.defaultValue GgufFormat.F32
+
+    /// Weights that a mix cannot hold: not finite, or beyond float16, of which its scales are.
+    let private beyondMix (mix: GgufMix) (weights: Weights) = [
+        for part, source in List.zip (Weights.parts weights) (sources weights) do
+            let format = formatOf (Target.Mix mix) weights.Config source
+
+            // Their scales were found finite when they were loaded.
+            if (tryAsTheyAre format source).IsNone then
+                let ends = WeightPart.ends part
+
+                if not (WeightPart.areFinite torch.ScalarType.Float32 ends) then
+                    ScalarType.beyond part.Name part.ScalarType
+                elif
+                    part.Shape.Length > 1
+                    && ends |> Array.exists (fun value -> abs value > float Half.MaxValue)
+                then
+                    LayerSkipError.BeyondDtype(part.Name, mix.Name, "bf16 or f32")
     ]
 
     /// A GGUF source's own metadata of its tokenizer, else what the tokenizer comes to.
@@ -133,36 +139,28 @@ module internal GgufExport =
                 $"{item.Name} is kept in f16: its rows of {Array.last item.Shape} are no multiple of {mix.Name}'s blocks"
     ]
 
-    /// Writes the file, its matrices in the dtype of the weights or in a mix; the formats of its tensors, its bytes, and
-    /// what to tell the user.
-    let write (name: string) (mix: GgufMix option) (path: string) (checkpoint: Checkpoint) =
+    /// Writes the file; the formats of its tensors, its bytes, and what to tell the user. What stands in a file's blocks in the
+    /// format that is asked for is copied as it is.
+    let write (name: string) (target: Target) (path: string) (checkpoint: Checkpoint) =
         let weights, config = checkpoint.Weights, checkpoint.Config
 
-        // Norms and biases are float32.
-        let formatOf (matrix: GgufFormat) (source: Source) =
-            match mix with
-            | Some mix -> GgufMix.format mix config source.Name source.Shape
-            | None -> if source.Shape.Length = 1 then GgufFormat.F32 else matrix
+        let mix, targetFaults =
+            match target with
+            | Target.Mix mix -> Some mix, beyondMix mix weights
+            | Target.Dtype Dtype.F64 -> None, [ GgufWriter.unsupportedDtype ]
+            | Target.Dtype _ -> None, []
 
-        let matrix =
-            match GgufFormat.tryOfDtype weights.Dtype, mix with
-            | Some format, _ -> Ok format
-            | None, Some _ -> Ok GgufFormat.F32
-            | None, None -> Error [ GgufWriter.unsupportedDtype ]
-
-        let beyond = mix |> Option.toList |> List.collect (fun mix -> beyondScales mix weights)
-
-        Check.both (Check.all (GgufConfigExport.faults config @ beyond) ()) (tokenizer checkpoint)
-        |> Check.both matrix
-        |> Result.bind (fun (matrix, ((), tokenizer)) ->
+        Check.both (Check.all (GgufConfigExport.faults config @ targetFaults) ()) (tokenizer checkpoint)
+        |> Result.bind (fun ((), tokenizer) ->
             let items = [
-                for source in sources weights @ ropeTable config -> item (formatOf matrix source) source
+                for source in sources weights @ ropeTable config ->
+                    item (formatOf target config source) source
             ]
 
             let fileType =
-                match mix with
-                | Some mix -> mix.FileType
-                | None -> GgufConfigExport.fileType weights.Dtype
+                match target with
+                | Target.Mix mix -> mix.FileType
+                | Target.Dtype dtype -> GgufConfigExport.fileType dtype
 
             let metadata =
                 GgufConfigExport.metadata name fileType config

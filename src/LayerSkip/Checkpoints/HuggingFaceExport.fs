@@ -48,15 +48,32 @@ module internal HuggingFaceExport =
     let writeTokenizer (target: string) (checkpoint: Checkpoint) : Result<unit, LayerSkipError list> =
         AtomicFile.makeFolder target |> Result.bind (fun () -> putTokenizer target checkpoint)
 
-    /// Writes every file of a model into a folder that is there; the format of each tensor. What config.json cannot say is an
-    /// error, and nothing is written.
-    let fill (folder: string) (checkpoint: Checkpoint) : Result<string list, LayerSkipError list> =
-        let tensors = Weights.named checkpoint.Weights
+    /// Writes every file of a model into a folder that is there, its matrices in `dtype` and each tensor as `dtypeOf` says; the
+    /// format of each. What config.json cannot say is an error, and nothing is written.
+    let private fillBy
+        (dtype: Dtype)
+        (dtypeOf: WeightPart -> Dtype)
+        (folder: string)
+        (checkpoint: Checkpoint)
+        =
         let inside name = Path.Combine(folder, name)
+
+        let items = [
+            for part in Weights.parts checkpoint.Weights do
+                let dtype = dtypeOf part
+
+                {
+                    Name = part.Name
+                    Shape = part.Shape
+                    Format = dtype
+                    Size = Array.fold (*) (int64 (Dtype.bytes dtype)) part.Shape
+                    Write = fun file -> WeightPart.write dtype file part
+                }
+        ]
 
         ConfigJsonExport.expressible checkpoint.Config
         |> Result.bind (fun config ->
-            ConfigJsonExport.bytes checkpoint.Weights.Dtype checkpoint.Kept.OfConfig config
+            ConfigJsonExport.bytes dtype checkpoint.Kept.OfConfig config
             |> AtomicFile.writeBytes (inside "config.json"))
         |> Result.bind (fun () ->
             GenerationConfig.write folder checkpoint.Config.Bos {
@@ -67,13 +84,16 @@ module internal HuggingFaceExport =
         |> Result.bind (fun () -> putTokenizer folder checkpoint)
         |> Result.bind (fun () ->
             // transformers refuses a file that does not say whose it is.
-            TensorWriter.safetensors (inside "model.safetensors") (Map [ "format", "pt" ]) tensors)
-        |> Result.map (fun () -> [
-            for _, tensor in tensors do
-                match ScalarType.tryDtype tensor.dtype with
-                | Some dtype -> SafetensorsHeader.formatOf dtype
-                | None -> string tensor.dtype
-        ])
+            Safetensors.write (inside "model.safetensors") (Map [ "format", "pt" ]) items)
+        |> Result.map (fun () -> [ for item in items -> SafetensorsHeader.formatOf item.Format ])
+
+    /// The same with every tensor in the dtype that it has.
+    let fill (folder: string) (checkpoint: Checkpoint) : Result<string list, LayerSkipError list> =
+        let own (part: WeightPart) =
+            ScalarType.tryDtype part.ScalarType
+            |> Option.defaultWith (fun () -> invalidOp $"weights of {part.ScalarType}")
+
+        fillBy checkpoint.Weights.Dtype own folder checkpoint
 
     /// What to say of a model whose tokenizer is not in its folder.
     let tokenizerRemark (folder: string) (checkpoint: Checkpoint) : string option =
@@ -86,7 +106,9 @@ module internal HuggingFaceExport =
     let private bytesOf (folder: string) = DirectoryInfo(folder).EnumerateFiles() |> Seq.sumBy _.Length
 
     /// Writes the folder, whole or not at all; the formats of its tensors, its bytes, and what to tell the user.
-    let write (path: string) (checkpoint: Checkpoint) =
-        AtomicFile.writeFolder path (fun folder -> fill folder checkpoint)
+    let write (dtype: Dtype) (path: string) (checkpoint: Checkpoint) =
+        let dtypeOf = WeightPart.keptIn checkpoint.Weights.Device dtype
+
+        AtomicFile.writeFolder path (fun folder -> fillBy dtype dtypeOf folder checkpoint)
         |> Result.map (fun formats ->
             struct (formats, bytesOf path, Option.toList (tokenizerRemark path checkpoint)))

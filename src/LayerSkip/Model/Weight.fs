@@ -20,11 +20,70 @@ type BlockRows = {
     Owner: MappedFile
 }
 
+/// Reading them.
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module internal BlockRows =
+    /// `count` of the rows from row `first` on, where they lie; of paired rows whole heads.
+    let rows (first: int64) (count: int64) (blocks: BlockRows) : BlockRows =
+        let bytes rows = BlockFormat.bytes (rows * blocks.Shape[1]) blocks.Format
+
+        {
+            blocks with
+                Shape = [| count; blocks.Shape[1] |]
+                Memory = { Address = blocks.Memory.Address + nativeint (bytes first); Length = bytes count }
+        }
+
+    /// `count` whole blocks' worth of rows from row `first` on, as ggml's decoder makes them, float32 [count; columns], in the
+    /// order that the file has them in.
+    let decode (first: int64) (count: int64) (blocks: BlockRows) : Tensor =
+        let columns = blocks.Shape[1]
+        let row = BlockFormat.bytes columns blocks.Format
+        let values = torch.empty ([| count; columns |], dtype = torch.ScalarType.Float32, device = torch.CPU)
+        let target = Tensors.address values
+
+        System.Threading.Tasks.Parallel.For(
+            0L,
+            count,
+            fun (index: int64) ->
+                let packed = RawMemory.span ((first + index) * row) (int row) blocks.Memory
+
+                let into =
+                    Span<float32>(
+                        NativePtr.toVoidPtr (
+                            NativePtr.ofNativeInt<byte>(target + nativeint (index * columns * 4L))
+                        ),
+                        int columns
+                    )
+
+                blocks.Format.Decode.Invoke(Span<byte>.op_Implicit packed, into)
+        )
+        |> ignore
+
+        values
+
+    /// The same with the rows of heads half a head apart, whatever order the file has them in: of paired rows whole heads.
+    let unpack (first: int64) (count: int64) (blocks: BlockRows) : Tensor =
+        let values = decode first count blocks
+
+        match blocks.PairedRows with
+        | None -> values
+        | Some head ->
+            let pairs = values.view (-1L, int64 head / 2L, 2L, blocks.Shape[1])
+            pairs.transpose(1L, 2L).reshape values.shape
+
 /// Rows of a weight of one format.
 [<RequireQualifiedAccess; NoEquality; NoComparison>]
 type WeightRows =
     | Dense of Tensor
     | Blocks of BlockRows
+
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module internal WeightRows =
+    /// [rows; columns] or [size]
+    let shape (rows: WeightRows) : int64[] =
+        match rows with
+        | WeightRows.Dense tensor -> tensor.shape
+        | WeightRows.Blocks blocks -> blocks.Shape
 
 /// One of a model's weights, [rows; columns] or [size]. What reads the same input is one of them; its parts follow one another where the
 /// file holds them in different formats, or in blocks.
@@ -45,14 +104,9 @@ type Weight = {
 module Weight =
     let ofTensor (tensor: Tensor) : Weight = { Rows = [ WeightRows.Dense tensor ] }
 
-    let private shapeOf (rows: WeightRows) : int64[] =
-        match rows with
-        | WeightRows.Dense tensor -> tensor.shape
-        | WeightRows.Blocks blocks -> blocks.Shape
-
     /// [rows; columns] or [size].
     let shape (weight: Weight) : int64[] =
-        let shapes = weight.Rows |> List.map shapeOf
+        let shapes = weight.Rows |> List.map WeightRows.shape
         Array.append [| shapes |> List.sumBy Array.head |] (Array.tail shapes.Head)
 
     /// How many numbers it has.
@@ -91,45 +145,10 @@ module Weight =
     /// The same over another tensor; of a weight in blocks a bug of the caller.
     let map (change: Tensor -> Tensor) (weight: Weight) : Weight = ofTensor (change weight.Tensor)
 
-    /// `count` whole blocks' worth of rows from row `first` on, as ggml's decoder makes them, float32 [count; columns], in the
-    /// order that the file has them in.
-    let private decode (first: int64) (count: int64) (blocks: BlockRows) : Tensor =
-        let columns = blocks.Shape[1]
-        let row = BlockFormat.bytes columns blocks.Format
-        let values = torch.empty ([| count; columns |], dtype = torch.ScalarType.Float32, device = torch.CPU)
-        let target = Tensors.address values
-
-        System.Threading.Tasks.Parallel.For(
-            0L,
-            count,
-            fun (index: int64) ->
-                let packed = RawMemory.span ((first + index) * row) (int row) blocks.Memory
-
-                let into =
-                    Span<float32>(
-                        NativePtr.toVoidPtr (
-                            NativePtr.ofNativeInt<byte>(target + nativeint (index * columns * 4L))
-                        ),
-                        int columns
-                    )
-
-                blocks.Format.Decode.Invoke(Span<byte>.op_Implicit packed, into)
-        )
-        |> ignore
-
-        values
-
     let private denseRows (rows: WeightRows) : Tensor =
         match rows with
         | WeightRows.Dense tensor -> tensor
-        | WeightRows.Blocks blocks ->
-            let values = decode 0L blocks.Shape[0] blocks
-
-            match blocks.PairedRows with
-            | None -> values
-            | Some head ->
-                let pairs = values.view (-1L, int64 head / 2L, 2L, blocks.Shape[1])
-                pairs.transpose(1L, 2L).reshape blocks.Shape
+        | WeightRows.Blocks blocks -> BlockRows.unpack 0L blocks.Shape[0] blocks
 
     /// For libtorch: the tensor itself, or what the blocks hold as a new one, float32, in the scope at hand.
     let tensor (weight: Weight) : Tensor =
@@ -147,7 +166,8 @@ module Weight =
     let select (ids: Tensor) (weight: Weight) : Tensor =
         match weight.Rows with
         | [ WeightRows.Blocks blocks ] when blocks.PairedRows.IsNone ->
-            Scope.one (fun () -> torch.cat [| for id in Tensors.toIds ids -> decode (int64 id) 1L blocks |])
+            Scope.one (fun () ->
+                torch.cat [| for id in Tensors.toIds ids -> BlockRows.decode (int64 id) 1L blocks |])
         | _ ->
             let tensor = tensor weight
             tensor.index_select (0L, ids.``to`` tensor.device)

@@ -202,7 +202,13 @@ module Weights =
         List.zip (DecoderParts.toList (CheckpointPart.ofConfig config)) (List.ofArray tensors)
         |> List.collect (fun (parts, whole) -> rowsOf parts whole)
 
-    /// Every weight under its Hugging Face name, as views of the joined tensors; a tied head has no name.
+    /// Every tensor of the model's checkpoint, by pieces, whatever it is held in; a tied head is none.
+    let parts (weights: Weights) : WeightPart list =
+        List.zip (DecoderParts.toList (CheckpointPart.ofConfig weights.Config)) (each weights)
+        |> List.collect (fun (parts, weight) -> WeightPart.ofWeight parts weight)
+
+    /// Every weight under its Hugging Face name, as views of the joined tensors; a tied head has no name. Of weights in a dtype, as
+    /// `tensors`.
     let named (weights: Weights) : (string * Tensor) list = namedLike weights.Config (tensors weights)
 
     /// How many numbers a model of this configuration learns; a tied head counts once.

@@ -277,5 +277,7 @@ let faults =
         testCase "a folder that vanishes on the way" (fun () ->
             withTiny Dtype.F32 llama (fun source ->
                 let gone = Path.Combine(Path.GetTempPath(), $"layerskip-{Guid.NewGuid():N}", "made")
-                Expect.isError (GgufExport.write "tiny" None gone source) "an error, no exception"))
+                Expect.isError
+                    (GgufExport.write "tiny" (GgufExport.Target.Dtype Dtype.F32) gone source)
+                    "an error, no exception"))
     ]
