@@ -129,24 +129,36 @@ module internal GgufQuants =
         with :? AggregateException as e ->
             ExceptionDispatchInfo.Throw e.InnerException
 
-    /// Packs whole rows of finite values into blocks, in as many threads as there are cores.
-    let pack (format: BlockFormat) (values: ReadOnlyMemory<float32>) : byte[] =
-        let perTask = int valuesPerTask
-        let tasks = (values.Length + perTask - 1) / perTask
-        let blocks = Array.zeroCreate<byte>(values.Length / format.Values * format.Bytes)
+    /// Packs whole rows of finite float32 values into blocks, memory of just their size, in as many threads as there are cores.
+    let packInto (format: BlockFormat) (values: RawMemory) (blocks: RawMemory) : unit =
+        let count = values.Length / 4L
         let encode = GgufEncodeK.encoder format
 
-        let work (task: int) =
-            let start = task * perTask
-            let count = min perTask (values.Length - start)
-            let place = start / format.Values * format.Bytes
+        let work (task: int64) =
+            let start = task * valuesPerTask
+            let count = min valuesPerTask (count - start)
 
-            encode.Invoke(
-                values.Span.Slice(start, count),
-                blocks.AsSpan(place, count / format.Values * format.Bytes)
-            )
+            let from = RawMemory.span (4L * start) (int (4L * count)) values
+            let into =
+                RawMemory.span (BlockFormat.bytes start format) (int (BlockFormat.bytes count format)) blocks
+            encode.Invoke(MemoryMarshal.Cast<byte, float32>(Span<byte>.op_Implicit from), into)
 
-        Parallel.For(0, tasks, work) |> ignore
+        Parallel.For(0L, (count + valuesPerTask - 1L) / valuesPerTask, work) |> ignore
+
+    /// The same into a new array.
+    let pack (format: BlockFormat) (values: ReadOnlyMemory<float32>) : byte[] =
+        let blocks = Array.zeroCreate<byte>(int (BlockFormat.bytes (int64 values.Length) format))
+        use from = values.Pin()
+        use into = fixed blocks
+
+        packInto
+            format
+            {
+                Address = NativePtr.toNativeInt (NativePtr.ofVoidPtr<byte> from.Pointer)
+                Length = 4L * int64 values.Length
+            }
+            { Address = NativePtr.toNativeInt into; Length = blocks.LongLength }
+
         blocks
 
     /// Fills memory with the values at byte `first` of a file, in the format's dtype. Blocks are spread in as many

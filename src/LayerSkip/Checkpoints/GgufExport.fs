@@ -41,6 +41,15 @@ module internal GgufExport =
         | GgufFormat.F16
         | GgufFormat.BF16 -> None
 
+    /// Rows as blocks.
+    let private pack (format: BlockFormat) (file: Stream) (rows: Tensor) : unit =
+        let values = rows.``to``(torch.ScalarType.Float32).cpu().contiguous()
+        let bytes = BlockFormat.bytes (values.numel ()) format
+        let packed = torch.empty ([| bytes |], dtype = torch.ScalarType.Byte, device = torch.CPU)
+        GgufQuants.packInto format (Tensors.memory values) (Tensors.memory packed)
+        RawMemory.write file (Tensors.memory packed)
+        GC.KeepAlive((values, packed))
+
     let private item (format: GgufFormat) (source: WeightPart) : TensorItem<GgufFormat> = {
         Name = source.Name
         Shape = source.Shape
@@ -50,12 +59,7 @@ module internal GgufExport =
             fun file ->
                 match format, tryAsTheyAre format source with
                 | _, Some blocks -> RawMemory.write file blocks.Memory
-                | GgufFormat.Quantised blocks, None ->
-                    source
-                    |> WeightPart.eachPiece (fun rows ->
-                        file.Write(
-                            (GgufQuants.pack blocks (ReadOnlyMemory(Tensors.toFloat32s rows))).AsSpan()
-                        ))
+                | GgufFormat.Quantised blocks, None -> source |> WeightPart.eachPiece (pack blocks file)
                 | (GgufFormat.F32 | GgufFormat.F16 | GgufFormat.BF16), None ->
                     WeightPart.write (GgufFormat.dtype format) file source
     }
