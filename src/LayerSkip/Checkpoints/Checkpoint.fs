@@ -109,7 +109,7 @@ module Checkpoint =
             let same first =
                 use _piece = Scope.start ()
                 let count = min headRows (head.Shape[0] - first)
-                let ids = torch.arange (first, first + count, dtype = torch.ScalarType.Int64)
+                let ids = Tensors.ofIds [| count |] [| int first .. int (first + count) - 1 |]
                 let own = Weight.select ids embedding
                 let values =
                     (Tensors.ofStored (StoredTensor.rows first count head)).``to``(own.dtype, own.device)
