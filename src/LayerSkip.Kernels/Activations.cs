@@ -5,7 +5,8 @@ namespace LayerSkip.Kernels;
 
 /// <summary>
 /// Rows of activations as signed bytes for the products with quantised weights. A block's numbers are x / d to the nearest, d its
-/// largest magnitude / 127: for blocks of 32 what ggml makes of activations too (quantize_row_q8_0).
+/// largest magnitude / 127. Each lane of int32 sums may have a d of its own, so blocks are smaller than ggml's (32 and 256): of 32 numbers the first
+/// four of each eight are one, and the last. It costs nothing and loses less.
 /// A row's bytes depend on that row alone.
 /// </summary>
 /// <remarks>NaN or infinity in a block leaves d NaN or infinite: whatever is made of the block is no number.</remarks>
@@ -15,8 +16,8 @@ internal static unsafe class Activations
     internal const int Numbers = 256;
 
     /// <summary>
-    /// A group: 64 bytes, the first eight of each block, blocks in the order 0 2 1 3 4 6 5 7; three times as many, of the next eights; d of each
-    /// block, twice, as floats; d sum / 2 likewise.
+    /// A group: 64 bytes, the first eight of each block, blocks in the order 0 2 1 3 4 6 5 7; three times as many, of the next eights; both d of each
+    /// block, as floats; d sum / 2 twice.
     /// </summary>
     internal const int GroupBytes = 384;
 
@@ -28,8 +29,8 @@ internal static unsafe class Activations
 
     /// <summary>
     /// A block of 256: for each half of it 64 bytes, the first eight of each sixteen in the order 0 2 1 3 4 6 5 7, and 64 of the last; then d
-    /// sum of each sixteen, in the same order, as floats; then d for each int32 sum of products. Sixteens i, i + 4, i + 8 and i + 12 have one d:
-    /// whatever the width of vectors, products of no others are added up as whole numbers. (ggml has one d for all 256; four lose less, and cost nothing.)
+    /// sum of each sixteen, in the same order, as floats; then d for each int32 sum of products. Of sixteens i, i + 4, i + 8 and i + 12 the first
+    /// four of each eight have one d, and the last: whatever the width of vectors, products of no others are added up as whole numbers.
     /// </summary>
     internal const int BlockBytes = 384;
 
@@ -69,21 +70,21 @@ internal static unsafe class Activations
                 int block = from + i, place = Place(i);
                 var scales = (float*)(to + GroupScales) + (2 * place);
                 Vector128<sbyte> first = default, second = default;
-                float scale = 0;
+                Vector128<float> scale = default;
 
                 if (block >= 8 * group && block < blocks)
                 {
                     float* at = x + (block * SmallBlock.Numbers);
-                    scale = Scale(Largest32(at));
-                    float inverse = Inverse(scale);
-                    first = Bytes16(at, inverse);
-                    second = Bytes16(at + 16, inverse);
+                    scale = Scales(Largest32(at));
+                    var inverses = Inverses(scale);
+                    first = Bytes16(at, inverses);
+                    second = Bytes16(at + 16, inverses);
                 }
 
                 Deal(first, to + (8 * place), to + 64 + (8 * place));
                 Deal(second, to + 128 + (8 * place), to + 192 + (8 * place));
-                scales[0] = scales[1] = scale;
-                scales[16] = scales[17] = scale == 0 ? 0 : scale * (Sum(first) + Sum(second)) * 0.5f;
+                (scales[0], scales[1]) = (scale[0], scale[1]);
+                scales[16] = scales[17] = 0.5f * (Sum(first, scale) + Sum(second, scale));
             }
         }
     }
@@ -104,18 +105,19 @@ internal static unsafe class Activations
                 var largest = Vector256.Max(
                     Vector256.Max(Largest16(x + (16 * i)), Largest16(x + 64 + (16 * i))),
                     Vector256.Max(Largest16(x + 128 + (16 * i)), Largest16(x + 192 + (16 * i))));
-                float scale = Scale(largest), inverse = Inverse(scale);
+                var scale = Scales(largest);
+                var inverses = Inverses(scale);
 
                 for (int sixteen = i; sixteen < 16; sixteen += 4)
                 {
-                    var bytes = Bytes16(x + (16 * sixteen), inverse);
+                    var bytes = Bytes16(x + (16 * sixteen), inverses);
                     byte* half = to + (128 * (sixteen / 8)) + (8 * Place(sixteen % 8));
                     Deal(bytes, half, half + 64);
-                    ((float*)(to + BlockSums))[Place(sixteen)] = scale * Sum(bytes);
+                    ((float*)(to + BlockSums))[Place(sixteen)] = Sum(bytes, scale);
                 }
 
                 float* own = scales + (2 * Place(i));
-                own[0] = own[1] = own[8] = own[9] = scale;
+                (own[0], own[1], own[8], own[9]) = (scale[0], scale[1], scale[0], scale[1]);
             }
         }
     }
@@ -134,31 +136,46 @@ internal static unsafe class Activations
     private static Vector256<float> Largest16(float* x) =>
         Vector256.Max(Vector256.Abs(Vector256.Load(x)), Vector256.Abs(Vector256.Load(x + 8)));
 
+    /// <summary>Of the first four of each eight, and of the last, their largest magnitude / 127.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static float Scale(Vector256<float> magnitudes)
+    private static Vector128<float> Scales(Vector256<float> magnitudes)
     {
-        var four = Vector128.Max(magnitudes.GetLower(), magnitudes.GetUpper());
-        var two = Vector128.Max(four, Vector128.Shuffle(four, Vector128.Create(2, 3, 0, 1)));
-        return MathF.Max(two[0], two[1]) / 127f;
+        var (first, last) = (magnitudes.GetLower(), magnitudes.GetUpper());
+        return Vector128.Create(Largest(first), Largest(last), 0f, 0f) / 127f;
     }
 
-    /// <summary>Not of a subnormal scale, whose inverse may be no float: its numbers are then 0.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static float Largest(Vector128<float> four)
+    {
+        var two = Vector128.Max(four, Vector128.Shuffle(four, Vector128.Create(2, 3, 0, 1)));
+        return MathF.Max(two[0], two[1]);
+    }
+
+    /// <summary>1 / d for each of eight. Not of a subnormal d, whose inverse may be no float: its numbers are then 0.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> Inverses(Vector128<float> scales) =>
+        Vector256.Create(Vector128.Create(Inverse(scales[0])), Vector128.Create(Inverse(scales[1])));
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static float Inverse(float scale) => scale > 1e-37f ? 1f / scale : 0f;
 
-    /// <summary>16 numbers times a factor, to the nearest, ties to even.</summary>
+    /// <summary>16 numbers, each eight times the factors, to the nearest, ties to even.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector128<sbyte> Bytes16(float* x, float factor)
+    private static Vector128<sbyte> Bytes16(float* x, Vector256<float> factors)
     {
         // In a float this large the last bit is 1, so that the addition rounds.
         var magic = Vector256.Create(12582912f);
-        var factors = Vector256.Create(factor);
         var a = ((Vector256.Load(x) * factors) + magic).AsInt32() - magic.AsInt32();
         var b = ((Vector256.Load(x + 8) * factors) + magic).AsInt32() - magic.AsInt32();
         var words = Vector256.Narrow(a, b);
         return Vector128.Narrow(words.GetLower(), words.GetUpper());
     }
 
+    /// <summary>d sum of 16 bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static int Sum(Vector128<sbyte> bytes) => Vector128.Sum(Vector128.WidenLower(bytes) + Vector128.WidenUpper(bytes));
+    private static float Sum(Vector128<sbyte> bytes, Vector128<float> scales)
+    {
+        var words = Vector128.WidenLower(bytes) + Vector128.WidenUpper(bytes);
+        return (scales[0] * Vector128.Sum(Vector128.WidenLower(words))) + (scales[1] * Vector128.Sum(Vector128.WidenUpper(words)));
+    }
 }

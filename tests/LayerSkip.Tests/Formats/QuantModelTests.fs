@@ -28,13 +28,13 @@ let private argmax (row: float[]) = row |> Array.findIndex ((=) (Array.max row))
 
 let private ints (element: JsonElement) = [| for item in element.EnumerateArray() -> item.GetInt32() |]
 
-/// As shares of a row's largest logit. llama.cpp rounds activations to 8 bits, and so do we, by smaller blocks beside K types; in this
-/// model the noise of either is 1.4 to 2.8 %, and float16 weights show what is left without it (0.1 %).
+/// As shares of a row's largest logit. llama.cpp rounds activations to 8 bits, and so do we, by smaller blocks; in this
+/// model the noise of either is 1.4 to 2.8 %, of both together up to 4.2, and float16 weights show what is left without it (0.1 %).
 let private tolerance (compute: Compute) (name: string) =
     match compute, name with
     | _, "F16" -> 0.002
+    | Compute.Auto, _ -> 0.045
     | _, ("Q5_1" | "Q2_K" | "Q3_K_M" | "Q6_K" | "IQ4_XS") -> 0.035
-    | Compute.Auto, ("Q4_K_M" | "Q5_K_M") -> 0.03
     | _ -> 0.02
 
 /// The mean of what `q` tells less than `p`, in nats, of rows of logits (Kullback-Leibler).
@@ -63,7 +63,7 @@ let private likeLlamaCpp (name: string) (source: string) =
             let rows = logits model.Weights ids
             let tolerance = tolerance compute name
 
-            Expect.isLessThan (divergence plain rows) 1e-3 "what rounded activations lose"
+            Expect.isLessThan (divergence plain rows) 6e-4 "what rounded activations lose"
 
             if compute = Compute.Float then
                 for row, plain in Array.zip rows plain do

@@ -59,28 +59,24 @@ let private decoder (format: BlockFormat) =
             Span(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> values), count * format.Values)
         ))
 
-/// What activations become: numbers of 8 bits times a scale of their block; of blocks of 256, of every fourth sixteen.
+/// What activations become: numbers of 8 bits times a scale. It is of 16 of a block of 32, the first four of each eight or the last;
+/// of 32 of a block of 256, so of every fourth sixteen.
 let private rounded (size: int) (x: float32[]) : float32[] =
-    let round (block: float32[]) =
-        let scale = (block |> Array.map abs |> Array.max) / 127.0f
-        let inverse = if scale > 1e-37f then 1.0f / scale else 0.0f
-        block |> Array.map (fun value -> MathF.Round(value * inverse) * scale)
+    let group at = (if size = 32 then 0 else at / 16 % 4), at / 4 % 2
 
     let whole (block: float32[]) =
-        if size = 32 then
-            round block
-        else
-            let of4 = [|
-                for i in 0..3 ->
-                    round [|
-                        for sixteen in i..4..15 do
-                            yield! block[16 * sixteen .. 16 * sixteen + 15]
-                    |]
-            |]
+        let largest =
+            [| 0 .. size - 1 |]
+            |> Array.groupBy group
+            |> Array.map (fun (group, places) ->
+                group, places |> Array.map (fun at -> abs block[at]) |> Array.max)
+            |> Map
 
-            Array.init 256 (fun at ->
-                let sixteen = at / 16
-                of4[sixteen % 4][16 * (sixteen / 4) + at % 16])
+        block
+        |> Array.mapi (fun at value ->
+            let scale = largest[group at] / 127.0f
+            let inverse = if scale > 1e-37f then 1.0f / scale else 0.0f
+            MathF.Round(value * inverse) * scale)
 
     x |> Array.chunkBySize size |> Array.collect whole
 
