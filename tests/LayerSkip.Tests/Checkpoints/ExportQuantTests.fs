@@ -165,6 +165,9 @@ let tests =
                         |> ignore
 
                     run 0
+                    // What other tests left to the collector is not ours.
+                    System.GC.Collect()
+                    System.GC.WaitForPendingFinalizers()
                     let before = TorchSharp.torch.Tensor.TotalCount
                     run 1
                     Expect.equal TorchSharp.torch.Tensor.TotalCount before "tensors")))
