@@ -17,17 +17,16 @@ internal readonly unsafe partial struct Lanes512
         }
 
         int offset = F.Offset(2 * chunk);
-        ulong shift = (ulong)F.Shift(2 * chunk) * 0x0001000100010001, shift2 = (ulong)F.Shift((2 * chunk) + 1) * 0x0001000100010001;
+        int shift = F.Shift(2 * chunk), shift2 = F.Shift((2 * chunk) + 1);
         var bytes = (F.Offset((2 * chunk) + 1) == offset ? Twice(block + offset) : Vector512.Load(block + offset)).AsUInt16();
 
         if (shift != shift2)
         {
-            var shifts = Vector512.Create(shift, shift, shift, shift, shift2, shift2, shift2, shift2);
-            bytes = Avx512BW.ShiftRightLogicalVariable(bytes, shifts.AsUInt16());
+            bytes = Avx512BW.ShiftRightLogicalVariable(bytes, Halves((ulong)shift, (ulong)shift2));
         }
         else if (shift != 0)
         {
-            bytes >>>= F.Shift(2 * chunk);
+            bytes >>>= shift;
         }
 
         return (bytes.AsByte() & Vector512.Create(F.Mask)).AsSingle();
@@ -217,12 +216,21 @@ internal readonly unsafe partial struct Lanes512
         Vector512<float> sums, Vector512<float> a, Vector512<float> aSign, Vector512<float> b, Vector512<float> bSign, sbyte* x, int at) =>
         DotSigned(sums, a, aSign, b, bSign, x, at, Vector512.Create((short)1).AsSingle());
 
+    /// <summary>A word in each place of the first half, and another in each of the second.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static Vector512<ushort> Halves(ulong first, ulong second)
+    {
+        const ulong Each = 0x0001000100010001;
+        ulong a = first * Each, b = second * Each;
+        return Vector512.Create(a, a, a, a, b, b, b, b).AsUInt16();
+    }
+
     /// <summary>
     /// 32 bytes, twice. .NET 10.0's compiler encodes the displacement of the one instruction for it (vbroadcasti64x4) as if it read 16 bytes, and reads
     /// elsewhere: so a load and an insertion.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector512<byte> Twice(byte* from)
+    internal static Vector512<byte> Twice(byte* from)
     {
         var half = Vector256.Load(from);
         return Vector512.Create(half, half);

@@ -59,7 +59,7 @@ public static class KernelForms
                 input[i] = ((float*)x)[i] * matrices.InputScale;
             }
 
-            inputs.Make(matrices.Reads(InputForm.Groups), matrices.Reads(InputForm.Blocks), inner, rows);
+            inputs.Make(matrices, inner, rows);
 
             for (int row = 0; row < rows; row++)
             {

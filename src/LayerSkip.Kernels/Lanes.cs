@@ -186,16 +186,7 @@ internal readonly partial struct Lanes256 : IByteLanes<Vector256<float>>
     public static unsafe Vector256<float> LoadF16(ushort* from) =>
         ((Widen(from) << 13) & Vector256.Create(Half16.InPlace)).AsSingle();
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static unsafe Vector256<float> LoadF16ByIntegers(ushort* from)
-    {
-        var bits = Widen(from);
-        var magnitude = (bits << 13) & Vector256.Create(Half16.Magnitude);
-        var value = (magnitude + Vector256.Create(Half16.Bias)).AsSingle();
-        var small = Vector256.LessThan(magnitude, Vector256.Create(Half16.SmallestNormal)).AsSingle();
-        value += (value & small) - (Vector256.Create(Half16.Subnormal) & small);
-        return (value.AsInt32() | (bits & Vector256.Create(Half16.Sign))).AsSingle();
-    }
+    public static unsafe Vector256<float> LoadF16ByIntegers(ushort* from) => Half16.Exact(Widen(from));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static unsafe Vector256<float> LoadInt8(sbyte* from) =>

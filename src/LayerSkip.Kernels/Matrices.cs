@@ -21,24 +21,40 @@ internal sealed unsafe class Matrices<V, L>
         {
             this.parts[i] = (parts[i], Products(parts[i], byIntegers, compute), Outs);
             Outs += parts[i].Rows;
+            ReadsGroups |= this.parts[i].Product.Input == InputForm.Groups;
+            ReadsBlocks |= this.parts[i].Product.Input == InputForm.Blocks;
         }
     }
 
     internal int Outs { get; }
 
+    /// <summary>Whether a product reads inputs as <see cref="Activations.Group"/> has them.</summary>
+    internal bool ReadsGroups { get; }
+
+    /// <summary>Whether one reads them as <see cref="Activations.Block"/> has them.</summary>
+    internal bool ReadsBlocks { get; }
+
     /// <summary>What inputs must be multiplied by before.</summary>
     internal float InputScale => parts[0].Product.InputScale;
-
-    /// <summary>Whether a product reads inputs in this form.</summary>
-    internal bool Reads(InputForm form) => Array.Exists(parts, part => part.Product.Input == form);
 
     /// <summary>Whether so many rows of k numbers are multiplied faster on the matrix unit.</summary>
     internal bool IsFasterOnUnit(int k, int rows) =>
         MatrixProduct.Fits(k) && Array.TrueForAll(parts, part => MatrixProduct.IsFaster(part.Memory.Format, compute, rows));
 
     /// <summary>Whether output `index` belongs to a matrix whose heads' rows stand in pairs.</summary>
-    internal bool PairsRows(int index) =>
-        Array.Exists(parts, part => part.Start <= index && index < part.Start + part.Memory.Rows && part.Memory.PairsRows);
+    internal bool PairsRows(int index)
+    {
+        // Asked of each head of each row: no closure.
+        foreach (var (memory, _, start) in parts)
+        {
+            if (start <= index && index < start + memory.Rows)
+            {
+                return memory.PairsRows;
+            }
+        }
+
+        return false;
+    }
 
     /// <summary>Outputs `first` to `last` - 1 of all, as <see cref="Product.Run"/>.</summary>
     internal void Run(in Inputs x, int k, float* y, int yStride, int rows, int first, int last)
@@ -113,13 +129,16 @@ internal sealed unsafe class InputRows : IDisposable
     private bool isPacked;
     private nint groupsStride, blocksStride;
 
-    /// <summary>Makes room for rows of k numbers, in the forms that are read.</summary>
-    internal void Make(bool inGroups, bool inBlocks, int k, int rows)
+    /// <summary>Makes room for rows of k numbers, in the forms that the matrices read; says whether there is one.</summary>
+    internal bool Make<V, L>(Matrices<V, L> readers, int k, int rows)
+        where V : unmanaged
+        where L : struct, IByteLanes<V>
     {
-        groupsStride = inGroups ? Activations.GroupedRow(k) : 0;
-        blocksStride = inBlocks ? Activations.BlockedRow(k) : 0;
+        groupsStride = readers.ReadsGroups ? Activations.GroupedRow(k) : 0;
+        blocksStride = readers.ReadsBlocks ? Activations.BlockedRow(k) : 0;
         groups.Of(rows * groupsStride / sizeof(float));
         blocks.Of(rows * blocksStride / sizeof(float));
+        return readers.ReadsGroups || readers.ReadsBlocks;
     }
 
     /// <summary>Makes room for packs instead, if so asked; says whether.</summary>

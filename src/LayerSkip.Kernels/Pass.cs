@@ -192,10 +192,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             return;
         }
 
-        bool groups = readers.Reads(InputForm.Groups), blocks = readers.Reads(InputForm.Blocks);
-        quantised.Make(groups, blocks, k, rows);
-
-        if (groups || blocks)
+        if (quantised.Make(readers, k, rows))
         {
             Share((long)rows * k * 2, rows, quantise);
         }

@@ -11,16 +11,13 @@ internal unsafe interface ISmallBlock
     /// <summary>Bytes of a block.</summary>
     static abstract int Bytes { get; }
 
-    /// <summary>Whether q are signed bytes, else at most 32.</summary>
-    static abstract bool IsSigned { get; }
-
     /// <summary>What q is less; 0 where it is signed or <see cref="HasLeast"/>.</summary>
     static abstract int Offset { get; }
 
     /// <summary>Whether m follows d.</summary>
     static abstract bool HasLeast { get; }
 
-    /// <summary>Of each block the first eight q, the next eight, and so on.</summary>
+    /// <summary>Of each block the first eight q, the next eight, and so on: at most 32, but of Q8_0 and IQ4_NL signed bytes.</summary>
     static abstract (V A, V B, V C, V D) Numbers<V, L>(byte* block)
         where V : unmanaged
         where L : struct, IByteLanes<V>;
@@ -64,8 +61,6 @@ internal readonly unsafe struct Q80 : ISmallBlock
 {
     public static int Bytes => 34;
 
-    public static bool IsSigned => true;
-
     public static int Offset => 0;
 
     public static bool HasLeast => false;
@@ -86,8 +81,6 @@ internal readonly unsafe struct Q40 : ISmallBlock
 {
     public static int Bytes => 18;
 
-    public static bool IsSigned => false;
-
     public static int Offset => 8;
 
     public static bool HasLeast => false;
@@ -102,8 +95,6 @@ internal readonly unsafe struct Q40 : ISmallBlock
 internal readonly unsafe struct Q41 : ISmallBlock
 {
     public static int Bytes => 20;
-
-    public static bool IsSigned => false;
 
     public static int Offset => 0;
 
@@ -120,8 +111,6 @@ internal readonly unsafe struct Q50 : ISmallBlock
 {
     public static int Bytes => 22;
 
-    public static bool IsSigned => false;
-
     public static int Offset => 16;
 
     public static bool HasLeast => false;
@@ -137,8 +126,6 @@ internal readonly unsafe struct Q51 : ISmallBlock
 {
     public static int Bytes => 24;
 
-    public static bool IsSigned => false;
-
     public static int Offset => 0;
 
     public static bool HasLeast => true;
@@ -153,8 +140,6 @@ internal readonly unsafe struct Q51 : ISmallBlock
 internal readonly unsafe struct IQ4NL : ISmallBlock
 {
     public static int Bytes => 18;
-
-    public static bool IsSigned => true;
 
     public static int Offset => 0;
 

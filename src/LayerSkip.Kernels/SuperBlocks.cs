@@ -16,10 +16,7 @@ internal unsafe interface ISuperBlock
     /// <summary>Whether minima have a factor of their own; else it is d.</summary>
     static abstract bool HasLeast { get; }
 
-    /// <summary>Whether q are signed bytes and there are no minima; else q are at most 64.</summary>
-    static abstract bool IsSigned { get; }
-
-    /// <summary>A chunk of q.</summary>
+    /// <summary>A chunk of q: at most 64, but of IQ4_XS signed bytes, which have no minima.</summary>
     static abstract V Numbers<V, L>(byte* block, int chunk)
         where V : unmanaged
         where L : struct, IByteLanes<V>;
@@ -36,8 +33,6 @@ internal readonly unsafe struct Q2K : ISuperBlock
     public static int Bytes => 84;
 
     public static bool HasLeast => true;
-
-    public static bool IsSigned => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Numbers<V, L>(byte* block, int chunk)
@@ -72,8 +67,6 @@ internal readonly unsafe struct Q3K : ISuperBlock
     public static int Bytes => 110;
 
     public static bool HasLeast => false;
-
-    public static bool IsSigned => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Numbers<V, L>(byte* block, int chunk)
@@ -120,8 +113,6 @@ internal readonly unsafe struct Q4K : ISuperBlock
 
     public static bool HasLeast => true;
 
-    public static bool IsSigned => false;
-
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Numbers<V, L>(byte* block, int chunk)
         where V : unmanaged
@@ -147,8 +138,6 @@ internal readonly unsafe struct Q5K : ISuperBlock
     public static int Bytes => 176;
 
     public static bool HasLeast => true;
-
-    public static bool IsSigned => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Numbers<V, L>(byte* block, int chunk)
@@ -184,8 +173,6 @@ internal readonly unsafe struct Q6K : ISuperBlock
     public static int Bytes => 210;
 
     public static bool HasLeast => false;
-
-    public static bool IsSigned => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Numbers<V, L>(byte* block, int chunk)
@@ -224,8 +211,6 @@ internal readonly unsafe struct IQ4XS : ISuperBlock
     public static int Bytes => 136;
 
     public static bool HasLeast => false;
-
-    public static bool IsSigned => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Numbers<V, L>(byte* block, int chunk)

@@ -26,7 +26,7 @@ internal static unsafe class SuperTile<V, L, F, Rows>
 
             if (typeof(V) == typeof(Vector512<float>) && (typeof(F) == typeof(Q4K) || typeof(F) == typeof(Q5K)) && WideSuperBlocks.AreSupported)
             {
-                Step(new(w), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                QuantTile.Step<V, Part, Rows>(new(w), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 w += F.Bytes;
                 x += Activations.BlockBytes;
                 continue;
@@ -38,16 +38,16 @@ internal static unsafe class SuperTile<V, L, F, Rows>
             {
                 for (int part = 0; part < 4; part++)
                 {
-                    Step(new(part, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                    QuantTile.Step<V, Part, Rows>(new(part, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 }
             }
             else
             {
-                Step(new(0, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                QuantTile.Step<V, Part, Rows>(new(0, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
 
                 if (sizeof(V) == 32)
                 {
-                    Step(new(1, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+                    QuantTile.Step<V, Part, Rows>(new(1, w, scales, minima, own, least), x, xStride, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
                 }
             }
 
@@ -58,59 +58,8 @@ internal static unsafe class SuperTile<V, L, F, Rows>
         QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
     }
 
-    /// <summary>A part of every row.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Step(
-        Part p, byte* x, nint xStride,
-        ref V r0, ref V r1, ref V r2, ref V r3, ref V r4, ref V r5, ref V r6, ref V r7)
-    {
-        r0 = p.Row(r0, x);
-
-        if (sizeof(Rows) > 1)
-        {
-            x += xStride;
-            r1 = p.Row(r1, x);
-        }
-
-        if (sizeof(Rows) > 2)
-        {
-            x += xStride;
-            r2 = p.Row(r2, x);
-        }
-
-        if (sizeof(Rows) > 3)
-        {
-            x += xStride;
-            r3 = p.Row(r3, x);
-        }
-
-        if (sizeof(Rows) > 4)
-        {
-            x += xStride;
-            r4 = p.Row(r4, x);
-        }
-
-        if (sizeof(Rows) > 5)
-        {
-            x += xStride;
-            r5 = p.Row(r5, x);
-        }
-
-        if (sizeof(Rows) > 6)
-        {
-            x += xStride;
-            r6 = p.Row(r6, x);
-        }
-
-        if (sizeof(Rows) > 7)
-        {
-            x += xStride;
-            r7 = p.Row(r7, x);
-        }
-    }
-
     /// <summary>Four vectors of weights, a whole block where they have 64 bytes, with all that they are multiplied by.</summary>
-    private readonly struct Part
+    private readonly struct Part : ITilePart<V>
     {
         private readonly int part;
         private readonly V a, b, c, e, aSign, bSign, cSign, eSign, s, t, m, own;
@@ -156,7 +105,7 @@ internal static unsafe class SuperTile<V, L, F, Rows>
             }
             else
             {
-                var bits = WideSuperBlocks.Twice(w + 16);
+                var bits = Lanes512.Twice(w + 16).AsUInt16();
                 (first, second) = WideSuperBlocks.Deal(
                     w + 48, WideSuperBlocks.Up(bits, 4, 2), WideSuperBlocks.Up(bits, 3, 1));
                 (third, fourth) = WideSuperBlocks.Deal(
@@ -170,7 +119,7 @@ internal static unsafe class SuperTile<V, L, F, Rows>
         }
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        internal V Row(V sum, byte* x)
+        public V Row(V sum, byte* x)
         {
             // Each half of a block has its first eights and then its last, 64 bytes each.
             int first = sizeof(V) == 64 ? 0 : sizeof(V) == 32 ? 128 * part : (128 * (part >> 1)) + (16 * (part & 1));

@@ -61,31 +61,13 @@ internal static unsafe class WideSuperBlocks
             Avx512BW.Shuffle(sixes, Vector512.Create(M01, M01, M23, M23, M45, M45, M67, M67).AsByte()).AsInt32());
     }
 
-    /// <summary>Fifth bits of a block, 32 bytes, twice.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static Vector512<ushort> Twice(byte* from)
-    {
-        var half = Vector256.Load(from).AsUInt16();
-        return Vector512.Create(half, half);
-    }
-
     /// <summary>Bits moved up, so many in the first half and so many in the second, of which bit 4 stays.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static Vector512<ushort> Up(Vector512<ushort> bits, ulong first, ulong second)
-    {
-        const ulong Each = 0x0001000100010001;
-        var shifts = Vector512.Create(
-            first * Each, first * Each, first * Each, first * Each, second * Each, second * Each, second * Each, second * Each);
-        return Avx512BW.ShiftLeftLogicalVariable(bits, shifts.AsUInt16()) & Vector512.Create((ushort)0x1010);
-    }
+    internal static Vector512<ushort> Up(Vector512<ushort> bits, ulong first, ulong second) =>
+        Avx512BW.ShiftLeftLogicalVariable(bits, Lanes512.Halves(first, second)) & Vector512.Create((ushort)0x1010);
 
     /// <summary>Bits moved down.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static Vector512<ushort> Down(Vector512<ushort> bits, ulong first, ulong second)
-    {
-        const ulong Each = 0x0001000100010001;
-        var shifts = Vector512.Create(
-            first * Each, first * Each, first * Each, first * Each, second * Each, second * Each, second * Each, second * Each);
-        return Avx512BW.ShiftRightLogicalVariable(bits, shifts.AsUInt16()) & Vector512.Create((ushort)0x1010);
-    }
+    internal static Vector512<ushort> Down(Vector512<ushort> bits, ulong first, ulong second) =>
+        Avx512BW.ShiftRightLogicalVariable(bits, Lanes512.Halves(first, second)) & Vector512.Create((ushort)0x1010);
 }

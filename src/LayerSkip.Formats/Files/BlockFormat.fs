@@ -37,6 +37,19 @@ module BlockFormat =
     let bytes (values: int64) (format: BlockFormat) : int64 =
         values / int64 format.Values * int64 format.Bytes
 
+    /// `Decode` of `count` blocks at an address, into float32 at another.
+    let decodeAt (blocks: nativeint) (values: nativeint) (count: int) (format: BlockFormat) : unit =
+        format.Decode.Invoke(
+            ReadOnlySpan<byte>(
+                NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> blocks),
+                Checked.int (int64 count * int64 format.Bytes)
+            ),
+            Span<float32>(
+                NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> values),
+                Checked.int (int64 count * int64 format.Values)
+            )
+        )
+
     /// Whether no scale of `count` blocks is NaN or infinite: what else a block holds is whole numbers. Reads all of them.
     let areFinite (format: BlockFormat) (blocks: nativeint) (count: int64) : bool =
         let isFinite (block: nativeint) =

@@ -2,11 +2,8 @@ namespace LayerSkip
 
 open System
 open System.Collections.Generic
-open FSharp.NativeInterop
 open LayerSkip.Kernels
 open TorchSharp
-
-#nowarn "9" // Blocks are decoded by address.
 
 /// The weights of a model as the CPU kernels see them: addresses in tensors of its own over the same memory, and in files, which last
 /// until it is disposed and the last sequence has ended. `own` belongs to it.
@@ -75,11 +72,7 @@ module CpuKernels =
         | _ -> None
 
     let private decoder (format: BlockFormat) =
-        BlockDecoder(fun blocks values count ->
-            format.Decode.Invoke(
-                ReadOnlySpan(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> blocks), count * format.Bytes),
-                Span(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> values), count * format.Values)
-            ))
+        BlockDecoder(fun blocks values count -> BlockFormat.decodeAt blocks values count format)
 
     /// Where a matrix lies; of rows of a format that the kernels do not read, nothing.
     let private matrices (weight: Weight) : MatrixMemory list = [

@@ -1,11 +1,7 @@
 namespace LayerSkip
 
 open System
-open System.Runtime.InteropServices
-open FSharp.NativeInterop
 open TorchSharp
-
-#nowarn "9" // Blocks are read by address.
 
 /// Rows of a matrix in a file's blocks, where they lie.
 [<NoEquality; NoComparison>]
@@ -38,6 +34,8 @@ module internal BlockRows =
     let decode (first: int64) (count: int64) (blocks: BlockRows) : Tensor =
         let columns = blocks.Shape[1]
         let row = BlockFormat.bytes columns blocks.Format
+        ArgumentOutOfRangeException.ThrowIfNegative first
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((first + count) * row, blocks.Memory.Length)
         let values = torch.empty ([| count; columns |], dtype = torch.ScalarType.Float32, device = torch.CPU)
         let target = Tensors.address values
 
@@ -45,17 +43,11 @@ module internal BlockRows =
             0L,
             count,
             fun (index: int64) ->
-                let packed = RawMemory.span ((first + index) * row) (int row) blocks.Memory
-
-                let into =
-                    Span<float32>(
-                        NativePtr.toVoidPtr (
-                            NativePtr.ofNativeInt<byte>(target + nativeint (index * columns * 4L))
-                        ),
-                        int columns
-                    )
-
-                blocks.Format.Decode.Invoke(Span<byte>.op_Implicit packed, into)
+                blocks.Format
+                |> BlockFormat.decodeAt
+                    (blocks.Memory.Address + nativeint ((first + index) * row))
+                    (target + nativeint (index * columns * 4L))
+                    (int (columns / int64 blocks.Format.Values))
         )
         |> ignore
 

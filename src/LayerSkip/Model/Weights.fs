@@ -73,17 +73,20 @@ module Weights =
     /// The same weights for the CPU kernels, where they serve the device and dtype.
     let withKernels (weights: Weights) : Weights = withKernelForm KernelForms.Best weights
 
+    /// Kernels of what was changed, in place of those that it had, if any.
+    let private withFreshKernels (changed: Weights) : Weights =
+        match changed.Kernels with
+        | None -> changed
+        | Some former ->
+            (former :> IDisposable).Dispose()
+            withKernels changed
+
     /// The same weights, with quantised matrices multiplied as `compute` says. Of the weights given, only the kernels are disposed.
     let withCompute (compute: Compute) (weights: Weights) : Weights =
         if compute = weights.Compute then
             weights
         else
-            weights.Kernels |> Option.iter (fun kernels -> (kernels :> IDisposable).Dispose())
-            let changed = { weights with Compute = compute }
-            if weights.Kernels.IsSome then
-                withKernels changed
-            else
-                changed
+            { weights with Compute = compute } |> withFreshKernels
 
     /// The same weights through libtorch alone, as `Ops` defines it; their caches hold what activations are.
     let withoutKernels (weights: Weights) : Weights = { weights with Kernels = None; Kv = None }
@@ -170,13 +173,7 @@ module Weights =
 
     /// The same with other layers of the same shapes; the kernels of the weights given are disposed.
     let withLayers (layers: LayerWeights[]) (weights: Weights) : Weights =
-        let changed = { weights with Parts = { weights.Parts with Layers = layers } }
-
-        match weights.Kernels with
-        | None -> changed
-        | Some kernels ->
-            (kernels :> IDisposable).Dispose()
-            withKernels changed
+        { weights with Parts = { weights.Parts with Layers = layers } } |> withFreshKernels
 
     /// The first layers of a model under `config`, which counts them; it shares the tensors, and so their life.
     let truncate (config: LlamaConfig) (weights: Weights) : Weights = {

@@ -7,6 +7,22 @@ open LayerSkip.Tests.GgufWriter
 
 let bits (values: float32[]) = values |> Array.map BitConverter.SingleToInt32Bits
 
+/// The files of ../shared/data/quants, each one of llama.cpp's mixes.
+let quantFiles = [
+    "Q8_0"
+    "Q4_0"
+    "Q4_1"
+    "Q5_0"
+    "Q5_1"
+    "Q2_K"
+    "Q3_K_M"
+    "Q4_K_M"
+    "Q5_K_M"
+    "Q6_K"
+    "IQ4_NL"
+    "IQ4_XS"
+]
+
 /// Name, format and where the float16 scales of a block lie.
 let internal formats: (string * BlockFormat * int list) list = [
     "Q8_0", GgufBlocks.q8_0, [ 0 ]

@@ -60,21 +60,6 @@ let private hasMinima (format: BlockFormat) = [ 10u; 12u; 13u ] |> List.contains
 let private distance (values: float32[]) (found: float32[]) =
     sqrt (squares (Array.map2 (-) values found) / max 1e-300 (squares values))
 
-let private quantFiles = [
-    "Q8_0"
-    "Q4_0"
-    "Q4_1"
-    "Q5_0"
-    "Q5_1"
-    "Q2_K"
-    "Q3_K_M"
-    "Q4_K_M"
-    "Q5_K_M"
-    "Q6_K"
-    "IQ4_NL"
-    "IQ4_XS"
-]
-
 /// llama.cpp's file of a mix, and the tensors that it was made from.
 let private withPair (file: string) (body: GgufFile -> Map<string, StoredTensor> -> unit) =
     use quantised = Gguf.openFile file |> ok

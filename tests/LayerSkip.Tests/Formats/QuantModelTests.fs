@@ -82,21 +82,7 @@ let quantModels =
     testList "quantised models" [
         likeLlamaCpp "F16" "source"
 
-        for name in
-            [
-                "Q8_0"
-                "Q4_0"
-                "Q4_1"
-                "Q5_0"
-                "Q5_1"
-                "Q2_K"
-                "Q3_K_M"
-                "Q4_K_M"
-                "Q5_K_M"
-                "Q6_K"
-                "IQ4_NL"
-                "IQ4_XS"
-            ] do
+        for name in quantFiles do
             likeLlamaCpp name $"{name}.gguf"
 
             sharedTest $"{name}: the configuration says so" [ "quants"; $"{name}.gguf" ] (fun path ->

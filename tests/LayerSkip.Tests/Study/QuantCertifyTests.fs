@@ -5,6 +5,7 @@ open System.IO
 open Expecto
 open LayerSkip
 open LayerSkip.Tests.Support
+open LayerSkip.Tests.GgufBlockSupport
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.QuantFiles
 
@@ -52,21 +53,7 @@ let private accepted (path: string) =
 let tests =
     testSequenced
     <| testList "certificate: quantised" [
-        for name in
-            [
-                "Q8_0"
-                "Q4_0"
-                "Q4_1"
-                "Q5_0"
-                "Q5_1"
-                "Q2_K"
-                "Q3_K_M"
-                "Q4_K_M"
-                "Q5_K_M"
-                "Q6_K"
-                "IQ4_NL"
-                "IQ4_XS"
-            ] do
+        for name in quantFiles do
             sharedTest $"{name}: no violation, bit for bit" [ "quants"; $"{name}.gguf" ] (certified small)
 
             sharedTest
