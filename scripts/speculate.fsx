@@ -35,26 +35,18 @@ let any = Int32.MinValue
 
 Backend.load () |> orStop |> ignore
 
-let compute =
-    let name = given.Text "--compute"
+/// The value of a name among those of a kind.
+let oneOf (option: string) (name: 'T -> string) (all: 'T list) (given: string) : 'T =
+    match all |> List.tryFind (fun value -> name value = given) with
+    | Some value -> value
+    | None ->
+        let names = List.map name all
+        let first = names |> List.take (names.Length - 1) |> String.concat ", "
+        stop 2 $"{option} is {given}, it must be {first} or {List.last names}"
 
-    match Compute.all |> List.tryFind (fun compute -> Compute.name compute = name) with
-    | Some compute -> compute
-    | None -> stop 2 $"--compute is {name}, it must be auto or float"
-
-let kv =
-    given.TryText "--kv"
-    |> Option.map (fun name ->
-        match KvFormat.all |> List.tryFind (fun kv -> KvFormat.name kv = name) with
-        | Some kv -> kv
-        | None -> stop 2 $"--kv is {name}, it must be f32, f16 or q8")
-
-let prefill =
-    let name = given.Text "--prefill"
-
-    match Prefill.all |> List.tryFind (fun prefill -> Prefill.name prefill = name) with
-    | Some prefill -> prefill
-    | None -> stop 2 $"--prefill is {name}, it must be auto or exact"
+let compute = given.Text "--compute" |> oneOf "--compute" Compute.name Compute.all
+let kv = given.TryText "--kv" |> Option.map (oneOf "--kv" KvFormat.name KvFormat.all)
+let prefill = given.Text "--prefill" |> oneOf "--prefill" Prefill.name Prefill.all
 
 let model =
     Checkpoint.load (given.Path "--model") None Device.Cpu
