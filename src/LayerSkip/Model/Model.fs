@@ -117,6 +117,39 @@ module Model =
 
         forwardRemainder weights rows ids cache
 
+    /// `forward`, a layer at a time, to the same bits: `visit` gets each layer, counted from 1, and the hidden states after it of
+    /// the last `rows` ids, which the next layer writes over.
+    let forwardEach
+        weights
+        rows
+        (ids: int[])
+        (visit: int -> Hidden -> unit)
+        (cache: Cache)
+        : struct (Hidden * Cache) =
+        check weights ids cache
+
+        if cache.Pending <> 0 then
+            invalidOp $"{cache.Pending} positions wait to be verified: forwardRemainder continues from them"
+
+        if rows < 1 || rows > ids.Length then
+            invalidArg (nameof rows) $"the last {rows} rows of {ids.Length}"
+
+        cache.Slab.During(fun () ->
+            let stamp = cache.Slab.ClaimFor(ids.Length, cache.Stamp, cache.Early, cache.Late)
+            let read (half: CacheHalf) = { half with Length = half.Length + ids.Length }
+            let after = { cache with Stamp = stamp; Early = read cache.Early; Late = read cache.Late }
+
+            let layers place (half: CacheHalf) =
+                for layer in half.First .. half.First + half.Count - 1 do
+                    run place { half with First = layer; Count = 1 } ids.Length cache |> ignore
+                    visit (layer + 1) (lastOf place rows after)
+
+            cache.Slab.Sequence.Embed(ids, cache.Early.Length)
+            layers StatePlace.Exit cache.Early
+            Storage.carry cache.Late.Length ids.Length cache.Slab.Storage
+            layers StatePlace.Last cache.Late
+            struct (lastOf StatePlace.Last rows after, after))
+
     /// What the shared norm and head say of hidden states: [rows; vocabulary].
     let logits (hidden: Hidden) : Logits =
         hidden.During(fun slab -> slab.Sequence.Head(hidden.Place, hidden.Start, hidden.Rows))

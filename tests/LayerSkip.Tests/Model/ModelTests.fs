@@ -61,6 +61,50 @@ let tests =
                         Expect.equal (cache.Pending, cache.Late.Length) (0, ids.Length) "all verified"
                         Expect.isLessThan (worst whole (hidden.Read())) 1e-12 "same hidden states")))
 
+        testPropertyWithConfig
+            (settings 30)
+            "layer by layer, each exit says what it says alone, with the kernels to the bit"
+        <| fun (case: Case) ->
+            for dtype in [ Dtype.F64; Dtype.F32 ] do
+                withWeights dtype case.Model (fun weights ->
+                    Scope.free (fun () ->
+                        let ids, layers = case.Prompt, case.Model.Config.Layers
+
+                        let alone exit =
+                            withCache weights exit 16 (fun cache ->
+                                let struct (hidden, _) = Model.forwardEarly weights ids cache
+                                Logits.toFloats (Model.logits hidden) |> Array.head)
+
+                        withCache weights case.Exit 32 (fun cache ->
+                            let seen = ResizeArray<int * float[]>()
+                            let visit layer hidden =
+                                seen.Add(layer, Logits.toFloats (Model.logits hidden) |> Array.last)
+
+                            let struct (hidden, cache) =
+                                Model.forwardEach weights ids.Length ids visit cache
+                            Expect.equal (seen |> Seq.map fst |> List.ofSeq) [ 1..layers ] "every exit"
+                            let within = if weights.Kernels.IsSome then 0.0 else 1e-12
+
+                            for exit, logits in seen do
+                                let error =
+                                    Seq.map2 (fun a b -> abs (a - b)) logits (alone exit) |> Seq.max
+                                Expect.isLessThanOrEqual error within $"exit {exit}"
+
+                            Expect.equal hidden.Rows ids.Length "all rows"
+
+                            let next = Model.forwardEach weights 1 [| 3 |] (fun _ _ -> ()) cache
+                            let struct (_, cache) = next
+
+                            withCache weights layers 32 (fun whole ->
+                                let struct (_, whole) = Model.forward weights 1 ids whole
+                                let struct (_, whole) = Model.forward weights 1 [| 3 |] whole
+
+                                for layer in 0 .. layers - 1 do
+                                    let struct (k, v) = Cache.layer layer cache
+                                    let struct (wholeK, wholeV) = Cache.layer layer whole
+                                    let error = max (worst k wholeK) (worst v wholeV)
+                                    Expect.isLessThanOrEqual error within "the same cache"))))
+
         testPropertyWithConfig (settings 30) "preallocated and persistent caches agree"
         <| fun (case: Case) ->
             withWeights Dtype.F64 case.Model (fun weights ->
