@@ -106,6 +106,13 @@ module internal BenchCommand =
             writer |> Output.milliseconds "head" times.HeadMs
             writer |> Output.milliseconds "overhead" times.OverheadMs)
 
+    /// Of the pairs of runs.
+    let private speedUp (options: BenchmarkOptions) (report: BenchmarkReport) : SpeedUp =
+        [|
+            for plain, fast in report.Decoded -> TextTime.ofCompletion plain, TextTime.ofCompletion fast
+        |]
+        |> SpeedUp.paired (Key.ofSeed options.Seed)
+
     /// The contract's object: times in milliseconds, rates in tokens or gigabytes (10^9 bytes) a second.
     let private json (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
         Output.json (fun writer ->
@@ -146,10 +153,27 @@ module internal BenchCommand =
                 writer.WriteNumber("draft_length", options.DraftLength)
                 rounded "draft_acceptance_rate" report.SelfSpeculative.Acceptance
                 writer |> Output.milliseconds "predicted_ms_per_token" report.PredictedMsPerToken
-                times report.SelfSpeculative writer)
+                times report.SelfSpeculative writer
+                let metrics = report.Decoded |> Seq.map snd |> SpeculationMetrics.ofCompletions
+
+                writer
+                |> Output.object "stats" (fun () ->
+                    StatisticsJson.speculation metrics writer
+
+                    writer
+                    |> StatisticsJson.number
+                        "tokens_per_layer"
+                        (metrics.TokensPerLayer(checkpoint.Config.Layers, options.Exit.Layers))))
+
+            writer |> StatisticsJson.speedUp "speed_up" (speedUp options report)
 
             writer.WriteBoolean("same_text", report.SameText)
             rounded "ratio" report.Ratio)
+
+    /// By medians, and by means with their intervals over the runs.
+    let private ratio (options: BenchmarkOptions) (report: BenchmarkReport) =
+        let speedUp = speedUp options report
+        $"ratio {Output.fixedPoint 2 report.Ratio}x; of mean times {Output.interval 2 speedUp.OfTimes}, of mean rates {Output.interval 2 speedUp.OfRates}"
 
     /// The same for readers: a row for each strategy, times in milliseconds.
     let private table (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
@@ -196,7 +220,7 @@ module internal BenchCommand =
             ""
             $"exit layer {options.Exit.Layers}, draft length {options.DraftLength}: {Output.percent report.SelfSpeculative.Acceptance} of drafts accepted; "
             + $"the passes alone would take {ms report.PredictedMsPerToken} ms a token"
-            $"ratio {Output.fixedPoint 2 report.Ratio}x"
+            ratio options report
         ]
 
     /// Measures and tells; failed where a run's two texts differ.

@@ -76,7 +76,9 @@ module internal Output =
                 writer.WriteStartArray()
                 writer.WriteNumberValue drafted
                 writer.WriteNumberValue accepted
-                writer.WriteEndArray()))
+                writer.WriteEndArray())
+
+            StatisticsJson.byLength (SpeculationMetrics.ofRounds stats.Rounds) writer)
 
     /// "1,234,567"
     let number (value: int64) = value.ToString("N0", CultureInfo.InvariantCulture)
@@ -84,6 +86,15 @@ module internal Output =
     /// With so many digits after the point, and a point in every culture.
     let fixedPoint (digits: int) (value: float) =
         value.ToString("F" + string digits, CultureInfo.InvariantCulture)
+
+    /// A value and its bounds, where it has some: "1.62 (1.58 to 1.66)".
+    let interval (digits: int) (interval: Interval) : string =
+        let shown = fixedPoint digits
+
+        if Double.IsNaN interval.Low then
+            shown interval.Value
+        else
+            $"{shown interval.Value} ({shown interval.Low} to {shown interval.High})"
 
     /// As an option takes it.
     let plainNumber (value: float) = value.ToString("G6", CultureInfo.InvariantCulture)

@@ -177,4 +177,5 @@ module Benchmark =
             SelfSpeculative = times quick
             PredictedMsPerToken = predicted weights options (List.map fst quick)
             SameText = runs |> List.forall (fun ((a, _), (b, _)) -> a.TokenIds = b.TokenIds)
+            Decoded = runs |> List.map (fun ((plain, _), (fast, _)) -> plain, fast)
         }

@@ -55,6 +55,8 @@ type BenchmarkReport = {
     PredictedMsPerToken: float
     /// Whether both wrote the same text in every run.
     SameText: bool
+    /// What each timed run came to, in order: autoregressive, and self-speculative.
+    Decoded: (Completion * Completion) list
 } with
 
     /// How many times as fast self-speculation is, by the medians of time a token.
@@ -67,17 +69,17 @@ type BenchmarkReport = {
 /// Spreads of samples.
 [<RequireQualifiedAccess>]
 module Spread =
-    /// Of some numbers, between two of which it is interpolated; NaN of none.
+    /// The place in sorted numbers that a share of them, 0 to 1, lies below; it is interpolated between two. NaN of none.
+    let at (share: float) (sorted: float[]) : float =
+        if sorted.Length = 0 then
+            nan
+        else
+            let place = share * float (sorted.Length - 1)
+            let below = int place
+            let above = min (sorted.Length - 1) (below + 1)
+            sorted[below] + (place - float below) * (sorted[above] - sorted[below])
+
+    /// Of some numbers; NaN of none.
     let ofSamples (samples: float seq) : Spread =
         let sorted = Seq.sort samples |> Array.ofSeq
-
-        let at (share: float) =
-            if sorted.Length = 0 then
-                nan
-            else
-                let place = share * float (sorted.Length - 1)
-                let below = int place
-                let above = min (sorted.Length - 1) (below + 1)
-                sorted[below] + (place - float below) * (sorted[above] - sorted[below])
-
-        { Median = at 0.5; P5 = at 0.05; P95 = at 0.95 }
+        { Median = at 0.5 sorted; P5 = at 0.05 sorted; P95 = at 0.95 sorted }

@@ -37,6 +37,8 @@ let generating =
                     "mean_acceptance_length", N
                     "acceptance_histogram", A
                     "rounds", A
+                    "acceptance_histogram_by_draft_length", O
+                    "per_position_acceptance_rate", A
                 ]
 
                 for name in [ "ttft_ms"; "decode_ms"; "tokens_per_second" ] do

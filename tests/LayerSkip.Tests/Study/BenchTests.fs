@@ -49,6 +49,10 @@ let tests =
                     "autoregressive.latency_ms.p95"
                     "self_speculative.predicted_ms_per_token"
                     "self_speculative.split_ms.head"
+                    "self_speculative.stats.mean_acceptance_length"
+                    "self_speculative.stats.tokens_per_layer"
+                    "speed_up.of_times.low"
+                    "speed_up.of_rates.value"
                     "pass_ms.2"
                     "pass_ms.8"
                 ] do

@@ -1,0 +1,28 @@
+namespace LayerSkip
+
+/// What the time of a token is spent on, in milliseconds a token.
+type Phases = {
+    /// Drafting, heads included.
+    DraftMs: float
+    /// The whole model's passes, heads included.
+    VerifyMs: float
+    /// Of both: norm, head and the choice of tokens.
+    HeadMs: float
+    /// Beside all passes.
+    OverheadMs: float
+}
+
+[<RequireQualifiedAccess>]
+module Phases =
+    /// Over all tokens after the first of some texts; NaN where there are none.
+    let ofCompletions (completions: Completion seq) : Phases =
+        let timings = completions |> Seq.map _.Timings |> Array.ofSeq
+        let tokens = completions |> Seq.sumBy (fun completion -> (TextTime.ofCompletion completion).Tokens)
+        let perToken (ms: Timings -> float) = Array.sumBy ms timings / float tokens
+
+        {
+            DraftMs = perToken _.DraftMs
+            VerifyMs = perToken _.VerifyMs
+            HeadMs = perToken _.HeadMs
+            OverheadMs = perToken (fun timings -> timings.DecodeMs - timings.DraftMs - timings.VerifyMs)
+        }
