@@ -38,8 +38,9 @@ module Bootstrap =
             { Value = value; Low = nan; High = nan }
         else
             let sorted = distribution key statistic samples
-            let tail = (1.0 - level) / 2.0
-            { Value = value; Low = Spread.at tail sorted; High = Spread.at (1.0 - tail) sorted }
+            // Whole places, so that an interval of an inverse is the inverse of the interval.
+            let tail = int (float resamples * (1.0 - level) / 2.0)
+            { Value = value; Low = sorted[tail]; High = sorted[resamples - 1 - tail] }
 
     /// The mean, and its interval.
     let mean (key: Key) (samples: float[]) : Interval = interval key Array.average samples

@@ -64,3 +64,19 @@ module Drafter =
 
     /// Layers 1..E propose token by token, through the head that all layers share (LayerSkip section 4.3).
     let earlyExit (exit: ExitLayer) : Drafter = alteredExit (fun _ token -> token) exit
+
+    /// The text itself proposes, for no pass at all: what followed its last tokens, up to `maxNgram` of them, where they stood before
+    /// (prompt lookup, Saxena 2023). Good where a text repeats its prompt or itself.
+    let promptLookup (maxNgram: int) : Drafter =
+        if maxNgram < 1 then
+            invalidArg (nameof maxNgram) $"an ending has at least one token, not {maxNgram}"
+
+        {
+            new Drafter with
+                member _.Name = "prompt-lookup"
+                member _.Exit = None
+
+                member this.Draft(request, reading) =
+                    let drafts = PromptLookup.find maxNgram request.Ahead request.Text.Span
+                    struct (Array.map Draft.certain drafts, reading, this)
+        }

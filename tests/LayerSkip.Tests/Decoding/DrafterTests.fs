@@ -47,6 +47,8 @@ let private drafters layers exit =
 
     [
         promptLookup
+        Drafter.promptLookup PromptLookup.defaultNgram
+        Drafter.promptLookup 1
         Drafter.earlyExit exit
         alternating exit promptLookup (Drafter.earlyExit exit)
     ]
@@ -83,6 +85,39 @@ let tests =
             let drafted = made.Stats.Rounds |> Array.map fst
             Expect.isGreaterThan made.Stats.NumAcceptedDraftTokens 30 "accepted"
             Expect.isGreaterThan (Array.max drafted) 8 "long rounds")
+
+        testProperty "lookup proposes what followed the first place of the longest ending"
+        <| fun (tokens: byte[]) (PositiveInt longest) (PositiveInt ahead) ->
+            // Few tokens, so that they repeat.
+            let text = tokens |> Array.map (fun token -> int token % 3)
+            let longest, ahead = 1 + longest % 5, 1 + ahead % 6
+            let last = text.Length - 1
+
+            let expected =
+                seq {
+                    for length in min longest last .. -1 .. 1 do
+                        for place in 0 .. last - length do
+                            if text[place .. place + length - 1] = text[text.Length - length ..] then
+                                text[place + length ..] |> Array.truncate ahead
+                }
+                |> Seq.tryHead
+                |> Option.defaultValue [||]
+
+            Expect.equal (PromptLookup.find longest ahead (System.ReadOnlySpan text)) expected $"%A{text}"
+
+        testCase "lookup in a long text takes less than a pass of the smallest model" (fun () ->
+            // Its last token and the two before are everywhere, all three nowhere.
+            let text = Array.init 200_000 (fun i -> [| 7; 1; 7; 2 |][i % 4])
+            Array.blit [| 2; 1; 7 |] 0 text (text.Length - 3) 3
+
+            let times = [
+                for _ in 1..9 do
+                    let started = System.Diagnostics.Stopwatch.GetTimestamp()
+                    PromptLookup.find 3 8 (System.ReadOnlySpan text) |> ignore
+                    System.Diagnostics.Stopwatch.GetElapsedTime(started).TotalMilliseconds
+            ]
+
+            Expect.isLessThan (List.min times) 5.0 "milliseconds")
 
         testCase "a drafter's fault is said with its name" (fun () ->
             use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 3 4 2 true; Seed = 5L }
