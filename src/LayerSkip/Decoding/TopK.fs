@@ -150,3 +150,26 @@ module internal TopK =
                 seen.Value < k)
 
             found.Value
+
+    /// The places of the k largest of the first `count` values, the largest first and of equal ones the first.
+    let first (k: int) (count: int) (values: float[]) : int[] =
+        if k = 0 then
+            [||]
+        else
+            // The k best so far, the worst of them in front: the least value, and of equal ones the last place.
+            let held = PriorityQueue<int, struct (float * int)> k
+            let mutable least = Double.NegativeInfinity
+
+            for place in 0 .. count - 1 do
+                let value = values[place]
+
+                if held.Count < k then
+                    held.Enqueue(place, struct (value, -place))
+                    least <- values[held.Peek()]
+                elif value > least then
+                    held.EnqueueDequeue(place, struct (value, -place)) |> ignore
+                    least <- values[held.Peek()]
+
+            let best = Array.init held.Count (fun _ -> held.Dequeue())
+            Array.Reverse best
+            best

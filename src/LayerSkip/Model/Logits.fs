@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Numerics
 open LayerSkip.Kernels
 open Microsoft.FSharp.NativeInterop
 open TorchSharp
@@ -56,6 +57,32 @@ module Logits =
         match logits with
         | Logits.InMemory(first, _, vocabulary) -> Logits.InMemory(first, rows, vocabulary)
         | Logits.Tensor tensor -> Logits.Tensor(tensor.narrow (1L, 0L, int64 rows))
+
+    let private widen (source: ReadOnlySpan<float32>) (values: float[]) =
+        let lanes = Vector<float32>.Count
+        let whole = source.Length - source.Length % lanes
+        let mutable low, high = Vector<float>.Zero, Vector<float>.Zero
+
+        for at in 0..lanes .. whole - 1 do
+            Vector.Widen(Vector<float32>(source.Slice at), &low, &high)
+            low.CopyTo(values, at)
+            high.CopyTo(values, at + lanes / 2)
+
+        for at in whole .. source.Length - 1 do
+            values[at] <- float source[at]
+
+    /// Copies a row's values as float64 into the front of `values`.
+    let internal copyRow (index: int) (values: float[]) (logits: Logits) : unit =
+        match logits with
+        | Logits.InMemory(first, _, vocabulary) -> widen (row first vocabulary index) values
+        | Logits.Tensor tensor when
+            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
+            ->
+            widen (row (Tensors.address tensor) (int tensor.shape[2]) index) values
+            GC.KeepAlive tensor
+        | Logits.Tensor tensor ->
+            let copied = Scope.free (fun () -> Tensors.toFloats (tensor.narrow (1L, int64 index, 1L)))
+            copied.CopyTo(values, 0)
 
     /// The values of each row, [rows][vocabulary], as float64: copies, which outlive the next pass.
     let toFloats (logits: Logits) : float[][] =

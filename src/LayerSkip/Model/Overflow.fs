@@ -29,6 +29,10 @@ module internal Overflow =
         else
             $"the head after layer {layers} of {weights.Config.Layers}"
 
+    /// Logits after `layers` layers are not finite at a position.
+    let ofHead (weights: Weights) (layers: int) (position: int) : LayerSkipError =
+        fault weights (headAfter weights layers) position
+
     /// The first layer whose output over a text is not finite, up to `layers`, or the head after them; and the position.
     let tryFind (weights: Weights) (layers: int) (text: int[]) : LayerSkipError option =
         use _inference = Scope.inference ()
@@ -80,7 +84,7 @@ module internal Overflow =
     let exceptionOf (weights: Weights) (layers: int) (text: int[]) : exn =
         let found =
             tryFind weights layers text
-            |> Option.defaultWith (fun () -> fault weights (headAfter weights layers) (text.Length - 1))
+            |> Option.defaultWith (fun () -> ofHead weights layers (text.Length - 1))
 
         LayerSkipException [ found ]
 
