@@ -78,7 +78,7 @@ internal sealed unsafe class QuantProduct<V, L, T>(BlockDecoder decode) : Decode
 }
 
 /// <summary>Over blocks of 256.</summary>
-internal readonly unsafe struct SuperTiles<V, L, F> : IQuantTiles
+internal readonly unsafe struct SuperTiles<V, L, F> : IQuantTiles, IQuantTile
     where V : unmanaged
     where L : struct, IByteLanes<V>
     where F : struct, ISuperBlock
@@ -89,19 +89,21 @@ internal readonly unsafe struct SuperTiles<V, L, F> : IQuantTiles
 
     public static int BlockBytes => F.Bytes;
 
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static int StepBytes => F.Bytes;
+
+    public static int InputBytes => Activations.BlockBytes;
+
     public static void Outputs<Rows>(byte* w, byte* end, nint stride, int blocks, byte* x, nint xStride, float* y, nint yStride)
-        where Rows : unmanaged
-    {
-        for (; w < end; w += stride)
-        {
-            SuperTile<V, L, F, Rows>.Run(w, blocks, x, xStride, y++, yStride);
-        }
-    }
+        where Rows : unmanaged =>
+        QuantTile.Outputs<V, SuperTiles<V, L, F>, Rows>(w, end, stride, blocks, 0, x, xStride, y, yStride);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Run<Rows>(byte* w, byte* x, nint xStride, float* y, nint yStride, in Stage stage)
+        where Rows : unmanaged => SuperTile<V, L, F, Rows>.Run(w, x, xStride, y, yStride, stage);
 }
 
 /// <summary>Over blocks of 32.</summary>
-internal readonly unsafe struct SmallTiles<V, L, F> : IQuantTiles
+internal readonly unsafe struct SmallTiles<V, L, F> : IQuantTiles, IQuantTile
     where V : unmanaged
     where L : struct, IByteLanes<V>
     where F : struct, ISmallBlock
@@ -112,7 +114,14 @@ internal readonly unsafe struct SmallTiles<V, L, F> : IQuantTiles
 
     public static int BlockBytes => F.Bytes;
 
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static int StepBytes => 8 * F.Bytes;
+
+    public static int InputBytes => Activations.GroupBytes;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Run<Rows>(byte* w, byte* x, nint xStride, float* y, nint yStride, in Stage stage)
+        where Rows : unmanaged => SmallTile<V, L, F, Rows>.Run(w, x, xStride, y, yStride, stage);
+
     public static void Outputs<Rows>(byte* w, byte* end, nint stride, int blocks, byte* x, nint xStride, float* y, nint yStride)
         where Rows : unmanaged
     {
@@ -120,13 +129,7 @@ internal readonly unsafe struct SmallTiles<V, L, F> : IQuantTiles
 
         if (blocks >= 8)
         {
-            int shared = (8 * groups) - blocks;
-
-            for (; w < end; w += stride)
-            {
-                SmallTile<V, L, F, Rows>.Run(w, groups, shared, x, xStride, y++, yStride);
-            }
-
+            QuantTile.Outputs<V, SmallTiles<V, L, F>, Rows>(w, end, stride, groups, (8 * groups) - blocks, x, xStride, y, yStride);
             return;
         }
 
@@ -137,7 +140,7 @@ internal readonly unsafe struct SmallTiles<V, L, F> : IQuantTiles
         for (; w < end; w += stride)
         {
             new ReadOnlySpan<byte>(w, (int)stride).CopyTo(new Span<byte>(padded, (int)stride));
-            SmallTile<V, L, F, Rows>.Run(padded, 1, 0, x, xStride, y++, yStride);
+            Run<Rows>(padded, x, xStride, y++, yStride, new(1, null, true, true, 0, Ahead.Distance));
         }
     }
 }

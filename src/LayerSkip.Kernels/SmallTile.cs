@@ -10,20 +10,27 @@ internal static unsafe class SmallTile<V, L, F, Rows>
     where F : struct, ISmallBlock
     where Rows : unmanaged
 {
-    /// <summary>Row r's goes to y[r * yStride]. The last group begins `shared` blocks early: see <see cref="Activations.Group"/>.</summary>
+    /// <summary>Row r's goes to y[r * yStride].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    internal static void Run(byte* w, int groups, int shared, byte* x, nint xStride, float* y, nint yStride)
+    internal static void Run(byte* w, byte* x, nint xStride, float* y, nint yStride, in Stage stage)
     {
         V r0 = default, r1 = default, r2 = default, r3 = default, r4 = default, r5 = default, r6 = default, r7 = default;
+        int groups = stage.Steps;
+        nint ahead = stage.Ahead;
+
+        if (!stage.IsFirst)
+        {
+            QuantTile.Take<V, Rows>((V*)stage.Sums, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+        }
 
         for (int group = 1; group <= groups; group++)
         {
             if (group == groups)
             {
-                w -= shared * F.Bytes;
+                w -= stage.Shared * F.Bytes;
             }
 
-            Ahead.Line(w, 8 * F.Bytes);
+            Ahead.Line(w, ahead, 8 * F.Bytes);
             if (sizeof(V) == 16)
             {
                 // Blocks 0 and 2, then 1 and 3, and so on.
@@ -46,7 +53,14 @@ internal static unsafe class SmallTile<V, L, F, Rows>
             x += Activations.GroupBytes;
         }
 
-        QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
+        if (stage.IsLast)
+        {
+            QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
+        }
+        else
+        {
+            QuantTile.Leave<V, Rows>((V*)stage.Sums, r0, r1, r2, r3, r4, r5, r6, r7);
+        }
     }
 
     /// <summary>As many blocks as a vector has eights.</summary>

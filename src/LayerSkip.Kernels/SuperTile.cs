@@ -16,13 +16,20 @@ internal static unsafe class SuperTile<V, L, F, Rows>
 {
     /// <summary>Row r's goes to y[r * yStride].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    internal static void Run(byte* w, int blocks, byte* x, nint xStride, float* y, nint yStride)
+    internal static void Run(byte* w, byte* x, nint xStride, float* y, nint yStride, in Stage stage)
     {
         V r0 = default, r1 = default, r2 = default, r3 = default, r4 = default, r5 = default, r6 = default, r7 = default;
+        int blocks = stage.Steps;
+        nint ahead = stage.Ahead;
+
+        if (!stage.IsFirst)
+        {
+            QuantTile.Take<V, Rows>((V*)stage.Sums, ref r0, ref r1, ref r2, ref r3, ref r4, ref r5, ref r6, ref r7);
+        }
 
         for (int block = 0; block < blocks; block++)
         {
-            Ahead.Line(w, F.Bytes);
+            Ahead.Line(w, ahead, F.Bytes);
 
             if (typeof(V) == typeof(Vector512<float>) && (typeof(F) == typeof(Q4K) || typeof(F) == typeof(Q5K)) && WideSuperBlocks.AreSupported)
             {
@@ -55,7 +62,14 @@ internal static unsafe class SuperTile<V, L, F, Rows>
             x += Activations.BlockBytes;
         }
 
-        QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
+        if (stage.IsLast)
+        {
+            QuantTile.Store<V, L, Rows>(y, yStride, r0, r1, r2, r3, r4, r5, r6, r7);
+        }
+        else
+        {
+            QuantTile.Leave<V, Rows>((V*)stage.Sums, r0, r1, r2, r3, r4, r5, r6, r7);
+        }
     }
 
     /// <summary>Four vectors of weights, a whole block where they have 64 bytes, with all that they are multiplied by.</summary>

@@ -235,30 +235,31 @@ internal static unsafe class Ahead
         stride <= LongestRow && Sse.IsSupported ? weights + (Rows * stride) : null;
 
     /// <summary>How far before their use quantised blocks are asked for: a page and a half, since the processor's own asking ends with a page.</summary>
-    private const int Distance = 6144;
+    internal const int Distance = 6144;
 
-    /// <summary>Asks for the lines of so many bytes that come later.</summary>
+    /// <summary>Asks for the lines of so many bytes, which lie so far from where the processor is.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static void Line(byte* block, int bytes)
+    internal static void Line(byte* block, nint distance, int bytes)
     {
         if (Sse.IsSupported)
         {
-            Sse.Prefetch0(block + Distance);
+            block += distance;
+            Sse.Prefetch0(block);
 
             if (bytes > 64)
             {
-                Sse.Prefetch0(block + Distance + 64);
+                Sse.Prefetch0(block + 64);
             }
 
             if (bytes > 128)
             {
-                Sse.Prefetch0(block + Distance + 128);
+                Sse.Prefetch0(block + 128);
             }
 
             if (bytes > 192)
             {
-                Sse.Prefetch0(block + Distance + 192);
-                Sse.Prefetch0(block + Distance + 256);
+                Sse.Prefetch0(block + 192);
+                Sse.Prefetch0(block + 256);
             }
         }
     }

@@ -171,6 +171,31 @@ let quantProducts =
 
                         bits alone = bits (product form compute format weights inner x))
 
+                testCase
+                    $"{name}: nor do they where rows are long and their inputs pass in stages, for more outputs than go together"
+                    (fun () ->
+                        for rows, numbers, outs in [ 2, 13_056, 3; 5, 8_192, 33; 8, 2_304, 67; 9, 4_352, 1 ] do
+                            let shape = {
+                                Rows = rows
+                                // Of blocks of 32 the last group is not whole.
+                                Blocks = numbers / format.Values - (if format.Values = 32 then 3 else 0)
+                                Outs = outs
+                                Seed = numbers
+                            }
+
+                            let inner, weights, x = operands format shape
+                            let all = product form ComputeForm.Bytes format weights inner x
+
+                            let alone =
+                                Array.chunkBySize inner x
+                                |> Array.collect (product form ComputeForm.Bytes format weights inner)
+
+                            Expect.sequenceEqual (bits all) (bits alone) $"{rows} rows of {numbers}"
+
+                            Expect.isTrue
+                                (isProduct 1e-5 (decode format weights) inner (rounded format.Values x) all)
+                                $"the product, {rows} rows of {numbers}")
+
                 testCase $"{name}: what is no number stays none" (fun () ->
                     for odd in [ nanf; infinityf; -infinityf ] do
                         let inner, weights, x = operands format { Rows = 3; Blocks = 9; Outs = 4; Seed = 1 }
