@@ -24,9 +24,6 @@ internal unsafe interface IByteLanes<V> : ILanes<V>
     static abstract V Field<F>(byte* block, int chunk)
         where F : struct, IField;
 
-    /// <summary>The same of nibbles: of each 16 bytes the low ones, then the high ones.</summary>
-    static abstract V Nibbles(byte* bytes, int chunk);
-
     /// <summary>The chunk that part `part` is dealt from: it has of each sixteen of their numbers the first eight in one vector, and the last in another.</summary>
     static abstract int First(int part);
 
@@ -36,11 +33,20 @@ internal unsafe interface IByteLanes<V> : ILanes<V>
     /// <summary>Deals such chunks.</summary>
     static abstract (V First, V Second) Deal(V first, V second);
 
+    /// <summary>A part, dealt, of nibbles: of each 16 bytes the low ones, then the high ones.</summary>
+    static abstract (V First, V Second) DealNibbles(byte* bytes, int part);
+
     /// <summary>Of as many blocks as a vector has eights the first eight bytes from there on, and the next.</summary>
     static abstract (V First, V Second) Gather(byte* first, nint stride);
 
     /// <summary>Of as many blocks the float16 there, for each int32 sum of a block's.</summary>
     static abstract V GatherHalves(byte* first, nint stride);
+
+    /// <summary>Of as many blocks the first eight bytes there.</summary>
+    static abstract V GatherEights(byte* first, nint stride);
+
+    /// <summary>Two float16 in front of each eight, each for both of its int32 sums.</summary>
+    static abstract (V First, V Last) Halves(V eights);
 
     /// <summary>Byte `at` of each eight as bits: 16 in byte i where bit i is set.</summary>
     static abstract V Fifth(V bits, int at);
@@ -64,6 +70,9 @@ internal unsafe interface IByteLanes<V> : ILanes<V>
 
     /// <summary>What products of signed bytes need beside their magnitude.</summary>
     static abstract V Sign(V numbers);
+
+    /// <summary>Both of the levels of IQ4 that stand at places 0 to 15: the first eight are negative, no other is.</summary>
+    static abstract (V Magnitude, V Sign) Levels(V places);
 
     /// <summary>The scales of part `part` of 16, each for all of its eight products.</summary>
     static abstract V Scales(Vector256<short> scales, int part);

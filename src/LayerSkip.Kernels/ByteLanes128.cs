@@ -16,10 +16,15 @@ internal readonly unsafe partial struct Lanes128
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector128<float> Nibbles(byte* bytes, int chunk)
+    public static (Vector128<float> First, Vector128<float> Second) DealNibbles(byte* bytes, int part) =>
+        Deal(Nibbles(bytes, First(part)), Nibbles(bytes, Second(part)));
+
+    /// <summary>Sixteen of the nibbles of 16 bytes: the low ones, or the high ones.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> Nibbles(byte* bytes, int sixteen)
     {
-        var both = Vector128.Load(bytes + (16 * (chunk >> 1))).AsSingle();
-        return (chunk & 1) == 0 ? Low(both) : High(both);
+        var both = Vector128.Load(bytes + (16 * (sixteen >> 1))).AsSingle();
+        return (sixteen & 1) == 0 ? Low(both) : High(both);
     }
 
     public static int First(int part) => (4 * (part >> 1)) + (part & 1);
@@ -46,6 +51,16 @@ internal readonly unsafe partial struct Lanes128
         return Half16.Exact(Vector128.Create(a, a, b, b));
     }
 
+    public static Vector128<float> GatherEights(byte* first, nint stride) =>
+        Vector128.Create(*(ulong*)first, *(ulong*)(first + (2 * stride))).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector128<float> First, Vector128<float> Last) Halves(Vector128<float> eights)
+    {
+        var twice = Vector128.Shuffle(eights.AsInt32(), Vector128.Create(0, 0, 2, 2));
+        return (Half16.Exact((twice << 16) >> 16), Half16.Exact(twice >> 16));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> Fifth(Vector128<float> bits, int at)
     {
@@ -68,6 +83,13 @@ internal readonly unsafe partial struct Lanes128
     public static Vector128<float> Magnitude(Vector128<float> numbers) => Vector128.Abs(numbers.AsSByte()).AsSingle();
 
     public static Vector128<float> Sign(Vector128<float> numbers) => numbers;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector128<float> Magnitude, Vector128<float> Sign) Levels(Vector128<float> places)
+    {
+        var levels = Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, places);
+        return (Magnitude(levels), Sign(levels));
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> Scales(Vector256<short> scales, int part)

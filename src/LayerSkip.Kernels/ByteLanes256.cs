@@ -16,9 +16,17 @@ internal readonly unsafe partial struct Lanes256
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Nibbles(byte* bytes, int chunk)
+    public static (Vector256<float> First, Vector256<float> Second) DealNibbles(byte* bytes, int part)
     {
-        var both = Vector128.Load(bytes + (16 * chunk));
+        var (first, second) = (Nibbles(bytes + (32 * part)), Nibbles(bytes + (32 * part) + 16));
+        return Deal(first, second);
+    }
+
+    /// <summary>Low nibbles of 16 bytes, then the high ones.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> Nibbles(byte* bytes)
+    {
+        var both = Vector128.Load(bytes);
         return Low(Vector256.Create(both, (both.AsUInt16() >>> 4).AsByte()).AsSingle());
     }
 
@@ -51,6 +59,25 @@ internal readonly unsafe partial struct Lanes256
         Vector256.Create(Lanes128.GatherHalves(first, stride), Lanes128.GatherHalves(first + stride, stride));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector256<float> GatherEights(byte* first, nint stride) =>
+        Vector256.Create(Lanes128.GatherEights(first, stride), Lanes128.GatherEights(first + stride, stride));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector256<float> First, Vector256<float> Last) Halves(Vector256<float> eights)
+    {
+        if (!Avx2.IsSupported)
+        {
+            var (first, last) = Lanes128.Halves(eights.GetLower());
+            var (first2, last2) = Lanes128.Halves(eights.GetUpper());
+            return (Vector256.Create(first, first2), Vector256.Create(last, last2));
+        }
+
+        var twice = Avx2.Shuffle(eights.AsInt32(), 0b10_10_00_00);
+        var exact = Half16.Exact(Avx2.ShiftLeftLogicalVariable(twice, Vector256.Create(16UL).AsUInt32()) >> 16);
+        return (Avx.DuplicateEvenIndexed(exact), Avx.DuplicateOddIndexed(exact));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector256<float> Fifth(Vector256<float> bits, int at)
     {
         if (!Avx2.IsSupported)
@@ -81,6 +108,13 @@ internal readonly unsafe partial struct Lanes256
     public static Vector256<float> Magnitude(Vector256<float> numbers) => Vector256.Abs(numbers.AsSByte()).AsSingle();
 
     public static Vector256<float> Sign(Vector256<float> numbers) => numbers;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector256<float> Magnitude, Vector256<float> Sign) Levels(Vector256<float> places)
+    {
+        var levels = Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, places);
+        return (Magnitude(levels), Sign(levels));
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector256<float> Scales(Vector256<short> scales, int part)

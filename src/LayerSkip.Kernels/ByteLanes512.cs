@@ -33,17 +33,21 @@ internal readonly unsafe partial struct Lanes512
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector512<float> Nibbles(byte* bytes, int chunk)
+    public static (Vector512<float> First, Vector512<float> Second) DealNibbles(byte* bytes, int part)
     {
         if (!Avx512BW.IsSupported)
         {
-            return Vector512.Create(Lanes256.Nibbles(bytes, 2 * chunk), Lanes256.Nibbles(bytes, (2 * chunk) + 1));
+            var (first, second) = Lanes256.DealNibbles(bytes, 2 * part);
+            var (first2, second2) = Lanes256.DealNibbles(bytes, (2 * part) + 1);
+            return (Vector512.Create(first, first2), Vector512.Create(second, second2));
         }
 
-        const ulong Four = 0x0004000400040004;
-        var both = Avx512F.PermuteVar8x64(Twice(bytes + (32 * chunk)).AsUInt64(), Vector512.Create(0UL, 1, 0, 1, 2, 3, 2, 3));
-        var shifts = Vector512.Create(0UL, 0, Four, Four, 0, 0, Four, Four);
-        return Low(Avx512BW.ShiftRightLogicalVariable(both.AsUInt16(), shifts.AsUInt16()).AsSingle());
+        // Four rows of 16 bytes: sixteens 0 2 4 6 below, 1 3 5 7 above.
+        var both = Vector512.Load(bytes + (64 * part)).AsSingle();
+        var (low, high) = (Low(both).AsUInt64(), High(both).AsUInt64());
+        return (
+            Avx512F.PermuteVar8x64x2(low, Vector512.Create(0UL, 2, 8, 10, 4, 6, 12, 14), high).AsSingle(),
+            Avx512F.PermuteVar8x64x2(low, Vector512.Create(1UL, 3, 9, 11, 5, 7, 13, 15), high).AsSingle());
     }
 
     public static int First(int part) => 2 * part;
@@ -76,11 +80,11 @@ internal readonly unsafe partial struct Lanes512
             return (Vector512.Create(low.First, high.First), Vector512.Create(low.Second, high.Second));
         }
 
-        var a = Vector512.Create(
+        var a = Join(
             Vector256.Create(Vector128.Load(first), Vector128.Load(first + stride)),
             Vector256.Create(Vector128.Load(first + (4 * stride)), Vector128.Load(first + (5 * stride)))).AsUInt64();
         byte* third = first + (2 * stride);
-        var b = Vector512.Create(
+        var b = Join(
             Vector256.Create(Vector128.Load(third), Vector128.Load(third + stride)),
             Vector256.Create(Vector128.Load(third + (4 * stride)), Vector128.Load(third + (5 * stride)))).AsUInt64();
         return (Avx512F.UnpackLow(a, b).AsSingle(), Avx512F.UnpackHigh(a, b).AsSingle());
@@ -94,17 +98,60 @@ internal readonly unsafe partial struct Lanes512
             return Vector512.Create(Lanes256.GatherHalves(first, stride), Lanes256.GatherHalves(first + (4 * stride), stride));
         }
 
-        var halves = Vector128.CreateScalarUnsafe(*(short*)first)
-            .WithElement(1, *(short*)(first + (2 * stride)))
-            .WithElement(2, *(short*)(first + stride))
-            .WithElement(3, *(short*)(first + (3 * stride)))
-            .WithElement(4, *(short*)(first + (4 * stride)))
-            .WithElement(5, *(short*)(first + (6 * stride)))
-            .WithElement(6, *(short*)(first + (5 * stride)))
-            .WithElement(7, *(short*)(first + (7 * stride)));
-        var exact = Half16.Exact(Avx2.ConvertToVector256Int32(halves));
-        return Avx512F.PermuteVar16x32(
-            exact.ToVector512Unsafe(), Vector512.Create(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7));
+        if (stride == 18)
+        {
+            var words = Avx512BW.PermuteVar32x16x2(
+                Vector512.Load((short*)first),
+                Vector256.Create((short)0, 0, 18, 18, 9, 9, 27, 27, 36, 36, 54, 54, 45, 45, 63, 63).ToVector512Unsafe(),
+                Vector512.Load((short*)(first + 64)));
+            return Half16.Exact(Avx512F.ConvertToVector512Int32(words.GetLower()));
+        }
+
+        return Half16.Exact((Avx512F.Shuffle(GatherEights(first, stride).AsInt32(), 0b10_10_00_00) << 16) >> 16);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<float> GatherEights(byte* first, nint stride)
+    {
+        if (!Avx512BW.IsSupported)
+        {
+            return Vector512.Create(Lanes256.GatherEights(first, stride), Lanes256.GatherEights(first + (4 * stride), stride));
+        }
+
+        // The first four blocks' lie in 128 bytes, and the others' in as many that end with the last.
+        byte* second = first + (7 * stride) - 120;
+        var low = Avx512BW.PermuteVar32x16x2(Vector512.Load((short*)first), Eights(0, stride), Vector512.Load((short*)(first + 64)));
+        var high = Avx512BW.PermuteVar32x16x2(
+            Vector512.Load((short*)second), Eights(120 - (3 * stride), stride), Vector512.Load((short*)(second + 64)));
+        return Join(low.GetLower(), high.GetLower()).AsSingle();
+    }
+
+    /// <summary>The places of four words each of four blocks, in the order of eights; any in the upper half.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<short> Eights(nint at, nint stride)
+    {
+        const ulong Each = 0x0001000100010001, Words = 0x0003000200010000;
+        ulong first = (ulong)(at / 2), step = (ulong)(stride / 2);
+        return Vector256.Create(
+            (first * Each) + Words, ((first + (2 * step)) * Each) + Words, ((first + step) * Each) + Words, ((first + (3 * step)) * Each) + Words)
+            .ToVector512Unsafe().AsInt16();
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector512<float> First, Vector512<float> Last) Halves(Vector512<float> eights)
+    {
+        if (!Avx512F.IsSupported)
+        {
+            var (first, last) = Lanes256.Halves(eights.GetLower());
+            var (first2, last2) = Lanes256.Halves(eights.GetUpper());
+            return (Vector512.Create(first, first2), Vector512.Create(last, last2));
+        }
+
+        // All of them at once, one of each in turn.
+        var twice = Avx512F.Shuffle(eights.AsInt32(), 0b10_10_00_00);
+        var up = Avx512F.ShiftLeftLogicalVariable(twice, Vector512.Create(16UL).AsUInt32());
+        var exact = Half16.Exact(up >> 16);
+        return (Avx512F.DuplicateEvenIndexed(exact), Avx512F.DuplicateOddIndexed(exact));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -139,6 +186,21 @@ internal readonly unsafe partial struct Lanes512
 
     public static Vector512<float> Sign(Vector512<float> numbers) =>
         Avx512BW.IsSupported ? Vector512.LessThan(numbers.AsSByte(), default).AsSingle() : numbers;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector512<float> Magnitude, Vector512<float> Sign) Levels(Vector512<float> places)
+    {
+        if (Avx512BW.IsSupported)
+        {
+            return (
+                Lookup(SmallBlock.FirstMagnitudes, SmallBlock.LastLevels, places),
+                Lookup(ulong.MaxValue, 0, places));
+        }
+
+        var (magnitude, sign) = Lanes256.Levels(places.GetLower());
+        var (magnitude2, sign2) = Lanes256.Levels(places.GetUpper());
+        return (Vector512.Create(magnitude, magnitude2), Vector512.Create(sign, sign2));
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> Scales(Vector256<short> scales, int part)
@@ -233,6 +295,10 @@ internal readonly unsafe partial struct Lanes512
     internal static Vector512<byte> Twice(byte* from)
     {
         var half = Vector256.Load(from);
-        return Vector512.Create(half, half);
+        return Join(half, half);
     }
+
+    /// <summary>Two halves, by one instruction: Vector512.Create inserts both, the first into what its register held before, and waits for that.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<T> Join<T>(Vector256<T> lower, Vector256<T> upper) => lower.ToVector512Unsafe().WithUpper(upper);
 }

@@ -97,6 +97,17 @@ internal static class Half16
         return (value.AsInt32() | (bits & Vector256.Create(Sign))).AsSingle();
     }
 
+    /// <summary>The same of sixteen.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static Vector512<float> Exact(Vector512<int> bits)
+    {
+        var magnitude = (bits << 13) & Vector512.Create(Magnitude);
+        var value = (magnitude + Vector512.Create(Bias)).AsSingle();
+        var small = Vector512.LessThan(magnitude, Vector512.Create(SmallestNormal)).AsSingle();
+        value += (value & small) - (Vector512.Create(Subnormal) & small);
+        return (value.AsInt32() | (bits & Vector512.Create(Sign))).AsSingle();
+    }
+
     /// <summary>2^-14: with the bias a subnormal m reads 2^-15 (1 + m / 1024), and twice that less this is its value.</summary>
     internal const float Subnormal = 6.103515625e-05f;
 
@@ -248,15 +259,7 @@ internal readonly partial struct Lanes512 : IByteLanes<Vector512<float>>
         ((Widen(from) << 13) & Vector512.Create(Half16.InPlace)).AsSingle();
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static unsafe Vector512<float> LoadF16ByIntegers(ushort* from)
-    {
-        var bits = Widen(from);
-        var magnitude = (bits << 13) & Vector512.Create(Half16.Magnitude);
-        var value = (magnitude + Vector512.Create(Half16.Bias)).AsSingle();
-        var small = Vector512.LessThan(magnitude, Vector512.Create(Half16.SmallestNormal)).AsSingle();
-        value += (value & small) - (Vector512.Create(Half16.Subnormal) & small);
-        return (value.AsInt32() | (bits & Vector512.Create(Half16.Sign))).AsSingle();
-    }
+    public static unsafe Vector512<float> LoadF16ByIntegers(ushort* from) => Half16.Exact(Widen(from));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static unsafe Vector512<float> LoadInt8(sbyte* from) =>

@@ -17,7 +17,7 @@ internal unsafe interface ISmallBlock
     /// <summary>Whether m follows d.</summary>
     static abstract bool HasLeast { get; }
 
-    /// <summary>Of each block the first eight q, the next eight, and so on: at most 32, but of Q8_0 and IQ4_NL signed bytes.</summary>
+    /// <summary>Of each block the first eight q, the next eight, and so on: at most 32, but of Q8_0 signed bytes, and of IQ4_NL places of levels.</summary>
     static abstract (V A, V B, V C, V D) Numbers<V, L>(byte* block)
         where V : unmanaged
         where L : struct, IByteLanes<V>;
@@ -32,6 +32,9 @@ internal static unsafe class SmallBlock
     /// <summary>Of the sixteen levels of IQ4_NL and IQ4_XS, bytes, the first eight: -127 -104 -83 -65 -49 -35 -22 -10.</summary>
     internal const ulong FirstLevels = 0xF6EADDCFBFAD9881;
 
+    /// <summary>Their magnitudes.</summary>
+    internal const ulong FirstMagnitudes = 0x0A1623314153687F;
+
     /// <summary>The last: 1 13 25 38 53 69 89 113.</summary>
     internal const ulong LastLevels = 0x7159453526190D01;
 
@@ -44,15 +47,16 @@ internal static unsafe class SmallBlock
         return (L.Low(first), L.Low(second), L.High(first), L.High(second));
     }
 
-    /// <summary>Nibbles with a fifth bit each, in 4 bytes in front of them: bit i of number i.</summary>
+    /// <summary>Nibbles with a fifth bit each, in the last 4 of so many bytes in front of them: bit i of number i.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static (V A, V B, V C, V D) Fives<V, L>(byte* bits, nint stride)
+    internal static (V A, V B, V C, V D) Fives<V, L>(byte* block, int front, nint stride)
         where V : unmanaged
         where L : struct, IByteLanes<V>
     {
-        var (a, b, c, d) = Nibbles<V, L>(bits + 4, stride);
-        var (fifth, _) = L.Gather(bits, stride);
-        return (L.Or(a, L.Fifth(fifth, 0)), L.Or(b, L.Fifth(fifth, 1)), L.Or(c, L.Fifth(fifth, 2)), L.Or(d, L.Fifth(fifth, 3)));
+        var (a, b, c, d) = Nibbles<V, L>(block + front, stride);
+        var bits = L.GatherEights(block, stride);
+        return (
+            L.Or(a, L.Fifth(bits, front - 4)), L.Or(b, L.Fifth(bits, front - 3)), L.Or(c, L.Fifth(bits, front - 2)), L.Or(d, L.Fifth(bits, front - 1)));
     }
 }
 
@@ -118,7 +122,7 @@ internal readonly unsafe struct Q50 : ISmallBlock
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (V A, V B, V C, V D) Numbers<V, L>(byte* block)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => SmallBlock.Fives<V, L>(block + 2, Bytes);
+        where L : struct, IByteLanes<V> => SmallBlock.Fives<V, L>(block, 6, Bytes);
 }
 
 /// <summary>Five bits and a minimum.</summary>
@@ -133,10 +137,10 @@ internal readonly unsafe struct Q51 : ISmallBlock
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (V A, V B, V C, V D) Numbers<V, L>(byte* block)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => SmallBlock.Fives<V, L>(block + 4, Bytes);
+        where L : struct, IByteLanes<V> => SmallBlock.Fives<V, L>(block, 8, Bytes);
 }
 
-/// <summary>Nibbles of sixteen levels.</summary>
+/// <summary>Nibbles, places among sixteen levels.</summary>
 internal readonly unsafe struct IQ4NL : ISmallBlock
 {
     public static int Bytes => 18;
@@ -148,11 +152,5 @@ internal readonly unsafe struct IQ4NL : ISmallBlock
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (V A, V B, V C, V D) Numbers<V, L>(byte* block)
         where V : unmanaged
-        where L : struct, IByteLanes<V>
-    {
-        var (a, b, c, d) = SmallBlock.Nibbles<V, L>(block + 2, Bytes);
-        return (
-            L.Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, a), L.Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, b),
-            L.Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, c), L.Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, d));
-    }
+        where L : struct, IByteLanes<V> => SmallBlock.Nibbles<V, L>(block + 2, Bytes);
 }

@@ -72,16 +72,30 @@ internal static unsafe class SmallTile<V, L, F, Rows>
         internal Part(byte* w)
         {
             (a, b, c, d) = F.Numbers<V, L>(w);
+
+            if (F.HasLeast)
+            {
+                (own, least) = L.Halves(L.GatherEights(w, F.Bytes));
+                return;
+            }
+
             own = L.GatherHalves(w, F.Bytes);
 
-            if (typeof(F) == typeof(Q80) || typeof(F) == typeof(IQ4NL))
+            if (typeof(F) == typeof(IQ4NL))
+            {
+                (a, aSign) = L.Levels(a);
+                (b, bSign) = L.Levels(b);
+                (c, cSign) = L.Levels(c);
+                (d, dSign) = L.Levels(d);
+            }
+            else if (typeof(F) == typeof(Q80))
             {
                 (aSign, bSign, cSign, dSign) = (L.Sign(a), L.Sign(b), L.Sign(c), L.Sign(d));
                 (a, b, c, d) = (L.Magnitude(a), L.Magnitude(b), L.Magnitude(c), L.Magnitude(d));
             }
             else
             {
-                least = F.HasLeast ? L.GatherHalves(w + 2, F.Bytes) : L.Multiply(own, L.Broadcast(-F.Offset));
+                least = L.Multiply(own, L.Broadcast(-F.Offset));
             }
         }
 

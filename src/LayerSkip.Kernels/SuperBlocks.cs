@@ -16,8 +16,8 @@ internal unsafe interface ISuperBlock
     /// <summary>Whether minima have a factor of their own; else it is d.</summary>
     static abstract bool HasLeast { get; }
 
-    /// <summary>A chunk of q: at most 64, but of IQ4_XS signed bytes, which have no minima.</summary>
-    static abstract V Numbers<V, L>(byte* block, int chunk)
+    /// <summary>A part of q, dealt: at most 64, but of IQ4_XS places of levels, which have no minima.</summary>
+    static abstract (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
         where L : struct, IByteLanes<V>;
 
@@ -35,9 +35,9 @@ internal readonly unsafe struct Q2K : ISuperBlock
     public static bool HasLeast => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Numbers<V, L>(byte* block, int chunk)
+    public static (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => L.Field<Twos>(block, chunk);
+        where L : struct, IByteLanes<V> => SuperBlock.Dealt<V, L, Twos>(block, part);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) Scales(byte* block)
@@ -69,9 +69,9 @@ internal readonly unsafe struct Q3K : ISuperBlock
     public static bool HasLeast => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Numbers<V, L>(byte* block, int chunk)
+    public static (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => L.Or(L.Field<Twos>(block, chunk), L.Raise(L.Field<Third>(block, chunk), 2));
+        where L : struct, IByteLanes<V> => SuperBlock.Dealt<V, L, Twos, Third>(block, part, 2);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) Scales(byte* block)
@@ -114,9 +114,9 @@ internal readonly unsafe struct Q4K : ISuperBlock
     public static bool HasLeast => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Numbers<V, L>(byte* block, int chunk)
+    public static (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => L.Field<Fours>(block, chunk);
+        where L : struct, IByteLanes<V> => SuperBlock.Dealt<V, L, Fours>(block, part);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) Scales(byte* block) =>
@@ -140,9 +140,9 @@ internal readonly unsafe struct Q5K : ISuperBlock
     public static bool HasLeast => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Numbers<V, L>(byte* block, int chunk)
+    public static (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => L.Or(L.Field<Fours>(block, chunk), L.Raise(L.Field<Fifth>(block, chunk), 4));
+        where L : struct, IByteLanes<V> => SuperBlock.Dealt<V, L, Fours, Fifth>(block, part, 4);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) Scales(byte* block) =>
@@ -175,9 +175,9 @@ internal readonly unsafe struct Q6K : ISuperBlock
     public static bool HasLeast => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Numbers<V, L>(byte* block, int chunk)
+    public static (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => L.Or(L.Field<Low>(block, chunk), L.Raise(L.Field<High>(block, chunk), 4));
+        where L : struct, IByteLanes<V> => SuperBlock.Dealt<V, L, Low, High>(block, part, 4);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) Scales(byte* block)
@@ -213,10 +213,9 @@ internal readonly unsafe struct IQ4XS : ISuperBlock
     public static bool HasLeast => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Numbers<V, L>(byte* block, int chunk)
+    public static (V First, V Second) Numbers<V, L>(byte* block, int part)
         where V : unmanaged
-        where L : struct, IByteLanes<V> => 
-        L.Lookup(SmallBlock.FirstLevels, SmallBlock.LastLevels, L.Nibbles(block + 8, chunk));
+        where L : struct, IByteLanes<V> => L.DealNibbles(block + 8, part);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static (Vector128<float> Factors, Vector256<short> Scales, Vector256<short> Minima) Scales(byte* block)
@@ -252,6 +251,27 @@ internal static unsafe class SuperBlock
 {
     /// <summary>Numbers of a block.</summary>
     internal const int Numbers = 256;
+
+    /// <summary>A part of a field.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static (V First, V Second) Dealt<V, L, F>(byte* block, int part)
+        where V : unmanaged
+        where L : struct, IByteLanes<V>
+        where F : struct, IField => L.Deal(L.Field<F>(block, L.First(part)), L.Field<F>(block, L.Second(part)));
+
+    /// <summary>The same of numbers whose upper bits are another field, above so many lower ones.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static (V First, V Second) Dealt<V, L, F, Upper>(byte* block, int part, int bits)
+        where V : unmanaged
+        where L : struct, IByteLanes<V>
+        where F : struct, IField
+        where Upper : struct, IField
+    {
+        int first = L.First(part), second = L.Second(part);
+        return L.Deal(
+            L.Or(L.Field<F>(block, first), L.Raise(L.Field<Upper>(block, first), bits)),
+            L.Or(L.Field<F>(block, second), L.Raise(L.Field<Upper>(block, second), bits)));
+    }
 
     /// <summary>The order of sixteens: see <see cref="IByteLanes{V}"/>.</summary>
     internal static Vector128<byte> Order

@@ -84,14 +84,16 @@ internal static unsafe class SuperTile<V, L, F, Rows>
             (this.part, this.own) = (part, own);
             // Parts whose sums may be added up as whole numbers: see Activations.BlockBytes.
             int p = sizeof(V) == 16 ? (4 * (part >> 1)) + (part & 1) : 2 * part, q = sizeof(V) == 16 ? p + 2 : p + 1;
-            (a, b) = L.Deal(F.Numbers<V, L>(w, L.First(p)), F.Numbers<V, L>(w, L.Second(p)));
-            (c, e) = L.Deal(F.Numbers<V, L>(w, L.First(q)), F.Numbers<V, L>(w, L.Second(q)));
+            (a, b) = F.Numbers<V, L>(w, p);
+            (c, e) = F.Numbers<V, L>(w, q);
             (s, t) = (L.Scales(scales, p), L.Scales(scales, q));
 
             if (typeof(F) == typeof(IQ4XS))
             {
-                (aSign, bSign, cSign, eSign) = (L.Sign(a), L.Sign(b), L.Sign(c), L.Sign(e));
-                (a, b, c, e) = (L.Magnitude(a), L.Magnitude(b), L.Magnitude(c), L.Magnitude(e));
+                (a, aSign) = L.Levels(a);
+                (b, bSign) = L.Levels(b);
+                (c, cSign) = L.Levels(c);
+                (e, eSign) = L.Levels(e);
             }
             else
             {
