@@ -46,6 +46,8 @@ module Program =
         | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Eval own) -> EvalCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Merge own) -> MergeCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (given ()) (own.GetAllResults())
         | Some(Argument.Train own) ->
             TrainCommand.run terminal (common ()) (results.GetAllResults()) (own.GetAllResults())
@@ -118,8 +120,12 @@ module Program =
         let isManual = Array.contains "--help" argv
 
         match Array.tryHead argv with
-        // A tokenizer is trained without tensors.
-        | Some command when List.contains command commands && command <> "tokenizer" && not isManual ->
+        // A tokenizer is trained, and files are merged, without tensors.
+        | Some command when
+            List.contains command commands
+            && not (List.contains command [ "tokenizer"; "merge" ])
+            && not isManual
+            ->
             Task.Run(fun () -> Backend.load () |> ignore)
         | _ -> Task.CompletedTask
 

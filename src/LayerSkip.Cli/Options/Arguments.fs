@@ -204,6 +204,8 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Eval of ParseResults<EvalArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Merge of ParseResults<MergeArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
@@ -233,6 +235,9 @@ type internal Argument =
                 "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
             | Bench _ ->
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
+            | Eval _ ->
+                "evaluates every exit layer: perplexity of texts, multiple choice by log-likelihood; in shards, and resumable."
+            | Merge _ -> "joins the files that the shards of a run wrote, and tells what it came to."
             | Export _ ->
                 "writes the model, or its first layers as a draft model, in the dtype or the quantised formats of --dtype for other engines."
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
@@ -242,7 +247,17 @@ type internal Argument =
 [<RequireQualifiedAccess>]
 module internal Arguments =
     /// The sub-commands that exist.
-    let commands = [ "generate"; "info"; "certify"; "bench"; "export"; "train"; "tokenizer" ]
+    let commands = [
+        "generate"
+        "info"
+        "certify"
+        "bench"
+        "eval"
+        "merge"
+        "export"
+        "train"
+        "tokenizer"
+    ]
 
     /// Its structure is checked by a test, not here.
     // A width of its own: to ask for the terminal's would set the terminal up, and write to it.
@@ -266,6 +281,7 @@ module internal Arguments =
             "--no-special"
             "--extend"
             "--overwrite"
+            "--documents"
         ]
 
     // Argu reads --name=VALUE up to the first line's end only, and not where it is empty; it reads the value whole where it is a word of its own.

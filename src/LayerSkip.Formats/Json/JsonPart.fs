@@ -53,6 +53,12 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
         | true -> element.GetInt32()
         | false -> this.Fault "must be a whole number of 32 bits"
 
+    /// A finite number of 64 bits.
+    member this.Number: float =
+        match element.ValueKind = JsonValueKind.Number && fst (element.TryGetDouble()) with
+        | true when Double.IsFinite(element.GetDouble()) -> element.GetDouble()
+        | _ -> this.Fault "must be a number of 64 bits"
+
     /// true or false.
     member this.Bool: bool =
         match element.ValueKind with

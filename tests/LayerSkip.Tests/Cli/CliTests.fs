@@ -52,8 +52,10 @@ let others =
                         for case in Reflection.FSharpType.GetUnionCases(schema, all) do
                             let attributes = case.GetCustomAttributes() |> Array.map _.GetType().Name
 
+                            // A main command's values have no name before them.
                             if
                                 takesValue case
+                                && not (Array.contains "MainCommandAttribute" attributes)
                                 && not (Array.contains "EqualsAssignmentOrSpacedAttribute" attributes)
                             then
                                 $"{schema.Name}.{case.Name}"
