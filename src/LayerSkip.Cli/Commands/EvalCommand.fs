@@ -13,6 +13,7 @@ module internal EvalCommand =
         Shard: string option
         Output: string option
         Options: EvalOptions
+        Decoding: EvalDecoding
     }
 
     let private nothing = {
@@ -21,6 +22,7 @@ module internal EvalCommand =
         Shard = None
         Output = None
         Options = EvalOptions.ofData []
+        Decoding = EvalDecoding.none
     }
 
     let private own name (given: Given) = { given with Own = name :: given.Own }
@@ -35,13 +37,17 @@ module internal EvalCommand =
                 Options.ExitLayers = List.ofArray (Inputs.numbers "exit-layers" layers)
           }
         | EvalArgument.Limit count -> { given with Options.Limit = Some count }
-        | EvalArgument.Shots count -> own "shots" { given with Options.Shots = count }
+        | EvalArgument.Shots count -> own "shots" { given with Options.Shots = Some count }
         | EvalArgument.ShotsFrom file -> own "shots-from" { given with Options.ShotsFrom = Some file }
         | EvalArgument.Documents -> own "documents" { given with Options.Text.Documents = true }
         | EvalArgument.Window tokens -> own "window" { given with Options.Text.Window = Some tokens }
         | EvalArgument.MaxChars count -> own "max-chars" { given with Options.Text.MaxChars = Some count }
         | EvalArgument.Shard part -> { given with Shard = Some part }
         | EvalArgument.Output file -> { given with Output = Some file }
+        | decoding ->
+            match EvalDecoding.tryAdd given.Decoding decoding with
+            | Some(name, decoding) -> own name { given with Decoding = decoding }
+            | None -> given
 
     /// The task, which must heed what is given.
     let private taskOf (given: Given) : EvalTask =
@@ -57,6 +63,14 @@ module internal EvalCommand =
         | foreign ->
             let foreign = foreign |> List.rev |> List.map (fun name -> $"--{name}") |> String.concat ", "
             Inputs.usage $"{foreign} is nothing that task {task.Name} heeds; leave it out"
+
+    /// To run code that nobody has read is the user's decision.
+    let private checkCode (task: EvalTask) (given: Given) =
+        let option = "allow-code-execution"
+
+        if List.contains option task.Takes && not (List.contains option given.Own) then
+            Inputs.usage
+                $"task {task.Name} runs Python that the model writes and nobody has read, with limits that make it no safe code (docs/evaluation.md); to run it, add --{option}"
 
     // What people can follow.
     let private everyMs = 200L
@@ -77,6 +91,7 @@ module internal EvalCommand =
     let run (terminal: Terminal) (common: Common) (arguments: EvalArgument list) : int =
         let given = List.fold add nothing arguments
         let task = taskOf given
+        checkCode task given
         let shard = given.Shard |> Option.map (Shard.tryParse >> Check.getOrRaise)
 
         if given.Options.Data.IsEmpty then
@@ -86,6 +101,7 @@ module internal EvalCommand =
             given.Options with
                 Data = given.Options.Data |> List.map (Inputs.notEmpty "data" "a file of items")
                 Seed = common.Seed
+                Generation = EvalDecoding.resolve given.Decoding
         }
 
         let output = given.Output |> Option.map (Inputs.notEmpty "output" "the file to write")
@@ -97,9 +113,19 @@ module internal EvalCommand =
         terminal.Status.Clear()
         Terminal.remark terminal $"{Output.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
 
-        Eval.report EvalTasks.all (defaultArg output "the run") plan.Header cells
-        |> Check.getOrRaise
+        let report =
+            Eval.report EvalTasks.all (defaultArg output "the run") plan.Header cells
+            |> Check.getOrRaise
+
+        report
         |> (if common.Json then EvalOutput.json else EvalOutput.table)
         |> Terminal.result terminal
 
-        ExitCode.done'
+        if report.Summary.Groups |> List.forall (fun group -> group.Different = 0) then
+            ExitCode.done'
+        else
+            Terminal.fault
+                terminal
+                "texts of self-speculation differ from the plain ones, which must not happen; please report it with `layerskip certify`"
+
+            ExitCode.failed

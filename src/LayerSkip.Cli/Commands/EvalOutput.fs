@@ -58,6 +58,12 @@ module internal EvalOutput =
 
                 writer.WriteEndObject())
 
+            if not report.Summary.Groups.IsEmpty then
+                writer
+                |> EvalGroupOutput.json
+                    (fun metrics writer -> List.iter (metric writer) metrics)
+                    report.Summary.Groups
+
             writer |> Output.array "remarks" report.Summary.Remarks writer.WriteStringValue)
 
     /// About four digits, whatever the size.
@@ -134,6 +140,9 @@ module internal EvalOutput =
         [
             Output.table [ 0 .. names.Length ] rows
             ""
+            if not report.Summary.Groups.IsEmpty then
+                EvalGroupOutput.table report.Summary.Groups
+                ""
             $"""{report.Task} of {text "model"} in {text "dtype"}: {Terminal.count report.Done "item"}{part}, {counts}{chance}{errors}"""
             yield! report.Summary.Remarks
         ]

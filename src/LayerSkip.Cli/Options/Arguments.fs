@@ -7,13 +7,6 @@ open LayerSkip
 // The schema is the manual: `layerskip generate --help` prints these sentences. An option that
 // names a case of one of the library's unions has the union itself.
 
-/// What `--strategy` names.
-[<RequireQualifiedAccess>]
-type internal StrategyName =
-    | Autoregressive
-    | [<CustomCommandLine("early-exit")>] EarlyExit
-    | [<CustomCommandLine("self-speculative")>] SelfSpeculative
-
 /// The options of `layerskip generate`.
 [<RequireQualifiedAccess>]
 type internal GenerateArgument =
@@ -236,7 +229,7 @@ type internal Argument =
             | Bench _ ->
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
             | Eval _ ->
-                "evaluates every exit layer: perplexity of texts, multiple choice by log-likelihood; in shards, and resumable."
+                "evaluates exit layers: perplexity of texts, multiple choice by log-likelihood, generated answers with acceptance and speed; in shards, and resumable."
             | Merge _ -> "joins the files that the shards of a run wrote, and tells what it came to."
             | Export _ ->
                 "writes the model, or its first layers as a draft model, in the dtype or the quantised formats of --dtype for other engines."
@@ -282,6 +275,7 @@ module internal Arguments =
             "--extend"
             "--overwrite"
             "--documents"
+            "--allow-code-execution"
         ]
 
     // Argu reads --name=VALUE up to the first line's end only, and not where it is empty; it reads the value whole where it is a word of its own.

@@ -12,6 +12,17 @@ type internal EvalArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Limit of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Shots of n: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--shots-from")>] ShotsFrom of file: string
+    | [<EqualsAssignmentOrSpaced>] Strategy of StrategyName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Samples of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
+    | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
+    | [<Unique; CustomCommandLine("--allow-code-execution")>] AllowCodeExecution
     | [<Unique>] Documents
     | [<Unique; EqualsAssignmentOrSpaced>] Window of n: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-chars")>] MaxChars of n: int
@@ -28,9 +39,25 @@ type internal EvalArgument =
             | ExitLayers _ ->
                 "the exit layers to evaluate, as 1,2,12, where the last one is the whole model (default: every layer, or what the task says)."
             | Limit _ -> "the most items, from the first on (default: all)."
-            | Shots _ -> "how many examples with their answers stand before each question (default 0)."
+            | Shots _ ->
+                "how many examples with their answers stand before each question (default: 0, of mbpp 3, of gsm8k 8)."
             | ShotsFrom _ ->
                 "the file that examples are drawn from by --seed, in the same form (default: the other items)."
+            | Strategy _ ->
+                "of generated answers: autoregressive, self-speculative or early-exit; may be given several times (default: the first two, and early-exit at the --exit-layers before the last)."
+            | ExitLayer _ -> "drafts after this layer (default: the model's recommendation)."
+            | DraftLength _ -> "drafts up to so many tokens a round (default: the model's recommendation)."
+            | MaxNewTokens _ ->
+                "the most tokens of a generated answer (default: what those who published the task took; half of the context at most)."
+            | Temperature _ -> "of generated answers; 0 is greedy (default 0)."
+            | TopK _ -> "samples from the k most probable tokens; 0 is all (default 0)."
+            | TopP _ -> "samples from the fewest tokens that reach probability p (default 1)."
+            | Samples _ ->
+                "answers to each question, for pass@k; more than one needs a temperature (default 1)."
+            | StopIds _ -> "token ids that end an answer, as 1,2, instead of the model's."
+            | IgnoreEos -> "lets no token end an answer."
+            | AllowCodeExecution ->
+                "lets humaneval and mbpp run the Python that the model writes, in a process with limits."
             | Documents ->
                 "of texts parted by <|endoftext|>, or of .jsonl, each is read on its own (default: windows over each file's whole text, with a newline for <|endoftext|>)."
             | Window _ ->

@@ -41,7 +41,8 @@ module Eval =
             for limit in Option.toList options.Limit do
                 yield! Check.inRange (limit >= 1) "limit" (string limit) "1 or more"
 
-            yield! Check.inRange (options.Shots >= 0) "shots" (string options.Shots) "0 or more"
+            for shots in Option.toList options.Shots do
+                yield! Check.inRange (shots >= 0) "shots" (string shots) "0 or more"
         ]
 
     let private config

@@ -21,11 +21,12 @@ type EvalOptions = {
     /// The most items; None: all.
     Limit: int option
     Seed: int64
-    /// Examples with their answers before each question.
-    Shots: int
+    /// Examples with their answers before each question; None: as many as the task takes by itself.
+    Shots: int option
     /// The file that examples are drawn from; None: the other items.
     ShotsFrom: string option
     Text: TextOptions
+    Generation: GenerationEvalOptions
 }
 
 /// Numbers and texts by name, as the JSON of a result has them.
@@ -41,6 +42,8 @@ type EvalSummary = {
     /// What guessing is worth, in the unit of the first metric.
     Chance: float option
     Exits: (int * EvalMetric list) list
+    /// Of generated answers by category, with acceptance and speed; the last group is of all.
+    Groups: EvalGroup list
     /// What a reader of the numbers should know: sentences.
     Remarks: string list
 }
@@ -102,9 +105,10 @@ module EvalOptions =
         ExitLayers = []
         Limit = None
         Seed = GenerationOptions.defaults.Seed
-        Shots = 0
+        Shots = None
         ShotsFrom = None
         Text = { Documents = false; Window = None; MaxChars = None }
+        Generation = GenerationEvalOptions.defaults
     }
 
     /// The exit layers that are asked for, in ascending order, or those that a task takes by itself.

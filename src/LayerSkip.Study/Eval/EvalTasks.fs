@@ -4,7 +4,7 @@ namespace LayerSkip
 [<RequireQualifiedAccess>]
 module EvalTasks =
     /// All of them, in the order in which they are told.
-    let all: EvalTask list = Perplexity.task :: ChoiceTasks.all
+    let all: EvalTask list = Perplexity.task :: ChoiceTasks.all @ GenerationTask.tasks
 
     /// The task of that name. Errors: there is none; the message lists those there are.
     let find (name: string) : Result<EvalTask, LayerSkipError list> =

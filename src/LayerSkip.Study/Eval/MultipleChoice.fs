@@ -126,6 +126,7 @@ module MultipleChoice =
                 else
                     Some(scored |> List.averageBy (fun score -> 1.0 / EvalFields.number options score.Item))
             Exits = exits |> List.map (fun exit -> exit, metrics exit)
+            Groups = []
             Remarks =
                 many (count cut) "questions are cut from the left to the model's context"
                 @ many
@@ -178,24 +179,24 @@ module MultipleChoice =
             let questions = files |> List.map _.Questions |> Array.concat
             let pool = if shots.IsEmpty then questions else shots.Head.Questions
             let most = if shots.IsEmpty then pool.Length - 1 else pool.Length
+            let count = defaultArg options.Shots 0
             let exits = EvalOptions.exitLayers [ 1 .. checkpoint.Config.Layers ] options
 
             let examples index =
                 let own = if shots.IsEmpty then Some index else None
 
-                draw options.Seed options.Shots own index pool
-                |> List.map (ChoiceTemplate.example template)
+                draw options.Seed count own index pool |> List.map (ChoiceTemplate.example template)
 
             let settings (json: Utf8JsonWriter) =
-                json.WriteNumber("shots", options.Shots)
+                json.WriteNumber("shots", count)
                 options.ShotsFrom
                 |> Option.iter (fun path -> json.WriteString("shots_from", Fingerprint.name path))
 
             Check.all
                 (Check.inRange
-                    (options.Shots <= most)
+                    (count <= most)
                     "shots"
-                    (string options.Shots)
+                    (string count)
                     $"0 to {most}, the other questions that there are")
                 {
                     Items = questions.Length

@@ -154,6 +154,7 @@ module Perplexity =
             Counts = [ tokens, int (total tokens); bytes, int (total bytes) ]
             Chance = None
             Exits = exits |> List.map (fun exit -> exit, metrics exit)
+            Groups = []
             Remarks = []
         }
 

@@ -55,6 +55,7 @@ let private squares items : EvalTask = {
                     if not found.IsEmpty then
                         exit, [ EvalMetric.mean "found" found ]
             ]
+            Groups = []
             Remarks = [ "they are summed" ]
         }
 }
@@ -177,7 +178,7 @@ let tests =
                     "is 0, it must be 1 to 2"
                     "is 3, it must be 1 to 2"
                 ]
-                refused { options with Limit = Some 0; Shots = -1 } [ "limit is 0"; "shots is -1" ]
+                refused { options with Limit = Some 0; Shots = Some -1 } [ "limit is 0"; "shots is -1" ]
                 refused { options with Data = [] } [ "without data" ]
                 refused { options with Data = [ data + "x" ] } [ "not found" ]))
 
