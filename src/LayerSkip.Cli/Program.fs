@@ -46,6 +46,7 @@ module Program =
         | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Lens own) -> LensCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Eval own) -> EvalCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Merge own) -> MergeCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (given ()) (own.GetAllResults())

@@ -130,37 +130,19 @@ module internal GenerateCommand =
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
         let given = GenerateOptions.read arguments
-        let prompt = GenerateOptions.prompt given
+        let prompt = GivenPrompts.one given.Prompts
         let sampling = GenerateOptions.sampling given
-
-        let prompts =
-            arguments
-            |> List.choose (function
-                | GenerateArgument.PromptFile file -> Some file
-                | _ -> None)
-
-        use output = OutputFile.Open(given.Output, Inputs.modelPlace common @ prompts)
+        use output =
+            OutputFile.Open(given.Output, Inputs.modelPlace common @ GivenPrompts.files given.Prompts)
         use checkpoint = Inputs.read common
         let options = GenerateOptions.resolve common.Seed sampling checkpoint given
 
-        let ids =
-            match prompt with
-            | GivenPrompt.Text text -> Inputs.encode checkpoint text
-            | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
-
+        let ids = GivenPrompts.encode checkpoint prompt
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Inputs.remarks terminal checkpoint
 
-        match prompt, checkpoint.Tokenizer with
-        | GivenPrompt.Text _, Some tokenizer when Tokenizer.beginsTwice tokenizer ids ->
-            let bos = Tokenizer.bos tokenizer |> Option.map (Tokenizer.tokenText tokenizer)
-
-            Terminal.remark
-                terminal
-                $"the prompt begins with {defaultArg bos String.Empty}, and the tokenizer puts one in front of it: the model reads two; leave it out of the prompt"
-        | _ -> ()
-
+        GivenPrompts.remarks terminal checkpoint prompt ids
         Terminal.remark terminal (summary checkpoint options.Strategy)
         let completion = follow terminal checkpoint common.Json start
 

@@ -5,11 +5,14 @@ open System.IO
 open System.Text
 open LayerSkip
 
-/// The file that `--output` names, found unwritable before any work is done; where none is asked for, writing does nothing.
+/// The file that `--output`, or another option, names, found unwritable before any work is done; where none is asked for, writing does nothing.
 [<Sealed>]
 type OutputFile private (file: AtomicFile option) =
-    /// `reads`: the files and folders that the command reads, in whose place nothing is written.
-    static member Open(path: string option, reads: string list) : OutputFile =
+    /// `reads`: the files and folders that the command reads, in whose place nothing is written. `option` names the path in
+    /// messages; without it that is --output.
+    static member Open(path: string option, reads: string list, ?option: string) : OutputFile =
+        let option = defaultArg option "output"
+
         let real (path: string) =
             let full = Path.GetFullPath path |> Path.TrimEndingDirectorySeparator
             PathKind.resolve full |> Option.defaultValue full
@@ -37,10 +40,22 @@ type OutputFile private (file: AtomicFile option) =
             | :? UnauthorizedAccessException -> false
 
         match path with
-        | Some "" -> raise (UsageException "--output is empty; name the file to write")
+        | Some "" -> raise (UsageException $"--{option} is empty; name the file to write")
         | Some path when isRead path ->
-            raise (UsageException $"--output is {path}, which this command reads; name another file")
-        | path -> new OutputFile(path |> Option.map (AtomicFile.Open >> Check.getOrRaise))
+            raise (UsageException $"--{option} is {path}, which this command reads; name another file")
+        | path ->
+            // The library's words for it; `Faults` takes them for --output.
+            let advice (error: LayerSkipError) =
+                match error with
+                | LayerSkipError.BadFile(path, fault) ->
+                    LayerSkipError.BadFile(
+                        path,
+                        fault.Replace("name another place", $"name another with --{option}")
+                    )
+                | error -> error
+
+            let openFile = AtomicFile.Open >> Result.mapError (List.map advice) >> Check.getOrRaise
+            new OutputFile(Option.map openFile path)
 
     /// The text and a line's end.
     member _.Write(text: string) : unit =

@@ -16,7 +16,11 @@ module internal Posix =
     [<DllImport("libc", SetLastError = true)>]
     extern nativeint private write(int descriptor, byte[] bytes, nativeint count)
 
+    [<DllImport("libc")>]
+    extern int private ioctl(int descriptor, unativeint request, uint16[] answer)
+
     // As Linux numbers them.
+    let private windowSize = 0x5413un
     let private interrupted, wouldBlock = 4, 11
     let private fileTooLarge, ignored = 25, 1n
 
@@ -39,6 +43,15 @@ module internal Posix =
                 | error -> raise (IOException(Marshal.GetPInvokeErrorMessage error, error))
 
                 writeAll descriptor bytes
+
+    /// The columns of the terminal that standard output is, where it is one that tells. .NET would set the terminal up for that.
+    let columns () : int option =
+        let answer = Array.zeroCreate<uint16> 4
+
+        if OperatingSystem.IsLinux() && ioctl (1, windowSize, answer) = 0 && answer[1] > 0us then
+            Some(int answer[1])
+        else
+            None
 
     /// Ends the process at once: nothing is flushed, no library's clean-up runs under a computation.
     let exit (code: int) : unit =

@@ -150,11 +150,20 @@ module Terminal =
         | Origin.Corrected -> escape + "31m"
         | Origin.Bonus -> escape + "36m"
 
+    let private within (terminal: Terminal) (colour: string) (text: string) =
+        if terminal.Colour && colour <> "" && text <> "" then
+            colour + text + reset
+        else
+            text
+
     /// A token's text in the colour of its origin.
-    let coloured (terminal: Terminal) (origin: Origin) (text: string) =
-        match terminal.Colour, colour origin with
-        | true, colour when colour <> "" && text <> "" -> colour + text + reset
-        | _ -> text
+    let coloured (terminal: Terminal) (origin: Origin) (text: string) = within terminal (colour origin) text
+
+    /// Text in green, as most terminals show it.
+    let green (terminal: Terminal) (text: string) = within terminal (escape + "32m") text
+
+    /// Text in yellow.
+    let yellow (terminal: Terminal) (text: string) = within terminal (escape + "33m") text
 
     /// What the colours mean.
     let legend (terminal: Terminal) =

@@ -197,6 +197,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Lens of ParseResults<LensArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Eval of ParseResults<EvalArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Merge of ParseResults<MergeArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
@@ -228,6 +229,7 @@ type internal Argument =
                 "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
             | Bench _ ->
                 "measures passes, prefill and decoding, autoregressive and self-speculative, interleaved."
+            | Lens _ -> "tells what every layer would say at every position of a text."
             | Eval _ ->
                 "evaluates exit layers: perplexity of texts, multiple choice by log-likelihood, generated answers with acceptance and speed; in shards, and resumable."
             | Merge _ -> "joins the files that the shards of a run wrote, and tells what it came to."
@@ -245,6 +247,7 @@ module internal Arguments =
         "info"
         "certify"
         "bench"
+        "lens"
         "eval"
         "merge"
         "export"
@@ -268,6 +271,7 @@ module internal Arguments =
             "--version"
             "--help"
             "--ignore-eos"
+            "--logits"
             "--recompute"
             "--no-bos"
             "--no-eos"

@@ -4,8 +4,7 @@ open LayerSkip
 
 /// What a `generate` command line gives; None where it leaves the choice to us or the model.
 type internal GenerateOptions = {
-    /// The options that gave a prompt, and how to read it.
-    Prompts: (string * (unit -> GivenPrompt)) list
+    Prompts: GivenPrompts
     /// The library's options, as far as they are the command line's alone.
     Own: GenerationOptions
     Strategy: StrategyName option
@@ -19,17 +18,12 @@ type internal GenerateOptions = {
     Output: string option
 }
 
-/// The prompt as the command line gives it.
-and [<RequireQualifiedAccess>] internal GivenPrompt =
-    | Text of string
-    | Ids of int[]
-
 /// Reads the options of `layerskip generate`, and fills in what they leave open from the model.
 [<RequireQualifiedAccess>]
 module internal GenerateOptions =
     /// What a command line without options gives.
     let private none: GenerateOptions = {
-        Prompts = []
+        Prompts = GivenPrompts.none
         Own = GenerationOptions.defaults
         Strategy = None
         ExitLayer = None
@@ -42,18 +36,12 @@ module internal GenerateOptions =
         Output = None
     }
 
-    let private promptOptions = "--prompt, --prompt-ids or --prompt-file"
-
-    /// The options with one more; files are read later, so that several prompts are told of first.
+    /// The options with one more.
     let private add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
-        let prompt name read = { given with Prompts = given.Prompts @ [ "--" + name, fun () -> read name ] }
-
         match argument with
-        | GenerateArgument.Prompt text -> prompt "prompt" (fun _ -> GivenPrompt.Text text)
-        | GenerateArgument.PromptIds ids ->
-            prompt "prompt-ids" (fun name -> GivenPrompt.Ids(Inputs.numbers name ids))
-        | GenerateArgument.PromptFile file ->
-            prompt "prompt-file" (fun name -> GivenPrompt.Text(Inputs.readText name file))
+        | GenerateArgument.Prompt text -> { given with Prompts = GivenPrompts.text text given.Prompts }
+        | GenerateArgument.PromptIds ids -> { given with Prompts = GivenPrompts.ids ids given.Prompts }
+        | GenerateArgument.PromptFile file -> { given with Prompts = GivenPrompts.file file given.Prompts }
         | GenerateArgument.MaxNewTokens count -> { given with Own.MaxNewTokens = count }
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
         | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
@@ -69,15 +57,6 @@ module internal GenerateOptions =
 
     /// Reads what `generate` was given.
     let read (arguments: GenerateArgument list) : GenerateOptions = List.fold add none arguments
-
-    /// The one prompt.
-    let prompt (given: GenerateOptions) : GivenPrompt =
-        match given.Prompts with
-        | [ _, read ] -> read ()
-        | [] -> Inputs.usage $"there is no prompt; give one with {promptOptions}"
-        | several ->
-            let names = several |> List.map fst |> String.concat " and "
-            Inputs.usage $"{names} exclude each other; give one of {promptOptions}"
 
     /// Options that a strategy has no use for would be ignored in silence.
     let private checkStrategy (given: GenerateOptions) =
