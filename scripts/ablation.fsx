@@ -19,8 +19,6 @@ let given =
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
-#r "../src/LayerSkip.Study/bin/Release/net10.0/OxyPlot.dll"
-
 open System
 open System.IO
 open LayerSkip
@@ -150,13 +148,19 @@ for exit in 1..layers do
 let seconds = results |> List.map (fun (_, (_, seconds)) -> $"%.0f{seconds}")
 printfn "| seconds | %s |" (String.concat " | " seconds)
 
-Plots.lines "Cross entropy by exit (nats a token)" "exit layer" "validation cross entropy" [
-    for name, (entropies, _) in results do
-        {
-            Name = name
-            Points = entropies |> Array.mapi (fun i e -> float (i + 1), e) |> List.ofArray
-        }
-]
-|> Plots.save (Path.Combine(run, "ablation.svg")) 720 440
-|> orStop
+let read = steps * 16 * 128 |> float
+
+let picture =
+    Picture.marks
+        "Layer dropout and early-exit loss, apart and together"
+        $"{layers} layers, hidden {config.Hidden}, from scratch on {read / 1e6:F1} million tokens of TinyStories; p_max {peak}, one seed"
+        "Cross entropy on texts that were held out, read after each layer: without early-exit loss only the last layer says what comes next."
+        (Axis.whole "exit layer" "")
+        (Axis.linear "validation cross entropy" "nats a token")
+        [
+            for name, (entropies, _) in results do
+                Mark.Line(name, entropies |> Array.mapi (fun i e -> float (i + 1), e) |> List.ofArray)
+        ]
+
+Plots.save (Path.Combine(run, "ablation.svg")) "" [ PagePart.Drawn picture ] |> orStop
 #endif

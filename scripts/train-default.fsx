@@ -31,8 +31,6 @@ let given =
 #load "build.fsx"
 exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
 #else
-#r "../src/LayerSkip.Study/bin/Release/net10.0/OxyPlot.dll"
-
 open System
 open System.IO
 open System.Runtime.InteropServices
@@ -490,20 +488,27 @@ if not (Directory.Exists made) then
     use last = Checkpoint.load finished (Some Dtype.BF16) Device.Cpu |> orStop
     Export.write ExportFormat.HuggingFace last.Config.Layers made last |> orStop |> ignore
 
-Plots.lines "Validation, TinyStories" "tokens read, millions" "cross entropy, nats a token" [
-    for exit in [ 1; 2; 4 ] do
-        {
-            Name = $"exit {exit}"
-            Points = curves |> List.map (fun (tokens, entropies) -> tokens, entropies[exit - 1])
-        }
+let picture =
+    Picture.marks
+        "Validation of stories-10m in training"
+        "TinyStories, texts that were held out; exits after layers 1, 2 and 4, and the last layer"
+        "How well each exit tells the next token, as training reads more."
+        (Axis.linear "tokens read" "millions")
+        (Axis.linear "cross entropy" "nats a token")
+        [
+            for exit in [ 1; 2; 4 ] do
+                Mark.Line(
+                    $"exit {exit}",
+                    curves |> List.map (fun (tokens, entropies) -> tokens, entropies[exit - 1])
+                )
 
-    {
-        Name = "last layer"
-        Points = curves |> List.map (fun (tokens, entropies) -> tokens, List.last entropies)
-    }
-]
-|> Plots.save (Path.Combine(made, "curves.svg")) 720 440
-|> orStop
+            Mark.Line(
+                "last layer",
+                curves |> List.map (fun (tokens, entropies) -> tokens, List.last entropies)
+            )
+        ]
+
+Plots.save (Path.Combine(made, "curves.svg")) "" [ PagePart.Drawn picture ] |> orStop
 
 printfn "the model: %s" made
 #endif

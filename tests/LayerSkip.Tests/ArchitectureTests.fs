@@ -98,11 +98,12 @@ let tests =
                     let lines = File.ReadAllLines(Path.Combine(folder project, file)).Length
                     Expect.isLessThan lines 351 $"{project}/{file}")
 
-        testCase "formats know no torch, kernels nothing, and only studies know a plotting library" (fun () ->
+        testCase "formats know no torch, kernels nothing, and nobody a plotting library" (fun () ->
             for project, _ in house do
                 let used = used project |> List.filter (fun name -> name <> "FSharp.Core")
                 let knows (name: string) = List.contains name used
-                Expect.equal (knows "OxyPlot") (project = "LayerSkip.Study") $"{project}: plots"
+                // plotly.js is a resource of LayerSkip.Study; the assembly that it comes in needs a newer FSharp.Core.
+                Expect.isFalse (knows "Plotly.NET" || knows "OxyPlot") $"{project}: plots"
                 Expect.equal (knows "Argu") (project = "LayerSkip.Cli") $"{project}: arguments"
 
                 if project = "LayerSkip.Formats" || project = "LayerSkip.Kernels" then

@@ -1,65 +1,28 @@
 namespace LayerSkip
 
-open OxyPlot
-open OxyPlot.Axes
-open OxyPlot.Legends
-open OxyPlot.Series
+open System.IO
+open System.Text
 
-/// A line of a plot: its name, and its points.
-type PlotLine = { Name: string; Points: (float * float) list }
-
-/// Pictures of what was measured, as SVG: they need no screen and no font of their own.
+/// Draws pictures: as pages to move in, and as SVG that stands still.
 [<RequireQualifiedAccess>]
 module Plots =
-    // Okabe and Ito's, told apart by most eyes and in print.
-    let private colours = [ 0x0072B2u; 0xD55E00u; 0x009E73u; 0xCC79A7u; 0xE69F00u; 0x56B4E9u; 0x000000u ]
+    let private write (path: string) (text: string) : Result<unit, LayerSkipError list> =
+        AtomicFile.writeBytes path (Encoding.UTF8.GetBytes text)
 
-    let private axis position title =
-        LinearAxis(
-            Position = position,
-            Title = title,
-            MajorGridlineStyle = LineStyle.Dot,
-            AxisTitleDistance = 14.0
-        )
+    /// One HTML file that needs nothing else: plotly.js is in it once, and nothing is loaded. Light or dark as the reader's
+    /// system is. Texts of pictures may hold anything: they are shown, and never run.
+    let html (title: string) (parts: PagePart list) : string = Page.html title parts
 
-    /// Lines over common axes, with a legend; marks stand at the points where there are few.
-    let lines (title: string) (x: string) (y: string) (series: PlotLine list) : PlotModel =
-        let plot =
-            PlotModel(
-                Title = title,
-                Background = OxyColors.White,
-                TitleFontSize = 14.0,
-                DefaultFont = "Helvetica, Arial, sans-serif"
-            )
+    /// The picture as SVG: the same bits for the same numbers, light or dark as the reader's system is.
+    let svg (picture: Picture) : string = PictureSvg.draw picture
 
-        plot.Axes.Add(axis AxisPosition.Bottom x)
-        plot.Axes.Add(axis AxisPosition.Left y)
-        plot.Legends.Add(
-            Legend(
-                LegendPlacement = LegendPlacement.Outside,
-                LegendPosition = LegendPosition.RightTop,
-                LegendMargin = 12.0
-            )
-        )
-
-        series
-        |> List.iteri (fun i line ->
-            // The legend is cut off at a width that was measured with a narrower font than most readers have.
-            let room = System.String('\u00A0', 2 + line.Name.Length / 2)
-            let drawn = LineSeries(Title = line.Name + room, StrokeThickness = 1.8)
-            drawn.Color <- OxyColor.FromUInt32(0xFF000000u ||| colours[i % colours.Length])
-
-            if line.Points.Length <= 32 then
-                drawn.MarkerType <- MarkerType.Circle
-                drawn.MarkerSize <- 3.0
-
-            drawn.Points.AddRange(line.Points |> List.map (fun (x, y) -> DataPoint(x, y)))
-            plot.Series.Add drawn)
-
-        plot
-
-    /// Writes a plot as an SVG file, in pixels.
-    let save (path: string) (width: int) (height: int) (plot: PlotModel) : Result<unit, LayerSkipError list> =
-        AtomicFile.write path (fun file ->
-            let exporter = SvgExporter(Width = float width, Height = float height)
-            exporter.Export(plot, file))
+    /// Writes the parts as a page (.html), or a single picture as SVG (.svg); the old file stays until the new one is whole.
+    /// Errors: a path that cannot be written, or that ends otherwise.
+    let save (path: string) (title: string) (parts: PagePart list) : Result<unit, LayerSkipError list> =
+        match Path.GetExtension(path).ToLowerInvariant(), parts with
+        | ".svg", [ PagePart.Drawn picture ] -> write path (svg picture + "\n")
+        | (".html" | ".htm"), _ -> write path (html title parts)
+        | _ ->
+            Error [
+                LayerSkipError.NotWritten(path, "a page ends in .html, and a single picture may end in .svg")
+            ]

@@ -62,23 +62,3 @@ let tests =
                     made |> List.sumBy (fun completion -> completion.Stats.NumAcceptedDraftTokens)
                 Expect.isGreaterThan (float accepted / float drafted) 0.5 $"{accepted} of {drafted}"))
     ]
-
-[<Tests>]
-let plots =
-    testList "plots" [
-        testCase "lines and their names are in the SVG file" (fun () ->
-            withFolder (fun folder ->
-                let path = Path.Combine(folder, "x.svg")
-
-                Plots.lines "title" "across" "up" [
-                    { Name = "first"; Points = [ 0.0, 1.0; 1.0, 2.0 ] }
-                    { Name = "second"; Points = [ 0.0, 2.0; 1.0, 1.0 ] }
-                ]
-                |> Plots.save path 400 300
-                |> Check.getOrRaise
-
-                let text = File.ReadAllText path
-
-                for word in [ "<svg"; "title"; "across"; "up"; "first"; "second"; "polyline" ] do
-                    Expect.stringContains text word "drawn"))
-    ]
