@@ -8,7 +8,7 @@ internal static unsafe class Elementwise<V, L>
     where V : unmanaged
     where L : struct, ILanes<V>
 {
-    /// <summary>to = x / rms(x) * weight * size, where rms(x) = sqrt(mean of x^2 + eps).</summary>
+    /// <summary>to = x / rms(x) * weight * size, where rms(x) = sqrt(mean of x^2 + eps); NaN where the sum of squares is infinite.</summary>
     /// <param name="x">[count]</param>
     /// <param name="weight">[count]</param>
     /// <param name="to">[count]; may be x.</param>
@@ -36,7 +36,8 @@ internal static unsafe class Elementwise<V, L>
             sum += x[i] * x[i];
         }
 
-        float scale = 1f / MathF.Sqrt((sum / count) + eps) * size;
+        // Over an infinite sum the scale would be 0, and the row zeros that look like any other.
+        float scale = float.IsInfinity(sum) ? float.NaN : 1f / MathF.Sqrt((sum / count) + eps) * size;
         var scales = L.Broadcast(scale);
 
         for (i = 0; i <= count - L.Count; i += L.Count)

@@ -25,7 +25,7 @@ module Ops =
         torch.nn.functional.linear (rounded x, weight, bias |> Option.map rounded |> Option.toObj)
 
     /// x / rms(x) * weight over the last dimension (RMSNorm, arXiv 1910.07467, equation 4), rms(x) = sqrt(mean x^2 + eps):
-    /// x [..; size], weight [size] -> [..; size], in the dtype of x.
+    /// x [..; size], weight [size] -> [..; size], in the dtype of x; NaN where the squares of a row sum up to infinity.
     let rmsNorm (weight: Tensor) (eps: float) (x: Tensor) : Tensor =
         // Half precision would overflow in the square, so that part runs in float32, as in transformers.
         let wide =
@@ -34,7 +34,8 @@ module Ops =
             | torch.ScalarType.BFloat16 -> x.``to`` torch.ScalarType.Float32
             | _ -> x
 
-        let meanSquare = (wide * wide).mean([| -1L |], true)
+        // An infinite mean would make its row zeros that look like any other.
+        let meanSquare = (wide * wide).mean([| -1L |], true).nan_to_num(nan, nan)
         let normed = wide * (Scalars.addNumberInPlace eps meanSquare).rsqrt_()
         let cast (t: Tensor) = if t.dtype = x.dtype then t else t.``to`` x.dtype
         cast normed * cast weight

@@ -22,6 +22,24 @@ let private withBytes (bytes: byte[]) (body: string -> unit) : unit =
         File.WriteAllBytes(path, bytes)
         body path)
 
+/// Sets the first scale of each block of some tensors.
+let private rescale (path: string) (scale: float32) (names: string list) : unit =
+    let header = SourceFile.using path "" GgufHeader.read |> Check.getOrRaise
+    let bytes = File.ReadAllBytes path
+    let data = (header.End + 31L) / 32L * 32L
+
+    for info in header.Infos do
+        match GgufFormat.tryOf info.Type with
+        | Some(GgufFormat.Quantised format) when names |> List.exists info.Name.Contains ->
+            let count = int (Array.fold (*) 1UL info.Dims) / format.Values
+
+            for block in 0 .. count - 1 do
+                let at = int data + int info.Offset + block * format.Bytes + format.Scales.Head
+                BitConverter.GetBytes(Half.op_Explicit scale: Half).CopyTo(bytes, at)
+        | _ -> ()
+
+    File.WriteAllBytes(path, bytes)
+
 let private generate path options =
     typed $"generate --model {path} --prompt-ids 1,2,3 --max-new-tokens 8" @ options
 
@@ -148,6 +166,33 @@ let tests =
                     withBytes spoilt (fun path ->
                         for options in [ []; typed "--compute float"; typed "--dtype f32" ] do
                             generate path options |> refuses [ "up_proj"; "NaN or infinity" ]))
+
+        testCase
+            "finite weights whose hidden states overflow in a norm: a failure that names the layer"
+            (fun () ->
+                withFile wide 3 (fun _ -> GgufFormat.Quantised GgufBlocks.q8_0) (fun path ->
+                    rescale path 65504.0f [ "blk.1.ffn" ]
+
+                    for options in
+                        [
+                            []
+                            typed "--compute float"
+                            typed "--kv f16"
+                            typed "--dtype f32"
+                            typed "--exit-layer 1"
+                        ] do
+                        let outcome = cli (generate path options)
+                        Expect.equal (outcome.Code, outcome.Out.Trim()) (1, "") outcome.Error
+                        Expect.stringContains
+                            outcome.Error
+                            "layer 3 of 3 is not finite at position 0"
+                            "where"
+
+                    let outcome = cli (typed $"certify --model {path} --max-new-tokens 4")
+                    Expect.equal outcome.Code 1 outcome.Error
+                    Expect.stringContains outcome.Error "not finite" "no certificate"
+                    let wider = cli (generate path (typed "--dtype f64"))
+                    Expect.equal wider.Code 0 wider.Error))
 
         testCase "export of a quantised file: to a folder, to another mix, its first layers" (fun () ->
             withQuantised (fun path ->

@@ -2,6 +2,7 @@ module LayerSkip.Tests.KernelTests
 
 open System
 open System.Runtime.InteropServices
+open System.Runtime.Intrinsics
 open System.Threading
 open Expecto
 open FsCheck
@@ -46,6 +47,22 @@ let private product form (format, slow) (weights: Tensor) (x: Tensor) =
         .Of(form, slow)
         .Product(MatrixMemory(format, address weights, int outs), int inner, address x, address y, int rows)
     y
+
+/// RMSNorm of one row by a form.
+let private norm form (row: Tensor) (weight: Tensor) : Tensor =
+    let to' = torch.empty_like row
+    let pointer (tensor: Tensor) = NativePtr.ofNativeInt<float32>(address tensor)
+    let x, weight, normed = pointer row, pointer weight, pointer to'
+    let count = int (row.numel ())
+
+    match form with
+    | KernelForm.Avx512 ->
+        Elementwise<Vector512<float32>, Lanes512>.RmsNorm(x, weight, normed, count, 1e-5f, 1f)
+    | KernelForm.Avx2 ->
+        Elementwise<Vector256<float32>, Lanes256>.RmsNorm(x, weight, normed, count, 1e-5f, 1f)
+    | _ -> Elementwise<Vector128<float32>, Lanes128>.RmsNorm(x, weight, normed, count, 1e-5f, 1f)
+
+    to'
 
 let private float32s (tensor: Tensor) = Tensors.toFloat32s tensor
 let private bits (tensor: Tensor) = float32s tensor |> Array.map BitConverter.SingleToUInt32Bits
@@ -178,6 +195,25 @@ let tests =
                             ((mixed - expected).abs().max().item<float32>())
                             2e-6f
                             $"{length} positions of {dim}"))
+
+            testPropertyWithConfig
+                (settings 40)
+                $"{form}: a norm is the plain form's, up to rows whose squares overflow"
+            <| fun (shape: Shape) ->
+                Scope.free (fun () ->
+                    let x, weight = draw shape.Seed [ 3L; int64 shape.Inner ], draw 1 [ int64 shape.Inner ]
+                    x.select(0L, 1L).mul_(1e17.ToScalar()) |> ignore
+                    x.select(0L, 2L).mul_(1e30.ToScalar()) |> ignore
+                    x[2L, int64 (shape.Rows % shape.Inner)] <- torch.tensor 1e21f
+                    let expected = Ops.rmsNorm weight 1e-5 x
+                    let found =
+                        torch.cat [| for row in 0L .. 2L -> norm form (x.narrow (0L, row, 1L)) weight |]
+                    let isNaN (t: Tensor) = float32s (t.select (0L, 2L)) |> Array.forall Single.IsNaN
+                    let finite (t: Tensor) = t.narrow (0L, 0L, 2L)
+                    let error = (finite found - finite expected).abs().max().item<float32>()
+                    error <= 1e-5f * expected.narrow(0L, 0L, 2L).abs().max().item<float32>()
+                    && isNaN found
+                    && isNaN expected)
 
             testPropertyWithConfig
                 (Tiny.settings 30)

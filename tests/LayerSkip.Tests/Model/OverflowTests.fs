@@ -6,6 +6,7 @@ open System.IO
 open Expecto
 open TorchSharp
 open LayerSkip
+open LayerSkip.Tests.TensorSupport
 
 Backend.ensure ()
 
@@ -13,18 +14,13 @@ Backend.ensure ()
 /// last: the head) gives more than the dtype of activations holds. After id 5 it writes the trigger, else 0.
 let private layers, trigger = 4, 7
 
-let private fragile (culprit: int) (dtype: Dtype) : Weights =
+let private set (tensor: Tensor) (row: int) (column: int) (value: float) =
+    tensor.select(0L, int64 row).select(0L, int64 column).fill_(value.ToScalar()) |> ignore
+
+/// The same with `edit` as what the layer's MLP is, or the head.
+let private spoilt (edit: Weights -> unit) (dtype: Dtype) : Weights =
     let config = { Tiny.config 24 layers 2 1 false with Context = 600 }
     use zeros = Weights.random 1L 1.0 Dtype.F64 Device.Cpu config
-
-    let huge =
-        match dtype with
-        | Dtype.F64 -> 1e308
-        | Dtype.F16 -> 65504.0
-        | _ -> 3e38
-
-    let set (tensor: Tensor) (row: int) (column: int) (value: float) =
-        tensor.select(0L, int64 row).select(0L, int64 column).fill_(value.ToScalar()) |> ignore
 
     Scope.free (fun () ->
         for tensor in Weights.tensors zeros do
@@ -39,15 +35,7 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
         set zeros.Head.Tensor trigger 1 1.0
         set zeros.Head.Tensor 0 2 0.1
 
-        if culprit > layers then
-            set zeros.Head.Tensor 3 0 huge
-            zeros.Norm.Tensor.fill_ (1e36.ToScalar()) |> ignore
-        else
-            let layer = zeros.Layers[culprit - 1]
-            layer.MlpNorm.Tensor.fill_ (1e15.ToScalar()) |> ignore
-            set layer.GateUp.Tensor 0 0 huge
-            set layer.GateUp.Tensor 24 0 huge
-            set layer.Down.Tensor 3 0 huge)
+        edit zeros)
 
     let stored = [
         for name, tensor in Weights.named zeros ->
@@ -63,6 +51,34 @@ let private fragile (culprit: int) (dtype: Dtype) : Weights =
     ]
 
     StoredWeights.load dtype Device.Cpu config stored |> Check.getOrRaise
+
+/// The MLP of a layer reads the trigger as `norm` and multiplies it by `weight` on each of three ways.
+let private excited (layer: int) (norm: float) (weight: float) (weights: Weights) =
+    let layer = weights.Layers[layer - 1]
+    layer.MlpNorm.Tensor.fill_ (norm.ToScalar()) |> ignore
+    set layer.GateUp.Tensor 0 0 weight
+    set layer.GateUp.Tensor 24 0 weight
+    set layer.Down.Tensor 3 0 weight
+
+let private fragile (culprit: int) (dtype: Dtype) : Weights =
+    let huge =
+        match dtype with
+        | Dtype.F64 -> 1e308
+        | Dtype.F16 -> 65504.0
+        | _ -> 3e38
+
+    let edit (weights: Weights) =
+        if culprit > layers then
+            set weights.Head.Tensor 3 0 huge
+            weights.Norm.Tensor.fill_ (1e36.ToScalar()) |> ignore
+        else
+            excited culprit 1e15 huge weights
+
+    spoilt edit dtype
+
+/// What the layer before gives is finite, and its squares are not: the norm that `culprit` reads it by overflows.
+let private swollen (culprit: int) (dtype: Dtype) : Weights =
+    spoilt (excited (culprit - 1) (if dtype = Dtype.F64 then 1e100 else 1e10) 1.0) dtype
 
 let private strategies =
     Strategy.Autoregressive
@@ -84,14 +100,16 @@ let private place culprit =
     else
         $"layer {culprit} of {layers}"
 
-let private expectOverflow culprit position (found: Result<'T, LayerSkipError list>) =
+let private expectOverflowAt culprit (isPlace: int -> bool) (found: Result<'T, LayerSkipError list>) =
     match found with
     | Error [ LayerSkipError.Overflow(where, at, _) as fault ] ->
         Expect.isTrue (where.StartsWith(place culprit)) $"{where} should be {place culprit}"
-        Expect.equal at position "position"
+        Expect.isTrue (isPlace at) $"position {at}"
         Expect.isTrue (LayerSkipError.isFailure fault) "no bad input"
         Expect.isFalse ((LayerSkipError.message fault).Contains '\n') "one line"
     | other -> failtest $"expected an overflow, found %A{other}"
+
+let private expectOverflow culprit position found = expectOverflowAt culprit ((=) position) found
 
 let private caught (body: unit -> 'T) : Result<'T, LayerSkipError list> =
     try
@@ -128,6 +146,56 @@ let tests =
                             if culprit < layers then
                                 complete [| 1; 2; 7; 1 |] |> expectOverflow culprit 2)
 
+        for dtype in [ Dtype.F64; Dtype.F32; Dtype.F16; Dtype.BF16 ] do
+            testCase $"{dtype}: end a text where a norm's squares overflow over finite states" (fun () ->
+                for culprit in 2 .. layers + 1 do
+                    use weights = swollen culprit dtype
+
+                    for weights in [ weights; Weights.withoutKernels weights ] do
+                        for strategy in strategies do
+                            let complete prompt =
+                                Generation.complete weights None (Tiny.options strategy 6) prompt
+
+                            // libtorch multiplies what a row may not see by 0: the rows before are no numbers either.
+                            let isPlace position at =
+                                at = position || weights.Kernels.IsNone && at < position
+
+                            complete [| 1; 2; 7 |] |> expectOverflowAt culprit (isPlace 2)
+                            complete [| 1; 2; 5 |] |> expectOverflowAt culprit (isPlace 3)
+                            let harmless = complete [| 1; 2; 3 |] |> Check.getOrRaise
+                            Expect.equal harmless.TokenIds [| 0; 0; 0; 0; 0; 0 |] "finite elsewhere")
+
+        testCase "a norm of finite rows is what it was, and so are its gradients" (fun () ->
+            use _scope = Scope.start ()
+
+            for kind in [ torch.float64; torch.float32; torch.bfloat16; torch.float16 ] do
+                let weight = torch.rand ([| 24L |], kind)
+                let rows = torch.randn ([| 5L; 24L |], kind)
+                // The largest whose squares are finite.
+                rows.select(0L, 0L).mul_((if kind = torch.float16 then 1e4 else 1e18).ToScalar())
+                |> ignore
+
+                let bits norm =
+                    let x = rows.detach().clone().requires_grad_ true
+                    let normed: Tensor = norm x
+                    normed.backward [| torch.ones_like normed |]
+                    bytesOf normed, bytesOf x.grad
+
+                let asBefore (x: Tensor) =
+                    let wide = if kind = torch.float64 then x else x.``to`` torch.float32
+                    let mean = (wide * wide).mean([| -1L |], true)
+                    let normed = wide * mean.add_(1e-5.ToScalar()).rsqrt_()
+                    normed.``to`` kind * weight
+
+                Expect.isTrue (bits (Ops.rmsNorm weight 1e-5) = bits asBefore) $"{kind}"
+
+                if kind <> torch.float16 then
+                    let large = if kind = torch.float64 then 1e160 else 1e20
+                    let x = torch.cat [| rows; rows * large.ToScalar() |]
+                    let normed = Tensors.toFloats (Ops.rmsNorm weight 1e-5 x) |> Array.chunkBySize 24
+                    Expect.isTrue (normed[..4] |> Array.concat |> Array.forall Double.IsFinite) "finite"
+                    Expect.isTrue (normed[5..] |> Array.concat |> Array.forall Double.IsNaN) "overflowing")
+
         testCase "an early exit fails by the layers that it runs alone, and by the head after them" (fun () ->
             for culprit in [ 2; 5 ] do
                 use weights = fragile culprit Dtype.F32
@@ -149,8 +217,9 @@ let tests =
             // Plain decoding never reads the trigger; these drafts hold it, at each place. (Of the kernels, which skip what
             // a row may not see; libtorch multiplies it by 0, and infinity times 0 is no number.)
             for dtype in [ Dtype.F32; Dtype.BF16 ] do
-                for culprit in 1..layers do
-                    use weights = fragile culprit dtype
+                for make, culprit in
+                    List.allPairs [ fragile ] [ 1..layers ] @ List.allPairs [ swollen ] [ 2 .. layers + 1 ] do
+                    use weights = make culprit dtype
                     let plain =
                         Generation.complete weights None (Tiny.options Strategy.Autoregressive 6) [|
                             1
