@@ -107,11 +107,12 @@ module internal EvalCommand =
         let output = given.Output |> Option.map (Inputs.notEmpty "output" "the file to write")
         use checkpoint = Inputs.load terminal common
         let plan = Eval.plan checkpoint task options (defaultArg shard Shard.whole) |> Check.getOrRaise
-        Terminal.remark terminal (Inputs.machine checkpoint)
         let watch = Stopwatch.StartNew()
         let cells = Eval.run (progress terminal task) output plan |> Check.getOrRaise
         terminal.Status.Clear()
-        Terminal.remark terminal $"{Output.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
+        Terminal.remark
+            terminal
+            $"{Inputs.machine checkpoint}: {Output.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
 
         let report =
             Eval.report EvalTasks.all (defaultArg output "the run") plan.Header cells

@@ -86,7 +86,10 @@ let private near name expected (metric: EvalMetric) =
 [<Tests>]
 let tests =
     testList "evaluation" [
-        testProperty "shards merge to the file that one run writes, and to its numbers"
+        // Each line waits for the disk.
+        testPropertyWithConfig
+            { FsCheckConfig.defaultConfig with maxTest = 20 }
+            "shards merge to the file that one run writes, and to its numbers"
         <| fun (PositiveInt items) (PositiveInt count) ->
             withData (fun checkpoint path data ->
                 let task = squares (items % 12 + 1)
