@@ -65,11 +65,13 @@ module internal EvalGroupOutput =
         else
             shown interval.Value
 
-    /// The first number of the whole model's, or of the deepest exit that ran.
+    /// A number of the whole model's, or of the deepest exit that ran: of texts the one that says most, else the first.
     let private score (group: EvalGroup) =
-        group.Exits
-        |> List.tryLast
-        |> Option.bind (snd >> List.tryHead)
+        let metrics = group.Exits |> List.tryLast |> Option.map snd |> Option.defaultValue []
+
+        metrics
+        |> List.tryFind (fun metric -> metric.Name = "rougeL")
+        |> Option.orElse (List.tryHead metrics)
         |> Option.map (fun metric -> $"{metric.Name} {Output.fixedPoint 3 metric.Value}")
         |> Option.defaultValue "no reference"
 

@@ -1,6 +1,5 @@
 namespace LayerSkip
 
-open System
 open System.IO
 open System.Text.Json
 
@@ -19,7 +18,7 @@ module internal ChoiceFile =
     let private hint = "give a .json or .jsonl file of questions"
 
     let private linesOf (bytes: byte[]) : string list =
-        Text.Encoding.UTF8.GetString(bytes).Split '\n'
+        System.Text.Encoding.UTF8.GetString(bytes).Split '\n'
         |> Array.map _.Trim('\r', '\uFEFF')
         |> List.ofArray
 
@@ -38,41 +37,11 @@ module internal ChoiceFile =
                 | Some numbers -> Ok(Some(Array.ofList numbers))
                 | None -> Check.bad labels "must hold a whole number on each line")
 
-    /// What `read` makes of each object, by its number from 0, with its place.
-    let private objects
-        (path: string)
-        (bytes: byte[])
-        (read: int -> JsonElement -> 'T)
-        : Result<(string * 'T) list, LayerSkipError list> =
-        let front = bytes |> Array.tryFind (fun b -> b > 32uy && b < 127uy)
-
-        if front = Some(byte '[') then
-            match Json.parse bytes with
-            | Error fault -> Check.bad path $"{fault}; repair it, or get it again"
-            | Ok document ->
-                use document = document
-
-                document.RootElement.EnumerateArray()
-                |> Seq.mapi (fun index item -> $"element {index + 1}", read index item)
-                |> List.ofSeq
-                |> Ok
-        else
-            linesOf bytes
-            |> List.indexed
-            |> List.filter (snd >> String.IsNullOrWhiteSpace >> not)
-            |> List.mapi (fun index (line, text) ->
-                match Json.parse (Text.Encoding.UTF8.GetBytes text) with
-                | Error _ -> Check.bad path $"line {line + 1} is not valid JSON; {hint}"
-                | Ok document ->
-                    use document = document
-                    Ok($"line {line + 1}", read index document.RootElement))
-            |> Check.list
-
     /// The questions of a file that is of one of `forms`. Errors: a file that cannot be read, or in which nothing is of
     /// their forms; labels for another number of questions.
     let read (forms: ChoiceForm list) (path: string) : Result<ChoiceFile, LayerSkipError list> =
-        Check.both (SourceFile.readAll path hint) (labelsOf path)
-        |> Result.bind (fun (bytes, labels) ->
+        Check.both (Records.values path hint) (labelsOf path)
+        |> Result.bind (fun (values, labels) ->
             let tryRead index (root: JsonElement) =
                 if root.ValueKind = JsonValueKind.Object then
                     forms
@@ -81,21 +50,18 @@ module internal ChoiceFile =
                 else
                     None
 
-            objects path bytes tryRead
-            |> Result.bind (fun found ->
-                let questions = found |> List.choose snd
+            let found = values |> List.mapi (fun index (place, root) -> place, tryRead index root)
+            let questions = found |> List.choose snd
 
-                match labels with
-                | Some labels when labels.Length <> found.Length ->
-                    Check.bad
-                        path
-                        $"has {found.Length} questions, and its -labels.lst {labels.Length} labels"
-                | _ when questions.IsEmpty ->
-                    let wanted = forms |> List.map _.Wanted |> String.concat ", or "
-                    Check.bad path $"holds no question of this task's form: objects with {wanted}"
-                | _ ->
-                    Ok {
-                        Questions = Array.ofList questions
-                        Unread = found |> List.filter (snd >> Option.isNone) |> List.map fst
-                        Labels = labels |> Option.map (fun _ -> labelsBeside path) |> Option.toList
-                    }))
+            match labels with
+            | Some labels when labels.Length <> found.Length ->
+                Check.bad path $"has {found.Length} questions, and its -labels.lst {labels.Length} labels"
+            | _ when questions.IsEmpty ->
+                let wanted = forms |> List.map _.Wanted |> String.concat ", or "
+                Check.bad path $"holds no question of this task's form: objects with {wanted}"
+            | _ ->
+                Ok {
+                    Questions = Array.ofList questions
+                    Unread = found |> List.filter (snd >> Option.isNone) |> List.map fst
+                    Labels = labels |> Option.map (fun _ -> labelsBeside path) |> Option.toList
+                })

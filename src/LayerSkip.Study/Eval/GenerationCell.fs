@@ -46,6 +46,19 @@ module internal GenerationCell =
             | None -> ()
     ]
 
+    /// What speculation did over all answers, in vLLM's names.
+    let private speculation (answers: DecodedAnswer list) =
+        let metrics = answers |> Seq.map _.Completion |> SpeculationMetrics.ofCompletions
+
+        [
+            "num_spec_steps", [ float metrics.NumSpecSteps ]
+            "num_draft_tokens", [ float metrics.NumDraftTokens ]
+            "num_accepted_draft_tokens", [ float metrics.NumAcceptedDraftTokens ]
+            "draft_acceptance_rate", [ metrics.DraftAcceptanceRate ]
+            "mean_acceptance_length", [ metrics.MeanAcceptanceLength ]
+            "acceptance_histogram", metrics.AcceptanceHistogram |> Seq.map float |> List.ofSeq
+        ]
+
     /// Drafted and accepted of every round, one after the other.
     let private roundsOf (answers: DecodedAnswer list) = [
         for answer in answers do
@@ -72,11 +85,12 @@ module internal GenerationCell =
 
         let first = answers.Head
 
-        let speculation =
+        let drafts =
             match drafted with
             | None -> []
             | Some(_, answers) ->
                 numbers speculative answers
+                @ speculation answers
                 @ [ speculative + rounds, roundsOf answers ]
                 @ match plain with
                   | Some(_, others) when isGreedy ->
@@ -94,7 +108,7 @@ module internal GenerationCell =
                         promptTokens, first |> List.map (_.PromptTokens >> float)
                         cutTokens, first |> List.map (_.CutTokens >> float)
                     ]
-                    @ speculation
+                    @ drafts
                 Texts = [ id, item.Id; category, item.Category ]
             }
             Exits = [

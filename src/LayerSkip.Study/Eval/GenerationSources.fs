@@ -59,7 +59,10 @@ module internal GenerationSources =
     let responses: GenerationSource =
         let read (line: JsonPart) =
             let response = line.TryText "response" |> Option.orElseWith (fun () -> line.TryText "completion")
-            (line.Field "prompt").Text, response
+
+            match (line.Field "prompt").Text with
+            | "" -> (line.Field "prompt").Fault "is empty"
+            | prompt -> prompt, response
 
         let numbered index (prompt: string, response: string option) =
             GenerationSource.question

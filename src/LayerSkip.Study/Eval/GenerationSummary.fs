@@ -145,7 +145,6 @@ module internal GenerationSummary =
 
         {
             Counts = [
-                "items", scores.Length
                 "scored", all.Scored
                 "cut", cut.Length
                 "cut_tokens", int (List.sum cut)

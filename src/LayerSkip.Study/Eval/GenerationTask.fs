@@ -82,6 +82,7 @@ module internal GenerationTask =
         (source: GenerationSource)
         shots
         (ways: (string * int * Strategy) list)
+        (stopIds: int[])
         (options: EvalOptions)
         (json: Utf8JsonWriter)
         =
@@ -111,7 +112,10 @@ module internal GenerationTask =
             json.WriteNumber("top_p", p)
 
         json.WriteStartArray "stop_ids"
-        wanted.StopIds |> Option.iter (Array.iter json.WriteNumberValue)
+
+        for id in stopIds do
+            json.WriteNumberValue id
+
         json.WriteEndArray()
 
     let private remarks (checkpoint: Checkpoint) (sandbox: Sandbox option) =
@@ -188,7 +192,7 @@ module internal GenerationTask =
 
                 {
                     Items = items.Length
-                    Settings = settings source shots ways options
+                    Settings = settings source shots ways setup.Options.StopIds options
                     Score =
                         fun index ->
                             warm.Force()

@@ -47,31 +47,28 @@ module internal Records =
                 | other -> other)
         )
 
-    let private ofText path form read place (text: byte[]) =
+    /// What `read` makes of a text's root.
+    let private parsed path form (place: string) (read: JsonElement -> 'T) (text: byte[]) =
         match Json.parse text with
-        | Error fault -> Check.bad path $"{place} is {fault}; {form}"
+        | Error fault -> Check.bad path $"{place}{fault}; {form}"
         | Ok document ->
             use document = document
-            ofObject path form place read document.RootElement
+            Ok(read document.RootElement)
 
-    let private ofArray path form read (text: byte[]) =
-        match Json.parse text with
-        | Error fault -> Check.bad path $"{fault}; {form}"
-        | Ok document ->
-            use document = document
+    let private ofArray path form (text: byte[]) =
+        text
+        |> parsed path form "" (fun root -> [
+            for index, item in Seq.indexed (root.EnumerateArray()) -> $"element {index + 1}", item.Clone()
+        ])
 
-            [
-                for index, item in Seq.indexed (document.RootElement.EnumerateArray()) ->
-                    ofObject path form $"element {index + 1}" read item
-            ]
-            |> Check.list
-
-    let private ofLines path form read (text: byte[]) =
+    let private ofLines path form (text: byte[]) =
         (Encoding.UTF8.GetString text).Split '\n'
         |> Seq.indexed
         |> Seq.filter (fun (_, line) -> not (String.IsNullOrWhiteSpace line))
         |> Seq.map (fun (index, line) ->
-            ofText path form read $"line {index + 1}" (Encoding.UTF8.GetBytes line))
+            let place = $"line {index + 1}"
+            Encoding.UTF8.GetBytes line
+            |> parsed path form $"{place} is " (fun root -> place, root.Clone()))
         |> List.ofSeq
         |> Check.list
 
@@ -81,20 +78,25 @@ module internal Records =
         |> Array.tryFind (fun letter -> not (Char.IsWhiteSpace(char letter)))
         |> (=) (Some(byte '['))
 
-    /// What `read` makes of each object. `form` ends the sentence that tells of a file of another form: "lines of HumanEval have
-    /// ...". Errors: every object that is none of that form, with its line, or its place in the array, from 1.
-    let read (path: string) (form: string) (read: JsonPart -> 'T) : Result<'T list, LayerSkipError list> =
+    /// The values of a file with their places, which count from 1: "line 3", "element 3". `form` ends the sentence that tells of a
+    /// file of another form: "lines of HumanEval have ...". Errors: a file that cannot be read; every line that is
+    /// no JSON.
+    let values (path: string) (form: string) : Result<(string * JsonElement) list, LayerSkipError list> =
         SourceFile.readAll path form
         |> Result.bind (fun bytes -> if isGzip bytes then unpacked path bytes else Ok bytes)
         |> Result.bind (fun text ->
             if not (Unicode.Utf8.IsValid(ReadOnlySpan text)) then
                 Check.bad path $"is not UTF-8 text; {form}"
             elif isArray text then
-                ofArray path form read text
+                ofArray path form text
             else
-                ofLines path form read text)
-        |> Result.bind (fun items ->
-            if items.IsEmpty then
+                ofLines path form text)
+
+    /// What `read` makes of each object. Errors: those of `values`, a file of none, and every object that is none of the form.
+    let read (path: string) (form: string) (read: JsonPart -> 'T) : Result<'T list, LayerSkipError list> =
+        values path form
+        |> Result.bind (fun values ->
+            if values.IsEmpty then
                 Check.bad path $"holds nothing; {form}"
             else
-                Ok items)
+                values |> List.map (fun (place, root) -> ofObject path form place read root) |> Check.list)

@@ -99,6 +99,14 @@ module Sandbox =
         |> Option.bind (fun line ->
             Json.parse (Encoding.UTF8.GetBytes(line.Substring nonce.Length)) |> Result.toOption)
 
+    /// Folders that the program closed to its user stay: they are empty of what anyone waits for.
+    let private remove (folder: DirectoryInfo) =
+        try
+            folder.Delete true
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException -> ()
+
     /// What the prelude tells of a program; None where it tells nothing.
     let private tell (python: string) (limits: SandboxLimits) (program: string) : JsonDocument option =
         let nonce = RandomNumberGenerator.GetHexString 32
@@ -127,11 +135,12 @@ module Sandbox =
             running.Kill true
             verdictOf nonce told.Result
         finally
-            folder.Delete true
+            remove folder
 
     let private verdict (told: JsonDocument option) : Verdict =
         match told with
-        | None -> Verdict.TimedOut
+        // Stopped, for it wrote to what only the prelude should.
+        | None -> Verdict.EndedEarly
         | Some told ->
             let text (name: string) = told.RootElement.GetProperty(name).GetString()
 
@@ -140,6 +149,7 @@ module Sandbox =
             | "timed out", _ -> Verdict.TimedOut
             | "killed", signal -> Verdict.Killed signal
             | "ended early", _ -> Verdict.EndedEarly
+            | "broken", why -> invalidOp $"the sandbox could not be set up: {why}"
             | _, why -> Verdict.Failed why
 
     /// How a program ends.

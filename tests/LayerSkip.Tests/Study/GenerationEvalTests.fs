@@ -123,6 +123,13 @@ let tests =
                     (List.sum plain)
                     "rounds make the text"
 
+                Expect.equal
+                    (own "num_draft_tokens" score)
+                    [ rounds |> List.sumBy List.head ]
+                    "of the question"
+                let histogram = own "acceptance_histogram" score
+                Expect.equal (own "num_spec_steps" score) [ List.sum histogram ] "a round is in one place"
+
             let speculation = all.Speculation.Value
             Expect.equal
                 speculation.NumDraftTokens

@@ -191,6 +191,7 @@ let tests =
                     "jsonl", "[{\"prompt\": \"a\"}, 7]", [ "element 2"; "object" ]
                     "jsonl", "[{\"prompt\"", [ "JSON" ]
                     "jsonl", "\n \n", [ "holds nothing" ]
+                    "jsonl", "{\"prompt\": \"\"}", [ "line 1"; "empty" ]
                     "jsonl", "", [ "empty" ]
                     "jsonl", "{\"prompt\": \"\\ud800\"}", [ "Unicode" ]
                 ] do
