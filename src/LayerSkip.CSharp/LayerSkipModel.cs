@@ -1,10 +1,11 @@
 using System.Runtime.CompilerServices;
+using Microsoft.FSharp.Collections;
 using Microsoft.FSharp.Core;
 
 namespace LayerSkip.CSharp;
 
 /// <summary>
-/// A model in memory. Any number of generations may run on it at once, on any threads: each has a cache of its own.
+/// A model in memory. Any number of generations and lenses may run on it at once, on any threads: each has a cache of its own.
 /// </summary>
 public sealed class LayerSkipModel : IDisposable
 {
@@ -145,7 +146,31 @@ public sealed class LayerSkipModel : IDisposable
         CancellationToken cancellationToken = default) =>
         Pull(Prepare(promptIds, options), cancellationToken);
 
-    /// <summary>Frees the weights, once the generations that still run have ended; no new one can start.</summary>
+    /// <summary>What every layer would say at every position of a text, on this thread: the logit lens.</summary>
+    /// <exception cref="LayerSkipException">The text or the options cannot be used.</exception>
+    public LensResult Lens(
+        string prompt,
+        LensOptions? options = null,
+        CancellationToken cancellationToken = default) =>
+        Lens(EncodePrompt(prompt), options, cancellationToken);
+
+    /// <summary>As the other <c>Lens</c>, for a text of ids.</summary>
+    /// <exception cref="LayerSkipException">The text or the options cannot be used.</exception>
+    public LensResult Lens(
+        IReadOnlyList<int> promptIds,
+        LensOptions? options = null,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(promptIds);
+        ObjectDisposedException.ThrowIf(disposed, this);
+        options ??= new();
+        var given = new LayerSkip.LensOptions(options.TopK, ListModule.OfSeq(options.Layers ?? []), options.Logits);
+        var start = LayerSkip.Lens.prepare(checkpoint, given, [.. promptIds]).OrThrow();
+        using var use = new Use(this);
+        return TranslateLens.Result(Translate.Throwing(() => start.Invoke(cancellationToken)));
+    }
+
+    /// <summary>Frees the weights, once the generations and lenses that still run have ended; no new one can start.</summary>
     public void Dispose()
     {
         lock (gate)
@@ -216,7 +241,7 @@ public sealed class LayerSkipModel : IDisposable
         }
     }
 
-    /// <summary>Keeps the weights while a generation runs.</summary>
+    /// <summary>Keeps the weights while a generation or a lens runs.</summary>
     private readonly struct Use : IDisposable
     {
         private readonly LayerSkipModel model;

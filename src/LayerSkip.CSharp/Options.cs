@@ -168,3 +168,16 @@ public sealed record GenerateOptions
     /// <summary>Whether special tokens appear in the text.</summary>
     public bool ShowSpecial { get; init; } = GenerationOptionsModule.defaults.ShowSpecial;
 }
+
+/// <summary>What a lens looks at. The defaults are those of the command line.</summary>
+public sealed record LensOptions
+{
+    /// <summary>How many of the most probable tokens are told of each layer and position, 1 to the vocabulary.</summary>
+    public int TopK { get; init; } = LayerSkip.Lens.options.TopK;
+
+    /// <summary>The layers to tell of, from 1; null is all. The last one always is told of.</summary>
+    public IReadOnlyList<int>? Layers { get; init; }
+
+    /// <summary>Whether the logits after every layer at the last position are told too.</summary>
+    public bool Logits { get; init; } = LayerSkip.Lens.options.Logits;
+}

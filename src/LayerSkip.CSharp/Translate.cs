@@ -3,7 +3,7 @@ using Microsoft.FSharp.Core;
 
 namespace LayerSkip.CSharp;
 
-/// <summary>Between the F# library's types and this assembly's: the only file that knows both shapes.</summary>
+/// <summary>Between the F# library's types and this assembly's: with <see cref="TranslateLens"/> the only one that knows both shapes.</summary>
 internal static class Translate
 {
     /// <summary>A success's value; throws the faults of a failure.</summary>
@@ -54,7 +54,7 @@ internal static class Translate
     private static string? OptionNamed(string name)
     {
         var option = string.Concat(name.Split('-').Where(word => word != "").Select(word => char.ToUpperInvariant(word[0]) + word[1..]));
-        Type[] options = [typeof(GenerateOptions), typeof(LoadOptions)];
+        Type[] options = [typeof(GenerateOptions), typeof(LoadOptions), typeof(LensOptions)];
         return options.Any(type => type.GetProperty(option) is not null) ? option : null;
     }
 

@@ -21,7 +21,7 @@ internal static class ArgumentTests
                 where !parameter.ParameterType.IsValueType
                     && Nullability.Create(parameter).WriteState == NullabilityState.NotNull
                 select (method, parameter);
-            Equal(cases.Count(), 7, "load, encode, decode, generate and stream of texts and ids");
+            Equal(cases.Count(), 9, "load, encode, decode, generate, stream and lens of texts and ids");
 
             foreach (var (method, parameter) in cases)
             {

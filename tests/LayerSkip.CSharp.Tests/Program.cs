@@ -28,6 +28,7 @@ var tests = Runner.TestList("csharp", [
     ArgumentTests.All(tiny),
     GenerateTests.All(tiny),
     StreamTests.All(tiny),
+    LensTests.All(tiny),
     ReferenceTests.All]);
 Tests.CLIArguments[] settings =
 [

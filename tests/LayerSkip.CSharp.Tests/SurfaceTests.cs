@@ -57,6 +57,8 @@ internal static class SurfaceTests
             Equal(options.Temperature, 0.0, "temperature");
             Equal((options.TopK, options.TopP), (0, 1.0), "top-k and top-p");
             Equal((options.Seed, options.ShowSpecial), (0, false), "seed and special tokens");
+            var lens = new LensOptions();
+            Equal((lens.TopK, lens.Layers, lens.Logits), (5, null, false), "a lens's");
         }),
     ]);
 

@@ -46,7 +46,7 @@ module RunFile =
             json.WritePropertyName "config"
             json.WriteRawValue header.Config)
 
-    let private notARun path = Check.bad path "not a run's file (sweep, eval); name one that --output wrote"
+    let private notARun path = Check.bad path "not a run's file (sweep, eval); name one that a run wrote"
 
     let private parse (path: string) (number: int) (text: string) (read: JsonElement -> 'T option) =
         match Json.parse (Encoding.UTF8.GetBytes text) with
@@ -109,7 +109,7 @@ module RunFile =
 
     /// What a file holds, in the order of the cells.
     let read (path: string) : Result<RunHeader * RunCell list, LayerSkipError list> =
-        SourceFile.readAll path "name the file that a run wrote (--output)"
+        SourceFile.readAll path "name the file that a run wrote"
         |> Result.bind (fun bytes -> ofLines path (wholeLines (Encoding.UTF8.GetString bytes)))
 
     /// The first of the settings in which two runs differ.
