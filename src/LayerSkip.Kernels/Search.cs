@@ -53,4 +53,48 @@ public static class Search
 
         return Math.Max(0, values.IndexOf(most));
     }
+
+    /// <summary>
+    /// The sum of e to the power of each value less `largest`, the largest of them: its inverse is that one's probability under
+    /// softmax. Each term is good to about 1e-7 of itself, the sum to 1e-6; values are finite.
+    /// </summary>
+    public static float SumOfExp(ReadOnlySpan<float> values, float largest)
+    {
+        var vectors = MemoryMarshal.Cast<float, Vector<float>>(values);
+        var shift = new Vector<float>(largest);
+        var sum = Vector<float>.Zero;
+
+        foreach (var vector in vectors)
+        {
+            sum += Exp(vector - shift);
+        }
+
+        float total = Vector.Sum(sum);
+
+        foreach (float value in values[(vectors.Length * Vector<float>.Count)..])
+        {
+            total += MathF.Exp(value - largest);
+        }
+
+        return total;
+    }
+
+    /// <summary>e to the power of x, where no x is above 0; what is below e^-87 is as good as nothing.</summary>
+    private static Vector<float> Exp(Vector<float> x)
+    {
+        // e^x = 2^n e^r with |r| <= ln 2 / 2; ln 2 in two parts, so that r is exact. Then e^r = 1 + r + r^2 q(r), the Taylor series.
+        x = Vector.Max(x, new Vector<float>(-87f));
+        var n = Vector.Round(x * new Vector<float>(1.44269504f));
+        var r = Vector.FusedMultiplyAdd(n, new Vector<float>(-0.693145752f), x);
+        r = Vector.FusedMultiplyAdd(n, new Vector<float>(-1.42860677e-6f), r);
+        var q = new Vector<float>(1f / 5040f);
+        q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(1f / 720f));
+        q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(1f / 120f));
+        q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(1f / 24f));
+        q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(1f / 6f));
+        q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(0.5f));
+        var power = Vector.FusedMultiplyAdd(q, r * r, r + Vector<float>.One);
+        var exponent = Vector.ConvertToInt32(n) + new Vector<int>(127);
+        return power * Vector.AsVectorSingle(exponent << 23);
+    }
 }

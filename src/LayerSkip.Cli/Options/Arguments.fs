@@ -201,6 +201,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Eval of ParseResults<EvalArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Merge of ParseResults<MergeArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Replay of ParseResults<ReplayArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
 
@@ -235,6 +236,8 @@ type internal Argument =
             | Merge _ -> "joins the files that the shards of a run wrote, and tells what it came to."
             | Export _ ->
                 "writes the model, or its first layers as a draft model, in the dtype or the quantised formats of --dtype for other engines."
+            | Replay _ ->
+                "decodes once with every layer, and tells what each exit layer, draft length and policy would have made of it."
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
 
@@ -251,6 +254,7 @@ module internal Arguments =
         "eval"
         "merge"
         "export"
+        "replay"
         "train"
         "tokenizer"
     ]

@@ -84,6 +84,45 @@ module Logits =
             let copied = Scope.free (fun () -> Tensors.toFloats (tensor.narrow (1L, int64 index, 1L)))
             copied.CopyTo(values, 0)
 
+    let private choicesAt (first: nativeint) rows vocabulary : struct (int * float)[] =
+        let choices = Array.zeroCreate rows
+
+        Workers.Shared.Run(
+            rows,
+            fun index ->
+                let values = row first vocabulary index
+
+                if Search.AreFinite values then
+                    let best = Search.IndexOfMax values
+                    choices[index] <- struct (best, 1.0 / float (Search.SumOfExp(values, values[best])))
+        )
+
+        choices
+
+    /// Of each row the largest logit's id, of equal ones the lowest, and its probability (softmax), good to six digits: what an
+    /// exit would draft, and its confidence. Of a row with a NaN or infinity 0 and 0, as decoding drafts there.
+    let choices (logits: Logits) : struct (int * float)[] =
+        match logits with
+        | Logits.InMemory(first, rows, vocabulary) -> choicesAt first rows vocabulary
+        | Logits.Tensor tensor when
+            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
+            ->
+            let choices = choicesAt (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
+            GC.KeepAlive tensor
+            choices
+        | Logits.Tensor tensor ->
+            use _inference = Scope.inference ()
+            let law = tensor.to_type(torch.ScalarType.Float64).log_softmax -1L
+            let struct (most, ids) = law.max -1L
+            Array.map2
+                (fun id most ->
+                    if Double.IsFinite most then
+                        struct (id, exp most)
+                    else
+                        struct (0, 0.0))
+                (Tensors.toIds ids)
+                (Tensors.toFloats most)
+
     /// The values of each row, [rows][vocabulary], as float64: copies, which outlive the next pass.
     let toFloats (logits: Logits) : float[][] =
         match logits with

@@ -1,0 +1,238 @@
+namespace LayerSkip
+
+open System
+open System.Diagnostics
+open System.Threading
+
+/// What rounds of an exit layer and so many drafts take, in milliseconds: medians.
+type RoundTime = {
+    Exit: int
+    Drafted: int
+    /// From the round before to its end, whatever decoding does between the passes included.
+    RoundMs: float
+    /// Of that, in the draft passes and in the verifying one, heads included.
+    DraftMs: float
+    VerifyMs: float
+}
+
+/// A model's rounds on a machine, timed.
+type RoundTimes = {
+    /// A token of plain decoding.
+    PlainMs: float
+    Rounds: RoundTime list
+    /// Positions before the first timed round.
+    Context: int
+    /// Rounds of each kind that were timed, at least.
+    Samples: int
+}
+
+/// What is timed, and for how long.
+type RoundTimesOptions = {
+    /// Exit layers and draft lengths that there are to be times of; where that would take long, some are left to interpolation.
+    Exits: int list
+    Lengths: int list
+    /// Milliseconds after which no further turn begins, once there were two.
+    BudgetMs: float
+}
+
+/// Times rounds as decoding runs them, so that what its caches hold, and what it does between passes, counts as it does there.
+/// Every kind of round has its turn before one has its second; the drafts are made as always and then spoiled, so that a round
+/// brings one token and the context stays about the same.
+[<RequireQualifiedAccess>]
+module RoundTimes =
+    /// What a look at a small model costs.
+    let budgetMs = 1500.0
+
+    // Positions that a source goes through before it starts anew.
+    let private stretch = 64
+
+    let private median (samples: float seq) = (Spread.ofSamples samples).Median
+
+    /// An endless source of timed rounds after a prompt that leaves room for two tokens.
+    let private source (weights: Weights) (prompt: int[]) strategy : (unit -> RoundTime) * IDisposable =
+        let room = min (stretch + 2) (weights.Config.Context - prompt.Length)
+        let decoding = Rounds.greedy weights strategy room
+        let clock = decoding.Clock
+
+        let start () =
+            let rounds = (Rounds.run decoding prompt CancellationToken.None).GetEnumerator()
+            rounds.MoveNext() |> ignore
+            rounds
+
+        let rounds = ref (start ())
+
+        let rec pull () : RoundTime =
+            let draft, verify = clock.DraftMs, clock.VerifyMs
+            let started = Stopwatch.GetTimestamp()
+
+            if rounds.Value.MoveNext() then
+                let ms = Stopwatch.GetElapsedTime(started).TotalMilliseconds
+                let struct (round, _) = rounds.Value.Current
+
+                {
+                    Exit = strategy.Exit |> Option.map _.Layers |> Option.defaultValue 0
+                    Drafted = round.Drafted
+                    RoundMs = ms
+                    DraftMs = clock.DraftMs - draft
+                    VerifyMs = clock.VerifyMs - verify
+                }
+            else
+                rounds.Value.Dispose()
+                rounds.Value <- start ()
+                pull ()
+
+        pull,
+        {
+            new IDisposable with
+                member _.Dispose() = rounds.Value.Dispose()
+        }
+
+    /// Rounds of an exit whose drafts are spoiled, by the lengths in turn.
+    let private strategyOf (weights: Weights) (lengths: int list) (exit: ExitLayer) : Strategy =
+        let spoil _ token = (token + 1) % weights.Config.Vocabulary
+        let lengths = Array.ofList lengths
+
+        Strategy.Speculative(
+            Drafter.alteredExit spoil exit,
+            LengthPolicy.Adaptive(fun rounds -> lengths[rounds.Length % lengths.Length])
+        )
+
+    /// The first, second, fourth, eighth.. and the last: what is cached of few layers makes them cheaper than their share.
+    let private spread (sorted: int list) : int list =
+        let last = sorted.Length - 1
+        let places = [ for power in 0..30 -> (1 <<< power) - 1 ] |> List.filter (fun place -> place < last)
+        List.distinct (places @ [ max 0 last ]) |> List.map (fun place -> sorted[place])
+
+    /// What to time of what there is to be known: all of it where that fits the budget, else less and less.
+    let private chosen (plainMs: float) (options: RoundTimesOptions) : int list * int list =
+        let exits = options.Exits |> List.distinct |> List.sort
+        let lengths = options.Lengths |> List.distinct |> List.sort
+        let few (sorted: int list) = List.distinct [ sorted[0]; sorted[sorted.Length / 2]; List.last sorted ]
+
+        let cost (exits: int list, lengths: int list) =
+            let ofLengths = lengths |> List.sumBy (fun length -> 1.5 + 0.5 * float length)
+            3.0 * plainMs * float exits.Length * ofLengths
+
+        [ spread exits, lengths; few exits, lengths; few exits, spread lengths ]
+        |> List.tryFind (fun kinds -> cost kinds <= options.BudgetMs)
+        |> Option.defaultValue (few exits, spread lengths)
+
+    /// Without those of the first turns, in which code was compiled and caches were cold.
+    let private settled (samples: RoundTime seq) =
+        let samples = List.ofSeq samples
+        List.skip (min (samples.Length - 1) (max 1 (samples.Length / 3))) samples
+
+    let private summary (exit: int, drafted: int) (samples: RoundTime list) : RoundTime = {
+        Exit = exit
+        Drafted = drafted
+        RoundMs = samples |> List.map _.RoundMs |> median
+        DraftMs = samples |> List.map _.DraftMs |> median
+        VerifyMs = samples |> List.map _.VerifyMs |> median
+    }
+
+    /// Times at a context of about `length` positions, or as many as leave room for a round. None where the context has no
+    /// room for two tokens after one, as then there is no round.
+    let measure (weights: Weights) (length: int) (options: RoundTimesOptions) : RoundTimes option =
+        let context = weights.Config.Context
+
+        if context < 3 then
+            None
+        else
+            let longest = List.max (1 :: options.Lengths)
+            let start = max 1 (min (length - stretch / 2) (context - stretch - longest - 2))
+            let prompt = Array.init start (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
+            let plain, plainEnd = source weights prompt Strategy.Autoregressive
+            use _plain = plainEnd
+
+            let plainMs = List.init 4 (fun _ -> (plain ()).RoundMs) |> List.min
+            let exits, lengths = chosen plainMs options
+
+            let sources =
+                exits
+                |> List.map (fun exit ->
+                    ExitLayer.TryCreate(weights.Config.Layers, exit)
+                    |> Check.getOrRaise
+                    |> strategyOf weights lengths
+                    |> source weights prompt)
+
+            try
+                let began = Stopwatch.StartNew()
+                let samples = ResizeArray<RoundTime>()
+                let mutable turns = 0
+
+                while turns < 2 || began.Elapsed.TotalMilliseconds < options.BudgetMs do
+                    for pull in plain :: List.map fst sources do
+                        for _ in lengths do
+                            samples.Add(pull ())
+
+                    turns <- turns + 1
+
+                let kinds =
+                    samples
+                    |> Seq.groupBy (fun time -> time.Exit, time.Drafted)
+                    |> Seq.map (fun (kind, samples) -> kind, settled samples)
+                    |> List.ofSeq
+
+                let speculative = kinds |> List.filter (fun ((exit, drafted), _) -> exit > 0 && drafted > 0)
+
+                Some {
+                    PlainMs =
+                        kinds
+                        |> List.find (fun ((exit, _), _) -> exit = 0)
+                        |> snd
+                        |> List.map _.RoundMs
+                        |> median
+                    Rounds =
+                        speculative
+                        |> List.map (fun (kind, samples) -> summary kind samples)
+                        |> List.sortBy (fun t -> t.Exit, t.Drafted)
+                    Context = start
+                    Samples =
+                        if speculative.IsEmpty then
+                            0
+                        else
+                            speculative |> List.map (fun (_, samples) -> samples.Length) |> List.min
+                }
+            finally
+                for _, source in sources do
+                    source.Dispose()
+
+    /// Between two points on a line, and beyond the outermost on theirs.
+    let private interpolate (points: struct (float * float)[]) (x: float) : float =
+        let at index =
+            let struct (x, _) = points[index]
+            x
+
+        match points.Length with
+        | 1 ->
+            let struct (_, y) = points[0]
+            y
+        | count ->
+            let mutable upper = 1
+
+            while upper < count - 1 && at upper < x do
+                upper <- upper + 1
+
+            let struct (x0, y0), struct (x1, y1) = points[upper - 1], points[upper]
+            y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+    /// The times as a function of any exit and number of drafts. 0 drafts are a step of plain decoding, whatever the exit, so
+    /// that choosing not to draft is worth what plain decoding is.
+    let cost (times: RoundTimes) : RoundCost =
+        let byExit =
+            times.Rounds
+            |> List.groupBy _.Exit
+            |> List.map (fun (exit, times) ->
+                exit, [| for time in times -> struct (float time.Drafted, time.RoundMs) |])
+            |> Array.ofList
+
+        fun exit drafted ->
+            if drafted = 0 || byExit.Length = 0 then
+                times.PlainMs
+            else
+                let points = [|
+                    for measured, times in byExit ->
+                        struct (float measured, interpolate times (float drafted))
+                |]
+
+                interpolate points (float exit)
