@@ -182,13 +182,23 @@ module ReplayReport =
         (options: ReplayOptions)
         (prompt: int[])
         : Result<unit, LayerSkipError list> =
+        let layers = weights.Config.Layers
+
         let faults = [
             if options.Exits.IsEmpty then
                 LayerSkipError.OutOfRange("exit-layers", "empty", "one layer or more")
             if options.Lengths.IsEmpty then
                 LayerSkipError.OutOfRange("draft-lengths", "empty", "one length or more")
             for exit in options.Exits do
-                yield! ExitLayer.TryCreate(weights.Config.Layers, exit) |> Check.faults
+                if layers < 2 then
+                    LayerSkipError.ExitOutsideModel(exit, layers)
+                else
+                    yield!
+                        Check.inRange
+                            (exit >= 1 && exit < layers)
+                            "exit-layers"
+                            (string exit)
+                            $"1 to {layers - 1}"
             for length in options.Lengths do
                 yield! Check.inRange (length >= 1) "draft-lengths" (string length) "1 or more"
             yield! Trace.check weights options.Trace prompt |> Check.faults

@@ -140,8 +140,8 @@ let tests =
                 refused [ "96"; "context" ] [ "--prompt-ids"; long ]
                 refused [ "24" ] [ "--prompt-ids=1,24" ]
                 refused [ "24" ] (ids @ [ "--stop-ids=24" ])
-                refused [ "exit layer"; "4" ] (ids @ [ "--exit-layers=1,4" ])
-                refused [ "exit layer"; "0" ] (ids @ [ "--exit-layers=0" ])
+                refused [ "exit-layers is 4"; "1 to 3" ] (ids @ [ "--exit-layers=1,4" ])
+                refused [ "exit-layers is 0"; "1 to 3" ] (ids @ [ "--exit-layers=0" ])
                 refused [ "draft-lengths"; "1 or more" ] (ids @ [ "--draft-lengths=0,2" ])
                 refused [ "draft-lengths"; "\"x\"" ] (ids @ [ "--draft-lengths=x" ])
                 refused [ "exit-layers" ] (ids @ [ "--exit-layers=" ])
