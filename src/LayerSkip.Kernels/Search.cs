@@ -56,24 +56,27 @@ public static class Search
 
     /// <summary>
     /// The sum of e to the power of each value less `largest`, the largest of them: its inverse is that one's probability under
-    /// softmax. Each term is good to about 1e-7 of itself, the sum to 1e-6; values are finite.
+    /// softmax. Each term is good to about 1e-7 of itself, the sum to 1e-6. NaN where a value is NaN or infinite.
     /// </summary>
     public static float SumOfExp(ReadOnlySpan<float> values, float largest)
     {
         var vectors = MemoryMarshal.Cast<float, Vector<float>>(values);
         var shift = new Vector<float>(largest);
         var sum = Vector<float>.Zero;
+        var faults = Vector<float>.Zero;
 
         foreach (var vector in vectors)
         {
             sum += Exp(vector - shift);
+            // As in AreFinite.
+            faults = Vector.FusedMultiplyAdd(vector, Vector<float>.Zero, faults);
         }
 
-        float total = Vector.Sum(sum);
+        float total = Vector.Sum(sum) + Vector.Sum(faults);
 
         foreach (float value in values[(vectors.Length * Vector<float>.Count)..])
         {
-            total += MathF.Exp(value - largest);
+            total += MathF.Exp(value - largest) + (value * 0f);
         }
 
         return total;
@@ -94,7 +97,7 @@ public static class Search
         q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(1f / 6f));
         q = Vector.FusedMultiplyAdd(q, r, new Vector<float>(0.5f));
         var power = Vector.FusedMultiplyAdd(q, r * r, r + Vector<float>.One);
-        var exponent = Vector.ConvertToInt32(n) + new Vector<int>(127);
+        var exponent = Vector.ConvertToInt32Native(n) + new Vector<int>(127);
         return power * Vector.AsVectorSingle(exponent << 23);
     }
 }

@@ -46,8 +46,9 @@ type private Shelf(weights: Weights, perPosition: int) =
     let config = weights.Config
     let activations = ScalarType.activations weights.Device weights.Dtype
 
-    // 8 MiB of logits at once, and hidden states until they are 32 MiB.
-    let headRows = max 1 (min 256 ((1 <<< 21) / config.Vocabulary))
+    // As many rows at once as pay the reading of the head, and whose logits a core's cache holds where the vocabulary is small;
+    // hidden states until they are 32 MiB.
+    let headRows = max 16 (min 64 ((1 <<< 16) / config.Vocabulary))
     let positions = max 1 (min 1024 ((1 <<< 23) / (config.Hidden * perPosition)))
 
     let states =
@@ -63,6 +64,9 @@ type private Shelf(weights: Weights, perPosition: int) =
     let pass = kernels |> Option.map _.Rent()
     let address = kernels |> Option.map (fun _ -> Tensors.address states) |> Option.defaultValue 0n
     let rowBytes = nativeint config.Hidden * nativeint states.ElementSize
+    // A cache's storage changes when it grows, and its address takes as long to find as a row to copy.
+    let mutable source: Tensor = null
+    let mutable sourceAddress = 0n
     let mutable rows = 0
     let choices = ResizeArray<struct (int * float)>()
 
@@ -87,6 +91,10 @@ type private Shelf(weights: Weights, perPosition: int) =
         hidden.During(fun slab ->
             let from = Storage.states hidden.Place slab.Storage
 
+            if pass.IsSome && not (obj.ReferenceEquals(from, source)) then
+                source <- from
+                sourceAddress <- Tensors.address from
+
             for row in hidden.Start .. hidden.Start + hidden.Rows - 1 do
                 if rows = positions * perPosition then
                     drain ()
@@ -94,7 +102,7 @@ type private Shelf(weights: Weights, perPosition: int) =
                 match pass with
                 | Some _ ->
                     NativeMemory.Copy(
-                        (Tensors.address from + nativeint row * rowBytes).ToPointer(),
+                        (sourceAddress + nativeint row * rowBytes).ToPointer(),
                         (address + nativeint rows * rowBytes).ToPointer(),
                         unativeint rowBytes
                     )

@@ -91,10 +91,11 @@ module Logits =
             rows,
             fun index ->
                 let values = row first vocabulary index
+                let best = Search.IndexOfMax values
+                let share = 1.0 / float (Search.SumOfExp(values, values[best]))
 
-                if Search.AreFinite values then
-                    let best = Search.IndexOfMax values
-                    choices[index] <- struct (best, 1.0 / float (Search.SumOfExp(values, values[best])))
+                if Double.IsFinite share then
+                    choices[index] <- struct (best, share)
         )
 
         choices
