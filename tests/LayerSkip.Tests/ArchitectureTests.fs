@@ -12,7 +12,17 @@ let private house = [
     "LayerSkip.Kernels", []
     "LayerSkip.Formats", [ ""; "Files"; "Json"; "Config"; "Safetensors"; "Gguf"; "Tokenizers"; "Data" ]
     "LayerSkip", [ "Tensors"; "Model"; "Decoding"; "Checkpoints"; "Training"; "Training/Run" ]
-    "LayerSkip.Study", [ "Exactness"; "Bench"; "Runs"; "Statistics"; "Lens"; "Eval"; "Replay"; "Plots" ]
+    "LayerSkip.Study",
+    [
+        "Exactness"
+        "Bench"
+        "Runs"
+        "Statistics"
+        "Lens"
+        "Eval"
+        "Replay"
+        "Plots"
+    ]
     "LayerSkip.CSharp", []
     "LayerSkip.Cli", [ "Host"; "Options"; "Commands"; "" ]
 ]
