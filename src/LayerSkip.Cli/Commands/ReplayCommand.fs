@@ -97,9 +97,17 @@ module internal ReplayCommand =
             writer.WriteNumberValue round.Accepted
             writer.WriteEndArray())
 
+    /// As `generate` writes it.
     let private text (checkpoint: Checkpoint) (trace: Trace) : string option =
         checkpoint.Tokenizer
-        |> Option.map (fun tokenizer -> Tokenizer.decode false tokenizer trace.TokenIds)
+        |> Option.map (fun tokenizer ->
+            let push (pieces, stream) id =
+                let struct (piece, stream) = TextStream.push id stream
+                piece :: pieces, stream
+
+            let pieces, stream = Array.fold push ([], TextStream.continuing false tokenizer) trace.TokenIds
+
+            String.Concat(List.rev (TextStream.finish stream :: pieces)))
 
     let private finish (trace: Trace) = if trace.Stopped then "stop" else "length"
 

@@ -31,7 +31,7 @@ type RoundTimesOptions = {
     /// Exit layers and draft lengths that there are to be times of; where that would take long, some are left to interpolation.
     Exits: int list
     Lengths: int list
-    /// Milliseconds after which no further turn begins, once there were two.
+    /// Milliseconds after which no further turn begins, once there were three.
     BudgetMs: float
 }
 
@@ -41,7 +41,7 @@ type RoundTimesOptions = {
 [<RequireQualifiedAccess>]
 module RoundTimes =
     /// What a look at a small model costs.
-    let budgetMs = 1500.0
+    let budgetMs = 2000.0
 
     // Positions that a source goes through before it starts anew.
     let private stretch = 64
@@ -160,7 +160,7 @@ module RoundTimes =
                 let samples = ResizeArray<RoundTime>()
                 let mutable turns = 0
 
-                while turns < 2 || began.Elapsed.TotalMilliseconds < options.BudgetMs do
+                while turns < 3 || began.Elapsed.TotalMilliseconds < options.BudgetMs do
                     for pull in plain :: List.map fst sources do
                         for _ in lengths do
                             samples.Add(pull ())

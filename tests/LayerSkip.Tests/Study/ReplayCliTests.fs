@@ -27,6 +27,8 @@ let tests =
                 let grid = report.GetProperty "grid"
                 Expect.equal (grid.GetArrayLength()) ((layers - 1) * 8) "every exit layer, 1 to 8 drafts"
 
+                let finish (result: JsonElement) = (result.GetProperty "finish_reason").GetString()
+
                 for point in grid.EnumerateArray() do
                     hasFields
                         [
@@ -48,7 +50,7 @@ let tests =
                              @ count 20
                              @ [ "--exit-layer"; string exit; "--draft-length"; string length ])
 
-                    Expect.equal (tokenIds report) (tokenIds live) "the text"
+                    Expect.equal (tokenIds report, finish report) (tokenIds live, finish live) "the text"
                     let stats, point = live.GetProperty "stats", pointOf grid exit length
 
                     for name in [ "num_spec_steps"; "num_accepted_draft_tokens" ] do
