@@ -17,7 +17,7 @@ let given =
         "--max-new-tokens N", "128"
         "--runs N", "7"
         "--threads N", "one for each core"
-        "--html FILE", "none"
+        "--html FILE", "no page"
     ]
 
 #if !READY
@@ -150,4 +150,23 @@ printfn
 printfn
     "median error       %.1f %% of the ratio to plain decoding"
     (100.0 * error (fun predicted measured -> predicted.Ratio / (plain / measured)))
+
+match given.TryText "--html" with
+| None -> ()
+| Some path ->
+    let name = given.Text "--model"
+
+    let about =
+        $"{name}, {limit} new tokens, {CpuKernels.threads ()} threads, {Benchmark.cpu ()}; medians of {runs} runs"
+
+    let dots = [
+        for exit, length, predicted, measured in points ->
+            $"exit layer {exit}, draft length {length}", predicted.MsPerToken, measured
+    ]
+
+    Plots.save path "Replay against live decoding" [
+        PagePart.Drawn(ReplayPlots.predicted about dots)
+        PagePart.Drawn(ReplayPlots.surface about report)
+    ]
+    |> orStop
 #endif

@@ -1,7 +1,7 @@
 namespace LayerSkip.Cli
 
 open System
-open System.Text.Json
+open System.IO
 open LayerSkip
 
 /// `layerskip replay`: one greedy run, and what every exit layer, draft length and policy would have done with it; the replaying
@@ -15,6 +15,7 @@ module internal ReplayCommand =
         ExitLayers: int list option
         DraftLengths: int list option
         Trace: string option
+        Html: string option
         Output: string option
     }
 
@@ -23,6 +24,7 @@ module internal ReplayCommand =
         ExitLayers = None
         DraftLengths = None
         Trace = None
+        Html = None
         Output = None
     }
 
@@ -40,194 +42,8 @@ module internal ReplayCommand =
         | ReplayArgument.ExitLayers layers -> { given with ExitLayers = list "exit-layers" layers }
         | ReplayArgument.DraftLengths lengths -> { given with DraftLengths = list "draft-lengths" lengths }
         | ReplayArgument.Trace file -> { given with Trace = Some file }
+        | ReplayArgument.Html file -> { given with Html = Some file }
         | ReplayArgument.Output file -> { given with Output = Some file }
-
-    let private counts (stats: SpeculationStats) (writer: Utf8JsonWriter) =
-        writer.WriteNumber("num_spec_steps", stats.NumSpecSteps)
-        writer.WriteNumber("num_draft_tokens", stats.NumDraftTokens)
-        writer.WriteNumber("num_accepted_draft_tokens", stats.NumAcceptedDraftTokens)
-
-    let private rates (stats: SpeculationStats) (writer: Utf8JsonWriter) =
-        writer |> StatisticsJson.number "draft_acceptance_rate" stats.DraftAcceptanceRate
-        writer |> StatisticsJson.number "mean_acceptance_length" stats.MeanAcceptanceLength
-        writer |> Output.ints "acceptance_histogram" stats.AcceptanceHistogram
-        writer |> StatisticsJson.byLength (SpeculationMetrics.ofRounds stats.Rounds)
-
-    let private pointFields (point: ReplayPoint) (writer: Utf8JsonWriter) =
-        writer.WriteNumber("exit_layer", point.Exit)
-        writer.WriteNumber("draft_length", point.DraftLength)
-        writer |> counts point.Stats
-        writer |> StatisticsJson.number "predicted_ms_per_token" point.MsPerToken
-        writer |> StatisticsJson.number "predicted_ratio" point.Ratio
-        writer |> rates point.Stats
-
-    let private timesFields (times: RoundTimes) (writer: Utf8JsonWriter) =
-        writer |> StatisticsJson.number "plain_ms_per_token" times.PlainMs
-        writer.WriteNumber("context", times.Context)
-        writer.WriteNumber("samples", times.Samples)
-
-        writer
-        |> Output.array "rounds" times.Rounds (fun time ->
-            writer.WriteStartObject()
-            writer.WriteNumber("exit_layer", time.Exit)
-            writer.WriteNumber("draft_length", time.Drafted)
-            writer |> StatisticsJson.number "round_ms" time.RoundMs
-            writer |> StatisticsJson.number "draft_ms" time.DraftMs
-            writer |> StatisticsJson.number "verify_ms" time.VerifyMs
-            writer.WriteEndObject())
-
-    let private policyFields (policy: PolicyPoint) (writer: Utf8JsonWriter) =
-        writer.WriteString("name", policy.Name)
-        writer |> counts policy.Stats
-        writer.WriteNumber("num_draft_tokens_at_least", policy.DraftedAtLeast)
-        writer |> StatisticsJson.number "predicted_ms_per_token" policy.MsPerToken
-        writer |> StatisticsJson.number "predicted_ratio" policy.Ratio
-        writer |> StatisticsJson.number "oracle_regret" policy.OracleRegret
-        writer |> StatisticsJson.number "static_regret" policy.StaticRegret
-        writer |> StatisticsJson.number "mean_exit_layer" policy.MeanExit
-        writer |> StatisticsJson.number "mean_draft_length" policy.MeanLength
-        writer |> rates policy.Stats
-
-        // Exit layer, drafted, accepted.
-        writer
-        |> Output.array "rounds" policy.Rounds (fun round ->
-            writer.WriteStartArray()
-            writer.WriteNumberValue round.Plan.Exit.Layers
-            writer.WriteNumberValue round.Drafted
-            writer.WriteNumberValue round.Accepted
-            writer.WriteEndArray())
-
-    /// As `generate` writes it.
-    let private text (checkpoint: Checkpoint) (trace: Trace) : string option =
-        checkpoint.Tokenizer
-        |> Option.map (fun tokenizer ->
-            let push (pieces, stream) id =
-                let struct (piece, stream) = TextStream.push id stream
-                piece :: pieces, stream
-
-            let pieces, stream = Array.fold push ([], TextStream.continuing false tokenizer) trace.TokenIds
-
-            String.Concat(List.rev (TextStream.finish stream :: pieces)))
-
-    let private finish (trace: Trace) = if trace.Stopped then "stop" else "length"
-
-    /// The contract's object; times in milliseconds.
-    let private json (checkpoint: Checkpoint) (report: ReplayReport) =
-        Output.json (fun writer ->
-            let objects name items (fields: 'T -> Utf8JsonWriter -> unit) =
-                writer
-                |> Output.array name items (fun item ->
-                    writer.WriteStartObject()
-                    fields item writer
-                    writer.WriteEndObject())
-
-            writer |> Output.ints "prompt_ids" report.Trace.Prompt
-            writer |> Output.ints "token_ids" report.Trace.TokenIds
-            objects "grid" report.Grid pointFields
-            objects "policies" report.Policies policyFields
-
-            match report.Best with
-            | Some best -> writer |> Output.object "best" (fun () -> pointFields best writer)
-            | None -> writer.WriteNull "best"
-
-            match report.Times with
-            | Some times -> writer |> Output.object "times" (fun () -> timesFields times writer)
-            | None -> writer.WriteNull "times"
-
-            writer |> Output.textOrNull "text" (text checkpoint report.Trace)
-            writer.WriteString("finish_reason", finish report.Trace)
-            writer.WriteString("model", checkpoint.Path)
-            writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
-            writer.WriteNumber("threads", CpuKernels.threads ())
-            writer.WriteString("cpu", Benchmark.cpu ()))
-
-    /// The trace: "rows" are positions after each new token, [token, choices of layers 1..L, confidences of layers 1..L].
-    let private traceJson (trace: Trace) =
-        Output.json (fun writer ->
-            let rows name (rows: JudgedRow[]) =
-                writer
-                |> Output.array name rows (fun row ->
-                    writer.WriteStartObject()
-                    writer.WriteNumber("token", row.Token)
-                    writer |> Output.ints "choices" row.Choices
-
-                    writer
-                    |> Output.array "confidences" row.Confidences (fun confidence ->
-                        writer.WriteNumberValue(Math.Round(confidence, 6)))
-
-                    writer.WriteEndObject())
-
-            writer |> Output.ints "prompt_ids" trace.Prompt
-            writer |> Output.ints "token_ids" trace.TokenIds
-            writer.WriteString("finish_reason", finish trace)
-            writer |> Output.ints "stop_ids" trace.StopIds
-            writer.WriteNumber("layers", trace.Layers)
-            rows "rows" trace.Rows
-            rows "prompt_rows" trace.PromptRows)
-
-    /// How many times as fast as plain decoding each exit and length is; the accepted share where nothing was timed.
-    let private surface (report: ReplayReport) =
-        let lengths = report.Grid |> List.map _.DraftLength |> List.distinct
-
-        let cell (point: ReplayPoint) =
-            if report.Best.IsSome then
-                Output.fixedPoint 2 point.Ratio
-            else
-                Output.percent point.Stats.DraftAcceptanceRate
-
-        Output.table [ 0 .. lengths.Length ] [
-            "exit layer" :: (lengths |> List.map (fun length -> $"d = {length}"))
-            for exit, points in report.Grid |> List.groupBy _.Exit do
-                string exit :: List.map cell points
-        ]
-
-    let private policies (report: ReplayReport) =
-        Output.table [ 1..6 ] [
-            [
-                "policy"
-                "ms a token"
-                "ratio"
-                "over oracle"
-                "over best fixed"
-                "accepted"
-                "drafts a round"
-            ]
-            for policy in report.Policies do
-                [
-                    policy.Name
-                    Output.fixedPoint 3 policy.MsPerToken
-                    Output.fixedPoint 2 policy.Ratio
-                    Output.percent policy.OracleRegret
-                    Output.percent policy.StaticRegret
-                    Output.percent policy.Stats.DraftAcceptanceRate
-                    (if Double.IsFinite policy.MeanLength then
-                         Output.fixedPoint 1 policy.MeanLength
-                     else
-                         "-")
-                ]
-        ]
-
-    let private table (report: ReplayReport) =
-        let trace = report.Trace
-
-        String.concat "\n" [
-            $"""{Terminal.count trace.TokenIds.Length "new token"} after {trace.Prompt.Length}, every layer read once"""
-
-            match report.Times, report.Best with
-            | Some times, Some best ->
-                $"plain decoding {Output.fixedPoint 3 times.PlainMs} ms a token; how many times as fast speculation is, by exit layer and draft length:"
-                ""
-                surface report
-                ""
-                $"best: exit layer {best.Exit}, draft length {best.DraftLength}: {Output.fixedPoint 2 best.Ratio}x, "
-                + $"{Output.percent best.Stats.DraftAcceptanceRate} of drafts accepted"
-                ""
-                policies report
-            | _ ->
-                "nothing could be timed; the share of drafts that are accepted, by exit layer and draft length:"
-                ""
-                surface report
-        ]
 
     /// What all of it rests on, and where that is not given.
     let private isExact (checkpoint: Checkpoint) = checkpoint.Weights.Kernels.IsSome
@@ -236,7 +52,7 @@ module internal ReplayCommand =
     let run (terminal: Terminal) (common: Common) (arguments: ReplayArgument list) : int =
         let given = List.fold add none arguments
         let shared = GenerateOptions.read given.Shared
-        let prompt = GenerateOptions.prompt shared
+        let prompt = GivenPrompts.one shared.Prompts
         let sampling = GenerateOptions.sampling shared
 
         Inputs.refuse [
@@ -248,15 +64,18 @@ module internal ReplayCommand =
             if list = Some [] then
                 Inputs.usage $"--{option} is empty; write whole numbers between commas, as 1,2,3"
 
-        let files =
-            given.Shared
-            |> List.choose (function
-                | GenerateArgument.PromptFile file -> Some file
-                | _ -> None)
+        let written =
+            List.choose id [ given.Output; given.Trace; given.Html ]
+            |> List.filter ((<>) "")
+            |> List.map Path.GetFullPath
 
-        let reads = Inputs.modelPlace common @ files
+        if List.distinct written <> written then
+            Inputs.usage "--output, --trace and --html name the same file; give each its own"
+
+        let reads = Inputs.modelPlace common @ GivenPrompts.files shared.Prompts
         use output = OutputFile.Open(given.Output, reads)
         use traceFile = OutputFile.Open(given.Trace, reads, "trace")
+        use page = OutputFile.Open(given.Html, reads, "html")
         use checkpoint = Inputs.read common
         let layers = checkpoint.Config.Layers
 
@@ -278,13 +97,10 @@ module internal ReplayCommand =
             BudgetMs = RoundTimes.budgetMs
         }
 
-        let ids =
-            match prompt with
-            | GivenPrompt.Text text -> Inputs.encode checkpoint text
-            | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
-
+        let ids = GivenPrompts.encode checkpoint prompt
         ReplayReport.check checkpoint.Weights options ids |> Check.getOrRaise
         Inputs.remarks terminal checkpoint
+        GivenPrompts.remarks terminal checkpoint prompt ids
         Terminal.remark terminal (Inputs.machine checkpoint)
 
         if not (isExact checkpoint) then
@@ -297,6 +113,22 @@ module internal ReplayCommand =
                 ReplayReport.run checkpoint.Weights options ids)
             |> Check.getOrRaise
 
-        traceFile.Write(traceJson report.Trace)
-        output.Tell(terminal, (if common.Json then json checkpoint else table) report)
+        if given.Trace.IsSome then
+            traceFile.Write(ReplayOutput.traceJson report.Trace)
+
+        if given.Html.IsSome then
+            let about =
+                $"{Path.GetFileName(Path.TrimEndingDirectorySeparator checkpoint.Path)}, {Inputs.machine checkpoint}, {Benchmark.cpu ()}"
+
+            page.Write(Plots.html "Replay" (ReplayPlots.page about report))
+
+        output.Tell(
+            terminal,
+            (if common.Json then
+                 ReplayOutput.json checkpoint
+             else
+                 ReplayOutput.table)
+                report
+        )
+
         ExitCode.done'

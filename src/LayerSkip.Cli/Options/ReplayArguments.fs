@@ -16,6 +16,7 @@ type internal ReplayArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
     | [<Unique; EqualsAssignmentOrSpaced>] Trace of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
 
     interface IArgParserTemplate with
@@ -33,4 +34,6 @@ type internal ReplayArgument =
             | IgnoreEos -> "does not stop at the model's end-of-text ids."
             | Trace _ ->
                 "also writes the trace to this file, in JSON: what every layer would have said at every position."
+            | Html _ ->
+                "also writes a page to this file: the surface as a heat-map, where exits agree, and what policies lose."
             | Output _ -> "also writes the table (the object with --json) to this file."

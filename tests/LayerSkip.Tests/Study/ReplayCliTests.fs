@@ -84,6 +84,7 @@ let tests =
 
         testCase "the grid narrows, and table, trace and output say the same" (fun () ->
             withModel (fun folder ->
+                let page = Path.Combine(folder, "page.html")
                 let trace, output = Path.Combine(folder, "trace.txt"), Path.Combine(folder, "output.txt")
                 let options = [
                     "--exit-layers=2,1,2"
@@ -92,7 +93,8 @@ let tests =
                     "--max-new-tokens=12"
                     "--ignore-eos"
                 ]
-                let report = replay folder (options @ [ "--trace"; trace; "--output"; output ])
+                let report =
+                    replay folder (options @ [ "--trace"; trace; "--output"; output; "--html"; page ])
 
                 Expect.equal
                     [
@@ -107,6 +109,18 @@ let tests =
                     (JsonDocument.Parse(File.ReadAllText output).RootElement |> tokenIds)
                     (tokenIds report)
                     "the file"
+
+                let drawn = File.ReadAllText page
+
+                for word in
+                    [
+                        "plotly"
+                        "Speed of self-speculation"
+                        "exit layer"
+                        "What policies lose"
+                        "oracle"
+                    ] do
+                    Expect.stringContains drawn word "the page"
 
                 let traced = JsonDocument.Parse(File.ReadAllText trace).RootElement
                 Expect.equal (tokenIds traced) (tokenIds report) "the trace"
@@ -148,5 +162,7 @@ let tests =
                 refused [ "draft-lengths"; "\"x\"" ] (ids @ [ "--draft-lengths=x" ])
                 refused [ "exit-layers" ] (ids @ [ "--exit-layers=" ])
                 refused [ "max-new-tokens" ] (ids @ [ "--max-new-tokens=0" ])
-                refused [ "--trace" ] (ids @ [ "--trace="; "--max-new-tokens=2" ])))
+                refused [ "same file" ] (ids @ [ "--trace=x"; "--html=x" ])
+                refused [ "--html is empty" ] (ids @ [ "--html=" ])
+                refused [ "--trace is empty" ] (ids @ [ "--trace="; "--max-new-tokens=2" ])))
     ]
