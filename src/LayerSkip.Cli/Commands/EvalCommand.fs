@@ -39,6 +39,7 @@ module internal EvalCommand =
         | EvalArgument.Limit count -> { given with Options.Limit = Some count }
         | EvalArgument.Shots count -> own "shots" { given with Options.Shots = Some count }
         | EvalArgument.ShotsFrom file -> own "shots-from" { given with Options.ShotsFrom = Some file }
+        | EvalArgument.NoBos -> own "no-bos" { given with Options.NoBos = true }
         | EvalArgument.Documents -> own "documents" { given with Options.Text.Documents = true }
         | EvalArgument.Window tokens -> own "window" { given with Options.Text.Window = Some tokens }
         | EvalArgument.MaxChars count -> own "max-chars" { given with Options.Text.MaxChars = Some count }

@@ -96,7 +96,7 @@ module internal EvalOutput =
         let judged = List.exists Option.isSome verdicts
 
         let rows = [
-            "exit" :: names @ (if judged then [ "against chance" ] else [])
+            "exit" :: names @ (if judged then [ $"{names.Head} against chance" ] else [])
 
             for (exit, metrics), verdict in List.zip report.Summary.Exits verdicts do
                 [

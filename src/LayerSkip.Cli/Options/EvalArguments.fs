@@ -23,6 +23,7 @@ type internal EvalArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
     | [<Unique; CustomCommandLine("--allow-code-execution")>] AllowCodeExecution
+    | [<Unique; CustomCommandLine("--no-bos")>] NoBos
     | [<Unique>] Documents
     | [<Unique; EqualsAssignmentOrSpaced>] Window of n: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-chars")>] MaxChars of n: int
@@ -58,6 +59,8 @@ type internal EvalArgument =
             | IgnoreEos -> "lets no token end an answer."
             | AllowCodeExecution ->
                 "lets humaneval and mbpp run the Python that the model writes, in a process with limits."
+            | NoBos ->
+                "puts no beginning-of-text token before a text (default: where the tokenizer puts one before a prompt)."
             | Documents ->
                 "of texts parted by <|endoftext|>, or of .jsonl, each is read on its own (default: windows over each file's whole text, with a newline for <|endoftext|>)."
             | Window _ ->

@@ -66,10 +66,10 @@ module internal ChoiceIds =
     /// As lm-evaluation-harness encodes: context and continuation as one text, of which the context's own ids are taken
     /// away; white space at the context's end is the continuation's. Cut from the left to what the context of the model
     /// holds: one more than it reads at once, for the last is only predicted. None where the continuation alone is longer.
-    let encode (tokenizer: Tokenizer) (context: int) (prompt: ChoicePrompt) : ChoiceIds option =
+    let encode (encode: string -> int[]) (context: int) (prompt: ChoicePrompt) : ChoiceIds option =
         let trimmed = prompt.Context.TrimEnd()
-        let whole = Tokenizer.encode tokenizer (prompt.Context + prompt.Continuation)
-        let before = (Tokenizer.encode tokenizer trimmed).Length
+        let whole = encode (prompt.Context + prompt.Continuation)
+        let before = (encode trimmed).Length
 
         // A text begins with its first token given.
         let scored = whole.Length - max 1 (min before (whole.Length - 1))

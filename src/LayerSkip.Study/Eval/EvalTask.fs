@@ -25,6 +25,8 @@ type EvalOptions = {
     Shots: int option
     /// The file that examples are drawn from; None: the other items.
     ShotsFrom: string option
+    /// No beginning-of-text token before a text, though the tokenizer puts one there.
+    NoBos: bool
     Text: TextOptions
     Generation: GenerationEvalOptions
 }
@@ -107,9 +109,17 @@ module EvalOptions =
         Seed = GenerationOptions.defaults.Seed
         Shots = None
         ShotsFrom = None
+        NoBos = false
         Text = { Documents = false; Window = None; MaxChars = None }
         Generation = GenerationEvalOptions.defaults
     }
+
+    /// Ids of a text as the model is prompted, but for `NoBos`.
+    let encode (tokenizer: Tokenizer) (options: EvalOptions) : string -> int[] =
+        if options.NoBos then
+            Tokenizer.encodeWith false true tokenizer
+        else
+            Tokenizer.encode tokenizer
 
     /// The exit layers that are asked for, in ascending order, or those that a task takes by itself.
     let exitLayers (fallback: int list) (options: EvalOptions) : int list =

@@ -42,7 +42,7 @@ module MultipleChoice =
 
     let private score
         (checkpoint: Checkpoint)
-        (tokenizer: Tokenizer)
+        (encode: string -> int[])
         (exits: int list)
         (template: ChoiceTemplate)
         (examples: string list)
@@ -52,7 +52,7 @@ module MultipleChoice =
 
         let prompts =
             template.Prompts asked
-            |> List.map (ChoiceTemplate.withExamples examples >> ChoiceIds.encode tokenizer context)
+            |> List.map (ChoiceTemplate.withExamples examples >> ChoiceIds.encode encode context)
 
         let ofItem = [
             gold, [ float asked.Answer ]
@@ -181,6 +181,7 @@ module MultipleChoice =
             let most = if shots.IsEmpty then pool.Length - 1 else pool.Length
             let count = defaultArg options.Shots 0
             let exits = EvalOptions.exitLayers [ 1 .. checkpoint.Config.Layers ] options
+            let encode = EvalOptions.encode tokenizer options
 
             let examples index =
                 let own = if shots.IsEmpty then Some index else None
@@ -188,6 +189,7 @@ module MultipleChoice =
                 draw options.Seed count own index pool |> List.map (ChoiceTemplate.example template)
 
             let settings (json: Utf8JsonWriter) =
+                json.WriteBoolean("no_bos", options.NoBos)
                 json.WriteNumber("shots", count)
                 options.ShotsFrom
                 |> Option.iter (fun path -> json.WriteString("shots_from", Fingerprint.name path))
@@ -202,8 +204,7 @@ module MultipleChoice =
                     Items = questions.Length
                     Settings = settings
                     Score =
-                        fun index ->
-                            score checkpoint tokenizer exits template (examples index) questions[index]
+                        fun index -> score checkpoint encode exits template (examples index) questions[index]
                     ExitLayers = exits
                     Files =
                         List.collect _.Labels files
@@ -221,7 +222,7 @@ module MultipleChoice =
         : EvalTask = {
         Name = name
         About = about
-        Takes = [ "shots"; "shots-from" ]
+        Takes = [ "shots"; "shots-from"; "no-bos" ]
         Prepare = prepare forms template
         Sum = sum
     }

@@ -71,7 +71,9 @@ module Perplexity =
                 )
     ]
 
-    let private settings (window: int) (options: TextOptions) (json: Utf8JsonWriter) =
+    let private settings (window: int) (asked: EvalOptions) (json: Utf8JsonWriter) =
+        let options = asked.Text
+        json.WriteBoolean("no_bos", asked.NoBos)
         json.WriteBoolean("documents", options.Documents)
         json.WriteNumber("window", window)
         options.MaxChars |> Option.iter (fun most -> json.WriteNumber("max_chars", most))
@@ -99,14 +101,14 @@ module Perplexity =
             let exits = EvalOptions.exitLayers [ 1 .. config.Layers ] options
 
             options.Data
-            |> List.map (TextItems.ofFile tokenizer window text options.Limit)
+            |> List.map (TextItems.ofFile (EvalOptions.encode tokenizer options) window text options.Limit)
             |> Check.list
             |> Result.map (fun files ->
                 let items = Array.concat files
 
                 {
                     Items = items.Length
-                    Settings = settings window text
+                    Settings = settings window options
                     Score = fun index -> score checkpoint tokenizer exits items[index]
                     ExitLayers = exits
                     Files = []
@@ -163,7 +165,7 @@ module Perplexity =
         Name = "perplexity"
         About =
             "cross entropy and perplexity, a token and a byte, of text files, and agreement with the last layer"
-        Takes = [ "documents"; "window"; "max-chars" ]
+        Takes = [ "documents"; "window"; "max-chars"; "no-bos" ]
         Prepare = prepare
         Sum = sum
     }

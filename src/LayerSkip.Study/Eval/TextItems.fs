@@ -64,21 +64,21 @@ module internal TextItems =
         | Some most when most < text.Length -> text[.. most - 1]
         | _ -> text
 
-    let private windowsOf tokenizer window (options: TextOptions) (path: string) : TextItem[] =
+    let private windowsOf encode window (options: TextOptions) (path: string) : TextItem[] =
         TextFile.readAll 64 path
         |> first options.MaxChars
         |> fun text -> text.Replace(Texts.separator, "\n", StringComparison.Ordinal)
-        |> Tokenizer.encode tokenizer
+        |> encode
         |> ofWindows window
 
-    let private documentsOf tokenizer window (limit: int option) (path: string) : TextItem[] =
+    let private documentsOf encode window (limit: int option) (path: string) : TextItem[] =
         let whole (lesson: Lesson) =
             match lesson with
             | Lesson.Text text -> text
             | Lesson.Pair(prompt, response) -> prompt + response
 
         Texts.read path
-        |> Seq.choose (whole >> Tokenizer.encode tokenizer >> ofDocument window)
+        |> Seq.choose (whole >> encode >> ofDocument window)
         |> fun items ->
             match limit with
             | Some most -> Seq.truncate most items
@@ -87,7 +87,7 @@ module internal TextItems =
 
     /// The items of a file, of documents at most `limit`. Errors: what is wrong with the file, one that holds no text.
     let ofFile
-        (tokenizer: Tokenizer)
+        (encode: string -> int[])
         (window: int)
         (options: TextOptions)
         (limit: int option)
@@ -96,9 +96,9 @@ module internal TextItems =
         SourceFile.guard (fun () ->
             let items =
                 if options.Documents then
-                    documentsOf tokenizer window limit path
+                    documentsOf encode window limit path
                 else
-                    windowsOf tokenizer window options path
+                    windowsOf encode window options path
 
             if items.Length = 0 then
                 Check.bad path "holds no text of two tokens, of which one could be predicted"

@@ -76,6 +76,13 @@ let tests =
                 Expect.equal (agreement 24) 1.0 "the last layer agrees with itself"
                 Expect.isLessThan (agreement 1) 1.0 "the first with less of it"
 
+                let bare = json (texts path @ [ "--exit-layers=24"; "--no-bos" ])
+                let fewer = number "tokens" (bare.GetProperty "counts")
+                Expect.equal
+                    fewer
+                    (tokens - float stories.Length)
+                    "without BOS the first token of each is not predicted"
+
                 let some = json (texts path @ [ "--exit-layers"; "24,2" ])
                 Expect.equal (List.map fst (exits some)) [ 2; 24 ] "those asked for"
 
@@ -122,7 +129,7 @@ let tests =
                 Expect.equal
                     (lines[0].Split("  ", System.StringSplitOptions.RemoveEmptyEntries)
                      |> Array.map _.Trim())
-                    [| "exit"; "acc"; "acc_norm"; "against chance" |]
+                    [| "exit"; "acc"; "acc_norm"; "acc against chance" |]
                     "columns"
                 Expect.stringEnds (lines[1].TrimEnd()) "chance" "three questions say nothing"
                 Expect.stringContains
