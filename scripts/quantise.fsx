@@ -47,7 +47,9 @@ let mixes =
         |> List.map (fun name ->
             match GgufMix.tryFind name with
             | Some mix -> mix
-            | None -> stop 2 $"--types: there is no {name}")
+            | None ->
+                let names = GgufMix.all |> List.map _.Name |> String.concat ", "
+                stop 2 $"--types: there is no {name}; there are {names}")
 
 /// Windows of a text's ids, each with the id after it.
 let windowsOf (path: string) : int[] list =

@@ -71,7 +71,9 @@ let prompt =
             | Some value -> value
             | None -> stop 2 $"--prompt-ids is {ids}, it must be whole numbers with commas between")
     | None, Some text, Some tokenizer -> Tokenizer.encode tokenizer text
-    | None, Some _, None -> stop 2 (LayerSkipError.message (LayerSkipError.NoTokenizer model.Path))
+    | None, Some _, None ->
+        let why = Checkpoint.tokenizer model |> Check.faults |> LayerSkipError.summary
+        stop 2 $"{why}, or give --prompt-ids 1,2,3"
     | None, None, Some tokenizer -> Tokenizer.encode tokenizer (given.Text "--prompt")
     | None, None, None -> [| 1 |]
 

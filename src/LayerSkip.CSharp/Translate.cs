@@ -47,7 +47,7 @@ internal static class Translate
                 LayerSkipError.NewOutOfRange(
                     nameof(GenerateOptions.ExitLayer),
                     $"{fault.exit}",
-                    $"1 to {fault.layers - 1}: the model has {fault.layers} layers"),
+                    $"{LayerSkipErrorModule.oneTo(fault.layers - 1)}: the model has {fault.layers} layers"),
             _ => error,
         };
 

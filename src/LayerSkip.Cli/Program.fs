@@ -35,10 +35,13 @@ module Program =
 
     /// Runs the sub-command; its exit code.
     let private dispatch terminal (results: ParseResults<Argument>) =
-        let given () = Inputs.common (results.GetAllResults())
+        let command = results.TryGetSubCommand()
+
+        let given () = results.GetAllResults() |> Inputs.counting terminal command |> Inputs.common
+
         let common () = Inputs.unquantised (given ())
 
-        match results.TryGetSubCommand() with
+        match command with
         | None when results.GetAllResults() |> List.exists _.IsVersion ->
             Terminal.result terminal $"layerskip {version ()}"
             ExitCode.done'
@@ -89,7 +92,7 @@ module Program =
                 try
                     execute terminal argv
                 with :? ArguParseException as e when e.ErrorCode = ErrorCode.HelpText ->
-                    Terminal.result terminal (e.Message.TrimEnd())
+                    Terminal.result terminal (e.Message.TrimEnd() + Arguments.notes argv)
                     ExitCode.done'
             with
             | :? ArguParseException as e ->

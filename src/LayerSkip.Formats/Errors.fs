@@ -27,8 +27,10 @@ type LayerSkipError =
     /// NaN or infinity in a forward pass over finite weights: in the output of a layer, of the embedding or of the head.
     /// Positions count from 0.
     | Overflow of place: string * position: int * dtype: string
-    /// Faults of the tensors in a model folder or file.
+    /// Faults of the tensors in a model folder, whose configuration is another file.
     | InWeights of path: string * faults: LayerSkipError list
+    /// Faults of the tensors in a GGUF file, which has its configuration too; named as the file names them.
+    | InGguf of path: string * faults: LayerSkipError list
     /// A model, option or format outside what the library does; `hint` says what it does.
     | Unsupported of what: string * hint: string
     /// An option outside its range: "temperature", "-1", "0 or more".
@@ -49,6 +51,8 @@ type LayerSkipError =
     | NoText
     /// Text was given or asked for, and the model at `path` came without a tokenizer that we read.
     | NoTokenizer of path: string
+    /// The same of a GGUF file.
+    | NoTokenizerInGguf of path: string
     /// A device that libtorch does not know, or cannot open: "cuda:1".
     | NoDevice of device: string * why: string
     /// No libtorch could be loaded; `tried` says where we looked and what each place answered.
@@ -99,9 +103,21 @@ module LayerSkipError =
     /// A path is shown as long as file systems have them in practice: it may be needed whole.
     let private place = Printable.cut 1024
 
-    /// What `NoTokenizer` says of its path.
-    let noTokenizer =
-        "no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one, or give the prompt as ids"
+    /// The whole numbers from 1 on, as they are allowed: "1 to 3", or "1" alone.
+    let oneTo (most: int) : string = if most = 1 then "1" else $"1 to {most}"
+
+    /// A fault with the name that a tensor goes by elsewhere; what names none stays as it is.
+    let withTensorNames (rename: string -> string) (error: LayerSkipError) : LayerSkipError =
+        match error with
+        | LayerSkipError.MissingTensor name -> LayerSkipError.MissingTensor(rename name)
+        | LayerSkipError.UnknownTensor name -> LayerSkipError.UnknownTensor(rename name)
+        | LayerSkipError.WrongShape(name, expected, found) ->
+            LayerSkipError.WrongShape(rename name, expected, found)
+        | LayerSkipError.WrongDtype(name, found, hint) -> LayerSkipError.WrongDtype(rename name, found, hint)
+        | LayerSkipError.NotFinite name -> LayerSkipError.NotFinite(rename name)
+        | LayerSkipError.BeyondDtype(name, dtype, wider) ->
+            LayerSkipError.BeyondDtype(rename name, dtype, wider)
+        | error -> error
 
     /// The sentence, before what could steer a terminal is taken out of it.
     let rec private told (error: LayerSkipError) : string =
@@ -124,13 +140,15 @@ module LayerSkipError =
             $"the output of {piece place} is not finite at position {position} (counted from 0): the model's numbers overflow in {dtype}; check its weights and config.json{wider}"
         | LayerSkipError.InWeights(path, faults) ->
             listed (faults |> List.map (fun fault -> place path, told fault)) + advice faults
+        | LayerSkipError.InGguf(path, faults) ->
+            listed (faults |> List.map (fun fault -> place path, toldOfGguf fault))
         | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"
         | LayerSkipError.OutOfRange(option, value, allowed) ->
             $"{piece option} is {piece value}, it must be {piece allowed}"
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers < 2 ->
             $"exit layer is {exit}, but a model of one layer has no earlier exit; decode it autoregressively"
         | LayerSkipError.ExitOutsideModel(exit, layers) ->
-            $"exit layer is {exit}, it must be 1 to {layers - 1}: the model has {layers} layers"
+            $"exit layer is {exit}, it must be {oneTo (layers - 1)}: the model has {layers} layers"
         | LayerSkipError.NoExitWeight step ->
             $"the early-exit loss has no weight on any layer at step {step}; keep the last layer on, or put weight on a layer that is"
         | LayerSkipError.PromptTooLong(length, context) ->
@@ -144,10 +162,20 @@ module LayerSkipError =
                 (float bytes / 1e9).ToString("0.0", System.Globalization.CultureInfo.InvariantCulture)
             $"{what} needs {gigabytes bytes} GB of memory, {gigabytes free} GB are free; end other programs, or ask for less: a narrower dtype, a smaller model, a shorter text"
         | LayerSkipError.NoText -> "there is no text to train on; give a text that is not empty"
-        | LayerSkipError.NoTokenizer path -> $"{place path}: {noTokenizer}"
+        | LayerSkipError.NoTokenizer path ->
+            $"{place path}: no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one"
+        | LayerSkipError.NoTokenizerInGguf path ->
+            $"{place path}: the file holds no tokenizer (tokenizer.ggml.model, tokenizer.ggml.tokens); take one that does"
         | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
         | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"
+
+    // GGUF files have the fastest dimension first.
+    and private toldOfGguf (error: LayerSkipError) : string =
+        match error with
+        | LayerSkipError.WrongShape(name, expected, found) ->
+            $"tensor {piece name} has dimensions {piece (shape (List.rev found))}, the file's metadata ask for {shape (List.rev expected)}"
+        | error -> told error
 
     /// One line: what is wrong, where, what to do. What a file or a path put into it is short and steers no terminal.
     let message (error: LayerSkipError) : string = Printable.line (told error)

@@ -22,9 +22,11 @@ let private errorsWith (text: string) : LayerSkipError list = [
     LayerSkipError.BeyondDtype(text, "f16", "bf16")
     LayerSkipError.Overflow(text, 3, "f16")
     LayerSkipError.InWeights(text, [ LayerSkipError.MissingTensor text ])
+    LayerSkipError.InGguf(text, [ LayerSkipError.WrongShape(text, [ 1L ], [ 2L ]) ])
     LayerSkipError.Unsupported(text, text)
     LayerSkipError.OutOfRange(text, text, text)
     LayerSkipError.NoTokenizer text
+    LayerSkipError.NoTokenizerInGguf text
     LayerSkipError.NoDevice(text, "why")
 ]
 

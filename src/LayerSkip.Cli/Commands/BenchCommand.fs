@@ -140,7 +140,8 @@ module internal BenchCommand =
             writer
             |> Output.object "prefill" (fun () ->
                 writer.WriteNumber("tokens", report.PrefillTokens)
-                rounded "tokens_per_second" (1000.0 * float report.PrefillTokens / report.PrefillMs))
+                rounded "tokens_per_second" (1000.0 * float report.PrefillTokens / report.PrefillMs)
+                writer.WriteString("as", Prefill.name checkpoint.Weights.Prefill))
 
             writer
             |> Output.object "autoregressive" (fun () ->
@@ -168,7 +169,8 @@ module internal BenchCommand =
             writer |> StatisticsJson.speedUp "speed_up" (speedUp options report)
 
             writer.WriteBoolean("same_text", report.SameText)
-            rounded "ratio" report.Ratio)
+            rounded "ratio" report.Ratio
+            writer |> Output.textOrNull "stored_dtype" checkpoint.Config.StoredDtype)
 
     /// By medians, and by means with their intervals over the runs.
     let private ratio (options: BenchmarkOptions) (report: BenchmarkReport) =
@@ -283,13 +285,16 @@ module internal BenchCommand =
 
         let loadMs = Stopwatch.GetElapsedTime(started).TotalMilliseconds
         let layers = checkpoint.Config.Layers
+        Inputs.needEarlierExit "bench" checkpoint
         let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft checkpoint
 
         let exit = ExitLayer.TryCreate(layers, defaultArg given.Exit recommendedExit) |> Check.getOrRaise
 
         match given.IdentityAfter with
         | Some layer when layer < 1 || layer >= layers ->
-            Inputs.stop (LayerSkipError.OutOfRange("identity-after", string layer, $"1 to {layers - 1}"))
+            Inputs.stop (
+                LayerSkipError.OutOfRange("identity-after", string layer, LayerSkipError.oneTo (layers - 1))
+            )
         | _ -> ()
 
         let weights =

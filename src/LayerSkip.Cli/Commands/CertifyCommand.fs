@@ -34,7 +34,8 @@ module internal CertifyCommand =
                 writer.WriteEndObject())
 
             counts report.Exact report.Tie report.Violation
-            writer.WriteNumber("worst_gap", report.WorstGap))
+            writer.WriteNumber("worst_gap", report.WorstGap)
+            writer |> Output.textOrNull "stored_dtype" report.Stored)
 
     /// A row for each test, and one for all; then the verdict.
     let private table (report: CertifyReport) =
@@ -56,7 +57,7 @@ module internal CertifyCommand =
         let verdict = (if report.Violation = 0 then "" else "NOT ") + "certified"
         let compute = report.Compute |> Option.map (fun name -> $", compute {name}") |> Option.defaultValue ""
 
-        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.Dtype}{compute}, kv {report.Kv}, prefill {report.Prefill}: {verdict}; "
+        $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.HeldIn}{compute}, kv {report.Kv}, prefill {report.Prefill}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
     // Each line is decoded many times over, and a device has no last one.
@@ -138,13 +139,12 @@ module internal CertifyCommand =
         use output = OutputFile.Open(given.Output, Inputs.modelPlace common @ Option.toList given.PromptFile)
         use checkpoint = Inputs.load terminal common
         let layers = checkpoint.Config.Layers
+        Inputs.needEarlierExit "certify" checkpoint
 
         Inputs.refuse [
             for exit in asked.ExitLayers do
-                if layers < 2 then
-                    LayerSkipError.ExitOutsideModel(exit, layers)
-                elif ExitLayer.TryCreate(layers, exit) |> Result.isError then
-                    LayerSkipError.OutOfRange("--exit-layers", string exit, $"1 to {layers - 1}")
+                if ExitLayer.TryCreate(layers, exit) |> Result.isError then
+                    LayerSkipError.OutOfRange("--exit-layers", string exit, LayerSkipError.oneTo (layers - 1))
         ]
 
         let options = {

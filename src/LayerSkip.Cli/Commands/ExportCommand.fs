@@ -30,7 +30,7 @@ module internal ExportCommand =
     /// The same as a line.
     let private line (model: string) (report: ExportReport) =
         $"""{report.Output}: {Terminal.count report.Layers "layer"} of {model} as {formatName report.Format} in {report.Dtype}, """
-        + $"{report.Tensors} tensors, {Output.bytes report.Bytes}"
+        + $"{report.Tensors} tensors ({Output.counted report.Formats}), {Output.bytes report.Bytes}"
 
     /// The options with one more.
     let private add (given: Given) (argument: ExportArgument) : Given =
@@ -54,10 +54,21 @@ module internal ExportCommand =
         let output = Inputs.required "output" "the folder (hf) or the .gguf file to write" given.Output
         let format = given.Format |> Option.defaultValue (defaultFormat output)
 
+        let checkMix mix =
+            match Export.checkMix format mix, given.Format with
+            | Ok(), _ -> Ok()
+            | Error _, Some _ when defaultFormat output = ExportFormat.Gguf ->
+                Inputs.usage
+                    $"--format hf names a Hugging Face folder, which holds no {mix.Name}, --output {output} a GGUF file, which does; leave --format out"
+            | Error _, None ->
+                Inputs.usage
+                    $"--output {output} names a folder, and a Hugging Face folder in {mix.Name} is not supported; name a file that ends in .gguf, or use --format gguf"
+            | refused, Some _ -> refused
+
         // What a model need not be loaded for.
         let checkDtype =
             match common.Mix with
-            | Some mix -> Export.checkMix format mix
+            | Some mix -> checkMix mix
             | None -> Export.checkDtype format common.Dtype
 
         Check.both checkDtype (Export.checkOutput format output) |> Check.getOrRaise |> ignore
@@ -66,15 +77,14 @@ module internal ExportCommand =
         let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
 
         let report =
-            match common.Mix with
-            | Some mix -> Export.quantise mix layers output checkpoint
-            | None ->
-                let dtype = common.Dtype |> Option.defaultWith (fun () -> Export.dtypeOf checkpoint.Weights)
-                Export.writeIn dtype format layers output checkpoint
+            match common.Mix, common.Dtype with
+            | Some mix, _ -> Export.quantise mix layers output checkpoint
+            | None, Some dtype -> Export.writeIn dtype format layers output checkpoint
+            | None, None -> Export.write format layers output checkpoint
             |> Check.getOrRaise
 
         for remark in report.Remarks do
-            Terminal.remark terminal remark
+            Terminal.remark terminal (Faults.advice remark)
 
         Terminal.result terminal ((if common.Json then json else line) checkpoint.Path report)
         ExitCode.done'

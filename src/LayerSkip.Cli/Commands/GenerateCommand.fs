@@ -11,7 +11,7 @@ module internal GenerateCommand =
     let private described (strategy: Strategy) =
         strategy.Name, strategy.Exit |> Option.map _.Layers, strategy.DraftLength
 
-    /// What decodes, in one line: "cpu, 2 threads, bf16, self-speculative, exit layer 2, draft length 4".
+    /// What decodes, in one line: "cpu, 2 threads, bf16, prefill auto, self-speculative, exit layer 2, draft length 4".
     let private summary (checkpoint: Checkpoint) strategy =
         let name, exit, length = described strategy
 
@@ -55,8 +55,10 @@ module internal GenerateCommand =
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
+            writer |> Output.textOrNull "stored_dtype" checkpoint.Config.StoredDtype
             writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
+            writer.WriteString("prefill", Prefill.name checkpoint.Weights.Prefill)
             writer.WriteNumber("threads", CpuKernels.threads ()))
 
     /// What is said at the end: how many tokens, how fast, and what speculation did.

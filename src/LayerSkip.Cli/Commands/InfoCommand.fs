@@ -102,8 +102,10 @@ module internal InfoCommand =
             | None when config.Layers < 2 -> "none: one layer has no earlier exit"
             | None -> $"none (exit layer {exit}, draft length {length} where none are given)"
 
+        // What stays in blocks is called as the file is.
         let stored =
             config.StoredDtype
+            |> Option.filter (fun _ -> not (Weights.isQuantised weights))
             |> Option.map (fun name -> $" (stored as {name |> Printable.cut 40 |> Printable.line})")
             |> Option.defaultValue ""
 
@@ -129,13 +131,10 @@ module internal InfoCommand =
             [ "context"; $"{Output.number config.Context} (rope {rope config})" ]
             [ "parameters"; Output.number (Weights.parameters config) ]
             [ "bytes"; Output.bytes (Weights.bytes weights) ]
-            [ "dtype"; Weights.dtypeName weights + stored ]
+            [ "dtype"; Weights.description weights + stored ]
             match formats checkpoint with
             | [] -> ()
-            | formats -> [
-                "formats"
-                formats |> Seq.map (fun (name, count) -> $"{count} {name}") |> String.concat ", "
-              ]
+            | formats -> [ "formats"; Output.counted formats ]
             match Weights.compute weights with
             | None -> ()
             | Some name -> [ "compute"; name ]

@@ -52,11 +52,10 @@ module internal Faults =
         "use dtype", "use --dtype"
         "use the CPU", "use --device cpu"
         "give stop ids", "give --stop-ids"
-        "give the prompt as ids", "give the prompt as ids (--prompt-ids 1,2,3)"
     ]
 
     /// Puts options in place of the library's words.
-    let private advice (text: string) : string =
+    let advice (text: string) : string =
         options |> List.fold (fun text (words, option) -> text.Replace(words, option)) text
 
     /// A fault whose option is written as on the command line.
@@ -68,13 +67,12 @@ module internal Faults =
             ->
             LayerSkipError.OutOfRange("--" + option, value, allowed)
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
-            let allowed = $"1 to {layers - 1}: the model has {layers} layers"
+            let allowed = $"{LayerSkipError.oneTo (layers - 1)}: the model has {layers} layers"
             LayerSkipError.OutOfRange("--exit-layer", string exit, allowed)
         | LayerSkipError.BadFile(path, fault) -> LayerSkipError.BadFile(path, advice fault)
         | LayerSkipError.NotFound(path, hint) -> LayerSkipError.NotFound(path, advice hint)
         | LayerSkipError.Unsupported(what, hint) -> LayerSkipError.Unsupported(what, advice hint)
         | LayerSkipError.NoDevice(device, why) -> LayerSkipError.NoDevice(device, advice why)
-        | LayerSkipError.NoTokenizer path -> LayerSkipError.BadFile(path, advice LayerSkipError.noTokenizer)
         | error -> error
 
     /// The library's faults, with options as they are typed.

@@ -87,6 +87,10 @@ module internal Output =
     let fixedPoint (digits: int) (value: float) =
         value.ToString("F" + string digits, CultureInfo.InvariantCulture)
 
+    /// Names with how often each is there: "8 F32, 13 Q4_K".
+    let counted (counts: (string * int) list) : string =
+        counts |> Seq.map (fun (name, count) -> $"{count} {name}") |> String.concat ", "
+
     /// A value and its bounds, where it has some: "1.62 (1.58 to 1.66)".
     let interval (digits: int) (interval: Interval) : string =
         let shown = fixedPoint digits

@@ -36,7 +36,7 @@ type internal GenerateArgument =
             | MaxNewTokens _ ->
                 $"the most new tokens, 1 or more (default {GenerationOptions.defaults.MaxNewTokens}); a full context ends the text sooner."
             | Strategy _ ->
-                "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same text, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
+                "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same greedy text, or with a temperature the same distribution, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
             | ExitLayer _ ->
                 "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
             | DraftLength _ ->
@@ -213,7 +213,7 @@ type internal Argument =
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
                 let mixes = GgufMix.all |> Seq.map _.Name |> String.concat ", "
-                $"dtype of the weights in memory: f64, f32, f16, bf16 (default auto: on a CPU as the file has them, tensor by tensor, blocks of a GGUF where they lie; on CUDA bf16). In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32. To export GGUF files also {mixes}."
+                $"dtype of the weights in memory: f64, f32, f16, bf16 (default auto: on a CPU as the file has them, tensor by tensor, blocks of a GGUF where they lie; on CUDA bf16). In export what is written: auto keeps each tensor's format in a GGUF file, and makes quantised ones f16 in a Hugging Face folder. In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32. To export GGUF files also {mixes}; where rows are no multiple of the 256 of K types, others stand in, as in llama.cpp."
             | Compute _ ->
                 "how weights in a GGUF's blocks are multiplied: auto, their bytes with activations of 8 bits, or float, in float32, which defines what the other must agree with (default auto). Others are multiplied in float32 either way."
             | Kv _ ->
@@ -267,6 +267,24 @@ module internal Arguments =
             usageStringCharacterWidth = 80,
             checkStructure = false
         )
+
+    /// What a manual says after the options.
+    let notes (argv: string[]) : string =
+        match Array.tryHead argv with
+        | Some "certify" ->
+            "\n\nTESTS:\n\n"
+            + String.concat "\n" [
+                "    T1  self-speculation writes the text of plain greedy decoding."
+                "    T2  each token is the whole model's choice after the text before it, read at once."
+                "    T3  the logits that decide are those of plain decoding, bit for bit (where the CPU kernels run)."
+                "    T4  sampling through drafts keeps the whole model's distribution."
+                "    T5  after each round the cache holds what a fresh prefill of the text does, but for rounding."
+                ""
+                "The gap is how far a token's logit may lie below the largest of its row, as a share of the row's largest"
+                "magnitude, to count as a tie, which rounding decides: 1e-10 in f64, 1e-5 in f32 and of blocks, 2e-3 in"
+                "16 bits. Any other token that is not the largest is a violation."
+            ]
+        | _ -> ""
 
     /// The options that take no value.
     let private flags =

@@ -120,14 +120,14 @@ module internal Inputs =
         Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))
 
     /// A dtype to load weights in (None is auto: what suits the file and the device), or a mix of formats to write.
-    let private dtype (name: string) : Dtype option * GgufMix option =
-        let name = name.Trim()
+    let private dtype (given: string) : Dtype option * GgufMix option =
+        let name = given.Trim().ToLowerInvariant()
 
         match Dtype.all |> List.tryFind (fun dtype -> Dtype.name dtype = name), GgufMix.tryFind name with
         | None, None when name <> "auto" ->
             let mixes = GgufMix.all |> List.map _.Name
             let names = List.map Dtype.name Dtype.all @ mixes |> String.concat ", "
-            usage $"--dtype must be auto, {names}, but was '{name}'"
+            usage $"--dtype must be auto, {names}, but was '{given}'"
         | found -> found
 
     /// As `--device` takes it.
@@ -194,15 +194,63 @@ module internal Inputs =
         | Some mix -> usage $"--dtype {mix.Name} is for export; here it is auto, f64, f32, f16 or bf16"
         | None -> common
 
-    /// What computes, and in what: "cpu, 2 threads, q4_k, compute float".
+    /// The common options that a command has no use for, with its name.
+    let private inVain (command: Argument option) : string * (Argument -> string option) =
+        let compute argument =
+            match argument with
+            | Argument.Compute _ -> Some "compute"
+            | Argument.Kv _ -> Some "kv"
+            | Argument.Prefill _ -> Some "prefill"
+            | _ -> None
+
+        let seed argument =
+            match argument with
+            | Argument.Seed _ -> Some "seed"
+            | argument -> compute argument
+
+        let all argument =
+            match argument with
+            | Argument.Model _ -> Some "model"
+            | Argument.Device _ -> Some "device"
+            | Argument.Dtype _ -> Some "dtype"
+            | argument -> seed argument
+
+        match command with
+        | Some(Argument.Info _) ->
+            "info",
+            (function
+            | Argument.Prefill _
+            | Argument.Seed _ as argument -> seed argument
+            | _ -> None)
+        | Some(Argument.Export _) -> "export", seed
+        | Some(Argument.Train _) -> "train", compute
+        | Some(Argument.Tokenizer _) -> "tokenizer train", all
+        | Some(Argument.Merge _) -> "merge", all
+        | _ -> "", (fun _ -> None)
+
+    /// The options that count for a command; of each other one that is given it says that it has no effect.
+    let counting (terminal: Terminal) (command: Argument option) (arguments: Argument list) : Argument list =
+        let name, inVain = inVain command
+
+        for option in List.choose inVain arguments do
+            Terminal.remark terminal $"--{option} has no effect in {name}"
+
+        arguments |> List.filter (inVain >> Option.isNone)
+
+    /// What computes, and how: "cpu, 2 threads, q4_k, compute float, prefill auto".
     let machine (checkpoint: Checkpoint) =
-        let device, dtype = deviceName checkpoint.Weights.Device, Weights.dtypeName checkpoint.Weights
-        let compute =
-            Weights.compute checkpoint.Weights
-            |> Option.filter (fun _ -> checkpoint.Weights.Compute <> Compute.Auto)
-            |> Option.map (fun name -> $", compute {name}")
-        let kv = checkpoint.Weights.Kv |> Option.map (fun kv -> $", kv {KvFormat.name kv}")
-        $"""{device}, {Terminal.count (CpuKernels.threads ()) "thread"}, {dtype}{defaultArg compute ""}{defaultArg kv ""}"""
+        let weights = checkpoint.Weights
+
+        String.concat ", " [
+            deviceName weights.Device
+            Terminal.count (CpuKernels.threads ()) "thread"
+            Weights.description weights
+            for name in Option.toList (Weights.compute weights) do
+                $"compute {name}"
+            for kv in Option.toList weights.Kv do
+                $"kv {KvFormat.name kv}"
+            $"prefill {Prefill.name weights.Prefill}"
+        ]
 
     /// Loads the model in the format and on the device that are asked for, computed and with a cache as asked; every fault of its files at
     /// once.
@@ -238,14 +286,28 @@ module internal Inputs =
         remarks terminal checkpoint
         checkpoint
 
+    /// The tokenizer that a prompt in words needs; where there is none, ids take their place.
+    let private promptTokenizer (checkpoint: Checkpoint) : Tokenizer =
+        match Checkpoint.tokenizer checkpoint with
+        | Ok tokenizer -> tokenizer
+        | Error [ LayerSkipError.NoTokenizer _ | LayerSkipError.NoTokenizerInGguf _ as fault ] ->
+            usage $"{LayerSkipError.message fault}, or give the prompt as ids (--prompt-ids 1,2,3)"
+        | Error faults -> raise (LayerSkipException faults)
+
     /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.
     let encode (checkpoint: Checkpoint) (text: string) : int[] =
-        let tokenizer = Checkpoint.tokenizer checkpoint |> Check.getOrRaise
+        let tokenizer = promptTokenizer checkpoint
 
         if text = "" then
             Option.toArray (Tokenizer.bos tokenizer)
         else
             Tokenizer.encode tokenizer text
+
+    /// Ends a command that compares early exits with the whole model where there is none.
+    let needEarlierExit (command: string) (checkpoint: Checkpoint) : unit =
+        if checkpoint.Config.Layers < 2 then
+            usage
+                $"{command} needs a model with an earlier exit, and {checkpoint.Path} has one layer; name one of two or more"
 
     /// Given ids; of none the tokenizer's beginning-of-text token.
     let orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =

@@ -27,7 +27,7 @@ module internal GenerationConfig =
         match recommended with
         | None -> []
         | Some(exit, length) ->
-            must (exit >= 1 && exit < config.Layers) exitName exit $"1 to {config.Layers - 1}"
+            must (exit >= 1 && exit < config.Layers) exitName exit (LayerSkipError.oneTo (config.Layers - 1))
             @ must (length >= 1) lengthName length "at least 1"
 
     /// Of a model's folder; where it has no such file, what its configuration says.

@@ -75,6 +75,8 @@ module internal WriteFault =
         | :? DirectoryNotFoundException -> Some "its folder is not there"
         // What .NET makes of a path that hangs on a current folder which is none.
         | :? FileNotFoundException as e when isNull e.FileName -> Some "the current folder has been deleted"
+        // A folder that takes no new files, as /proc.
+        | :? FileNotFoundException -> Some "nothing can be written in its folder"
         // What .NET makes of a file too large for `ulimit -f` or the file system.
         | :? ArgumentOutOfRangeException -> Some "it is larger than the system's limit for a file (ulimit -f)"
         | :? IOException -> Some((e.Message.ReplaceLineEndings(" ").Split(" : ")[0]).TrimEnd '.')

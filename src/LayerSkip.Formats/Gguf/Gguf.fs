@@ -25,6 +25,14 @@ type GgufFile = {
 module Gguf =
     let private hint = "a .gguf file is needed"
 
+    /// Whether a file begins as GGUF files do, whatever it is called; not where it cannot be read.
+    let isFile (path: string) : bool =
+        SourceFile.using path hint (fun file ->
+            let front = Array.zeroCreate<byte>(int (min file.Length 4L))
+            file.Copy(0L, front.AsSpan())
+            Ok(front = "GGUF"B))
+        |> Result.defaultValue false
+
     /// The metadata alone: the entries and values of tensors are not looked at.
     let readMetadata (path: string) : Result<Map<string, GgufValue>, LayerSkipError list> =
         GgufParts.readMetadata path hint

@@ -58,6 +58,9 @@ module internal GgufConfig =
     /// The one key that every file must have.
     let architectureKey = "general.architecture"
 
+    /// llama.cpp's number of a mix of formats.
+    let fileTypeKey = "general.file_type"
+
     /// Keys of our own, which other engines pass over: the exit layer and draft length that a model recommends.
     let exitKey, draftKey = "layerskip.exit_layer", "layerskip.draft_length"
 
@@ -98,8 +101,8 @@ module internal GgufConfig =
 
         dim
 
-    /// "float32" and its like, or ggml's name where most weights are quantised.
-    let private storedDtype (reader: GgufReader) (embedding: string option) =
+    /// "float32" and its like, or ggml's name of a mix; of a file that names none the format that most values have.
+    let private storedDtype (reader: GgufReader) (tensors: Map<string, int64[] * string>) =
         // llama.cpp's enum llama_ftype: what most tensors have, and which mix of others goes with it.
         let formats =
             Map [
@@ -124,9 +127,17 @@ module internal GgufConfig =
                 yield! [ 15, "Q4_K_M"; 16, "Q5_K_S"; 17, "Q5_K_M"; 18, "Q6_K" ]
             ]
 
-        reader.TryInt "general.file_type"
+        reader.TryInt fileTypeKey
         |> Option.bind formats.TryFind
-        |> Option.orElse embedding
+        |> Option.orElseWith (fun () ->
+            tensors.Values
+            |> Seq.filter (fun (shape, _) -> shape.Length > 1)
+            |> Seq.groupBy snd
+            |> Seq.map (fun (format, found) ->
+                format, found |> Seq.sumBy (fst >> Array.fold (fun size dim -> size * float dim) 1.0))
+            |> Seq.sortByDescending snd
+            |> Seq.tryHead
+            |> Option.map fst)
         |> Option.map (fun format ->
             match SafetensorsHeader.dtype format with
             | Some dtype -> Dtype.torchName dtype
@@ -276,7 +287,7 @@ module internal GgufConfig =
             TiedHead = not (tensors.ContainsKey "lm_head.weight")
             Bos = tokenId "tokenizer.ggml.bos_token_id"
             StopIds = stops
-            StoredDtype = storedDtype reader (tensors.TryFind "model.embed_tokens.weight" |> Option.map snd)
+            StoredDtype = storedDtype reader tensors
         }
 
         Check.all (reader.Faults @ ConfigCheck.faults (named architecture.Family) path config) config

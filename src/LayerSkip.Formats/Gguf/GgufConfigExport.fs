@@ -72,9 +72,9 @@ module internal GgufConfigExport =
         | Dtype.F32
         | Dtype.F64 -> 0L
 
-    /// Of a model by this name, in a file of llama.cpp's number `fileType`. Keys that say what llama.cpp takes for granted
+    /// Of a model by this name, in a file of llama.cpp's number `fileType`, where it has one. Keys that say what llama.cpp takes for granted
     /// are left out.
-    let metadata (name: string) (fileType: int64) (config: LlamaConfig) : (string * GgufValue) list =
+    let metadata (name: string) (fileType: int64 option) (config: LlamaConfig) : (string * GgufValue) list =
         let gguf = (Architecture.ofFamily config.Family).Gguf
         let key name = $"{gguf.Name}.{name}"
         let count name (value: int) = key name, GgufValue.Int(int64 value)
@@ -83,7 +83,8 @@ module internal GgufConfigExport =
             GgufConfig.architectureKey, GgufValue.Text gguf.Name
             "general.type", GgufValue.Text "model"
             "general.name", GgufValue.Text name
-            "general.file_type", GgufValue.Int fileType
+            for number in Option.toList fileType do
+                GgufConfig.fileTypeKey, GgufValue.Int number
             count "vocab_size" config.Vocabulary
             count "context_length" config.Context
             count "embedding_length" config.Hidden

@@ -127,8 +127,10 @@ module GgufMix =
         mix "q2_k" 10L GgufBlocks.q2_K q2_k
     ]
 
-    /// By its name.
-    let tryFind (name: string) : GgufMix option = all |> List.tryFind (fun mix -> mix.Name = name)
+    /// By its name, in capitals too, as files have it.
+    let tryFind (name: string) : GgufMix option =
+        all
+        |> List.tryFind (fun mix -> mix.Name.Equals(name, System.StringComparison.OrdinalIgnoreCase))
 
     /// What stands in for a format whose blocks are longer than a row.
     let private fallback (format: BlockFormat) : BlockFormat =
@@ -147,25 +149,26 @@ module GgufMix =
         else
             GgufFormat.F16
 
-    /// The format of a model's tensor, by llama.cpp's name and its shape. Vectors (norms, biases) are F32; the head, or the
-    /// embedding that is the head too, is Q6_K; a row that no block divides is F16.
-    let internal format (mix: GgufMix) (config: LlamaConfig) (name: string) (shape: int64[]) : GgufFormat =
+    /// The format that a mix has for a matrix, by llama.cpp's name: the head, or the embedding that is the head too, is Q6_K.
+    let internal wanted (mix: GgufMix) (config: LlamaConfig) (name: string) : BlockFormat =
         let isHead = name = "output.weight" || config.TiedHead && name = "token_embd.weight"
 
-        let chosen () =
-            match name.Split '.' with
-            | [| "blk"; layer; part; _ |] ->
-                mix.Better {
-                    Part = part
-                    Layer = int layer
-                    Layers = config.Layers
-                    Sharing = config.Heads / config.KvHeads
-                }
-                |> Option.defaultValue mix.Own
-            | _ when isHead && mix.Own <> GgufBlocks.q8_0 -> q6
-            | _ -> mix.Own
+        match name.Split '.' with
+        | [| "blk"; layer; part; _ |] ->
+            mix.Better {
+                Part = part
+                Layer = int layer
+                Layers = config.Layers
+                Sharing = config.Heads / config.KvHeads
+            }
+            |> Option.defaultValue mix.Own
+        | _ when isHead && mix.Own <> GgufBlocks.q8_0 -> q6
+        | _ -> mix.Own
 
+    /// The format of a model's tensor, by llama.cpp's name and its shape: the one that is wanted, or what stands in for it. Vectors
+    /// (norms, biases) are F32; a row that no block divides is F16.
+    let internal format (mix: GgufMix) (config: LlamaConfig) (name: string) (shape: int64[]) : GgufFormat =
         if shape.Length < 2 then
             GgufFormat.F32
         else
-            fitted (Array.last shape) (chosen ())
+            fitted (Array.last shape) (wanted mix config name)

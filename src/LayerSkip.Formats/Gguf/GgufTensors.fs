@@ -37,19 +37,31 @@ module internal GgufName =
                 $"model.layers.{layer}.{parts[part]}.{kind}"
             | _ -> name
 
-    /// llama.cpp's name of one of a model's tensors.
-    let ggml (gguf: GgufArchitecture) : string -> string =
+    /// llama.cpp's name of one of a model's tensors; None of what is none.
+    let tryGgml (gguf: GgufArchitecture) : string -> string option =
         let parts = Map [ for KeyValue(ggml, ours) in partsOf gguf -> ours, ggml ]
 
         fun name ->
             match List.ofArray (name.Split '.') with
-            | [ "model"; "embed_tokens"; kind ] -> $"token_embd.{kind}"
-            | [ "model"; "norm"; kind ] -> $"output_norm.{kind}"
-            | [ "lm_head"; kind ] -> $"output.{kind}"
-            | "model" :: "layers" :: layer :: rest ->
+            | [ "model"; "embed_tokens"; kind ] -> Some $"token_embd.{kind}"
+            | [ "model"; "norm"; kind ] -> Some $"output_norm.{kind}"
+            | [ "lm_head"; kind ] -> Some $"output.{kind}"
+            | "model" :: "layers" :: layer :: (_ :: _ as rest) ->
                 let part = rest |> List.take (rest.Length - 1) |> String.concat "."
-                $"blk.{layer}.{parts[part]}.{List.last rest}"
-            | _ -> invalidArg (nameof name) $"{name} is no tensor of a decoder"
+                parts.TryFind part |> Option.map (fun part -> $"blk.{layer}.{part}.{List.last rest}")
+            | _ -> None
+
+    /// The same of what is one.
+    let ggml (gguf: GgufArchitecture) (name: string) : string =
+        match tryGgml gguf name with
+        | Some name -> name
+        | None -> invalidArg (nameof name) $"{name} is no tensor of a decoder"
+
+    /// Faults in the words of a GGUF file of a family: its tensors by its names.
+    let inFaults (family: Family) (faults: LayerSkipError list) : LayerSkipError list =
+        let tryName = tryGgml (Architecture.ofFamily family).Gguf
+        let rename name = tryName name |> Option.defaultValue name
+        faults |> List.map (LayerSkipError.withTensorNames rename)
 
     /// llama.cpp's name of the table of divisors.
     let ropeTable = "rope_freqs.weight"
@@ -60,7 +72,9 @@ module internal GgufName =
 /// A tensor entry that was found good.
 type internal GgufTensor = {
     File: SourceFile
+    /// Hugging Face's, and the file's own.
     Name: string
+    Own: string
     Shape: int64[]
     Format: GgufFormat
     FormatName: string
@@ -109,6 +123,7 @@ module internal GgufTensors =
                     Ok {
                         File = file
                         Name = rename info.Name
+                        Own = info.Name
                         Shape = info.Dims |> Array.rev |> Array.map int64
                         Format = format
                         FormatName = name
@@ -123,7 +138,7 @@ module internal GgufTensors =
         |> List.pairwise
         |> List.choose (fun (a, b) ->
             if b.Start < a.End then
-                Some(LayerSkipError.BadFile(path, $"the data of tensors {a.Name} and {b.Name} overlap"))
+                Some(LayerSkipError.BadFile(path, $"the data of tensors {a.Own} and {b.Own} overlap"))
             else
                 None)
 
@@ -143,9 +158,10 @@ module internal GgufTensors =
             let tensors = List.choose Result.toOption results
 
             let doubled = [
-                for name, count in header.Infos |> Seq.countBy (fun info -> rename info.Name) do
-                    if count > 1 then
-                        LayerSkipError.BadFile(file.Path, $"tensor {name} is there twice")
+                for _, infos in header.Infos |> Seq.groupBy (fun info -> rename info.Name) do
+                    match infos |> Seq.map _.Name |> List.ofSeq with
+                    | name :: _ :: _ -> LayerSkipError.BadFile(file.Path, $"tensor {name} is there twice")
+                    | _ -> ()
             ]
 
             Check.all (doubled @ List.collect Check.faults results @ overlaps file.Path tensors) tensors

@@ -36,7 +36,7 @@ module Eval =
                         (1 <= exit && exit <= layers)
                         "exit-layers"
                         (string exit)
-                        $"1 to {layers}: the model has {layers} layers"
+                        $"{LayerSkipError.oneTo layers}: the model has {layers} layers"
 
             for limit in Option.toList options.Limit do
                 yield! Check.inRange (limit >= 1) "limit" (string limit) "1 or more"

@@ -30,6 +30,10 @@ type CertifyTest = {
 type CertifyReport = {
     Model: string
     Dtype: string
+    /// What the file names ("Q4_K_M", "float16"), where it names one.
+    Stored: string option
+    /// Both for people: "q4_k_m, mostly q5_0".
+    HeldIn: string
     /// How quantised matrices were multiplied: "auto", "float"; None where there are none.
     Compute: string option
     /// What the cache held: "f32", "f16", "q8".
@@ -148,6 +152,8 @@ module Certify =
         {
             Model = checkpoint.Path
             Dtype = Weights.dtypeName weights
+            Stored = weights.Config.StoredDtype
+            HeldIn = Weights.description weights
             Compute = Weights.compute weights
             Kv = Weights.kv weights
             Prefill = Prefill.name weights.Prefill

@@ -35,7 +35,7 @@ module Lens =
 
         for layer in options.Layers do
             let isThere = 1 <= layer && layer <= config.Layers
-            yield! Check.inRange isThere "layers" (string layer) $"1 to {config.Layers}"
+            yield! Check.inRange isThere "layers" (string layer) (LayerSkipError.oneTo config.Layers)
 
         let hidden = int64 config.Layers * int64 ids.Length * int64 config.Hidden * 4L
         yield!

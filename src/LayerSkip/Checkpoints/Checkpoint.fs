@@ -94,6 +94,8 @@ module Checkpoint =
         | Some tokenizer -> Ok tokenizer
         | None ->
             match tokenizerFaults checkpoint.Path with
+            | [] when File.Exists checkpoint.Path ->
+                Error [ LayerSkipError.NoTokenizerInGguf checkpoint.Path ]
             | [] -> Error [ LayerSkipError.NoTokenizer checkpoint.Path ]
             | faults -> Error faults
 
@@ -136,7 +138,7 @@ module Checkpoint =
         path
         (format: WeightsFormat)
         device
-        config
+        (config: LlamaConfig)
         (stored: StoredTensor list)
         tokenizer
         =
@@ -159,6 +161,8 @@ module Checkpoint =
             // What names its file needs no other place.
             if faults |> List.forall (fun (fault: LayerSkipError) -> fault.IsBadFile) then
                 faults
+            elif isGguf then
+                [ LayerSkipError.InGguf(path, GgufName.inFaults config.Family faults) ]
             else
                 [ LayerSkipError.InWeights(path, faults) ])
 
@@ -213,7 +217,7 @@ module Checkpoint =
                         Remarks = remarks @ checkpoint.Remarks
                 }))
 
-    /// Loads a folder or a .gguf file with weights in `format` on `device`; every fault at once: of the files,
+    /// Loads a folder or a GGUF file, whatever its name, with weights in `format` on `device`; every fault at once: of the files,
     /// the configuration, the tokenizer, the recommendation; then those of the weights. The caller disposes it.
     let loadAs
         (format: WeightsFormat)
@@ -223,11 +227,12 @@ module Checkpoint =
         Backend.tryDevice device
         |> Result.bind (fun _ ->
             let hint = "give a Hugging Face model folder or a .gguf file"
-            let isGguf = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
+
+            let isGguf () = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) || Gguf.isFile path
 
             match PathKind.find path with
             | PathKind.Folder -> loadFolder path format device
-            | PathKind.RegularFile when not isGguf -> Check.unsupported $"the file {path}" hint
+            | PathKind.RegularFile when not (isGguf ()) -> Check.unsupported $"the file {path}" hint
             // What is no file says so when it is opened.
             | PathKind.RegularFile
             | PathKind.Special

@@ -91,9 +91,9 @@ module Export =
             Check.unsupported $"a Hugging Face folder in {mix.Name}" "export a GGUF file for it"
 
     /// Values that are not finite in what they are written in.
-    let private overflows (dtype: Dtype) (weights: Weights) = [
+    let private overflows (keptIn: WeightPart -> torch.ScalarType) (weights: Weights) = [
         for part in Weights.parts weights do
-            let kept = ScalarType.ofDtype (WeightPart.keptIn weights.Device dtype part)
+            let kept = keptIn part
 
             if not (WeightPart.areFinite kept (WeightPart.ends part)) then
                 ScalarType.beyond part.Name kept
@@ -136,7 +136,12 @@ module Export =
         =
         let most = checkpoint.Config.Layers
         let isThere = layers >= 1 && layers <= most
-        let faults = Check.inRange isThere "layers" (string layers) $"1 to {most}, the layers of the model"
+        let faults =
+            Check.inRange
+                isThere
+                "layers"
+                (string layers)
+                $"{LayerSkipError.oneTo most}, the layers of the model"
 
         Check.both (Check.all faults ()) check
         |> Result.bind (fun _ -> checkOutput format output)
@@ -144,6 +149,12 @@ module Export =
             use _inference = Scope.inference ()
 
             writing (firstLayers layers checkpoint)
+            |> Result.mapError (fun faults ->
+                // Of a GGUF file by the names that are in it.
+                if File.Exists checkpoint.Path then
+                    GgufName.inFaults checkpoint.Config.Family faults
+                else
+                    faults)
             |> Result.map (fun (struct (formats: string list, bytes, remarks)) -> {
                 Format = format
                 Dtype = dtype
@@ -166,7 +177,9 @@ module Export =
         (checkpoint: Checkpoint)
         =
         let writing (part: Checkpoint) =
-            Check.all (overflows dtype part.Weights) ()
+            let keptIn = WeightPart.keptIn part.Weights.Device dtype >> ScalarType.ofDtype
+
+            Check.all (overflows keptIn part.Weights) ()
             |> Result.bind (fun () ->
                 match format with
                 | ExportFormat.HuggingFace -> HuggingFaceExport.write dtype output part
@@ -175,9 +188,38 @@ module Export =
 
         writeBy format (Dtype.name dtype) (checkDtype format (Some dtype)) writing layers output checkpoint
 
-    /// The same in the dtype that `dtypeOf` names.
+    /// The same as a GGUF file with each matrix in what it is held in: blocks of a GGUF source are copied.
+    let private writeAsStored layers output (checkpoint: Checkpoint) =
+        let writing (part: Checkpoint) =
+            Check.all (part.Weights |> overflows _.ScalarType) ()
+            |> Result.bind (fun () ->
+                GgufExport.write (nameOf checkpoint layers) GgufExport.Target.AsStored output part)
+
+        writeBy
+            ExportFormat.Gguf
+            (Weights.fileName checkpoint.Weights)
+            (Ok())
+            writing
+            layers
+            output
+            checkpoint
+
+    /// The same in no dtype of the caller's: a GGUF file has each matrix in what it is held in, blocks bit for bit; a Hugging
+    /// Face folder has all in the dtype that `dtypeOf` names, and a remark says so of blocks.
     let write (format: ExportFormat) (layers: int) (output: string) (checkpoint: Checkpoint) =
-        writeIn (dtypeOf checkpoint.Weights) format layers output checkpoint
+        match format with
+        | ExportFormat.Gguf -> writeAsStored layers output checkpoint
+        | ExportFormat.HuggingFace ->
+            let dtype = dtypeOf checkpoint.Weights
+
+            writeIn dtype format layers output checkpoint
+            |> Result.map (fun report ->
+                if Weights.isQuantised checkpoint.Weights then
+                    let remark =
+                        $"quantised weights are written in {Dtype.name dtype}: a Hugging Face folder holds none; export a GGUF file to keep them as they are"
+                    { report with Remarks = remark :: report.Remarks }
+                else
+                    report)
 
     /// The same in a mix of quantised formats, as a GGUF file: blocks that are in their format already are copied, of the rest one piece at
     /// a time is in memory as float32. An error too: weights beyond float16, whose scales could not hold them.

@@ -85,13 +85,23 @@ module internal GgufExport =
     type Target =
         | Dtype of Dtype
         | Mix of GgufMix
+        /// Each in what it is held in: blocks as they are.
+        | AsStored
 
     /// Norms and biases are float32.
     let private formatOf (target: Target) (config: LlamaConfig) (source: WeightPart) : GgufFormat =
         match target with
         | Target.Mix mix -> GgufMix.format mix config source.Name source.Shape
-        | Target.Dtype _ when source.Shape.Length = 1 -> GgufFormat.F32
+        | Target.Dtype _
+        | Target.AsStored when source.Shape.Length = 1 -> GgufFormat.F32
         | Target.Dtype dtype -> GgufFormat.tryOfDtype dtype |> Option.defaultValue GgufFormat.F32
+        | Target.AsStored ->
+            match source.Blocks with
+            | Some blocks -> GgufFormat.Quantised blocks.Format
+            | None ->
+                ScalarType.tryDtype source.ScalarType
+                |> Option.bind GgufFormat.tryOfDtype
+                |> Option.defaultValue GgufFormat.F32
 
     /// Weights that a mix cannot hold: not finite, or beyond float16, of which its scales are.
     let private beyondMix (mix: GgufMix) (weights: Weights) = [
@@ -112,35 +122,50 @@ module internal GgufExport =
     ]
 
     /// A GGUF source's own metadata of its tokenizer, else what the tokenizer comes to.
-    let private tokenizer (checkpoint: Checkpoint) : Result<(string * GgufValue) list, LayerSkipError list> =
-        let source =
-            if File.Exists checkpoint.Path then
-                Gguf.readMetadata checkpoint.Path
-            else
-                Ok Map.empty
-
-        let made () =
+    let private tokenizer
+        (source: Map<string, GgufValue>)
+        (checkpoint: Checkpoint)
+        : Result<(string * GgufValue) list, LayerSkipError list> =
+        if source.ContainsKey "tokenizer.ggml.model" then
+            Ok [
+                for KeyValue(key, value) in source do
+                    if key.StartsWith("tokenizer.", StringComparison.Ordinal) then
+                        key, value
+            ]
+        else
             match checkpoint.Tokenizer with
             | None -> Ok(GgufTokenizerExport.none checkpoint.Config.Bos checkpoint.StopIds)
             | Some tokenizer ->
                 GgufTokenizerExport.ofTokenizer checkpoint.Config.Vocabulary checkpoint.StopIds tokenizer
 
-        source
-        |> Result.bind (fun source ->
-            if source.ContainsKey "tokenizer.ggml.model" then
-                Ok [
-                    for KeyValue(key, value) in source do
-                        if key.StartsWith("tokenizer.", StringComparison.Ordinal) then
-                            key, value
-                ]
-            else
-                made ())
+    /// llama.cpp's number of the whole file; of what is as stored the source's own, and none where it has none.
+    let private fileType (target: Target) (source: Map<string, GgufValue>) (weights: Weights) : int64 option =
+        match target, source.TryFind GgufConfig.fileTypeKey with
+        | Target.Mix mix, _ -> Some mix.FileType
+        | Target.Dtype dtype, _ -> Some(GgufConfigExport.fileType dtype)
+        | Target.AsStored, Some(GgufValue.Int own) -> Some own
+        | Target.AsStored, _ when Weights.isQuantised weights -> None
+        | Target.AsStored, _ -> Some(GgufConfigExport.fileType weights.Dtype)
 
-    /// Rows that no block of a mix divides.
-    let private fallbacks (mix: GgufMix) (items: TensorItem<GgufFormat> list) = [
-        for item in items do
-            if item.Shape.Length > 1 && item.Format = GgufFormat.F16 then
+    /// Rows that no block of a mix divides, and those that another format's blocks stand in for.
+    let private fallbacks (mix: GgufMix) (config: LlamaConfig) (items: TensorItem<GgufFormat> list) = [
+        let matrices = items |> List.filter (fun item -> item.Shape.Length > 1)
+
+        for item in matrices do
+            if item.Format = GgufFormat.F16 then
                 $"{item.Name} is kept in f16: its rows of {Array.last item.Shape} are no multiple of {mix.Name}'s blocks"
+
+        let replaced =
+            matrices
+            |> List.map (fun item -> GgufMix.wanted mix config item.Name, item.Format)
+            |> List.filter (fun (wanted, format) ->
+                format <> GgufFormat.F16 && format <> GgufFormat.Quantised wanted)
+            |> List.countBy (fun (wanted, format) -> wanted.Name, GgufFormat.name (GgufFormat.kind format))
+            |> List.map (fun ((wanted, format), count) -> $"{count} in {format} for {wanted}")
+
+        if not replaced.IsEmpty then
+            let listed = String.concat ", " replaced
+            $"where rows are no multiple of 256 other formats stand in, as in llama.cpp: {listed}"
     ]
 
     /// Writes the file; the formats of its tensors, its bytes, and what to tell the user. What stands in a file's blocks in the
@@ -152,24 +177,34 @@ module internal GgufExport =
             match target with
             | Target.Mix mix -> Some mix, beyondMix mix weights
             | Target.Dtype Dtype.F64 -> None, [ GgufWriter.unsupportedDtype ]
-            | Target.Dtype _ -> None, []
+            | Target.AsStored when weights.Dtype = Dtype.F64 -> None, [ GgufWriter.unsupportedDtype ]
+            | Target.Dtype _
+            | Target.AsStored -> None, []
 
-        Check.both (Check.all (GgufConfigExport.faults config @ targetFaults) ()) (tokenizer checkpoint)
-        |> Result.bind (fun ((), tokenizer) ->
+        let source =
+            if File.Exists checkpoint.Path then
+                Gguf.readMetadata checkpoint.Path
+            else
+                Ok Map.empty
+
+        let withTokenizer source =
+            tokenizer source checkpoint |> Result.map (fun tokenizer -> source, tokenizer)
+
+        Check.both
+            (Check.all (GgufConfigExport.faults config @ targetFaults) ())
+            (source |> Result.bind withTokenizer)
+        |> Result.bind (fun ((), (source, tokenizer)) ->
             let items = [
                 for source in sources weights @ ropeTable config ->
                     item (formatOf target config source) source
             ]
 
-            let fileType =
-                match target with
-                | Target.Mix mix -> mix.FileType
-                | Target.Dtype dtype -> GgufConfigExport.fileType dtype
+            let hasBlocks = items |> List.exists _.Format.IsQuantised
 
             let metadata =
-                GgufConfigExport.metadata name fileType config
+                GgufConfigExport.metadata name (fileType target source weights) config
                 // Of the blocks' layouts.
-                @ (if mix.IsSome then
+                @ (if mix.IsSome || hasBlocks then
                        [ "general.quantization_version", GgufValue.Int 2L ]
                    else
                        [])
@@ -183,7 +218,7 @@ module internal GgufExport =
                     if checkpoint.Tokenizer.IsNone then
                         "the model has no tokenizer: llama.cpp takes and gives its ids only, and programs that try a text first refuse it"
                     yield! GgufConfigExport.remarks config
-                    yield! mix |> Option.toList |> List.collect (fun mix -> fallbacks mix items)
+                    yield! mix |> Option.toList |> List.collect (fun mix -> fallbacks mix config items)
                 ]
 
                 let formats = items |> List.map (fun item -> GgufFormat.name (GgufFormat.kind item.Format))

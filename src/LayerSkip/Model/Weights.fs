@@ -116,7 +116,7 @@ module Weights =
         | KvFormat.Q8, None ->
             Check.unsupported
                 elsewhere
-                "q8 is for f32, f16 and bf16 weights on a CPU: take kv f16, or leave it out"
+                "q8 is for f32, f16, bf16 and quantised weights on a CPU: take kv f16, or leave it out"
 
     let private ofParts config dtype device parts : Weights = {
         Config = config
@@ -314,3 +314,17 @@ module Weights =
                     |> Option.map (fun dtype -> Dtype.name dtype, tensor.numel () * tensor.ElementSize))
 
         if blocks.IsEmpty then mostOf dense else mostOf blocks
+
+    /// The name that a GGUF file of blocks has for itself ("q4_k_m"), else `dtypeName`.
+    let fileName (weights: Weights) : string =
+        let isPlain name = Dtype.all |> List.exists (fun dtype -> Dtype.torchName dtype = name)
+
+        match weights.Config.StoredDtype with
+        | Some own when isQuantised weights && not (isPlain own) -> own.ToLowerInvariant()
+        | _ -> dtypeName weights
+
+    /// Both for people: "q4_k_m, mostly q5_0".
+    let description (weights: Weights) : string =
+        match fileName weights, dtypeName weights with
+        | own, most when own = most -> most
+        | own, most -> $"{own}, mostly {most}"

@@ -64,7 +64,7 @@ module ExitShares =
         if layers < 2 then
             "left out: a model of one layer has no earlier exit"
         else
-            $"1 to {layers - 1}: the model has {layers} layers"
+            $"{LayerSkipError.oneTo (layers - 1)}: the model has {layers} layers"
 
     let private emphasisFaults layers groups (exits: (int * float) list) : LayerSkipError list = [
         let fault value allowed = LayerSkipError.OutOfRange("exit emphasis", value, allowed)

@@ -25,6 +25,20 @@ let private contents (path: string) : (string * byte[]) list = [
         |> Array.sort -> Path.GetFileName file, File.ReadAllBytes file
 ]
 
+/// The tensors of a GGUF file by its own names: ggml's number of the format, and the bytes.
+let private rawTensors (path: string) : Map<string, uint32 * byte[]> =
+    let bytes = File.ReadAllBytes path
+    let header = SourceFile.using path "" GgufHeader.read |> Check.getOrRaise
+    let data = (header.End + 31L) / 32L * 32L
+
+    Map [
+        for info in header.Infos ->
+            let shape = info.Dims |> Array.map int64
+            let size = int (GgufFormat.size (GgufFormat.tryOf info.Type).Value shape)
+            let start = int data + int info.Offset
+            info.Name, (info.Type, bytes[start .. start + size - 1])
+    ]
+
 let private mixes = [
     for name in [ "q8_0"; "q4_k_m"; "q6_k"; "iq4_nl" ] -> (GgufMix.tryFind name).Value
 ]
@@ -145,7 +159,44 @@ let tests =
                         use source = load None first
                         let report, found = made (Export.quantise mix 4) source
                         Expect.equal report.Dtype mix.Name "report"
-                        Expect.isTrue (found = contents first) $"{mix.Name} {hidden}: bit for bit"))
+                        Expect.isTrue (found = contents first) $"{mix.Name} {hidden}: bit for bit"
+                        let report, found = made (Export.write ExportFormat.Gguf 4) source
+                        Expect.equal report.Dtype mix.Name "report, where no dtype is asked for"
+                        Expect.isTrue (found = contents first) $"{mix.Name} {hidden}: as it is"))
+
+        testPropertyWithConfig
+            (Tiny.settings 3)
+            "without a dtype a GGUF file keeps each tensor as the source has it, bit for bit"
+        <| fun (seed: int) ->
+            for name, config in families do
+                inFiles seed config (fun path ->
+                    use source = load None path
+                    let stored = rawTensors path
+
+                    for layers in [ 1; config.Layers ] do
+                        withFolder (fun folder ->
+                            let output = Path.Combine(folder, "made.gguf")
+                            Export.write ExportFormat.Gguf layers output source
+                            |> Check.getOrRaise
+                            |> ignore
+                            let made = rawTensors output
+                            let isThere (tensor: string) =
+                                not (tensor.StartsWith "blk.") || int (tensor.Split('.')[1]) < layers
+
+                            Expect.equal (Set made.Keys) (Set(stored.Keys |> Seq.filter isThere)) "names"
+
+                            for KeyValue(tensor, found) in made do
+                                // Rows in pairs beside biases are decoded when they are loaded.
+                                let isDecoded =
+                                    (GgufFormat.tryOf (fst stored[tensor])).Value.IsQuantised
+                                    && config.Family = Family.Llama
+                                    && config.QkvBias
+                                    && [ "attn_q.weight"; "attn_k.weight" ] |> List.exists tensor.EndsWith
+
+                                if isDecoded then
+                                    Expect.equal (fst found) (GgufFormat.kind GgufFormat.F32) tensor
+                                else
+                                    Expect.isTrue (found = stored[tensor]) $"{name}, {layers}: {tensor}"))
 
         testCase
             "of other mixes, what is in the format already is copied and the rest is packed from float32"
@@ -187,7 +238,7 @@ let tests =
                                             (values expected)
                                             $"{found.Name}: packed")))
 
-        testCase "without a dtype: float16, but float32 where the file has matrices of it" (fun () ->
+        testCase "a folder without a dtype: float16, but float32 where the file has matrices of it" (fun () ->
             for format, expected in
                 [
                     GgufFormat.F16, Dtype.F16
@@ -203,8 +254,16 @@ let tests =
                 withFile wide 2 formatOf (fun path ->
                     use source = load None path
                     Expect.equal (Export.dtypeOf source.Weights) expected (nameOf format)
-                    let report, _ = made (Export.write ExportFormat.Gguf 3) source
-                    Expect.equal report.Dtype (Dtype.name expected) "written"))
+
+                    withFolder (fun folder ->
+                        let output = Path.Combine(folder, "made")
+                        let report =
+                            Export.write ExportFormat.HuggingFace 3 output source |> Check.getOrRaise
+                        Expect.equal report.Dtype (Dtype.name expected) "written"
+                        Expect.stringContains
+                            report.Remarks.Head
+                            $"quantised weights are written in {Dtype.name expected}"
+                            "and said")))
 
         testCase "blocks beyond float16 are refused by name in float16, and written in bfloat16" (fun () ->
             withFile wide 2 (fun _ -> GgufFormat.Quantised GgufBlocks.q8_0) (fun path ->
@@ -222,7 +281,7 @@ let tests =
                         let output = Path.Combine(folder, "made")
                         Export.writeIn Dtype.F16 format 3 output source
                         |> messages
-                        |> expectFault [ "1.mlp.up_proj"; "f16"; "bf16 or f32" ]
+                        |> expectFault [ "blk.1.ffn_up.weight"; "f16"; "bf16 or f32" ]
                         Expect.isEmpty (Directory.GetFileSystemEntries folder) "nothing is written")
 
                     made (Export.writeIn Dtype.F16 format 1) source |> ignore

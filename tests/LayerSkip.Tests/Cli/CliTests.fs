@@ -275,6 +275,7 @@ let others =
                         "tie", N
                         "violation", N
                         "worst_gap", N
+                        "stored_dtype", JsonValueKind.Null
                     ]
                     "fields"
 
