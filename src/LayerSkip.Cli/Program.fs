@@ -54,6 +54,7 @@ module Program =
         | Some(Argument.Merge own) -> MergeCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (given ()) (own.GetAllResults())
         | Some(Argument.Replay own) -> ReplayCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Sweep own) -> SweepCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Train own) ->
             TrainCommand.run terminal (common ()) (results.GetAllResults()) (own.GetAllResults())
         | Some(Argument.Tokenizer own) ->

@@ -21,6 +21,7 @@ let private house = [
         "Lens"
         "Eval"
         "Replay"
+        "Sweep"
         "Plots"
     ]
     "LayerSkip.CSharp", []

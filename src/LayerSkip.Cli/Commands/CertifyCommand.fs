@@ -60,57 +60,6 @@ module internal CertifyCommand =
         $"{Output.table [ 1..4 ] rows}\n\n{report.Model} in {report.HeldIn}{compute}, kv {report.Kv}, prefill {report.Prefill}: {verdict}; "
         + $"worst gap {scientific report.WorstGap} of the largest logit, allowed {scientific report.Gap}"
 
-    // Each line is decoded many times over, and a device has no last one.
-    let private mostLines = 100_000
-
-    /// The lines that hold something, each with its number from 1.
-    let private linesOf (file: string) =
-        Inputs.notEmpty "prompts" "a UTF-8 text file" file
-        |> TextFile.lines
-        |> Seq.map (fun (struct (number, line)) ->
-            if number > mostLines then
-                let fault = $"has more than {Output.number mostLines} lines, the most that are read; cut it"
-                Inputs.stop (LayerSkipError.BadFile(file, fault))
-
-            number, line.Trim())
-        |> Seq.filter (fun (_, line) -> line <> "")
-
-    /// One prompt a line; blank lines are none. Every one is checked before any work, which may take long.
-    let private prompts (checkpoint: Checkpoint) (file: string) : int[][] =
-        let read (number: int, line: string) =
-            let ids =
-                match checkpoint.Tokenizer with
-                | Some _ -> Ok(Inputs.encode checkpoint line)
-                | None -> Inputs.tryNumbers line
-
-            match ids with
-            | Error why -> [||], [ LayerSkipError.BadFile(file, $"line {number} {why}") ]
-            | Ok ids ->
-                let fault error =
-                    LayerSkipError.BadFile(file, $"line {number}: {LayerSkipError.message error}")
-
-                let vocabulary, context = checkpoint.Config.Vocabulary, checkpoint.Config.Context
-
-                ids,
-                [
-                    match ids |> Array.tryFind (fun id -> id < 0 || id >= vocabulary) with
-                    | Some id -> fault (LayerSkipError.UnknownToken(id, vocabulary))
-                    | None -> ()
-
-                    if ids.Length = 0 then
-                        fault LayerSkipError.EmptyPrompt
-                    elif ids.Length >= context then
-                        fault (LayerSkipError.PromptTooLong(ids.Length, context))
-                ]
-
-        let prompts = linesOf file |> Seq.map read |> Array.ofSeq
-
-        if prompts.Length = 0 then
-            Inputs.usage $"{file} holds no prompt; write one on each line"
-
-        let faults = prompts |> Seq.collect snd |> List.ofSeq
-        Check.all faults (Array.map fst prompts) |> Check.getOrRaise
-
     /// The options with one more.
     let private add (given: Given) (argument: CertifyArgument) : Given =
         let list option text = List.ofArray (Inputs.numbers option text)
@@ -149,7 +98,8 @@ module internal CertifyCommand =
 
         let options = {
             asked with
-                Prompts = given.PromptFile |> Option.map (prompts checkpoint) |> Option.defaultValue [||]
+                Prompts =
+                    given.PromptFile |> Option.map (PromptFiles.read checkpoint) |> Option.defaultValue [||]
                 Seed = common.Seed
         }
 

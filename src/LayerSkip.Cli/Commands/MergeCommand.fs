@@ -14,6 +14,10 @@ module internal MergeCommand =
         fun path header cells ->
             Eval.report EvalTasks.all path header cells
             |> Result.map (if isJson then EvalOutput.json else EvalOutput.table)
+        "sweep",
+        fun path header cells ->
+            SweepReport.ofRun path header cells
+            |> Result.map (if isJson then SweepTable.json else SweepTable.table)
     ]
 
     let private reportOf (isJson: bool) (path: string) (header: RunHeader) (cells: RunCell list) =

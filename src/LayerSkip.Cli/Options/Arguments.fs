@@ -202,6 +202,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Merge of ParseResults<MergeArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Export of ParseResults<ExportArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Replay of ParseResults<ReplayArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Sweep of ParseResults<SweepArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
 
@@ -238,6 +239,8 @@ type internal Argument =
                 "writes the model, or its first layers as a draft model, in the dtype or the quantised formats of --dtype for other engines."
             | Replay _ ->
                 "decodes once with every layer, and tells what each exit layer, draft length and policy would have made of it."
+            | Sweep _ ->
+                "times every exit layer with every draft length beside plain decoding and prompt lookup; in shards, and resumable."
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
 
@@ -255,6 +258,7 @@ module internal Arguments =
         "merge"
         "export"
         "replay"
+        "sweep"
         "train"
         "tokenizer"
     ]
@@ -302,6 +306,7 @@ module internal Arguments =
             "--overwrite"
             "--documents"
             "--allow-code-execution"
+            "--stop-at-eos"
         ]
 
     // Argu reads --name=VALUE up to the first line's end only, and not where it is empty; it reads the value whole where it is a word of its own.

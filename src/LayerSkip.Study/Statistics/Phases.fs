@@ -14,10 +14,9 @@ type Phases = {
 
 [<RequireQualifiedAccess>]
 module Phases =
-    /// Over all tokens after the first of some texts; NaN where there are none.
-    let ofCompletions (completions: Completion seq) : Phases =
-        let timings = completions |> Seq.map _.Timings |> Array.ofSeq
-        let tokens = completions |> Seq.sumBy (fun completion -> (TextTime.ofCompletion completion).Tokens)
+    /// Over so many tokens after the first of some texts, which took that; NaN where there are none.
+    let ofTimings (tokens: int) (timings: Timings seq) : Phases =
+        let timings = Array.ofSeq timings
         let perToken (ms: Timings -> float) = Array.sumBy ms timings / float tokens
 
         {
@@ -26,3 +25,8 @@ module Phases =
             HeadMs = perToken _.HeadMs
             OverheadMs = perToken (fun timings -> timings.DecodeMs - timings.DraftMs - timings.VerifyMs)
         }
+
+    /// Over all tokens after the first of some texts; NaN where there are none.
+    let ofCompletions (completions: Completion seq) : Phases =
+        let tokens = completions |> Seq.sumBy (fun completion -> (TextTime.ofCompletion completion).Tokens)
+        completions |> Seq.map _.Timings |> ofTimings tokens

@@ -1,0 +1,256 @@
+namespace LayerSkip
+
+open System
+
+/// A sweep that may begin: everything is checked.
+[<NoEquality; NoComparison>]
+type SweepPlan = internal {
+    weights: Weights
+    options: SweepOptions
+    config: SweepConfig
+    shard: Shard
+} with
+
+    member this.Config = this.config
+
+    /// The first line of its file.
+    member this.Header: RunHeader = {
+        Kind = "sweep"
+        Config = SweepConfig.json this.config
+        Cells = this.config.Cells
+        Shard = this.shard
+    }
+
+/// Every exit layer with every draft length, plain decoding and prompt lookup, timed in turn over the same texts.
+[<RequireQualifiedAccess>]
+module Sweep =
+    let private faults (checkpoint: Checkpoint) (options: SweepOptions) : LayerSkipError list =
+        let config = checkpoint.Config
+        let least least name (value: int) =
+            Check.inRange (value >= least) name (string value) $"{least} or more"
+
+        let unique name (values: int list) =
+            match values |> List.countBy id |> List.tryFind (fun (_, count) -> count > 1) with
+            | Some(value, _) -> [ LayerSkipError.OutOfRange(name, $"{value} twice", "each number once") ]
+            | None -> []
+
+        let prompt (ids: int[]) = [
+            if ids.Length = 0 then
+                LayerSkipError.EmptyPrompt
+            elif ids.Length >= config.Context then
+                LayerSkipError.PromptTooLong(ids.Length, config.Context)
+        ]
+
+        let unknown ids =
+            ids
+            |> Seq.tryFind (fun id -> id < 0 || id >= config.Vocabulary)
+            |> Option.map (fun id -> LayerSkipError.UnknownToken(id, config.Vocabulary))
+            |> Option.toList
+
+        [
+            yield! least 1 "runs" options.Runs
+            // One token has no time after the first.
+            yield! least 2 "max-new-tokens" options.MaxNewTokens
+            yield! unique "exit-layers" options.ExitLayers
+            yield! unique "draft-lengths" options.DraftLengths
+
+            for exit in options.ExitLayers do
+                if config.Layers < 2 then
+                    LayerSkipError.ExitOutsideModel(exit, config.Layers)
+                else
+                    yield!
+                        Check.inRange
+                            (0 < exit && exit < config.Layers)
+                            "exit-layers"
+                            (string exit)
+                            $"1 to {config.Layers - 1}: the model has {config.Layers} layers"
+
+            for length in options.DraftLengths do
+                yield! least 1 "draft-lengths" length
+
+            yield! options.Prompts |> Seq.collect prompt
+            yield! unknown (Seq.append (Seq.concat options.Prompts) options.StopIds)
+        ]
+
+    /// What is to be computed: options with nothing left to default, found good. Errors: an exit layer that the model has not, a
+    /// number given twice, a prompt that is empty, or leaves no room in the context, ids outside the vocabulary, and a model of one
+    /// layer, which has no exit.
+    let plan
+        (checkpoint: Checkpoint)
+        (options: SweepOptions)
+        (shard: Shard)
+        : Result<SweepPlan, LayerSkipError list> =
+        let layers = checkpoint.Config.Layers
+        let recommended, _ = Checkpoint.exitAndDraft checkpoint
+
+        let options = {
+            options with
+                Prompts =
+                    (if options.Prompts.Length = 0 then
+                         SweepOptions.ownPrompts checkpoint options.Seed
+                     else
+                         options.Prompts)
+                ExitLayers =
+                    match options.ExitLayers with
+                    // Where there is none, the fault names one.
+                    | [] when layers < 2 -> [ 1 ]
+                    | [] -> SweepOptions.exitLayers layers recommended
+                    | given -> given
+                DraftLengths =
+                    (if options.DraftLengths.IsEmpty then
+                         SweepOptions.defaultDraftLengths
+                     else
+                         options.DraftLengths)
+        }
+
+        Check.all (faults checkpoint options) ()
+        |> Result.bind (fun () -> SweepConfig.create checkpoint options)
+        |> Result.map (fun config -> {
+            weights = checkpoint.Weights
+            options = options
+            config = config
+            shard = shard
+        })
+
+    let private strategy (layers: int) (setting: SweepSetting) : Strategy =
+        match setting with
+        | Autoregressive -> Strategy.Autoregressive
+        | PromptLookup length ->
+            let drafter = Drafter.promptLookup PromptLookup.defaultNgram
+            Strategy.Speculative(drafter, LengthPolicy.Fixed length)
+        | SelfSpeculative(exit, length) ->
+            Strategy.SelfSpeculative(ExitLayer.TryCreate(layers, exit) |> Check.getOrRaise, length)
+
+    let private decode (plan: SweepPlan) (tokens: int) (prompt: int[]) (setting: SweepSetting) : Completion =
+        let options = {
+            GenerationOptions.greedy (strategy plan.config.Layers setting) tokens with
+                StopIds = plan.options.StopIds
+        }
+
+        Generation.complete plan.weights None options prompt |> Check.getOrRaise
+
+    let private decoded (reference: Completion) (completion: Completion) : SweepDecoding = {
+        Tokens = completion.TokenIds.Length
+        Timings = completion.Timings
+        Metrics = SpeculationMetrics.ofCompletions [ completion ]
+        SameText = completion.TokenIds = reference.TokenIds
+    }
+
+    /// A prompt in every way. The way that begins is another from cell to cell: the first after a pause may be the slower one.
+    let private cell (plan: SweepPlan) (costs: RoundTimes option) (turn: int) (number: int) : SweepCell =
+        let settings = Array.ofList plan.config.Settings
+        let prompt = plan.options.Prompts[number % plan.config.Prompts]
+        let completions = Array.zeroCreate settings.Length
+
+        for step in 0 .. settings.Length - 1 do
+            let at = (turn + step) % settings.Length
+            completions[at] <- decode plan plan.config.MaxNewTokens prompt settings[at]
+
+        {
+            Prompt = number % plan.config.Prompts
+            Run = number / plan.config.Prompts
+            PromptTokens = prompt.Length
+            Cpu = Benchmark.cpu ()
+            Threads = CpuKernels.threads ()
+            Decodings = completions |> Array.map (decoded completions[0])
+            Costs = costs
+        }
+
+    // Tokens that each way decodes before any is timed: code is compiled, and buffers are there.
+    let private warmUpTokens = 12
+
+    let private warmUp (plan: SweepPlan) : unit =
+        for setting in plan.config.Settings do
+            decode plan (min warmUpTokens plan.config.MaxNewTokens) plan.options.Prompts[0] setting
+            |> ignore
+
+    /// What rounds take at the middle of a text.
+    let private costs (plan: SweepPlan) : RoundTimes option =
+        let config = plan.config
+        let prompt = plan.options.Prompts |> Array.averageBy (fun prompt -> float prompt.Length)
+
+        RoundTimes.measure plan.weights (int prompt + config.MaxNewTokens / 2) {
+            Exits = config.ExitLayers
+            // At the end of a text rounds are cut short.
+            Lengths = List.distinct ([ 1 .. min 8 (List.max config.DraftLengths) ] @ config.DraftLengths)
+            BudgetMs = RoundTimes.budgetMs
+        }
+
+    /// Computes the shard's cells that `output` has not (all of them without one), and gives the lines of all that are done then.
+    /// `progress` gets the number of cells done before and how many there are, before each. A process that is killed loses the cell
+    /// under way; the same command goes on. Errors: what `RunWriter.Open` finds, a file that cannot be written on, numbers that overflow.
+    let run
+        (progress: int -> int -> unit)
+        (output: string option)
+        (plan: SweepPlan)
+        : Result<RunCell list, LayerSkipError list> =
+        let own = [
+            for number in 0 .. plan.config.Cells - 1 do
+                if Shard.owns number plan.shard then
+                    number
+        ]
+
+        let compute
+            (left: int list)
+            (add: int -> (Text.Json.Utf8JsonWriter -> unit) -> Result<unit, LayerSkipError list>)
+            =
+            if not left.IsEmpty then
+                warmUp plan
+
+            let mutable profile = if left.IsEmpty then None else costs plan
+
+            (Ok(), List.indexed left)
+            ||> List.fold (fun state (index, number) ->
+                state
+                |> Result.bind (fun () ->
+                    progress (own.Length - left.Length + index) own.Length
+                    let made = cell plan profile (number / plan.shard.Count) number
+                    profile <- None
+                    add number (SweepCell.write made)))
+
+        try
+            match output with
+            | Some path ->
+                RunWriter.Open(path, plan.Header)
+                |> Result.bind (fun writer ->
+                    use writer = writer
+                    compute writer.Left (fun number fields -> writer.Add(number, fields))
+                    |> Result.map (fun () -> writer.Cells))
+            | None ->
+                let cells = ResizeArray<RunCell>()
+
+                let add number fields =
+                    cells.Add {
+                        Cell = number
+                        Json =
+                            RunFile.json (fun json ->
+                                json.WriteNumber("cell", number)
+                                fields json)
+                    }
+
+                    Ok()
+
+                compute own add |> Result.map (fun () -> List.ofSeq cells)
+        with :? LayerSkipException as fault ->
+            Error fault.Errors
+
+    /// The cells of a run's file. Errors: a file of another kind of run, lines that no sweep wrote.
+    let read
+        (path: string)
+        (header: RunHeader)
+        (cells: RunCell list)
+        : Result<SweepConfig * SweepCell list, LayerSkipError list> =
+        let part (json: string) (read: JsonPart -> 'T) : Result<'T, LayerSkipError list> =
+            JsonPart.guard path (fun () ->
+                use document = Text.Json.JsonDocument.Parse json
+                Ok(read (JsonPart document.RootElement)))
+
+        if header.Kind <> "sweep" then
+            Check.bad path $"is of a run of kind \"{header.Kind}\", and not a sweep"
+        else
+            part header.Config SweepConfig.read
+            |> Result.bind (fun config ->
+                cells
+                |> List.map (fun cell -> part cell.Json (SweepCell.read config))
+                |> Check.list
+                |> Result.map (fun cells -> config, cells))
