@@ -103,19 +103,40 @@ module RoundTimes =
         let places = [ for power in 0..30 -> (1 <<< power) - 1 ] |> List.filter (fun place -> place < last)
         List.distinct (places @ [ max 0 last ]) |> List.map (fun place -> sorted[place])
 
+    /// What a turn consists of.
+    [<NoComparison>]
+    type private Turn = {
+        Exits: int list
+        Lengths: int list
+        /// Rounds of a kind after one another, of which all but the first count: what the caches of a small model hold after
+        /// rounds of another kind makes the first one slower.
+        Times: int
+        /// Rounds before those, which do not count, where another exit had its turn before.
+        Ahead: int
+    } with
+
+        member this.Rounds: int list =
+            List.replicate this.Ahead this.Lengths.Head
+            @ List.collect (List.replicate this.Times) this.Lengths
+
     /// What to time of what there is to be known: all of it where that fits the budget, else less and less.
-    let private chosen (plainMs: float) (options: RoundTimesOptions) : int list * int list =
+    let private turnOf (plainMs: float) (options: RoundTimesOptions) : Turn =
         let exits = options.Exits |> List.distinct |> List.sort
         let lengths = options.Lengths |> List.distinct |> List.sort
         let few (sorted: int list) = List.distinct [ sorted[0]; sorted[sorted.Length / 2]; List.last sorted ]
 
-        let cost (exits: int list, lengths: int list) =
-            let ofLengths = lengths |> List.sumBy (fun length -> 1.5 + 0.5 * float length)
-            3.0 * plainMs * float exits.Length * ofLengths
+        let ms (turn: Turn) =
+            let ofLengths = turn.Lengths |> List.sumBy (fun length -> 1.5 + 0.5 * float length)
+            plainMs * float (turn.Times * turn.Exits.Length) * ofLengths
 
-        [ spread exits, lengths; few exits, lengths; few exits, spread lengths ]
-        |> List.tryFind (fun kinds -> cost kinds <= options.BudgetMs)
-        |> Option.defaultValue (few exits, spread lengths)
+        let least = { Exits = few exits; Lengths = spread lengths; Times = 1; Ahead = 0 }
+
+        [
+            { Exits = spread exits; Lengths = lengths; Times = 2; Ahead = 2 }
+            { least with Lengths = lengths }
+        ]
+        |> List.tryFind (fun turn -> 3.0 * ms turn <= options.BudgetMs)
+        |> Option.defaultValue least
 
     /// Without those of the first turns, in which code was compiled and caches were cold.
     let private settled (samples: RoundTime seq) =
@@ -145,14 +166,14 @@ module RoundTimes =
             use _plain = plainEnd
 
             let plainMs = List.init 4 (fun _ -> (plain ()).RoundMs) |> List.min
-            let exits, lengths = chosen plainMs options
+            let turn = turnOf plainMs options
 
             let sources =
-                exits
+                turn.Exits
                 |> List.map (fun exit ->
                     ExitLayer.TryCreate(weights.Config.Layers, exit)
                     |> Check.getOrRaise
-                    |> strategyOf weights lengths
+                    |> strategyOf weights turn.Rounds
                     |> source weights prompt)
 
             try
@@ -162,8 +183,15 @@ module RoundTimes =
 
                 while turns < 3 || began.Elapsed.TotalMilliseconds < options.BudgetMs do
                     for pull in plain :: List.map fst sources do
-                        for _ in lengths do
-                            samples.Add(pull ())
+                        let mutable before = -1
+
+                        for index in 0 .. turn.Rounds.Length - 1 do
+                            let time = pull ()
+
+                            if index >= turn.Ahead && (turn.Times = 1 || time.Drafted = before) then
+                                samples.Add time
+
+                            before <- time.Drafted
 
                     turns <- turns + 1
 
