@@ -43,7 +43,7 @@ type internal EvalArgument =
             | Shots _ ->
                 "how many examples with their answers stand before each question (default: 0, of mbpp 3, of gsm8k 8)."
             | ShotsFrom _ ->
-                "the file that examples are drawn from by --seed, in the same form (default: the other items)."
+                "the file of examples, in the same form: drawn by --seed, before generated answers the first ones (default: the other items)."
             | Strategy _ ->
                 "of generated answers: autoregressive, self-speculative or early-exit; may be given several times (default: the first two, and early-exit at the --exit-layers before the last)."
             | ExitLayer _ -> "drafts after this layer (default: the model's recommendation)."

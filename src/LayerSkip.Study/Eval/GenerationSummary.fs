@@ -40,6 +40,13 @@ module internal GenerationSummary =
                 TokensPerSecond = timed |> List.map _.TokensPerSecond |> average
             }
 
+    /// The mean; of values that are all 0 or 1 it is a share, whose interval has a width where all are the same, too.
+    let private mean (name: string) (values: float list) : EvalMetric =
+        if values |> List.forall (fun value -> value = 0.0 || value = 1.0) then
+            EvalMetric.share name (int (List.sum values)) values.Length
+        else
+            EvalMetric.mean name values
+
     /// pass@1, pass@10 and pass@100, as far as there are samples; the reference's own choice of k.
     let private passes (samples: float list list) : EvalMetric list =
         let least = samples |> List.map List.length |> List.min
@@ -49,7 +56,7 @@ module internal GenerationSummary =
                 if k <= least then
                     samples
                     |> List.map (fun found -> Answers.passAt k found.Length (int (List.sum found)))
-                    |> EvalMetric.mean $"pass@{k}"
+                    |> mean $"pass@{k}"
         ]
 
     /// Means over items, whose own numbers are means over turns and samples.
@@ -58,7 +65,7 @@ module internal GenerationSummary =
             match scores |> List.map (at exit name) |> List.filter (List.isEmpty >> not) with
             | [] -> ()
             | found when name = GenerationScore.passed -> yield! passes found
-            | found -> found |> List.map List.average |> EvalMetric.mean name
+            | found -> found |> List.map List.average |> mean name
     ]
 
     /// An exit, as it stands in all scores, with the name of the strategy that wrote its texts.

@@ -341,7 +341,9 @@ let tests =
             Expect.equal (textAt 24 "verdict" scores[0]) "passed" "in words"
             Expect.stringContains (textAt 24 "verdict" scores[1]) "SyntaxError" "and why"
             let name, value = report.Summary.Exits.Head |> snd |> List.head |> (fun m -> m.Name, m.Value)
-            Expect.equal (name, value) ("pass@1", 0.5) "pass@1")
+            Expect.equal (name, value) ("pass@1", 0.5) "pass@1"
+            let low, high = (report.Summary.Exits.Head |> snd |> List.head).Interval.Value
+            Expect.isTrue (0.0 < low && low < 0.5 && 0.5 < high && high < 1.0) "an interval of a share")
 
         sharedTest "MBPP's own solutions pass its tests" [ "eval"; "mbpp"; "mbpp.jsonl" ] (fun path ->
             if not isPythonThere.Value then

@@ -180,8 +180,11 @@ let tests =
                     let problems = problems path
                     Expect.equal problems.Length 164 "problems"
 
-                    for id, prompt, solution, test in problems do
-                        Expect.equal (Sandbox.run sandbox $"{prompt}{solution}\n{test}") Verdict.Passed id
+                    problems
+                    |> Array.ofList
+                    |> Array.Parallel.map (fun (id, prompt, solution, test) ->
+                        id, Sandbox.run sandbox $"{prompt}{solution}\n{test}")
+                    |> Array.iter (fun (id, verdict) -> Expect.equal verdict Verdict.Passed id)
 
                     for id, prompt, _, test in List.truncate 20 problems do
                         let verdict = Sandbox.run sandbox $"{prompt}    return None\n\n{test}"
