@@ -124,7 +124,11 @@ module MultipleChoice =
                 if scored.IsEmpty then
                     None
                 else
-                    Some(scored |> List.averageBy (fun score -> 1.0 / EvalFields.number options score.Item))
+                    // By numbers of options, so that a fifth is 0.2 whatever the number of questions.
+                    scored
+                    |> List.countBy (fun score -> EvalFields.number options score.Item)
+                    |> List.sumBy (fun (options, count) -> float count / options)
+                    |> fun right -> Some(right / float scored.Length)
             Exits = exits |> List.map (fun exit -> exit, metrics exit)
             Groups = []
             Remarks =
