@@ -31,7 +31,7 @@ type RoundTimesOptions = {
     /// Exit layers and draft lengths that there are to be times of; where that would take long, some are left to interpolation.
     Exits: int list
     Lengths: int list
-    /// Milliseconds after which no further turn begins, once there were three.
+    /// Milliseconds after which no further turn begins, once there were four.
     BudgetMs: float
 }
 
@@ -123,13 +123,18 @@ module RoundTimes =
     let private turnOf (plainMs: float) (options: RoundTimesOptions) : Turn =
         let exits = options.Exits |> List.distinct |> List.sort
         let lengths = options.Lengths |> List.distinct |> List.sort
-        let few (sorted: int list) = List.distinct [ sorted[0]; sorted[sorted.Length / 2]; List.last sorted ]
+
+        // With one between the first and the middle, where exits that pay are as a rule.
+        let few =
+            [ 0; exits.Length / 8; exits.Length / 2; exits.Length - 1 ]
+            |> List.distinct
+            |> List.map (fun place -> exits[place])
 
         let ms (turn: Turn) =
             let ofLengths = turn.Lengths |> List.sumBy (fun length -> 1.5 + 0.5 * float length)
             plainMs * float (turn.Times * turn.Exits.Length) * ofLengths
 
-        let least = { Exits = few exits; Lengths = spread lengths; Times = 1; Ahead = 0 }
+        let least = { Exits = few; Lengths = spread lengths; Times = 1; Ahead = 0 }
 
         [
             { Exits = spread exits; Lengths = lengths; Times = 2; Ahead = 2 }
@@ -181,7 +186,7 @@ module RoundTimes =
                 let samples = ResizeArray<RoundTime>()
                 let mutable turns = 0
 
-                while turns < 3 || began.Elapsed.TotalMilliseconds < options.BudgetMs do
+                while turns < 4 || began.Elapsed.TotalMilliseconds < options.BudgetMs do
                     for pull in plain :: List.map fst sources do
                         let mutable before = -1
 
