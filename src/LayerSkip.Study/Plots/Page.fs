@@ -32,15 +32,10 @@ module internal Page =
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
     let private style =
-        """
-:root { color-scheme: light dark; --back: #ffffff; --ink: #1c1e21; --soft: #5c626b; --line: #dfe2e6 }
-@media (prefers-color-scheme: dark) { :root { --back: #16181c; --ink: #e6e6e6; --soft: #a8adb5; --line: #33373e } }
-body { margin: 0 auto; padding: 24px; max-width: 1180px; background: var(--back); color: var(--ink); font: 15px/1.5 Helvetica, Arial, sans-serif }
-h1 { font-size: 22px; margin: 0 0 20px } h2 { font-size: 17px; margin: 0 } figure { margin: 0 0 40px }
-.sub { color: var(--soft); font-size: 13px; margin: 2px 0 8px } figcaption { color: var(--soft); font-size: 14px; max-width: 62em; margin-top: 6px }
-.chart { overflow-x: auto } footer { color: var(--soft); font-size: 12px; border-top: 1px solid var(--line); padding-top: 8px }
-table { border-collapse: collapse } td, th { padding: 4px 14px 4px 0; text-align: right; border-bottom: 1px solid var(--line) } th:first-child, td:first-child { text-align: left }
-"""
+        lazy
+            (use sheet = Assembly.GetExecutingAssembly().GetManifestResourceStream "page.css"
+             use text = new StreamReader(sheet)
+             text.ReadToEnd())
 
     let private script =
         let theme (back: string) ink soft grid pick =
@@ -113,5 +108,5 @@ draw();
         let body = parts |> List.map part |> String.concat "\n"
 
         $"<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\"/>\n"
-        + $"<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>{escape title}</title>\n<style>{style}</style>\n</head>\n"
+        + $"<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>{escape title}</title>\n<style>\n{style.Value}</style>\n</head>\n"
         + $"<body>\n<h1>{escape title}</h1>\n{body}\n<footer>LayerSkip.FSharp</footer>\n{scripts}</body>\n</html>\n"
