@@ -96,6 +96,7 @@ module internal SweepCommand =
             |> Option.defaultValue Shard.whole
 
         use checkpoint = Inputs.load terminal common
+        Inputs.needEarlierExit "sweep" checkpoint
 
         let options = {
             given.Options with

@@ -36,16 +36,11 @@ module SweepPlots =
         ("prompt lookup", of' None)
         :: [ for exit in report.Config.ExitLayers -> $"E = {exit}", of' (Some exit) ]
 
-    /// Where the values of a column come down to 1 for the last time, from the bottom: between two rows, or at the table's ends.
-    let private crossing (column: float list) : float =
-        let top = float column.Length - 0.5
-
+    /// The edge above the last row of a column, from the bottom, whose value is above 1; below them all where none is.
+    let private edge (column: float list) : float =
         match column |> List.tryFindIndexBack (fun value -> value > 1.0) with
+        | Some last -> float last + 0.5
         | None -> 0.5
-        | Some last when last = column.Length - 1 -> top
-        | Some last ->
-            let above, below = column[last + 1], column[last]
-            float last + (below - 1.0) / (below - above)
 
     /// Speed-ups over exit layers and draft lengths: measured, by the cost model, and the one over the other, on one scale of colours
     /// around 1; the dashed line is where the cost model says that drafting stops to pay.
@@ -90,7 +85,7 @@ module SweepPlots =
             |> min 1.0
 
         let columns =
-            [ "measured"; "cost model"; "measured / model" ]
+            [ "timed"; "model"; "ratio" ]
             |> List.mapi (fun block title ->
                 (if block > 0 then [ "" ] else [])
                 @ (lengths
@@ -107,7 +102,7 @@ module SweepPlots =
                 [
                     for i in 0 .. count - 1 do
                         let column = lines |> List.map (fun (_, rows) -> predicted rows[i])
-                        let x, y = float (block * (count + 1) + i), crossing column
+                        let x, y = float (block * (count + 1) + i), edge column
                         x - 0.5, y
                         x + 0.5, y
                 ]
@@ -117,7 +112,7 @@ module SweepPlots =
             Picture.heat
                 "Speed-up over plain decoding, by exit layer and draft length"
                 subtitle
-                "Blue is faster than plain decoding, red slower, and the star the fastest; on hovering, intervals and acceptance. Left: measured. Middle: what the cost model makes of the same rounds. Right: the one over the other, grey where they agree. Above the dashed line drafting does not pay by the cost model, as drafts of that many layers cost more than they save."
+                "Blue is faster than plain decoding, red slower, and the star the fastest; on hovering, intervals and acceptance. Left, as it was timed. Middle, what the cost model makes of the same rounds. Right, the one over the other: grey where they agree. Above the dashed line drafting does not pay by the cost model: drafts of so many layers cost more than they save."
                 ("draft length d (tokens)", columns)
                 ("drafts by", List.map fst lines)
                 {

@@ -130,6 +130,35 @@ let tests =
                     Expect.isTrue (Double.IsNaN row.PredictedSpeedUp) "lookup has no costs"
                 | _ -> ())
 
+        property
+            "the picture has each row's speed-up, what the model says, and their ratio"
+            (fun (Cells cells) ->
+                let report = SweepReport.ofCells config cells
+                let picture = SweepPlots.surface "a machine" report
+                let values = picture.Heat.Value.Values
+                Expect.equal values.Length (1 + config.ExitLayers.Length) "prompt lookup, and each exit"
+
+                for row in report.Rows do
+                    match row.Setting.DraftLength with
+                    | None -> ()
+                    | Some length ->
+                        let line =
+                            row.Setting.Exit
+                            |> Option.map (fun exit -> 1 + List.findIndex ((=) exit) config.ExitLayers)
+                            |> Option.defaultValue 0
+
+                        let column = List.findIndex ((=) length) config.DraftLengths
+                        let block number = values[line][number * (config.DraftLengths.Length + 1) + column]
+                        let measured, predicted = row.SpeedUp.OfTimes.Value, row.PredictedSpeedUp
+                        // As texts, where a number that is none equals itself.
+                        Expect.equal (string (block 0)) (string measured) "timed"
+                        Expect.equal (string (block 1)) (string predicted) "by the model"
+                        Expect.equal (string (block 2)) (string (measured / predicted)) "the ratio"
+
+                let page = SweepPlots.html { report with Config.Model = "<script>alert(1)</script>" }
+                Expect.isFalse (page.Contains "<script>alert") "a name is text"
+                Expect.stringContains page "prompt lookup" "named")
+
         testCase "each way decodes as it does alone, and writes plain decoding's text" (fun () ->
             withSweep small (fun checkpoint _ plan ->
                 let plan = plan "1/1"
