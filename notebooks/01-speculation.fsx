@@ -11,33 +11,28 @@ first few layers know them already. **Self-speculation** makes use of that witho
 So a round yields 1 to *d* + 1 tokens, and each of them is what the whole model says. No second model is needed:
 the draft is the model's own front, and what it computed is used again when verifying.
 
-This notebook runs anywhere: its model is random and small, with layers that matter less the deeper they are. Name
-a real one in the environment variable `LAYERSKIP_NOTEBOOK_MODEL` (a Hugging Face folder or a .gguf file), and
-every cell below is about that one. `dotnet build -c Release` makes the assemblies of the first cell.
+Every cell below is about the default model, `models/stories-10m`, which tells simple stories and was trained so that
+its first layers can draft for the rest. Name another in the environment variable `LAYERSKIP_NOTEBOOK_MODEL` (a
+Hugging Face folder or a .gguf file). `dotnet build -c Release` makes the assemblies of the first cell.
 *)
 
 #r "../src/LayerSkip.Study/bin/Release/net10.0/Microsoft.ML.Tokenizers.dll"
 #r "../src/LayerSkip.Study/bin/Release/net10.0/TorchSharp.dll"
 #r "../src/LayerSkip.Study/bin/Release/net10.0/LayerSkip.Formats.dll"
 #r "../src/LayerSkip.Study/bin/Release/net10.0/LayerSkip.dll"
+#r "../src/LayerSkip.Study/bin/Release/net10.0/LayerSkip.Study.dll"
+#load "notebook.fsx"
 
 open System
 open LayerSkip
 
-let small =
-    LlamaConfig.Llama(256, layers = 8, hidden = 64, intermediate = 128, heads = 4, kvHeads = 2, context = 256)
+let checkpoint = Checkpoint.load Notebook.model None Device.Cpu |> Check.getOrRaise
+let weights, tokenizer = checkpoint.Weights, checkpoint.Tokenizer
 
-let weights, tokenizer, prompt =
-    match Environment.GetEnvironmentVariable "LAYERSKIP_NOTEBOOK_MODEL" with
-    | null
-    | "" -> Weights.random 3L 0.5 Dtype.F64 Device.Cpu small, None, [| 1; 2; 3 |]
-    | path ->
-        let checkpoint = Checkpoint.load path None Device.Cpu |> Check.getOrRaise
-        let prompt =
-            match checkpoint.Tokenizer with
-            | Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
-            | None -> [| 1 |]
-        checkpoint.Weights, checkpoint.Tokenizer, prompt
+let prompt =
+    match tokenizer with
+    | Some tokenizer -> Tokenizer.encode tokenizer "Once upon a time"
+    | None -> [| 1 |]
 
 let layers = weights.Config.Layers
 printfn $"{layers} layers, {Weights.parameters weights.Config} parameters, a prompt of {prompt.Length} tokens"
@@ -45,21 +40,12 @@ printfn $"{layers} layers, {Weights.parameters weights.Config} parameters, a pro
 (**
 ## The same text
 
-We decode 64 tokens twice: with every layer for every token, and with drafts of up to 4 tokens by the first
-quarter of the layers. Nothing is sampled, so the two must agree token by token, and do.
+We decode 64 tokens twice: with every layer for every token, and with drafts of up to 4 tokens by the layers that the
+model recommends to draft with. Nothing is sampled, so the two must agree token by token, and do.
 *)
 
 let generate strategy =
-    let options = {
-        Strategy = strategy
-        Sampling = Sampling.Greedy
-        MaxNewTokens = 64
-        StopIds = [||]
-        StopTexts = []
-        ShowSpecial = false
-        Seed = 0L
-    }
-
+    let options = GenerationOptions.greedy strategy 64
     Generation.run weights tokenizer options prompt |> Check.getOrRaise |> List.ofSeq
 
 let completion events =
@@ -72,9 +58,9 @@ let exitAt layer = ExitLayer.TryCreate(layers, layer) |> Check.getOrRaise
 let speculate exit draftLength = generate (Strategy.SelfSpeculative(exitAt exit, draftLength))
 let firstTokens count (ids: int[]) = ids |> Seq.truncate count |> Seq.map string |> String.concat " "
 
-let quarter = max 1 (layers / 4)
+let recommended, _ = Checkpoint.exitAndDraft checkpoint
 let plain = completion (generate Strategy.Autoregressive)
-let events = speculate quarter 4
+let events = speculate recommended 4
 let speculative = completion events
 
 printfn $"autoregressive    {firstTokens 14 plain.TokenIds} ..."
@@ -86,10 +72,10 @@ plain.Text |> Option.iter (printfn "\n%s")
 Stopping at the early layers and trusting them is another matter: that writes another text.
 *)
 
-let early = completion (generate (Strategy.EarlyExit(exitAt quarter)))
+let early = completion (generate (Strategy.EarlyExit(exitAt recommended)))
 let agreed = Seq.zip plain.TokenIds early.TokenIds |> Seq.takeWhile (fun (a, b) -> a = b) |> Seq.length
 
-printfn $"layers 1 to {quarter} alone  {firstTokens 14 early.TokenIds} ..."
+printfn $"layers 1 to {recommended} alone  {firstTokens 14 early.TokenIds} ..."
 printfn $"the first {agreed} tokens agree with the whole model's"
 
 (**
@@ -117,15 +103,15 @@ How many drafts did a round keep? The histogram is what to look at when *d* is c
 longer drafts would be kept too; where the first is, drafting is wasted.
 *)
 
-let bar largest count = String('█', (40 * count + largest - 1) / max 1 largest)
 let stats = speculative.Stats
-let mostRounds = Array.max stats.AcceptanceHistogram
+let metrics = SpeculationMetrics.ofCompletions [ speculative ]
+let about =
+    $"{IO.Path.GetFileName checkpoint.Path}, {layers} layers, exit {recommended}, up to 4 drafts a round"
 
-for kept, count in Array.indexed stats.AcceptanceHistogram do
-    printfn $"kept {kept}  {count, 3}  {bar mostRounds count}"
+Notebook.show (AcceptancePlots.lengths about [ $"exit {recommended}", metrics ])
 
 printfn
-    $"\n{stats.NumAcceptedDraftTokens} of {stats.NumDraftTokens} drafts kept ({stats.DraftAcceptanceRate:P0}), {stats.MeanAcceptanceLength:F2} tokens a round"
+    $"{stats.NumAcceptedDraftTokens} of {stats.NumDraftTokens} drafts kept, {stats.MeanAcceptanceLength:F2} tokens a round"
 
 (**
 Who wrote the text? `Prefill` is the first token, from the pass over the prompt; `Drafted` came from the early
@@ -142,7 +128,7 @@ let origins =
     |> List.sortByDescending snd
 
 for origin, count in origins do
-    printfn $"{origin, -9}  {count, 3}  {bar (snd origins.Head) count}"
+    printfn $"{origin, -9}  {count, 3}"
 
 (**
 ## Which exit, how many drafts?
@@ -158,7 +144,7 @@ the same in every case; only the way to it differs.
 *)
 
 let draftLengths = [ 1; 2; 4; 8 ]
-let exits = [ 1 .. layers - 1 ] |> List.filter (fun exit -> layers <= 10 || exit % (layers / 8) = 0)
+let exits = [ 1; 2; 3; 4; 6; 8; 12 ] |> List.filter (fun exit -> exit < layers)
 
 let grid = [
     for exit in exits do
@@ -179,9 +165,31 @@ let table title cell =
         let name = $"E = {exit}"
         printfn $"""{name, -10}{String.concat "" [ for point, run in row -> $"{cell point run, 8}" ]}"""
 
-table "accepted" (fun _ run -> $"{run.Stats.DraftAcceptanceRate:P0}")
+table "accepted" (fun _ run -> $"{100.0 * run.Stats.DraftAcceptanceRate:F1}%%")
 printfn ""
 table "gain" (fun point run -> $"{gain point run:F2}x")
+
+let names = List.map string
+
+let ofGrid pick = [|
+    for _, row in List.groupBy (fst >> fst) grid -> [| for point, run in row -> pick point run |]
+|]
+
+Picture.heat
+    "Layers read: plain decoding over self-speculation"
+    about
+    "Blue gains, red loses. The gain is in the early exits: they draft almost as well as later ones, for less."
+    ("draft length d", names draftLengths)
+    ("exit layer E", names exits)
+    {
+        Values = ofGrid gain
+        Texts = ofGrid (fun point run -> $"{gain point run:F2}x")
+        Notes = [||]
+        Measure = "times fewer layers read"
+        Colours = HeatColours.Around 1.0
+        Range = None
+    }
+|> Notebook.show
 
 let (bestExit, bestLength), best = grid |> List.maxBy (fun (point, run) -> gain point run)
 printfn $"\nbest: E = {bestExit}, d = {bestLength}: {gain (bestExit, bestLength) best:F2}x"
@@ -191,7 +199,8 @@ printfn
 (**
 Below 1x speculation costs more than it saves. The acceptance rate is a property of the model: an ordinary one
 has no good early exits, and training with layer dropout and an early-exit loss gives it some. That is what
-LayerSkip is about.
+LayerSkip is about, and what the notebook `03-layer-dropout-and-loss` shows. To measure times in place of layers:
+`layerskip bench --html bench.html`, and `layerskip sweep`.
 *)
 
 (weights :> IDisposable).Dispose()

@@ -1,7 +1,9 @@
 // dotnet fsi notebooks/build.fsx             runs each literate NN-name.fsx here and writes NN-name.ipynb with its outputs
-// dotnet fsi notebooks/build.fsx --check     runs them and writes nothing; exit code 1 where an .ipynb differs
+// dotnet fsi notebooks/build.fsx --check     runs them and writes nothing; exit code 1 where an .ipynb differs by more than outputs.fsx
+//                                            allows: processors may differ in a number's last digit
 // In both, exit code 1 where a cell fails. `dotnet fsi notebooks/NN-name.fsx` runs one as a plain script.
 #load "../scripts/build.fsx"
+#load "outputs.fsx"
 
 open System
 open System.Diagnostics
@@ -10,6 +12,7 @@ open System.Text
 open System.Text.Encodings.Web
 open System.Text.Json
 open System.Text.RegularExpressions
+open Outputs
 
 type Cell =
     | Markdown of text: string
@@ -53,6 +56,7 @@ let dotnet (arguments: string list) =
         )
     // What is stored is about the model that everyone has.
     start.Environment.Remove "LAYERSKIP_NOTEBOOK_MODEL" |> ignore
+    start.Environment["LAYERSKIP_NOTEBOOK_BUILD"] <- "1"
     use running = Process.Start start
     let output, errors = running.StandardOutput.ReadToEndAsync(), running.StandardError.ReadToEndAsync()
     running.WaitForExit()
@@ -61,8 +65,20 @@ let dotnet (arguments: string list) =
 /// Comes before the output of each code cell; U+241E, the sign for a record separator.
 let mark = "␞"
 
-/// Runs the code cells in one process: what each printed, or which failed and why.
-let run (source: string) (code: (string * int) list) : Result<string list, string> =
+/// Comes before and after each picture: what notebook.fsx writes.
+let pictureMark = "␟"
+
+/// What a cell gave, from what its process wrote.
+let outputsOf (written: string) : Output list = [
+    for place, part in Array.indexed (written.Split pictureMark) do
+        if place % 2 = 1 then
+            Output.Drawn part
+        elif part <> "" then
+            Output.Printed part
+]
+
+/// Runs the code cells in one process: what each gave, or which failed and why.
+let run (source: string) (code: (string * int) list) : Result<Output list list, string> =
     let shown, name = Path.GetRelativePath(root, source), Path.GetFileNameWithoutExtension source
     let script = Path.Combine(Path.GetDirectoryName source, $".{name}.cells.fsx")
 
@@ -84,7 +100,7 @@ let run (source: string) (code: (string * int) list) : Result<string list, strin
         let outputs = output.Split mark |> List.ofArray |> List.tail
 
         if exitCode = 0 && outputs.Length = code.Length then
-            Ok outputs
+            Ok(List.map outputsOf outputs)
         else
             let cell = failing outputs errors
             let printed = List.tryLast outputs |> Option.defaultValue output
@@ -93,7 +109,7 @@ let run (source: string) (code: (string * int) list) : Result<string list, strin
         File.Delete script
 
 /// The notebook's JSON, in the layout that Jupyter itself writes.
-let notebook (cells: Cell list) (outputs: string list) : string =
+let notebook (cells: Cell list) (outputs: Output list list) : string =
     use stream = new MemoryStream()
     let encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping
 
@@ -123,7 +139,19 @@ let notebook (cells: Cell list) (outputs: string list) : string =
 
         writer.WriteEndArray()
 
-    let write (remaining: string list, count) (index, cell) =
+    let output (output: Output) =
+        object (fun () ->
+            match output with
+            | Output.Printed printed ->
+                text "name" "stdout"
+                text "output_type" "stream"
+                lines "text" printed
+            | Output.Drawn svg ->
+                field "data" (fun () -> object (fun () -> lines "image/svg+xml" svg))
+                field "metadata" (fun () -> object ignore)
+                text "output_type" "display_data")
+
+    let write (remaining: Output list list, count) (index, cell) =
         writer.WriteStartObject()
 
         let next =
@@ -141,12 +169,7 @@ let notebook (cells: Cell list) (outputs: string list) : string =
                 field "metadata" (fun () -> object ignore)
                 writer.WriteStartArray "outputs"
 
-                if remaining.Head <> "" then
-                    object (fun () ->
-                        text "name" "stdout"
-                        text "output_type" "stream"
-                        lines "text" remaining.Head)
-
+                List.iter output remaining.Head
                 writer.WriteEndArray()
                 lines "source" source
                 remaining.Tail, count + 1
@@ -179,6 +202,14 @@ let notebook (cells: Cell list) (outputs: string list) : string =
     writer.Dispose()
     Encoding.UTF8.GetString(stream.ToArray()) + "\n"
 
+/// Whether a notebook holds these cells to the letter, and outputs that are the same.
+let isCurrent (target: string) (cells: Cell list) (outputs: Output list list) : bool =
+    File.Exists target
+    && (let kept = read target |> List.map _.Outputs
+        kept.Length = outputs.Length
+        && List.forall2 sameAll kept outputs
+        && File.ReadAllText target = notebook cells kept)
+
 /// Whether all is well with one notebook.
 let make (checking: bool) (source: string) : bool =
     let target = Path.ChangeExtension(source, ".ipynb")
@@ -196,13 +227,12 @@ let make (checking: bool) (source: string) : bool =
         eprintfn $"{Path.GetRelativePath(root, source)}: {fault}"
         false
     | Ok outputs ->
-        let made = notebook cells outputs
-        let current = File.Exists target && File.ReadAllText target = made
+        let current = isCurrent target cells outputs
 
         if checking && not current then
             eprintfn $"{short}: differs from what its .fsx makes; run dotnet fsi notebooks/build.fsx"
         elif not current then
-            File.WriteAllText(target, made)
+            File.WriteAllText(target, notebook cells outputs)
 
         let state =
             if current then "up to date"

@@ -1,25 +1,16 @@
 // dotnet fsi notebooks/interactive.fsx     runs the cells of each NN-name.ipynb in dotnet-interactive, the kernel of Jupyter and of
-// Polyglot Notebooks, and compares what they print with what the notebook holds. Exit code 1 where a cell fails or differs; "skipped"
+// Polyglot Notebooks, and compares what they print and show with what the notebook holds. Exit code 1 where a cell fails or differs; "skipped"
 // where the tool cannot be installed. `dotnet build -c Release` comes first, as the notebook's text says.
+#load "outputs.fsx"
+
 open System
 open System.Diagnostics
 open System.IO
 open System.Text.Json
 open System.Text.Json.Nodes
+open Outputs
 
 let version = "1.0.712001"
-
-/// A code cell, and the text that it printed when the notebook was made.
-type Cell = { Code: string; Printed: string }
-
-let text (lines: JsonNode) = String.Join("", [ for line in lines.AsArray() -> string line ])
-
-let cells (notebook: string) = [
-    for cell in JsonNode.Parse(File.ReadAllText notebook).["cells"].AsArray() do
-        if string cell["cell_type"] = "code" then
-            let outputs = [ for output in cell["outputs"].AsArray() -> text output["text"] ]
-            { Code = text cell["source"]; Printed = String.Join("", outputs) }
-]
 
 /// Installs the tool into a folder: the command, or why there is none.
 let install (folder: string) : Result<string, string> =
@@ -55,33 +46,45 @@ let startKernel (command: string) (notebook: string) : Process =
     start.Environment.Remove "LAYERSKIP_NOTEBOOK_MODEL" |> ignore
     Process.Start start
 
-/// Runs one cell: what it printed, or why it failed.
-let run (kernel: Process) (index: int) (cell: Cell) : Result<string, string> =
+/// Adds to what a cell gave; what is printed in pieces is one output.
+let add (given: Output list) (output: Output) : Output list =
+    match output, given with
+    | Output.Printed more, Output.Printed text :: before -> Output.Printed(text + more) :: before
+    | _ -> output :: given
+
+/// Runs one cell: what it gave, or why it failed.
+let run (kernel: Process) (index: int) (cell: StoredCell) : Result<Output list, string> =
     let token = $"cell-{index + 1}"
     let command = {| code = cell.Code; targetKernelName = "fsharp" |}
     let line = JsonSerializer.Serialize {| commandType = "SubmitCode"; command = command; token = token |}
     kernel.StandardInput.WriteLine line
     kernel.StandardInput.Flush()
 
-    let rec read (printed: string) =
+    // The latest output first.
+    let rec follow (given: Output list) =
+        let fault why = Error(shown (List.rev given) + why)
+
         match kernel.StandardOutput.ReadLine() with
-        | null -> Error $"{printed}the kernel ended"
-        | line when not (line.StartsWith '{') -> read printed
+        | null -> fault "the kernel ended"
+        | line when not (line.StartsWith '{') -> follow given
         | line ->
             let happened = JsonNode.Parse line
             let isOurs = not (isNull happened["command"]) && string happened["command"].["token"] = token
+            let value () = happened["event"].["formattedValues"].AsArray()[0]
 
             match string happened["eventType"] with
             | "StandardOutputValueProduced" when isOurs ->
-                let values = happened["event"].["formattedValues"].AsArray()
-                read (printed + string values[0].["value"])
-            | "CommandSucceeded" when isOurs -> Ok printed
-            | "CommandFailed" when isOurs -> Error $"""{printed}{happened["event"].["message"]}"""
-            | _ -> read printed
+                let text = (string (value ()).["value"]).ReplaceLineEndings "\n"
+                follow (add given (Output.Printed text))
+            | "DisplayedValueProduced" when isOurs && string (value ()).["mimeType"] = "image/svg+xml" ->
+                follow (add given (Output.Drawn(string (value ()).["value"])))
+            | "CommandSucceeded" when isOurs -> Ok(List.rev given)
+            | "CommandFailed" when isOurs -> fault (string happened["event"].["message"])
+            | _ -> follow given
 
-    read ""
+    follow []
 
-/// Whether every cell runs and prints what the notebook holds.
+/// Whether every cell runs and gives what the notebook holds.
 let holds (command: string) (notebook: string) : bool =
     use kernel = startKernel command notebook
     // Against a kernel that hangs.
@@ -96,11 +99,11 @@ let holds (command: string) (notebook: string) : bool =
     let fault (index, cell) =
         match run kernel index cell with
         | Error why -> Some $"cell {index + 1} failed\n{why}"
-        | Ok printed when printed.ReplaceLineEndings "\n" <> cell.Printed ->
-            Some $"cell {index + 1} printed\n{printed}\nand not\n{cell.Printed}"
+        | Ok outputs when not (sameAll outputs cell.Outputs) ->
+            Some $"cell {index + 1} gave\n{shown outputs}\nand not\n{shown cell.Outputs}"
         | Ok _ -> None
 
-    let cells = cells notebook
+    let cells = read notebook
     let found = cells |> List.indexed |> List.tryPick fault
     kernel.Kill true
     let name = Path.GetFileName notebook

@@ -20,6 +20,7 @@ module internal BenchCommand =
         IdentityAfter: int option
         Requests: bool
         Output: string option
+        Html: string option
     }
 
     /// The options with one more; each is given once, or Argu refuses it.
@@ -34,6 +35,7 @@ module internal BenchCommand =
         | BenchArgument.IdentityAfter layer -> { given with IdentityAfter = Some layer }
         | BenchArgument.Requests -> { given with Requests = true }
         | BenchArgument.Output file -> { given with Output = Some file }
+        | BenchArgument.Html file -> { given with Html = Some file }
 
     /// What a command line without options gives: the library's numbers, and the model's exit and length.
     let private none: Given = {
@@ -46,6 +48,7 @@ module internal BenchCommand =
         IdentityAfter = None
         Requests = false
         Output = None
+        Html = None
     }
 
     /// The shape's random weights; like a file's, on a device that is there.
@@ -66,6 +69,7 @@ module internal BenchCommand =
         | BenchArgument.MaxNewTokens _ -> Some "max-new-tokens"
         | BenchArgument.AcceptRate _ -> Some "accept-rate"
         | BenchArgument.Output _ -> Some "output"
+        | BenchArgument.Html _ -> Some "html"
         | BenchArgument.ExitLayer _
         | BenchArgument.DraftLength _
         | BenchArgument.Shape _
@@ -230,12 +234,22 @@ module internal BenchCommand =
         terminal
         (common: Common)
         (output: OutputFile)
+        (page: OutputFile)
         (checkpoint: Checkpoint)
         (options: BenchmarkOptions)
         : int =
         Terminal.remark terminal $"{Inputs.machine checkpoint}, {options.Runs} interleaved runs"
         let report = Benchmark.run checkpoint.Weights options
         output.Tell(terminal, (if common.Json then json else table) checkpoint options report)
+
+        page.Make(fun () ->
+            let model = $"{checkpoint.Path}, {Inputs.machine checkpoint}"
+
+            TimePlots.ofBenchmark
+                model
+                $"exit layer {options.Exit.Layers}, draft length {options.DraftLength}"
+                report
+            |> Plots.html $"Benchmark of {checkpoint.Path}")
 
         if report.SameText then
             ExitCode.done'
@@ -273,6 +287,7 @@ module internal BenchCommand =
         ]
 
         use output = OutputFile.Open(given.Output, Inputs.modelPlace common)
+        use page = OutputFile.OpenPage(given.Html, given.Output, Inputs.modelPlace common)
 
         // What a process without a model has, libtorch included.
         Backend.ensure ()
@@ -328,4 +343,4 @@ module internal BenchCommand =
             BenchRequests.run terminal Console.In checkpoint.Weights options
             ExitCode.done'
         else
-            measure terminal common output checkpoint options
+            measure terminal common output page checkpoint options

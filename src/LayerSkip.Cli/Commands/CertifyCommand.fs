@@ -8,7 +8,12 @@ open LayerSkip
 [<RequireQualifiedAccess>]
 module internal CertifyCommand =
     /// What the command line gives.
-    type private Given = { PromptFile: string option; Options: CertifyOptions; Output: string option }
+    type private Given = {
+        PromptFile: string option
+        Options: CertifyOptions
+        Output: string option
+        Html: string option
+    }
 
     /// The contract's object; the gap is a share of the largest logit.
     let private json (report: CertifyReport) =
@@ -73,10 +78,15 @@ module internal CertifyCommand =
           }
         | CertifyArgument.MaxNewTokens count -> { given with Options.MaxNewTokens = count }
         | CertifyArgument.Output file -> { given with Output = Some file }
+        | CertifyArgument.Html file -> { given with Html = Some file }
 
     /// Runs the command; its exit code: failed where a check found another token than the whole model's.
     let run (terminal: Terminal) (common: Common) (arguments: CertifyArgument list) : int =
-        let given = List.fold add { PromptFile = None; Options = Certify.options; Output = None } arguments
+        let given =
+            List.fold
+                add
+                { PromptFile = None; Options = Certify.options; Output = None; Html = None }
+                arguments
         let asked = given.Options
 
         Inputs.refuse [
@@ -85,7 +95,9 @@ module internal CertifyCommand =
             yield! Inputs.atLeastOne "max-new-tokens" asked.MaxNewTokens
         ]
 
-        use output = OutputFile.Open(given.Output, Inputs.modelPlace common @ Option.toList given.PromptFile)
+        let reads = Inputs.modelPlace common @ Option.toList given.PromptFile
+        use output = OutputFile.Open(given.Output, reads)
+        use page = OutputFile.OpenPage(given.Html, given.Output, reads)
         use checkpoint = Inputs.load terminal common
         let layers = checkpoint.Config.Layers
         Inputs.needEarlierExit "certify" checkpoint
@@ -110,6 +122,10 @@ module internal CertifyCommand =
                 Certify.run checkpoint options)
 
         output.Tell(terminal, (if common.Json then json else table) report)
+
+        page.Make(fun () ->
+            CertificatePlots.ofReport (Inputs.machine checkpoint) report
+            |> Plots.html $"Certificate of {checkpoint.Path}")
 
         if report.Violation > 0 then
             Terminal.fault

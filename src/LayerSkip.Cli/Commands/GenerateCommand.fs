@@ -91,8 +91,8 @@ module internal GenerateCommand =
         | None when first -> string id
         | None -> $",{id}"
 
-    /// Pulls events until the last, writing text as it comes; after a signal, its exit code.
-    let private follow (terminal: Terminal) checkpoint json start : Result<Completion, int> =
+    /// Pulls events until the last, writing text as it comes, and gives each token to `keep`; after a signal, its exit code.
+    let private follow (terminal: Terminal) checkpoint json keep start : Result<Completion, int> =
         let write (text: string) =
             if not json && text <> "" then
                 terminal.Out.Write text
@@ -115,6 +115,7 @@ module internal GenerateCommand =
                 (start cancelled.Token: GenerationEvent seq) |> Seq.takeWhile (fun _ -> signal () = 0) do
                 match event with
                 | GenerationEvent.Token(id, origin, text) ->
+                    keep { Id = id; Origin = origin; Text = text; Settled = None }
                     shown checkpoint first id text
                     |> terminal.Shown
                     |> Terminal.coloured terminal origin
@@ -129,13 +130,55 @@ module internal GenerateCommand =
 
         completion |> Option.map Ok |> Option.defaultWith (fun () -> Error(signal ()))
 
+    /// The layer that each new token is settled at: of the greedy text, whose every token is the last layer's choice.
+    let private settled
+        (checkpoint: Checkpoint)
+        (options: GenerationOptions)
+        (completion: Completion)
+        (tokens: ShownToken list)
+        =
+        let text = Array.append completion.PromptIds completion.TokenIds
+        let isWhole = options.Sampling = Sampling.Greedy && options.Strategy.Depth.IsNone
+
+        match
+            Lens.run checkpoint { Lens.options with TopK = 1; Layers = [ checkpoint.Config.Layers ] } text
+        with
+        | Ok lens when isWhole && tokens.Length <= completion.TokenIds.Length ->
+            let first = completion.PromptIds.Length - 1
+            tokens |> List.mapi (fun i token -> { token with Settled = Some lens.Settled[first + i] })
+        | _ -> tokens
+
+    /// The page of `--html`.
+    let private page
+        (checkpoint: Checkpoint)
+        (options: GenerationOptions)
+        (completion: Completion)
+        (tokens: ShownToken list)
+        =
+        let ids = completion.PromptIds
+
+        let prompt =
+            match checkpoint.Tokenizer with
+            | Some tokenizer -> Tokenizer.decode options.ShowSpecial tokenizer ids
+            | None -> (ids |> Seq.map string |> String.concat ",") + ","
+
+        [
+            TokenPlots.coloured
+                "Where the text comes from"
+                $"{checkpoint.Path}; {summary checkpoint options.Strategy}; {statistics completion}"
+                prompt
+                (settled checkpoint options completion tokens)
+        ]
+        |> Plots.html $"Text of {checkpoint.Path}"
+
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
         let given = GenerateOptions.read arguments
         let prompt = GivenPrompts.one given.Prompts
         let sampling = GenerateOptions.sampling given
-        use output =
-            OutputFile.Open(given.Output, Inputs.modelPlace common @ GivenPrompts.files given.Prompts)
+        let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts
+        use output = OutputFile.Open(given.Output, reads)
+        use pageFile = OutputFile.OpenPage(given.Html, given.Output, reads)
         use checkpoint = Inputs.read common
         let options = GenerateOptions.resolve common.Seed sampling checkpoint given
 
@@ -146,7 +189,8 @@ module internal GenerateCommand =
 
         GivenPrompts.remarks terminal checkpoint prompt ids
         Terminal.remark terminal (summary checkpoint options.Strategy)
-        let completion = follow terminal checkpoint common.Json start
+        let tokens = ResizeArray<ShownToken>()
+        let completion = follow terminal checkpoint common.Json tokens.Add start
 
         if not common.Json then
             terminal.Out.WriteLine()
@@ -162,6 +206,8 @@ module internal GenerateCommand =
             else
                 let ids = completion.TokenIds |> Seq.map string |> String.concat ","
                 output.Write(defaultArg completion.Text ids)
+
+            pageFile.Make(fun () -> page checkpoint options completion (List.ofSeq tokens))
 
             let hasColours = terminal.Colour && not common.Json && completion.Stats.NumSpecSteps > 0
 

@@ -57,6 +57,20 @@ type OutputFile private (file: AtomicFile option) =
             let openFile = AtomicFile.Open >> Result.mapError (List.map advice) >> Check.getOrRaise
             new OutputFile(Option.map openFile path)
 
+    /// The page that `--html` names, which is not the file of `--output`.
+    static member OpenPage(path: string option, output: string option, reads: string list) : OutputFile =
+        match path, output with
+        | Some page, Some output when
+            page <> "" && output <> "" && Path.GetFullPath page = Path.GetFullPath output
+            ->
+            raise (UsageException $"--html and --output are both {page}; name two files")
+        | _ -> OutputFile.Open(path, reads, "html")
+
+    /// Writes what `make` makes, which is not made where no file is asked for.
+    member this.Make(make: unit -> string) : unit =
+        if file.IsSome then
+            this.Write(make ())
+
     /// The text and a line's end.
     member _.Write(text: string) : unit =
         let bytes = Encoding.UTF8.GetBytes(text + "\n")

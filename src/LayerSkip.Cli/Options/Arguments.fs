@@ -25,6 +25,7 @@ type internal GenerateArgument =
     | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
     | [<Unique>] Special
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -54,6 +55,8 @@ type internal GenerateArgument =
             | Special -> "shows special tokens in the text."
             | Output _ ->
                 "also writes the text (the object with --json) to this file, once all of it is there."
+            | Html _ ->
+                "also writes a page to this file: the text, each token coloured by where it comes from."
 
 /// The options of `layerskip info`.
 [<RequireQualifiedAccess>]
@@ -74,6 +77,7 @@ type internal CertifyArgument =
         lengths: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -85,6 +89,7 @@ type internal CertifyArgument =
             | MaxNewTokens _ ->
                 $"the most new tokens of each text, 1 or more (default {Certify.options.MaxNewTokens})."
             | Output _ -> "also writes the table (the object with --json) to this file."
+            | Html _ -> "also writes a page to this file: the findings of each test, drawn."
 
 /// The options of `layerskip bench`.
 [<RequireQualifiedAccess>]
@@ -98,6 +103,7 @@ type internal BenchArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--identity-after")>] IdentityAfter of e: int
     | [<Unique>] Requests
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -118,6 +124,7 @@ type internal BenchArgument =
             | Requests ->
                 "instead of the table, answers requests on standard input in JSON, a line each: decode N, speculate N, rows R TIMES, prefill N, bandwidth."
             | Output _ -> "also writes the table (the object with --json) to this file."
+            | Html _ -> "also writes a page to this file: where time goes, passes by rows, drafts kept."
 
 /// What `--format` names.
 [<RequireQualifiedAccess>]

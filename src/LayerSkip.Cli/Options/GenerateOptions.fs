@@ -16,6 +16,7 @@ type internal GenerateOptions = {
     StopIds: string option
     IgnoreEos: bool
     Output: string option
+    Html: string option
 }
 
 /// Reads the options of `layerskip generate`, and fills in what they leave open from the model.
@@ -34,6 +35,7 @@ module internal GenerateOptions =
         StopIds = None
         IgnoreEos = false
         Output = None
+        Html = None
     }
 
     /// The options with one more.
@@ -54,6 +56,7 @@ module internal GenerateOptions =
         | GenerateArgument.IgnoreEos -> { given with IgnoreEos = true }
         | GenerateArgument.Special -> { given with Own.ShowSpecial = true }
         | GenerateArgument.Output file -> { given with Output = Some file }
+        | GenerateArgument.Html file -> { given with Html = Some file }
 
     /// Reads what `generate` was given.
     let read (arguments: GenerateArgument list) : GenerateOptions = List.fold add none arguments

@@ -157,19 +157,9 @@ module internal PlotColour =
     /// What the values run between.
     let range (heat: Heat) : float * float =
         let values = heat.Values |> Seq.concat |> Seq.filter Double.IsFinite |> List.ofSeq
-        let low, high =
-            if values.IsEmpty then
-                0.0, 1.0
-            else
-                List.min values, List.max values
+        let low, high = if values.IsEmpty then 0.0, 1.0 else List.min values, List.max values
         let low, high = defaultArg heat.Range (low, high)
-
-        match heat.Colours with
-        | HeatColours.Around middle ->
-            let reach = max 1e-9 (max (high - middle) (middle - low))
-            middle - reach, middle + reach
-        | HeatColours.Rising
-        | HeatColours.Falling -> low, (if high > low then high else low + 1.0)
+        low, (if high > low then high else low + 1.0)
 
     /// The colour at a place of 0 to 1, as red, green and blue.
     let at (colours: HeatColours) (place: float) : int * int * int =
@@ -179,10 +169,21 @@ module internal PlotColour =
         let share = along - float below
 
         let part shift =
-            let of' (stop: int) = float ((stop >>> shift) &&& 0xFF)
-            int (Math.Round(of' stops[below] * (1.0 - share) + of' stops[below + 1] * share))
+            let part (stop: int) = float ((stop >>> shift) &&& 0xFF)
+            int (Math.Round(part stops[below] * (1.0 - share) + part stops[below + 1] * share))
 
         part 16, part 8, part 0
+
+    /// A value's colour. Around a middle, colours are as far apart on one side as on the other, also where values are not.
+    let of' (heat: Heat) (value: float) : int * int * int =
+        let low, high = range heat
+
+        match heat.Colours with
+        | HeatColours.Around middle ->
+            let reach = max 1e-9 (max (high - middle) (middle - low))
+            at heat.Colours (0.5 + 0.5 * (value - middle) / reach)
+        | HeatColours.Rising
+        | HeatColours.Falling -> at heat.Colours ((value - low) / (high - low))
 
     let hex (red: int, green: int, blue: int) : string = $"#{red:X2}{green:X2}{blue:X2}"
 

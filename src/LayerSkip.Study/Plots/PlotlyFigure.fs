@@ -118,7 +118,7 @@ module internal PlotlyFigure =
 
     let private heat (writer: Utf8JsonWriter) (heat: Heat) =
         let low, high = PlotColour.range heat
-        let stops = PlotColour.stops heat.Colours
+        let steps = 32
 
         let table name (write: 'T -> unit) (rows: 'T[][]) =
             writer.WriteStartArray(name: string)
@@ -142,10 +142,11 @@ module internal PlotlyFigure =
 
         writer.WriteStartArray "colorscale"
 
-        for i, stop in List.indexed stops do
+        for i in 0..steps do
+            let place = float i / float steps
             writer.WriteStartArray()
-            writer.WriteNumberValue(float i / float (stops.Length - 1))
-            writer.WriteStringValue($"#{stop:X6}")
+            writer.WriteNumberValue place
+            writer.WriteStringValue(PlotColour.hex (PlotColour.of' heat (low + place * (high - low))))
             writer.WriteEndArray()
 
         writer.WriteEndArray()

@@ -171,6 +171,22 @@ module ReplayPlots =
                 )
             ]
 
+    /// How sure an exit was of its choice at each new token, and whether the whole model chose the same.
+    let confidences (exit: int) (trace: Trace) : (float * bool)[] =
+        trace.Rows |> Array.map (fun row -> row.Confidences[exit - 1], row.Matches exit)
+
+    /// Exit, drafts and what was kept of them, round by round.
+    let timeline (about: string) (policy: PolicyPoint) : Picture =
+        PolicyPlots.timeline about policy.Name [
+            for round in policy.Rounds -> round.Plan.Exit.Layers, round.Drafted, round.Accepted
+        ]
+
+    /// A few exits of all depths, the first ones among them: of all, what one sees is what a few show.
+    let private someExits (layers: int) =
+        [ 1; 2; 4; layers / 2; layers - 1 ]
+        |> List.filter (fun exit -> exit >= 1 && exit < layers)
+        |> List.distinct
+
     /// All that a replay shows, as a page's parts.
     let page (about: string) (report: ReplayReport) : PagePart list =
         [
@@ -182,5 +198,20 @@ module ReplayPlots =
             if not report.Policies.IsEmpty then
                 regret about report
                 decisions about report
+
+                // The one policy that has all the information that there is.
+                match report.Policies |> List.tryFind _.Name.StartsWith("follow-the-leader") with
+                | Some leader -> timeline about leader
+                | None -> ()
+
+            if report.Trace.Rows.Length > 0 then
+                let exits = someExits report.Trace.Layers
+                let best = report.Best |> Option.map _.Exit |> Option.defaultValue exits.Head
+
+                CalibrationPlots.reliability about [
+                    for exit in exits -> exit, confidences exit report.Trace
+                ]
+
+                CalibrationPlots.thresholds about best (confidences best report.Trace)
         ]
         |> List.map PagePart.Drawn

@@ -156,7 +156,6 @@ module internal SvgMarks =
                 $"<path class=\"ls-guide\" fill=\"none\" stroke=\"#5c626b\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\" d=\"M{along}\"/>"
 
     let cells (at: float * float -> float * float) (heat: Heat) =
-        let low, high = PlotColour.range heat
         let rows, columns = heat.Values.Length, (Array.head heat.Values).Length
         let x0, y0 = at (-0.5, -0.5)
         let x1, y1 = at (float columns - 0.5, float rows - 0.5)
@@ -169,7 +168,7 @@ module internal SvgMarks =
                     let value = heat.Values[row][column]
 
                     if Double.IsFinite value then
-                        let fill = PlotColour.at heat.Colours ((value - low) / (high - low))
+                        let fill = PlotColour.of' heat value
                         let left, top = x0 + wide * float column, y0 - tall * float (row + 1)
                         let told =
                             if heat.Notes.Length = 0 then
@@ -193,7 +192,7 @@ module internal SvgMarks =
 
         [
             for i in 0 .. steps - 1 do
-                let fill = PlotColour.at heat.Colours ((float i + 0.5) / float steps) |> PlotColour.hex
+                let fill = PlotColour.of' heat (low + (high - low) * (float i + 0.5) / float steps) |> PlotColour.hex
                 $"<rect fill=\"{fill}\" x=\"{px left}\" y=\"{px (top + tall - part * float (i + 1))}\" width=\"14\" height=\"{px (part + 0.3)}\"/>"
 
             for value in [ low; (low + high) / 2.0; high ] do
