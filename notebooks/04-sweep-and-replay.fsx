@@ -59,7 +59,8 @@ let compared = [
             live.Length, live = told
 ]
 
-printfn $"{List.sumBy fst compared} rounds of {compared.Length} plans ran live; all as replayed: {List.forall snd compared}"
+printfn
+    $"{List.sumBy fst compared} rounds of {compared.Length} plans ran live; all as replayed: {List.forall snd compared}"
 
 (**
 ## The whole surface
@@ -79,20 +80,29 @@ let inLayers: RoundTimes = {
         for exit in 1 .. layers - 1 do
             for drafted in 0..18 do
                 let draft = float drafted * (float exit + head)
-                { Exit = exit; Drafted = drafted; RoundMs = draft + plain; DraftMs = draft; VerifyMs = plain }
+                {
+                    Exit = exit
+                    Drafted = drafted
+                    RoundMs = draft + plain
+                    DraftMs = draft
+                    VerifyMs = plain
+                }
     ]
     Context = 0
     Samples = 1
 }
 
 let report =
-    ReplayReport.ofTrace (Some inLayers) {
-        Trace = options
-        Exits = exits
-        Lengths = lengths
-        Start = DraftPlan.fixed' (exitAt 2) 3
-        BudgetMs = 0.0
-    } trace
+    ReplayReport.ofTrace
+        (Some inLayers)
+        {
+            Trace = options
+            Exits = exits
+            Lengths = lengths
+            Start = DraftPlan.fixed' (exitAt 2) 3
+            BudgetMs = 0.0
+        }
+        trace
 
 Notebook.show (ReplayPlots.surface $"{about}; time counted in layers" report)
 
@@ -100,8 +110,17 @@ Notebook.show (ReplayPlots.surface $"{about}; time counted in layers" report)
 Acceptance decides it, and what acceptance is worth depends on the exit's cost: above the dashed line some draft length pays.
 *)
 
-let acceptance = [ for exit in exits -> exit, 100.0 * float (trace.Rows |> Array.filter (fun row -> row.Matches exit) |> Array.length) / float trace.Rows.Length ]
-Notebook.show (AcceptancePlots.byExit about layers head [ "a story", [ for exit, percent in acceptance -> exit, percent / 100.0 ] ])
+let acceptance = [
+    for exit in exits ->
+        exit,
+        100.0 * float (trace.Rows |> Array.filter (fun row -> row.Matches exit) |> Array.length)
+        / float trace.Rows.Length
+]
+Notebook.show (
+    AcceptancePlots.byExit about layers head [
+        "a story", [ for exit, percent in acceptance -> exit, percent / 100.0 ]
+    ]
+)
 
 (**
 ## Policies
@@ -113,7 +132,8 @@ policy can beat. Regret is how much longer one takes than it, and than the best 
 printfn $"""{"policy", -22}  tokens a round  mean exit  regret"""
 
 for policy in report.Policies do
-    printfn $"{policy.Name, -22}  {policy.Stats.MeanAcceptanceLength, 14:F2}  {policy.MeanExit, 9:F1}  {100.0 * policy.OracleRegret, 5:F1}%%"
+    printfn
+        $"{policy.Name, -22}  {policy.Stats.MeanAcceptanceLength, 14:F2}  {policy.MeanExit, 9:F1}  {100.0 * policy.OracleRegret, 5:F1}%%"
 
 Notebook.show (ReplayPlots.regret $"{about}; time counted in layers" report)
 

@@ -177,7 +177,10 @@ Picture.marks
     [
         for name, curve in curves do
             for exit in [ 1; layers ] do
-                Mark.Line($"{name}, layer {exit}", [ for step, entropies in curve -> float step, entropies[exit - 1] ])
+                Mark.Line(
+                    $"{name}, layer {exit}",
+                    [ for step, entropies in curve -> float step, entropies[exit - 1] ]
+                )
     ]
 |> Notebook.show
 

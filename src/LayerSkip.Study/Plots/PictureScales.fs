@@ -157,7 +157,11 @@ module internal PlotColour =
     /// What the values run between.
     let range (heat: Heat) : float * float =
         let values = heat.Values |> Seq.concat |> Seq.filter Double.IsFinite |> List.ofSeq
-        let low, high = if values.IsEmpty then 0.0, 1.0 else List.min values, List.max values
+        let low, high =
+            if values.IsEmpty then
+                0.0, 1.0
+            else
+                List.min values, List.max values
         let low, high = defaultArg heat.Range (low, high)
         low, (if high > low then high else low + 1.0)
 

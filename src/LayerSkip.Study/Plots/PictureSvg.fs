@@ -145,7 +145,7 @@ module internal PictureSvg =
         let upright = SvgMarks.text "soft" "middle" 12.0 0.0 0.0 (Axis.label picture.Y)
 
         [
-            $"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {picture.Width} {picture.Height}\" width=\"{picture.Width}\" height=\"{picture.Height}\" font-family=\"Helvetica, Arial, sans-serif\" role=\"img\" style=\"max-width:100%;height:auto\">"
+            $"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {picture.Width} {picture.Height}\" width=\"{picture.Width}\" height=\"{picture.Height}\" font-family=\"Helvetica, Arial, sans-serif\" role=\"img\" style=\"max-width:100%%;height:auto\">"
             $"<title>{SvgMarks.escape picture.Title}</title><desc>{SvgMarks.escape picture.Caption}</desc>"
             SvgMarks.style
             "<rect class=\"ls-back\" fill=\"#ffffff\" width=\"100%\" height=\"100%\"/>"

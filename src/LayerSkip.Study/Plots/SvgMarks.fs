@@ -192,7 +192,8 @@ module internal SvgMarks =
 
         [
             for i in 0 .. steps - 1 do
-                let fill = PlotColour.of' heat (low + (high - low) * (float i + 0.5) / float steps) |> PlotColour.hex
+                let fill =
+                    PlotColour.of' heat (low + (high - low) * (float i + 0.5) / float steps) |> PlotColour.hex
                 $"<rect fill=\"{fill}\" x=\"{px left}\" y=\"{px (top + tall - part * float (i + 1))}\" width=\"14\" height=\"{px (part + 0.3)}\"/>"
 
             for value in [ low; (low + high) / 2.0; high ] do
