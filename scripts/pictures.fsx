@@ -7,7 +7,7 @@
 
 open Options
 
-let given = Given [ "--chromium PATH", "/usr/bin/chromium" ]
+let given = Given [ ("--chromium PATH", "/usr/bin/chromium") ]
 
 #if !READY
 #load "build.fsx"

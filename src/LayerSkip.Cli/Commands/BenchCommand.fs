@@ -243,13 +243,14 @@ module internal BenchCommand =
         output.Tell(terminal, (if common.Json then json else table) checkpoint options report)
 
         page.Make(fun () ->
-            let model = $"{checkpoint.Path}, {Inputs.machine checkpoint}"
+            let name = Page.nameOf checkpoint.Path
+            let model = $"{name}, {Inputs.machine checkpoint}"
 
             TimePlots.ofBenchmark
                 model
                 $"exit layer {options.Exit.Layers}, draft length {options.DraftLength}"
                 report
-            |> Plots.html $"Benchmark of {checkpoint.Path}")
+            |> Plots.html $"Benchmark of {name}")
 
         if report.SameText then
             ExitCode.done'

@@ -125,7 +125,7 @@ module internal CertifyCommand =
 
         page.Make(fun () ->
             CertificatePlots.ofReport (Inputs.machine checkpoint) report
-            |> Plots.html $"Certificate of {checkpoint.Path}")
+            |> Plots.html $"Certificate of {Page.nameOf checkpoint.Path}")
 
         if report.Violation > 0 then
             Terminal.fault

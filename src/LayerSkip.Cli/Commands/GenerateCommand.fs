@@ -165,11 +165,11 @@ module internal GenerateCommand =
         [
             TokenPlots.coloured
                 "Where the text comes from"
-                $"{checkpoint.Path}; {summary checkpoint options.Strategy}; {statistics completion}"
+                $"{Page.nameOf checkpoint.Path}; {summary checkpoint options.Strategy}; {statistics completion}"
                 prompt
                 (settled checkpoint options completion tokens)
         ]
-        |> Plots.html $"Text of {checkpoint.Path}"
+        |> Plots.html $"Text of {Page.nameOf checkpoint.Path}"
 
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =

@@ -51,7 +51,8 @@ module CertificatePlots =
                 "Certified"
             else
                 "NOT certified"
-        let subtitle = $"{report.Model}, {report.Dtype}, kv {report.Kv}, prefill {report.Prefill}; {machine}"
+        let subtitle =
+            $"{Page.nameOf report.Model}, {report.Dtype}, kv {report.Kv}, prefill {report.Prefill}; {machine}"
         let tests = report.Tests |> List.filter (fun test -> test.Checks > 0)
 
         let shares (count: CertifyTest -> int) =

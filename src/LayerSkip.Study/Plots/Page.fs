@@ -17,6 +17,12 @@ type PagePart =
 /// Pages that hold all they need: one file, no net.
 [<RequireQualifiedAccess>]
 module internal Page =
+    /// A model's path as pictures name it: a page goes to others, who have no use for folders of this machine.
+    let nameOf (path: string) : string =
+        match Path.GetFileName(Path.TrimEndingDirectorySeparator path) with
+        | "" -> path
+        | name -> name
+
     let escape (text: string) : string = WebUtility.HtmlEncode(Printable.text text)
 
     /// plotly.js, as its authors made it, with their licence (MIT) in its first line.
