@@ -249,23 +249,67 @@ module RoundTimes =
             let struct (x0, y0), struct (x1, y1) = points[upper - 1], points[upper]
             y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
+    /// The numbers nearest to these, by squares, that never fall: neighbours that do are pooled (Ayer et al. 1955).
+    let internal rising (values: float[]) : float[] =
+        let rec pool blocks =
+            match blocks with
+            | struct (last: float, n) :: struct (before: float, m) :: rest when last < before ->
+                pool (struct ((last * float n + before * float m) / float (n + m), n + m) :: rest)
+            | blocks -> blocks
+
+        values
+        |> Array.fold (fun blocks value -> pool (struct (value, 1) :: blocks)) []
+        |> List.rev
+        |> List.collect (fun (struct (mean, count)) -> List.replicate count mean)
+        |> Array.ofList
+
+    /// A table whose rows and columns never fall, near to these: each in turn, until both hold.
+    let private risingTable (table: float[][]) : float[][] =
+        let both = Array.map rising >> Array.transpose
+
+        let rec settle times (table: float[][]) =
+            let next = table |> both |> both
+            if times = 0 || next = table then
+                next
+            else
+                settle (times - 1) next
+
+        // Columns come last: rows may then fall by what rounding leaves.
+        settle 100 table
+
+    let private pairs (xs: float[]) (ys: float[]) = Array.map2 (fun x y -> struct (x, y)) xs ys
+
+    // DEL's cap is 18.
+    let private mostDrafts = 32.0
+
     /// The times as a function of any exit and number of drafts. 0 drafts are a step of plain decoding, whatever the exit, so
-    /// that choosing not to draft is worth what plain decoding is.
+    /// that choosing not to draft is worth what plain decoding is. More drafts and later exits never cost less: what a busy machine
+    /// added to some rounds is shared out among their neighbours.
     let cost (times: RoundTimes) : RoundCost =
-        let byExit =
-            times.Rounds
-            |> List.groupBy _.Exit
-            |> List.map (fun (exit, times) ->
-                exit, [| for time in times -> struct (float time.Drafted, time.RoundMs) |])
-            |> Array.ofList
+        let byExit = times.Rounds |> List.groupBy _.Exit |> Array.ofList
+        let exits = byExit |> Array.map (fst >> float)
+
+        let lengths = byExit |> Array.map (fun (_, rounds) -> [| for time in rounds -> float time.Drafted |])
+        let measured = byExit |> Array.map (fun (_, rounds) -> [| for time in rounds -> time.RoundMs |])
+
+        let fitted =
+            if lengths |> Array.distinct |> Array.length = 1 then
+                risingTable
+            else
+                Array.map rising
+
+        // With as many drafts as any policy has: beyond what was timed, on the line through the last two.
+        let withMost lengths times = Array.append times [| interpolate (pairs lengths times) mostDrafts |]
+
+        let table = fitted measured |> Array.map2 withMost lengths |> fitted
+        let lengths = lengths |> Array.map (fun lengths -> Array.append lengths [| mostDrafts |])
 
         fun exit drafted ->
             if drafted = 0 || byExit.Length = 0 then
                 times.PlainMs
             else
-                let points = [|
-                    for measured, times in byExit ->
-                        struct (float measured, interpolate times (float drafted))
-                |]
+                let ofExit lengths times = interpolate (pairs lengths times) (float drafted)
 
-                interpolate points (float exit)
+                // Exits before the first that was timed, or after the last, have no line to go by.
+                Math.Clamp(float exit, exits[0], Array.last exits)
+                |> interpolate (pairs exits (Array.map2 ofExit lengths table))

@@ -97,9 +97,58 @@ let private traceOfMatches (matches: bool list list) : Trace =
         PromptRows = [||]
     }
 
+/// Times of rounds as a machine gave them, by exit and draft length: of 2, 5, 9 and 1, 2, 4, 8.
+let private timed (ms: int -> int -> float) : RoundTimes = {
+    PlainMs = 1.0
+    Rounds = [
+        for exit in [ 2; 5; 9 ] do
+            for drafted in [ 1; 2; 4; 8 ] do
+                {
+                    Exit = exit
+                    Drafted = drafted
+                    RoundMs = ms exit drafted
+                    DraftMs = 0.0
+                    VerifyMs = 0.0
+                }
+    ]
+    Context = 1
+    Samples = 1
+}
+
 [<Tests>]
 let tests =
     testList "replay" [
+        testProperty
+            "whatever a busy machine did to the times, more drafts and later exits cost no less, and no round nothing"
+        <| fun (salt: int) ->
+            let random = System.Random salt
+            let cost = RoundTimes.cost (timed (fun _ _ -> 0.1 + 10.0 * random.NextDouble()))
+
+            for exit in 1..12 do
+                for drafted in 1..20 do
+                    Expect.isGreaterThanOrEqual (cost exit drafted) 0.1 $"{exit}, {drafted}"
+                    Expect.isGreaterThanOrEqual (cost exit (drafted + 1)) (cost exit drafted - 1e-9) "drafts"
+                    Expect.isGreaterThanOrEqual (cost (exit + 1) drafted) (cost exit drafted - 1e-9) "exits"
+
+        testCase "times that rise stay as they were measured, with lines between and beyond" (fun () ->
+            let cost = RoundTimes.cost (timed (fun exit drafted -> float (exit * drafted)))
+
+            for exit in [ 2; 5; 9 ] do
+                for drafted in [ 1; 2; 3; 4; 6; 8; 18 ] do
+                    Expect.floatClose Accuracy.high (cost exit drafted) (float (exit * drafted)) "measured"
+
+            Expect.floatClose Accuracy.high (cost 7 3) 21.0 "between"
+            Expect.equal (cost 3 0) 1.0 "plain decoding")
+
+        testProperty
+            "pooled neighbours keep the sum, never fall, and leave what rises alone"
+            (fun (values: int list) ->
+                let values = values |> List.map float |> Array.ofList
+                let pooled = RoundTimes.rising values
+                Expect.floatClose Accuracy.high (Array.sum pooled) (Array.sum values) "sum"
+                Expect.equal (Array.sort pooled) pooled "rising"
+                Expect.equal (RoundTimes.rising (Array.sort values)) (Array.sort values) "as they were")
+
         testPropertyWithConfig
             (settings 40)
             "every round is decoding's, with stop tokens and without"
