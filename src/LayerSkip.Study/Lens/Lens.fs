@@ -37,7 +37,8 @@ module Lens =
             let isThere = 1 <= layer && layer <= config.Layers
             yield! Check.inRange isThere "layers" (string layer) (LayerSkipError.oneTo config.Layers)
 
-        let hidden = int64 config.Layers * int64 ids.Length * int64 config.Hidden * 4L
+        let each = if checkpoint.Weights.Dtype = Dtype.F64 then 8L else 4L
+        let hidden = int64 config.Layers * int64 ids.Length * int64 config.Hidden * each
         yield!
             Memory.faults (fun () -> $"a lens over {ids.Length} positions of {config.Layers} layers") hidden
     ]
