@@ -31,7 +31,7 @@ module TimePlots =
         Picture.marks
             "What a pass takes, by the tokens it reads"
             subtitle
-            $"A pass reads every weight once, whatever its rows: at the {PlotNumber.short bandwidth} GB/s that memory gives, not faster than the dashed line. As long as the line is flat, verifying drafts is free; as it rises, computing takes over."
+            $"A pass reads every weight once, whatever its rows: at the {PlotNumber.short bandwidth} GB/s that memory gives, not faster than the dashed line, unless the processor's caches hold the model. As long as the line is flat, verifying drafts is free; as it rises, computing takes over."
             (Axis.whole "tokens in the pass" "rows")
             (Axis.linear "time" "ms a pass")
             [
