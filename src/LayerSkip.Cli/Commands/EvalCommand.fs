@@ -115,19 +115,39 @@ module internal EvalCommand =
             terminal
             $"{Inputs.machine checkpoint}: {Output.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
 
-        let report =
-            Eval.report EvalTasks.all (defaultArg output "the run") plan.Header cells
-            |> Check.getOrRaise
+        let isEmptyShard =
+            plan.Header.Cells > 0
+            && Seq.init plan.Header.Cells id
+               |> Seq.forall (fun cell -> not (Shard.owns cell plan.Header.Shard))
 
-        report
-        |> (if common.Json then EvalOutput.json else EvalOutput.table)
-        |> Terminal.result terminal
+        if isEmptyShard then
+            // More jobs than items are no job's failure; its file is there to be merged.
+            let said = $"shard {plan.Header.Shard} has none of the {plan.Header.Cells} items: nothing to do"
+            Terminal.remark terminal said
 
-        if report.Summary.Groups |> List.forall (fun group -> group.Different = 0) then
+            if common.Json then
+                Output.json (fun json ->
+                    json.WriteString("task", task.Name)
+                    json.WriteString("shard", string plan.Header.Shard)
+                    json.WriteNumber("items", 0))
+                |> Terminal.result terminal
+
             ExitCode.done'
         else
-            Terminal.fault
-                terminal
-                "texts of self-speculation differ from the plain ones, which must not happen; please report it with `layerskip certify`"
 
-            ExitCode.failed
+            let report =
+                Eval.report EvalTasks.all (defaultArg output "the run") plan.Header cells
+                |> Check.getOrRaise
+
+            report
+            |> (if common.Json then EvalOutput.json else EvalOutput.table)
+            |> Terminal.result terminal
+
+            if report.Summary.Groups |> List.forall (fun group -> group.Different = 0) then
+                ExitCode.done'
+            else
+                Terminal.fault
+                    terminal
+                    "texts of self-speculation differ from the plain ones, which must not happen; please report it with `layerskip certify`"
+
+                ExitCode.failed

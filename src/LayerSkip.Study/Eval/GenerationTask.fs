@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Collections.Generic
 open System.Text.Json
 
 /// Tasks whose answers are generated: at every exit layer that is asked for, and by self-speculation beside plain decoding, whose
@@ -144,8 +145,10 @@ module internal GenerationTask =
                 elif own.IsEmpty then questions
                 else own
             let usable = pool |> List.filter _.Example.IsSome |> List.length
+            // A question that is among them is no example for itself.
             let most =
-                if more.IsEmpty && own.IsEmpty then
+                let asked = HashSet(questions |> Seq.map _.Item)
+                if pool |> List.exists (fun example -> asked.Contains example.Item) then
                     max 0 (usable - 1)
                 else
                     usable

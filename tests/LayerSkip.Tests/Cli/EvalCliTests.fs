@@ -144,6 +144,24 @@ let tests =
                     "chance"
                     "so"))
 
+        testCase
+            "more shards than items: those without one have nothing to do, and merge like the others"
+            (fun () ->
+                withFiles (fun path ->
+                    let run part =
+                        json (
+                            questions path
+                            @ [ "--exit-layers=2"; "--output"; path $"part{part}"; "--shard"; $"{part}/4" ]
+                        )
+
+                    for part in 1..3 do
+                        Expect.isTrue (fst ((run part).TryGetProperty "exits")) "an item each"
+
+                    let empty = run 4
+                    Expect.equal ((empty.GetProperty "items").GetInt32()) 0 "none"
+                    let merged = json ("merge" :: [ for part in 1..4 -> path $"part{part}" ])
+                    Expect.equal (exits merged |> List.map fst) [ 2 ] "merged"))
+
         testCase "shards merge to what one run writes and says" (fun () ->
             withFiles (fun path ->
                 let run options output =

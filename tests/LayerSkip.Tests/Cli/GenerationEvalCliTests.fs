@@ -24,6 +24,13 @@ let private evaluate (text: string) (options: string) (body: string list -> 'T) 
 [<Tests>]
 let tests =
     testList "eval of generated answers" [
+        testCase "a question is no example for itself, also where examples are of the same file" (fun () ->
+            evaluate lines "--task jsonl --max-new-tokens 4 --exit-layers 24" (fun arguments ->
+                let data = arguments[4]
+                [ yield! arguments; "--shots-from"; data; "--shots"; "2" ]
+                |> refuses [ "shots is 2"; "0 to 1" ]
+                Expect.equal (cli [ yield! arguments; "--shots-from"; data; "--shots"; "1" ]).Code 0 "one"))
+
         testCase "one JSON object, in vLLM's names" (fun () ->
             evaluate lines "--task jsonl --max-new-tokens 12 --exit-layers 2,24" (fun arguments ->
                 let result = json arguments
