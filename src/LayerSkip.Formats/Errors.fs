@@ -230,6 +230,17 @@ module Check =
     let inRange (holds: bool) (option: string) (value: string) (allowed: string) : LayerSkipError list =
         that holds (LayerSkipError.OutOfRange(option, value, allowed))
 
+    /// The fault of a whole number under the least that is allowed.
+    let atLeast (least: int) (option: string) (value: int) : LayerSkipError list =
+        inRange (value >= least) option (string value) $"{least} or more"
+
+    /// The result of work, or the errors of the LayerSkipException that ended it.
+    let guard (work: unit -> Result<'T, LayerSkipError list>) : Result<'T, LayerSkipError list> =
+        try
+            work ()
+        with :? LayerSkipException as e ->
+            Error e.Errors
+
     /// `LayerSkipError.OutOfRange` alone, as a result.
     let outOfRange (option: string) (value: string) (allowed: string) : Result<'T, LayerSkipError list> =
         Error [ LayerSkipError.OutOfRange(option, value, allowed) ]

@@ -62,9 +62,6 @@ internal unsafe interface IByteLanes<V> : ILanes<V>
     /// <summary>High nibbles of bytes.</summary>
     static abstract V High(V bytes);
 
-    /// <summary>For each byte, 0 to 15, the byte that stands there in sixteen, of which eight each are given.</summary>
-    static abstract V Lookup(ulong first, ulong last, V numbers);
-
     /// <summary>|numbers| of signed bytes, unsigned.</summary>
     static abstract V Magnitude(V numbers);
 

@@ -77,7 +77,8 @@ internal readonly unsafe partial struct Lanes128
 
     public static Vector128<float> High(Vector128<float> bytes) => Low((bytes.AsUInt16() >>> 4).AsSingle());
 
-    public static Vector128<float> Lookup(ulong first, ulong last, Vector128<float> numbers) =>
+    /// <summary>For each byte, 0 to 15, the byte that stands there in sixteen, of which eight each are given.</summary>
+    internal static Vector128<float> Lookup(ulong first, ulong last, Vector128<float> numbers) =>
         Vector128.Shuffle(Vector128.Create(first, last).AsByte(), numbers.AsByte()).AsSingle();
 
     public static Vector128<float> Magnitude(Vector128<float> numbers) => Vector128.Abs(numbers.AsSByte()).AsSingle();

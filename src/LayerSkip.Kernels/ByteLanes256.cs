@@ -99,8 +99,9 @@ internal readonly unsafe partial struct Lanes256
 
     public static Vector256<float> High(Vector256<float> bytes) => Low((bytes.AsUInt16() >>> 4).AsSingle());
 
+    /// <summary>For each byte, 0 to 15, the byte that stands there in sixteen, of which eight each are given.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Lookup(ulong first, ulong last, Vector256<float> numbers) =>
+    internal static Vector256<float> Lookup(ulong first, ulong last, Vector256<float> numbers) =>
         Avx2.IsSupported
             ? Avx2.Shuffle(Vector256.Create(first, last, first, last).AsByte(), numbers.AsByte()).AsSingle()
             : Vector256.Create(Lanes128.Lookup(first, last, numbers.GetLower()), Lanes128.Lookup(first, last, numbers.GetUpper()));

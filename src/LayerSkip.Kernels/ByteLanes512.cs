@@ -176,8 +176,9 @@ internal readonly unsafe partial struct Lanes512
 
     public static Vector512<float> High(Vector512<float> bytes) => Low((bytes.AsUInt16() >>> 4).AsSingle());
 
+    /// <summary>For each byte, 0 to 15, the byte that stands there in sixteen, of which eight each are given.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector512<float> Lookup(ulong first, ulong last, Vector512<float> numbers) =>
+    internal static Vector512<float> Lookup(ulong first, ulong last, Vector512<float> numbers) =>
         Avx512BW.IsSupported
             ? Avx512BW.Shuffle(Vector512.Create(first, last, first, last, first, last, first, last).AsByte(), numbers.AsByte()).AsSingle()
             : Vector512.Create(Lanes256.Lookup(first, last, numbers.GetLower()), Lanes256.Lookup(first, last, numbers.GetUpper()));

@@ -89,7 +89,7 @@ module internal BenchCommand =
     /// "name": median, 5th and 95th percentile of the runs, in milliseconds.
     let private spread (name: string) (spread: Spread) (writer: Utf8JsonWriter) =
         writer
-        |> Output.object name (fun () ->
+        |> JsonWrite.object name (fun _ ->
             writer |> Output.milliseconds "median" spread.Median
             writer |> Output.milliseconds "p5" spread.P5
             writer |> Output.milliseconds "p95" spread.P95)
@@ -104,7 +104,7 @@ module internal BenchCommand =
         writer.WriteNumber("tokens_per_second", Math.Round(1000.0 / times.MsPerToken.Median, 2))
 
         writer
-        |> Output.object "split_ms" (fun () ->
+        |> JsonWrite.object "split_ms" (fun _ ->
             writer |> Output.milliseconds "draft" times.DraftMs
             writer |> Output.milliseconds "verify" times.VerifyMs
             writer |> Output.milliseconds "head" times.HeadMs
@@ -119,12 +119,12 @@ module internal BenchCommand =
 
     /// The contract's object: times in milliseconds, rates in tokens or gigabytes (10^9 bytes) a second.
     let private json (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             let rounded (name: string) (value: float) = writer.WriteNumber(name, Math.Round(value, 3))
 
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
-            writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
+            writer |> JsonWrite.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("threads", report.Threads)
             writer.WriteNumber("runs", options.Runs)
@@ -133,7 +133,7 @@ module internal BenchCommand =
             rounded "read_bandwidth_gb_s" report.ReadBandwidth
 
             writer
-            |> Output.object "pass_ms" (fun () ->
+            |> JsonWrite.object "pass_ms" (fun _ ->
                 for rows, ms in report.PassMs do
                     writer |> Output.milliseconds (string rows) ms)
 
@@ -142,18 +142,18 @@ module internal BenchCommand =
             | None -> writer.WriteNull "verify_rows_ratio"
 
             writer
-            |> Output.object "prefill" (fun () ->
+            |> JsonWrite.object "prefill" (fun _ ->
                 writer.WriteNumber("tokens", report.PrefillTokens)
                 rounded "tokens_per_second" (1000.0 * float report.PrefillTokens / report.PrefillMs)
                 writer.WriteString("as", Prefill.name checkpoint.Weights.Prefill))
 
             writer
-            |> Output.object "autoregressive" (fun () ->
+            |> JsonWrite.object "autoregressive" (fun _ ->
                 times report.Autoregressive writer
                 rounded "gb_s" report.AutoregressiveRate)
 
             writer
-            |> Output.object "self_speculative" (fun () ->
+            |> JsonWrite.object "self_speculative" (fun _ ->
                 writer.WriteNumber("exit_layer", options.Exit.Layers)
                 writer.WriteNumber("draft_length", options.DraftLength)
                 rounded "draft_acceptance_rate" report.SelfSpeculative.Acceptance
@@ -162,7 +162,7 @@ module internal BenchCommand =
                 let metrics = report.Decoded |> Seq.map snd |> SpeculationMetrics.ofCompletions
 
                 writer
-                |> Output.object "stats" (fun () ->
+                |> JsonWrite.object "stats" (fun _ ->
                     StatisticsJson.speculation metrics writer
 
                     writer
@@ -174,16 +174,16 @@ module internal BenchCommand =
 
             writer.WriteBoolean("same_text", report.SameText)
             rounded "ratio" report.Ratio
-            writer |> Output.textOrNull "stored_dtype" checkpoint.Config.StoredDtype)
+            writer |> JsonWrite.textOrNull "stored_dtype" checkpoint.Config.StoredDtype)
 
     /// By medians, and by means with their intervals over the runs.
     let private ratio (options: BenchmarkOptions) (report: BenchmarkReport) =
         let speedUp = speedUp options report
-        $"ratio {Output.fixedPoint 2 report.Ratio}x; of mean times {Output.interval 2 speedUp.OfTimes}, of mean rates {Output.interval 2 speedUp.OfRates}"
+        $"ratio {Shown.fixedPoint 2 report.Ratio}x; of mean times {Output.interval 2 speedUp.OfTimes}, of mean rates {Output.interval 2 speedUp.OfRates}"
 
     /// The same for readers: a row for each strategy, times in milliseconds.
     let private table (checkpoint: Checkpoint) (options: BenchmarkOptions) (report: BenchmarkReport) =
-        let ms = Output.fixedPoint 2
+        let ms = Shown.fixedPoint 2
 
         // A column's head, and its times in milliseconds.
         let columns: (string * (DecodingTimes -> float)) list = [
@@ -213,18 +213,18 @@ module internal BenchCommand =
 
         let rowsRatio =
             match report.VerifyRowsRatio with
-            | Some ratio -> $"five rows cost {Output.fixedPoint 2 ratio} of one"
+            | Some ratio -> $"five rows cost {Shown.fixedPoint 2 ratio} of one"
             | None -> "the context has no room to measure more"
 
         String.concat "\n" [
             $"{checkpoint.Path}: {Inputs.machine checkpoint}, {CpuKernels.form ()}, {report.Cpu}"
-            $"reads at most {Output.fixedPoint 1 report.ReadBandwidth} GB/s; decoding reads {Output.fixedPoint 1 report.AutoregressiveRate} GB/s of weights"
+            $"reads at most {Shown.fixedPoint 1 report.ReadBandwidth} GB/s; decoding reads {Shown.fixedPoint 1 report.AutoregressiveRate} GB/s of weights"
             $"a pass by rows, ms: {passes}; {rowsRatio}"
-            $"prefill of {report.PrefillTokens} tokens: {Output.fixedPoint 1 (1000.0 * float report.PrefillTokens / report.PrefillMs)} tokens/s"
+            $"prefill of {report.PrefillTokens} tokens: {Shown.fixedPoint 1 (1000.0 * float report.PrefillTokens / report.PrefillMs)} tokens/s"
             ""
             decoding
             ""
-            $"exit layer {options.Exit.Layers}, draft length {options.DraftLength}: {Output.percent report.SelfSpeculative.Acceptance} of drafts accepted; "
+            $"exit layer {options.Exit.Layers}, draft length {options.DraftLength}: {Shown.percent report.SelfSpeculative.Acceptance} of drafts accepted; "
             + $"the passes alone would take {ms report.PredictedMsPerToken} ms a token"
             ratio options report
         ]
@@ -243,7 +243,7 @@ module internal BenchCommand =
         output.Tell(terminal, (if common.Json then json else table) checkpoint options report)
 
         page.Make(fun () ->
-            let name = Page.nameOf checkpoint.Path
+            let name = Fingerprint.name checkpoint.Path
             let model = $"{name}, {Inputs.machine checkpoint}"
 
             TimePlots.ofBenchmark

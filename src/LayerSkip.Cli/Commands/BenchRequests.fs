@@ -58,7 +58,7 @@ module internal BenchRequests =
     let answer (weights: Weights) (options: BenchmarkOptions) (request: BenchRequest) : string =
         let decode tokens = Benchmark.decodeOnce weights { options with MaxNewTokens = tokens }
 
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             match request with
             | _ when needs options request > weights.Config.Context ->
                 let needed, room = needs options request, weights.Config.Context
@@ -81,7 +81,7 @@ module internal BenchRequests =
 
     /// What is told first: what loading took, the bytes of a process without a model, and what decoding reads for a token.
     let ready (loadMs: float) (emptyBytes: int64) (weights: Weights) : string =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             writer |> Output.milliseconds "load_ms" loadMs
             writer.WriteNumber("empty_bytes", emptyBytes)
             writer.WriteNumber("read_bytes", Benchmark.bytesRead weights)
@@ -101,5 +101,5 @@ module internal BenchRequests =
         for line in lines do
             match tryParse line with
             | Ok request -> answer weights options request
-            | Error what -> Output.json (fun writer -> writer.WriteString("error", what))
+            | Error what -> JsonWrite.line (fun writer -> writer.WriteString("error", what))
             |> Terminal.result terminal

@@ -17,7 +17,7 @@ module internal CertifyCommand =
 
     /// The contract's object; the gap is a share of the largest logit.
     let private json (report: CertifyReport) =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             let counts exact tie violation =
                 writer.WriteNumber("exact", (exact: int))
                 writer.WriteNumber("tie", (tie: int))
@@ -25,22 +25,20 @@ module internal CertifyCommand =
 
             writer.WriteString("model", report.Model)
             writer.WriteString("dtype", report.Dtype)
-            writer |> Output.textOrNull "compute" report.Compute
+            writer |> JsonWrite.textOrNull "compute" report.Compute
             writer.WriteString("kv", report.Kv)
             writer.WriteString("prefill", report.Prefill)
             writer.WriteNumber("gap", report.Gap)
 
             writer
-            |> Output.array "tests" report.Tests (fun test ->
-                writer.WriteStartObject()
+            |> JsonWrite.objects "tests" report.Tests (fun test ->
                 writer.WriteString("name", test.Name)
                 writer.WriteNumber("checks", test.Checks)
-                counts test.Exact test.Tie test.Violation
-                writer.WriteEndObject())
+                counts test.Exact test.Tie test.Violation)
 
             counts report.Exact report.Tie report.Violation
             writer.WriteNumber("worst_gap", report.WorstGap)
-            writer |> Output.textOrNull "stored_dtype" report.Stored)
+            writer |> JsonWrite.textOrNull "stored_dtype" report.Stored)
 
     /// A row for each test, and one for all; then the verdict.
     let private table (report: CertifyReport) =
@@ -125,7 +123,7 @@ module internal CertifyCommand =
 
         page.Make(fun () ->
             CertificatePlots.ofReport (Inputs.machine checkpoint) report
-            |> Plots.html $"Certificate of {Page.nameOf checkpoint.Path}")
+            |> Plots.html $"Certificate of {Fingerprint.name checkpoint.Path}")
 
         if report.Violation > 0 then
             Terminal.fault

@@ -113,20 +113,15 @@ module internal EvalCommand =
         terminal.Status.Clear()
         Terminal.remark
             terminal
-            $"{Inputs.machine checkpoint}: {Output.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
+            $"{Inputs.machine checkpoint}: {Shown.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
 
-        let isEmptyShard =
-            plan.Header.Cells > 0
-            && Seq.init plan.Header.Cells id
-               |> Seq.forall (fun cell -> not (Shard.owns cell plan.Header.Shard))
-
-        if isEmptyShard then
+        if plan.Header.Cells > 0 && (Shard.cells plan.Header.Cells plan.Header.Shard).IsEmpty then
             // More jobs than items are no job's failure; its file is there to be merged.
             let said = $"shard {plan.Header.Shard} has none of the {plan.Header.Cells} items: nothing to do"
             Terminal.remark terminal said
 
             if common.Json then
-                Output.json (fun json ->
+                JsonWrite.line (fun json ->
                     json.WriteString("task", task.Name)
                     json.WriteString("shard", string plan.Header.Shard)
                     json.WriteNumber("items", 0))

@@ -14,13 +14,6 @@ module internal EvalGroupOutput =
         writer |> StatisticsJson.number "ms_per_token" rate.MsPerToken
         writer |> StatisticsJson.number "tokens_per_second" rate.TokensPerSecond
 
-    let private objects (name: string) (items: 'T list) (fields: 'T -> Utf8JsonWriter -> unit) writer =
-        writer
-        |> Output.array name items (fun item ->
-            writer.WriteStartObject()
-            fields item writer
-            writer.WriteEndObject())
-
     /// "groups": of each the scores by exit, the rates by strategy, what speculation did in vLLM's names, and its speed-up by both
     /// definitions. `metrics` writes those of an exit.
     let json
@@ -29,21 +22,21 @@ module internal EvalGroupOutput =
         (writer: Utf8JsonWriter)
         : unit =
         writer
-        |> objects "groups" groups (fun group writer ->
+        |> JsonWrite.objects "groups" groups (fun group ->
             writer.WriteString("name", group.Name)
             writer.WriteNumber("items", group.Items)
             writer.WriteNumber("scored", group.Scored)
 
             writer
-            |> objects "exits" group.Exits (fun (exit, found) writer ->
+            |> JsonWrite.objects "exits" group.Exits (fun (exit, found) ->
                 writer.WriteNumber("exit_layer", exit)
                 writer |> metrics found)
 
-            writer |> objects "rates" group.Rates rate
+            writer |> JsonWrite.objects "rates" group.Rates (fun found -> rate found writer)
 
             for speculation in Option.toList group.Speculation do
                 writer
-                |> Output.object "speculation" (fun () -> writer |> StatisticsJson.speculation speculation)
+                |> JsonWrite.object "speculation" (fun _ -> writer |> StatisticsJson.speculation speculation)
 
             group.SpeedUp
             |> Option.iter (fun speedUp -> writer |> StatisticsJson.speedUp "speed_up" speedUp)
@@ -53,12 +46,12 @@ module internal EvalGroupOutput =
 
     let private ms (value: float) =
         if Double.IsFinite value then
-            Output.fixedPoint 3 value
+            Shown.fixedPoint 3 value
         else
             ""
 
     let private times (interval: Interval) =
-        let shown = Output.fixedPoint 2
+        let shown = Shown.fixedPoint 2
 
         if Double.IsFinite interval.Low then
             $"{shown interval.Value} ({shown interval.Low} to {shown interval.High})"
@@ -72,7 +65,7 @@ module internal EvalGroupOutput =
         metrics
         |> List.tryFind (fun metric -> metric.Name = "rougeL")
         |> Option.orElse (List.tryHead metrics)
-        |> Option.map (fun metric -> $"{metric.Name} {Output.fixedPoint 3 metric.Value}")
+        |> Option.map (fun metric -> $"{metric.Name} {Shown.fixedPoint 3 metric.Value}")
         |> Option.defaultValue "no reference"
 
     let private row (ways: string list) (group: EvalGroup) : string list =
@@ -91,8 +84,8 @@ module internal EvalGroupOutput =
                 |> Option.map (fun rate -> ms rate.MsPerToken)
                 |> Option.defaultValue ""
 
-            speculation (fun metrics -> Output.percent metrics.DraftAcceptanceRate)
-            speculation (fun metrics -> Output.fixedPoint 2 metrics.MeanAcceptanceLength)
+            speculation (fun metrics -> Shown.percent metrics.DraftAcceptanceRate)
+            speculation (fun metrics -> Shown.fixedPoint 2 metrics.MeanAcceptanceLength)
             speedUp _.OfTimes
             speedUp _.OfRates
         ]

@@ -22,7 +22,8 @@ module internal EvalOutput =
 
         for low, high in Option.toList metric.Interval do
             writer
-            |> Output.array $"{metric.Name}_ci95" [ low; high ] (fun bound -> writer.WriteNumberValue bound)
+            |> JsonWrite.array $"{metric.Name}_ci95" [ low; high ] (fun bound ->
+                writer.WriteNumberValue bound)
 
     /// Whether a metric can be told from guessing: its interval is clear of chance.
     let private againstChance (report: EvalReport) (metrics: EvalMetric list) : string option =
@@ -34,7 +35,7 @@ module internal EvalOutput =
 
     /// The run's configuration, what was counted, and the metrics of each exit.
     let json (report: EvalReport) : string =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             use config = JsonDocument.Parse report.Header.Config
 
             for setting in config.RootElement.EnumerateObject() do
@@ -44,19 +45,16 @@ module internal EvalOutput =
             writer.WriteString("shard", string report.Header.Shard)
             writer.WriteNumber("items", report.Header.Cells)
             writer.WriteNumber("done", report.Done)
-            writer |> Output.counts "counts" report.Summary.Counts
+            writer |> JsonWrite.counts "counts" report.Summary.Counts
             report.Summary.Chance |> Option.iter (fun chance -> writer.WriteNumber("chance", chance))
 
             writer
-            |> Output.array "exits" report.Summary.Exits (fun (exit, metrics) ->
-                writer.WriteStartObject()
+            |> JsonWrite.objects "exits" report.Summary.Exits (fun (exit, metrics) ->
                 writer.WriteNumber("exit_layer", exit)
                 List.iter (metric writer) metrics
 
                 againstChance report metrics
-                |> Option.iter (fun verdict -> writer.WriteString("against_chance", verdict))
-
-                writer.WriteEndObject())
+                |> Option.iter (fun verdict -> writer.WriteString("against_chance", verdict)))
 
             if not report.Summary.Groups.IsEmpty then
                 writer
@@ -64,7 +62,7 @@ module internal EvalOutput =
                     (fun metrics writer -> List.iter (metric writer) metrics)
                     report.Summary.Groups
 
-            writer |> Output.array "remarks" report.Summary.Remarks writer.WriteStringValue)
+            writer |> JsonWrite.array "remarks" report.Summary.Remarks writer.WriteStringValue)
 
     /// About four digits, whatever the size.
     let private shown (value: float) =
@@ -75,9 +73,9 @@ module internal EvalOutput =
         elif abs value >= 1000.0 then
             Output.number (int64 (round value))
         elif abs value >= 100.0 then
-            Output.fixedPoint 1 value
+            Shown.fixedPoint 1 value
         else
-            Output.fixedPoint 4 value
+            Shown.fixedPoint 4 value
 
     let private cell (metric: EvalMetric) =
         match metric.StandardError with

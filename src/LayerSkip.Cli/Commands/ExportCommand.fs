@@ -17,13 +17,13 @@ module internal ExportCommand =
 
     /// What was written: tensors, and the bytes of all files.
     let private json (model: string) (report: ExportReport) =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             writer.WriteString("model", model)
             writer.WriteString("format", formatName report.Format)
             writer.WriteString("dtype", report.Dtype)
             writer.WriteNumber("layers", report.Layers)
             writer.WriteNumber("tensors", report.Tensors)
-            writer |> Output.counts "formats" report.Formats
+            writer |> JsonWrite.counts "formats" report.Formats
             writer.WriteNumber("bytes", report.Bytes)
             writer.WriteString("output", report.Output))
 

@@ -26,10 +26,10 @@ module internal GenerateCommand =
         let name, exit, length = described strategy
         let timings = completion.Timings
 
-        Output.json (fun writer ->
-            writer |> Output.ints "prompt_ids" completion.PromptIds
-            writer |> Output.ints "token_ids" completion.TokenIds
-            writer |> Output.textOrNull "text" completion.Text
+        JsonWrite.line (fun writer ->
+            writer |> JsonWrite.ints "prompt_ids" completion.PromptIds
+            writer |> JsonWrite.ints "token_ids" completion.TokenIds
+            writer |> JsonWrite.textOrNull "text" completion.Text
 
             writer.WriteString(
                 "finish_reason",
@@ -41,7 +41,7 @@ module internal GenerateCommand =
             writer |> Output.stats completion.Stats
 
             writer
-            |> Output.object "timings" (fun () ->
+            |> JsonWrite.object "timings" (fun _ ->
                 writer |> Output.milliseconds "ttft_ms" timings.TtftMs
                 writer |> Output.milliseconds "decode_ms" timings.DecodeMs
                 writer |> Output.milliseconds "draft_ms" timings.DraftMs
@@ -50,13 +50,13 @@ module internal GenerateCommand =
                 writer |> Output.milliseconds "tokens_per_second" completion.TokensPerSecond)
 
             writer.WriteString("strategy", name)
-            writer |> Output.intOrNull "exit_layer" exit
-            writer |> Output.intOrNull "draft_length" length
+            writer |> JsonWrite.intOrNull "exit_layer" exit
+            writer |> JsonWrite.intOrNull "draft_length" length
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
-            writer |> Output.textOrNull "stored_dtype" checkpoint.Config.StoredDtype
-            writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
+            writer |> JsonWrite.textOrNull "stored_dtype" checkpoint.Config.StoredDtype
+            writer |> JsonWrite.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteString("prefill", Prefill.name checkpoint.Weights.Prefill)
             writer.WriteNumber("threads", CpuKernels.threads ()))
@@ -66,14 +66,14 @@ module internal GenerateCommand =
         let stats, timings = completion.Stats, completion.Timings
 
         let tokens, first =
-            Terminal.count completion.TokenIds.Length "token", Output.fixedPoint 0 timings.TtftMs
+            Terminal.count completion.TokenIds.Length "token", Shown.fixedPoint 0 timings.TtftMs
 
         // One token has no rate.
         let speed =
             if completion.TokenIds.Length < 2 then
                 $"{tokens} after {first} ms"
             else
-                $"{tokens}, first after {first} ms, then {Output.fixedPoint 1 completion.TokensPerSecond} a second"
+                $"{tokens}, first after {first} ms, then {Shown.fixedPoint 1 completion.TokensPerSecond} a second"
 
         if stats.NumSpecSteps = 0 then
             speed
@@ -82,7 +82,7 @@ module internal GenerateCommand =
                 Terminal.count stats.NumSpecSteps "round", Terminal.count stats.NumDraftTokens "draft"
 
             $"{speed}; {rounds} kept {stats.NumAcceptedDraftTokens} of {drafts} "
-            + $"({Output.percent stats.DraftAcceptanceRate}), {Output.fixedPoint 2 stats.MeanAcceptanceLength} tokens a round"
+            + $"({Shown.percent stats.DraftAcceptanceRate}), {Shown.fixedPoint 2 stats.MeanAcceptanceLength} tokens a round"
 
     /// A token as standard output shows it: its text, or without a tokenizer its id.
     let private shown (checkpoint: Checkpoint) first (id: int) (text: string) =
@@ -137,16 +137,19 @@ module internal GenerateCommand =
         (completion: Completion)
         (tokens: ShownToken list)
         =
-        let text = Array.append completion.PromptIds completion.TokenIds
         let isWhole = options.Sampling = Sampling.Greedy && options.Strategy.Depth.IsNone
 
-        match
-            Lens.run checkpoint { Lens.options with TopK = 1; Layers = [ checkpoint.Config.Layers ] } text
-        with
-        | Ok lens when isWhole && tokens.Length <= completion.TokenIds.Length ->
-            let first = completion.PromptIds.Length - 1
-            tokens |> List.mapi (fun i token -> { token with Settled = Some lens.Settled[first + i] })
-        | _ -> tokens
+        if not isWhole || tokens.Length > completion.TokenIds.Length then
+            tokens
+        else
+            let text = Array.append completion.PromptIds completion.TokenIds
+            let last = { Lens.options with TopK = 1; Layers = [ checkpoint.Config.Layers ] }
+
+            match Lens.run checkpoint last text with
+            | Ok lens ->
+                let first = completion.PromptIds.Length - 1
+                tokens |> List.mapi (fun i token -> { token with Settled = Some lens.Settled[first + i] })
+            | Error _ -> tokens
 
     /// The page of `--html`.
     let private page
@@ -165,11 +168,11 @@ module internal GenerateCommand =
         [
             TokenPlots.coloured
                 "Where the text comes from"
-                $"{Page.nameOf checkpoint.Path}; {summary checkpoint options.Strategy}; {statistics completion}"
+                $"{Fingerprint.name checkpoint.Path}; {summary checkpoint options.Strategy}; {statistics completion}"
                 prompt
                 (settled checkpoint options completion tokens)
         ]
-        |> Plots.html $"Text of {Page.nameOf checkpoint.Path}"
+        |> Plots.html $"Text of {Fingerprint.name checkpoint.Path}"
 
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =

@@ -16,12 +16,12 @@ module internal InfoCommand =
     let private rope (config: LlamaConfig) =
         match config.RopeScaling with
         | RopeScaling.Default -> "default"
-        | RopeScaling.Dynamic(factor, _) -> $"dynamic, factor {Output.fixedPoint 2 factor} beyond the context"
-        | RopeScaling.Linear factor -> $"linear, factor {Output.fixedPoint 2 factor}"
+        | RopeScaling.Dynamic(factor, _) -> $"dynamic, factor {Shown.fixedPoint 2 factor} beyond the context"
+        | RopeScaling.Linear factor -> $"linear, factor {Shown.fixedPoint 2 factor}"
         | RopeScaling.Llama3(factor, _, _, original) ->
-            $"llama3, factor {Output.fixedPoint 2 factor} from {original}"
+            $"llama3, factor {Shown.fixedPoint 2 factor} from {original}"
         | RopeScaling.Divided divisors -> $"a table of {divisors.Length} divisors"
-        | RopeScaling.Yarn yarn -> $"yarn, factor {Output.fixedPoint 2 yarn.Factor} from {yarn.Original}"
+        | RopeScaling.Yarn yarn -> $"yarn, factor {Shown.fixedPoint 2 yarn.Factor} from {yarn.Original}"
 
     /// The kind of tokenizer, where there is one.
     let private tokenizer (checkpoint: Checkpoint) = checkpoint.Tokenizer |> Option.map Tokenizer.kind
@@ -54,23 +54,23 @@ module internal InfoCommand =
             writer.WriteNumber("parameters", Weights.parameters config)
             writer.WriteNumber("bytes", Weights.bytes checkpoint.Weights)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
-            writer |> Output.textOrNull "compute" (Weights.compute checkpoint.Weights)
+            writer |> JsonWrite.textOrNull "compute" (Weights.compute checkpoint.Weights)
             writer.WriteString("kv", Weights.kv checkpoint.Weights)
             writer.WriteNumber("cache_bytes_per_position", Cache.bytesPerPosition checkpoint.Weights)
-            writer |> Output.textOrNull "stored_dtype" config.StoredDtype
+            writer |> JsonWrite.textOrNull "stored_dtype" config.StoredDtype
 
             match formats checkpoint with
             | [] -> ()
-            | formats -> writer |> Output.counts "formats" formats
+            | formats -> writer |> JsonWrite.counts "formats" formats
 
-            writer |> Output.textOrNull "tokenizer" (tokenizer checkpoint)
-            writer |> Output.ints "stop_ids" checkpoint.StopIds
+            writer |> JsonWrite.textOrNull "tokenizer" (tokenizer checkpoint)
+            writer |> JsonWrite.ints "stop_ids" checkpoint.StopIds
 
             match checkpoint.Recommended with
             | None -> writer.WriteNull "recommended"
             | Some(exit, length) ->
                 writer
-                |> Output.object "recommended" (fun () ->
+                |> JsonWrite.object "recommended" (fun _ ->
                     writer.WriteNumber("exit_layer", exit)
                     writer.WriteNumber("draft_length", length))
 
@@ -78,7 +78,7 @@ module internal InfoCommand =
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
 
             writer
-            |> Output.object "libtorch" (fun () ->
+            |> JsonWrite.object "libtorch" (fun _ ->
                 writer.WriteString("folder", backend.Folder)
                 writer.WriteString("origin", backend.Origin)
                 writer.WriteBoolean("patched", backend.Patched))
@@ -86,9 +86,9 @@ module internal InfoCommand =
             writer.WriteNumber("threads", CpuKernels.threads ())
             writer.WriteString("simd", simd checkpoint)
 
-        Output.json (fun writer ->
-            writer |> Output.object "model" (fun () -> model writer)
-            writer |> Output.object "machine" (fun () -> machine writer))
+        JsonWrite.line (fun writer ->
+            writer |> JsonWrite.object "model" (fun _ -> model writer)
+            writer |> JsonWrite.object "machine" (fun _ -> machine writer))
 
     /// The same for readers. A path or a name out of a file steers no terminal.
     let private table (checkpoint: Checkpoint) (backend: BackendInfo) =

@@ -34,8 +34,6 @@ module internal LensCommand =
     /// Of a line that no terminal sets.
     let private defaultColumns = 120
 
-    let private isSame (a: string) (b: string) = a <> "" && b <> "" && Path.GetFullPath a = Path.GetFullPath b
-
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: LensArgument list) : int =
         let none = { Prompts = GivenPrompts.none; Options = Lens.options; Html = None; Output = None }
@@ -50,14 +48,9 @@ module internal LensCommand =
         if given.Options.Logits && not common.Json then
             Inputs.usage "--logits adds to the object of --json; give --json too"
 
-        match given.Html, given.Output with
-        | Some html, Some output when isSame html output ->
-            Inputs.usage $"--html and --output are both {html}; name two files"
-        | _ -> ()
-
         let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts
         use output = OutputFile.Open(given.Output, reads)
-        use page = OutputFile.Open(given.Html, reads, "html")
+        use page = OutputFile.OpenPage(given.Html, given.Output, reads)
         use checkpoint = Inputs.read common
         let ids = GivenPrompts.encode checkpoint prompt
         let start = Lens.prepare checkpoint given.Options ids |> Check.getOrRaise
@@ -70,7 +63,7 @@ module internal LensCommand =
                 start CancellationToken.None)
 
         if common.Json then
-            output.Tell(terminal, Output.json (LensJson.write report))
+            output.Tell(terminal, JsonWrite.line (LensJson.write report))
         else
             let table terminal =
                 LensTable.text terminal (Posix.columns () |> Option.defaultValue defaultColumns) report
@@ -79,7 +72,5 @@ module internal LensCommand =
             terminal.Out.Flush()
             output.Write(table { terminal with Colour = false })
 
-        if given.Html.IsSome then
-            page.Write(LensPage.html report)
-
+        page.Make(fun () -> LensPage.html report)
         ExitCode.done'

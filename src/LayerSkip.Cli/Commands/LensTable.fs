@@ -38,7 +38,7 @@ module internal LensTable =
                     text
 
             line
-                (left (string exit.Layer) (Output.percent exit.Agreement) (Output.fixedPoint 2 exit.MeanKl))
+                (left (string exit.Layer) (Shown.percent exit.Agreement) (Shown.fixedPoint 2 exit.MeanKl))
                 (List.map shown positions)
 
         let median = (Array.sort report.Settled)[(count - 1) / 2]
@@ -58,9 +58,9 @@ module internal LensTable =
                 let green, yellow = Terminal.green terminal "green", Terminal.yellow terminal "yellow"
                 $"{green}: settled, from here down every layer says so; {yellow}: the last layer's token, not settled yet"
             "agrees: positions where the layer chooses the last layer's token; KL: its law from the last layer's, mean, in nats"
-            $"half of the answers have settled after layer {median} of {report.Layers}; the last layer changes {Output.percent (float changed / float count)} of them"
+            $"half of the answers have settled after layer {median} of {report.Layers}; the last layer changes {Shown.percent (float changed / float count)} of them"
             match (Array.last report.Exits).CrossEntropy with
             | Some value ->
-                $"cross entropy of the text after the last layer: {Output.fixedPoint 3 value} nats a token"
+                $"cross entropy of the text after the last layer: {Shown.fixedPoint 3 value} nats a token"
             | None -> ()
         ]

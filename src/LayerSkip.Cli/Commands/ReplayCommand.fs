@@ -113,14 +113,13 @@ module internal ReplayCommand =
                 ReplayReport.run checkpoint.Weights options ids)
             |> Check.getOrRaise
 
-        if given.Trace.IsSome then
-            traceFile.Write(ReplayOutput.traceJson report.Trace)
+        traceFile.Make(fun () -> ReplayOutput.traceJson report.Trace)
 
-        if given.Html.IsSome then
+        page.Make(fun () ->
             let about =
-                $"{Path.GetFileName(Path.TrimEndingDirectorySeparator checkpoint.Path)}, {Inputs.machine checkpoint}, {Benchmark.cpu ()}"
+                $"{Fingerprint.name checkpoint.Path}, {Inputs.machine checkpoint}, {Benchmark.cpu ()}"
 
-            page.Write(Plots.html "Replay" (ReplayPlots.page about report))
+            Plots.html "Replay" (ReplayPlots.page about report))
 
         output.Tell(
             terminal,

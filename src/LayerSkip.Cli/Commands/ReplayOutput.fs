@@ -15,7 +15,7 @@ module internal ReplayOutput =
     let private rates (stats: SpeculationStats) (writer: Utf8JsonWriter) =
         writer |> StatisticsJson.number "draft_acceptance_rate" stats.DraftAcceptanceRate
         writer |> StatisticsJson.number "mean_acceptance_length" stats.MeanAcceptanceLength
-        writer |> Output.ints "acceptance_histogram" stats.AcceptanceHistogram
+        writer |> JsonWrite.ints "acceptance_histogram" stats.AcceptanceHistogram
         writer |> StatisticsJson.byLength (SpeculationMetrics.ofRounds stats.Rounds)
 
     let private pointFields (point: ReplayPoint) (writer: Utf8JsonWriter) =
@@ -32,14 +32,12 @@ module internal ReplayOutput =
         writer.WriteNumber("samples", times.Samples)
 
         writer
-        |> Output.array "rounds" times.Rounds (fun time ->
-            writer.WriteStartObject()
+        |> JsonWrite.objects "rounds" times.Rounds (fun time ->
             writer.WriteNumber("exit_layer", time.Exit)
             writer.WriteNumber("draft_length", time.Drafted)
             writer |> StatisticsJson.number "round_ms" time.RoundMs
             writer |> StatisticsJson.number "draft_ms" time.DraftMs
-            writer |> StatisticsJson.number "verify_ms" time.VerifyMs
-            writer.WriteEndObject())
+            writer |> StatisticsJson.number "verify_ms" time.VerifyMs)
 
     let private policyFields (policy: PolicyPoint) (writer: Utf8JsonWriter) =
         writer.WriteString("name", policy.Name)
@@ -55,7 +53,7 @@ module internal ReplayOutput =
 
         // Exit layer, drafted, accepted.
         writer
-        |> Output.array "rounds" policy.Rounds (fun round ->
+        |> JsonWrite.array "rounds" policy.Rounds (fun round ->
             writer.WriteStartArray()
             writer.WriteNumberValue round.Plan.Exit.Layers
             writer.WriteNumberValue round.Drafted
@@ -65,41 +63,28 @@ module internal ReplayOutput =
     /// As `generate` writes it.
     let private text (checkpoint: Checkpoint) (trace: Trace) : string option =
         checkpoint.Tokenizer
-        |> Option.map (fun tokenizer ->
-            let push (pieces, stream) id =
-                let struct (piece, stream) = TextStream.push id stream
-                piece :: pieces, stream
-
-            let pieces, stream = Array.fold push ([], TextStream.continuing false tokenizer) trace.TokenIds
-
-            String.Concat(List.rev (TextStream.finish stream :: pieces)))
+        |> Option.map (fun tokenizer -> Tokenizer.decodeContinuing false tokenizer trace.TokenIds)
 
     let private finish (trace: Trace) = if trace.Stopped then "stop" else "length"
 
     /// The contract's object; times in milliseconds.
     let json (checkpoint: Checkpoint) (report: ReplayReport) =
-        Output.json (fun writer ->
-            let objects name items (fields: 'T -> Utf8JsonWriter -> unit) =
-                writer
-                |> Output.array name items (fun item ->
-                    writer.WriteStartObject()
-                    fields item writer
-                    writer.WriteEndObject())
-
-            writer |> Output.ints "prompt_ids" report.Trace.Prompt
-            writer |> Output.ints "token_ids" report.Trace.TokenIds
-            objects "grid" report.Grid pointFields
-            objects "policies" report.Policies policyFields
+        JsonWrite.line (fun writer ->
+            writer |> JsonWrite.ints "prompt_ids" report.Trace.Prompt
+            writer |> JsonWrite.ints "token_ids" report.Trace.TokenIds
+            writer |> JsonWrite.objects "grid" report.Grid (fun point -> pointFields point writer)
+            writer
+            |> JsonWrite.objects "policies" report.Policies (fun policy -> policyFields policy writer)
 
             match report.Best with
-            | Some best -> writer |> Output.object "best" (fun () -> pointFields best writer)
+            | Some best -> writer |> JsonWrite.object "best" (pointFields best)
             | None -> writer.WriteNull "best"
 
             match report.Times with
-            | Some times -> writer |> Output.object "times" (fun () -> timesFields times writer)
+            | Some times -> writer |> JsonWrite.object "times" (timesFields times)
             | None -> writer.WriteNull "times"
 
-            writer |> Output.textOrNull "text" (text checkpoint report.Trace)
+            writer |> JsonWrite.textOrNull "text" (text checkpoint report.Trace)
             writer.WriteString("finish_reason", finish report.Trace)
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
@@ -108,24 +93,21 @@ module internal ReplayOutput =
 
     /// The trace: "rows" are positions after each new token, [token, choices of layers 1..L, confidences of layers 1..L].
     let traceJson (trace: Trace) =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             let rows name (rows: JudgedRow[]) =
                 writer
-                |> Output.array name rows (fun row ->
-                    writer.WriteStartObject()
+                |> JsonWrite.objects name rows (fun row ->
                     writer.WriteNumber("token", row.Token)
-                    writer |> Output.ints "choices" row.Choices
+                    writer |> JsonWrite.ints "choices" row.Choices
 
                     writer
-                    |> Output.array "confidences" row.Confidences (fun confidence ->
-                        writer.WriteNumberValue(Math.Round(confidence, 6)))
+                    |> JsonWrite.array "confidences" row.Confidences (fun confidence ->
+                        writer.WriteNumberValue(Math.Round(confidence, 6))))
 
-                    writer.WriteEndObject())
-
-            writer |> Output.ints "prompt_ids" trace.Prompt
-            writer |> Output.ints "token_ids" trace.TokenIds
+            writer |> JsonWrite.ints "prompt_ids" trace.Prompt
+            writer |> JsonWrite.ints "token_ids" trace.TokenIds
             writer.WriteString("finish_reason", finish trace)
-            writer |> Output.ints "stop_ids" trace.StopIds
+            writer |> JsonWrite.ints "stop_ids" trace.StopIds
             writer.WriteNumber("layers", trace.Layers)
             rows "rows" trace.Rows
             rows "prompt_rows" trace.PromptRows)
@@ -136,9 +118,9 @@ module internal ReplayOutput =
 
         let cell (point: ReplayPoint) =
             if report.Best.IsSome then
-                Output.fixedPoint 2 point.Ratio
+                Shown.fixedPoint 2 point.Ratio
             else
-                Output.percent point.Stats.DraftAcceptanceRate
+                Shown.percent point.Stats.DraftAcceptanceRate
 
         Output.table [ 0 .. lengths.Length ] [
             "exit layer" :: (lengths |> List.map (fun length -> $"d = {length}"))
@@ -160,13 +142,13 @@ module internal ReplayOutput =
             for policy in report.Policies do
                 [
                     policy.Name
-                    Output.fixedPoint 3 policy.MsPerToken
-                    Output.fixedPoint 2 policy.Ratio
-                    Output.percent policy.OracleRegret
-                    Output.percent policy.StaticRegret
-                    Output.percent policy.Stats.DraftAcceptanceRate
+                    Shown.fixedPoint 3 policy.MsPerToken
+                    Shown.fixedPoint 2 policy.Ratio
+                    Shown.percent policy.OracleRegret
+                    Shown.percent policy.StaticRegret
+                    Shown.percent policy.Stats.DraftAcceptanceRate
                     (if Double.IsFinite policy.MeanLength then
-                         Output.fixedPoint 1 policy.MeanLength
+                         Shown.fixedPoint 1 policy.MeanLength
                      else
                          "-")
                 ]
@@ -180,12 +162,12 @@ module internal ReplayOutput =
 
             match report.Times, report.Best with
             | Some times, Some best ->
-                $"plain decoding {Output.fixedPoint 3 times.PlainMs} ms a token; how many times as fast speculation is, by exit layer and draft length:"
+                $"plain decoding {Shown.fixedPoint 3 times.PlainMs} ms a token; how many times as fast speculation is, by exit layer and draft length:"
                 ""
                 surface report
                 ""
-                $"best: exit layer {best.Exit}, draft length {best.DraftLength}: {Output.fixedPoint 2 best.Ratio}x, "
-                + $"{Output.percent best.Stats.DraftAcceptanceRate} of drafts accepted"
+                $"best: exit layer {best.Exit}, draft length {best.DraftLength}: {Shown.fixedPoint 2 best.Ratio}x, "
+                + $"{Shown.percent best.Stats.DraftAcceptanceRate} of drafts accepted"
                 ""
                 policies report
             | _ ->

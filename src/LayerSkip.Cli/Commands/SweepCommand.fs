@@ -67,8 +67,8 @@ module internal SweepCommand =
         (html: OutputFile)
         (report: SweepReport)
         : int =
-        csv.Write((SweepOutput.csv report).TrimEnd())
-        html.Write((SweepPlots.html report).TrimEnd())
+        csv.Make(fun () -> (SweepOutput.csv report).TrimEnd())
+        html.Make(fun () -> (SweepPlots.html report).TrimEnd())
 
         report
         |> (if common.Json then SweepTable.json else SweepTable.table)
@@ -116,7 +116,7 @@ module internal SweepCommand =
         terminal.Status.Clear()
         Terminal.remark
             terminal
-            $"{Inputs.machine checkpoint}; {Output.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
+            $"{Inputs.machine checkpoint}; {Shown.fixedPoint 1 watch.Elapsed.TotalSeconds} s"
         SweepReport.ofRun (defaultArg output "the run") plan.Header cells |> Check.getOrRaise
 
     /// Runs the command; its exit code: failed where a text was another than plain decoding's.

@@ -6,25 +6,25 @@ open LayerSkip
 [<RequireQualifiedAccess>]
 module internal SweepTable =
     /// One object.
-    let json (report: SweepReport) : string = Output.json (SweepOutput.json report)
+    let json (report: SweepReport) : string = JsonWrite.line (SweepOutput.json report)
 
     let private shown (value: int option) = value |> Option.map string |> Option.defaultValue ""
 
     let private factor (value: float) =
         if System.Double.IsFinite value then
-            Output.fixedPoint 2 value + "x"
+            Shown.fixedPoint 2 value + "x"
         else
             ""
 
     let private interval (interval: Interval) =
         if System.Double.IsFinite interval.Low then
-            $"{Output.fixedPoint 2 interval.Low} to {Output.fixedPoint 2 interval.High}"
+            $"{Shown.fixedPoint 2 interval.Low} to {Shown.fixedPoint 2 interval.High}"
         else
             ""
 
     let private share (value: float) =
         if System.Double.IsFinite value then
-            Output.percent value
+            Shown.percent value
         else
             ""
 
@@ -37,13 +37,13 @@ module internal SweepTable =
             row.Setting.Name
             shown row.Setting.Exit
             shown row.Setting.DraftLength
-            Output.fixedPoint 3 row.MsPerToken.Value
+            Shown.fixedPoint 3 row.MsPerToken.Value
             interval row.MsPerToken
-            Output.fixedPoint 1 row.TokensPerSecond.Value
+            Shown.fixedPoint 1 row.TokensPerSecond.Value
             if drafts then share stats.DraftAcceptanceRate else ""
             share row.BreakEven
             if drafts then
-                Output.fixedPoint 2 stats.MeanAcceptanceLength
+                Shown.fixedPoint 2 stats.MeanAcceptanceLength
             else
                 ""
             factor row.SpeedUp.OfTimes.Value

@@ -63,7 +63,7 @@ module internal TokenizerTrainCommand =
 
     /// What was made; bytes are those of the text, in UTF-8.
     let private json (output: string) (seconds: float) (trained: TrainedBpe) =
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             writer.WriteString("output", output)
             writer.WriteNumber("vocabulary", trained.Pieces.Length)
             writer.WriteNumber("merges", trained.Merges.Length)
@@ -74,8 +74,8 @@ module internal TokenizerTrainCommand =
 
     /// The same as a line.
     let private line (output: string) (seconds: float) (trained: TrainedBpe) =
-        $"{output}: {trained.Pieces.Length} tokens; {Output.fixedPoint 2 (bytesPerToken trained)} bytes per token "
-        + $"over {Output.bytes trained.Bytes} of text, in {Output.fixedPoint 1 seconds} s"
+        $"{output}: {trained.Pieces.Length} tokens; {Shown.fixedPoint 2 (bytesPerToken trained)} bytes per token "
+        + $"over {Output.bytes trained.Bytes} of text, in {Shown.fixedPoint 1 seconds} s"
 
     /// Runs the command; its exit code. No tensors are needed, and libtorch is not loaded.
     let run (terminal: Terminal) (common: Common) (arguments: TokenizerTrainArgument list) : int =

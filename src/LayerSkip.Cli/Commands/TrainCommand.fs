@@ -146,7 +146,7 @@ module internal TrainCommand =
 
             remark
                 coverage.Cut
-                $"are longer than {within} and cut: {Output.percent lost} of what could be learned is left out (--layout packed reads all of it)"
+                $"are longer than {within} and cut: {Shown.percent lost} of what could be learned is left out (--layout packed reads all of it)"
 
             remark coverage.Silent $"have nothing to learn within {within}: their prompts fill it"
 

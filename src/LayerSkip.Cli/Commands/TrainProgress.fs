@@ -43,7 +43,7 @@ module internal TrainProgress =
     /// "2: 3.100, 12: 2.200": exits with their values.
     let private listed (digits: int) (values: (int * float) seq) =
         values
-        |> Seq.map (fun (exit, value) -> $"{exit}: {Output.fixedPoint digits value}")
+        |> Seq.map (fun (exit, value) -> $"{exit}: {Shown.fixedPoint digits value}")
         |> String.concat ", "
 
     /// Rounded down to what matters: hours and minutes, minutes and seconds, or seconds.
@@ -63,7 +63,7 @@ module internal TrainProgress =
         let learned =
             match LossSums.perToken report.Sums with
             | Some loss ->
-                $"loss {Output.fixedPoint 3 loss}, exits {listed 3 (LossSums.entropies report.Sums)}"
+                $"loss {Shown.fixedPoint 3 loss}, exits {listed 3 (LossSums.entropies report.Sums)}"
             | None -> "nothing to learn"
 
         $"step {report.Step} of {options.Steps}, {learned}, {Output.number (int64 rate)} tokens/s, {duration left} left"
@@ -81,11 +81,11 @@ module internal TrainProgress =
 
         let exits name (values: (int * float) seq) writer =
             writer
-            |> Output.object name (fun () ->
+            |> JsonWrite.object name (fun _ ->
                 for exit, value in values do
                     writer.WriteNumber(string exit, value))
 
-        Output.json (fun writer ->
+        JsonWrite.line (fun writer ->
             writer.WriteString("output", session.Output)
             writer.WriteString("finish_reason", finish)
             writer.WriteNumber("step", step session progress)
@@ -105,7 +105,7 @@ module internal TrainProgress =
             | None -> writer.WriteNull "validation"
 
             writer |> exits "acceptance" progress.Accepted
-            writer |> Output.textOrNull "checkpoint" progress.Saved
+            writer |> JsonWrite.textOrNull "checkpoint" progress.Saved
             writer.WriteNumber("learned_tokens", progress.Learned)
             writer.WriteNumber("idle_steps", progress.Idle)
             writer.WriteNumber("spikes", progress.Spikes)
@@ -139,7 +139,7 @@ module internal TrainProgress =
 
         Terminal.remark
             terminal
-            $"step {step}: the loss jumped to {Output.fixedPoint 3 spike.Loss}, beyond {Output.fixedPoint 3 spike.Limit}{outcome}"
+            $"step {step}: the loss jumped to {Shown.fixedPoint 3 spike.Loss}, beyond {Shown.fixedPoint 3 spike.Limit}{outcome}"
 
     /// Shows an event, and adds it to what the run came to. Steps have a live line on a terminal, elsewhere one every ten seconds:
     /// `shown` is the time of the last (a Stopwatch timestamp; 0: none yet). Of several ranks only the first shows its steps.
@@ -195,7 +195,7 @@ module internal TrainProgress =
     let result (session: TrainingSession) (seconds: float) (progress: Progress) =
         let quality =
             match progress.Validation with
-            | Some entropies -> $", validation {Output.fixedPoint 3 (snd (List.last entropies))}"
+            | Some entropies -> $", validation {Shown.fixedPoint 3 (snd (List.last entropies))}"
             | None -> ""
 
         let idle =

@@ -52,14 +52,7 @@ module internal EvalDecoding =
 
     /// What the library is asked for.
     let resolve (given: EvalDecoding) : GenerationEvalOptions =
-        let real option allowed standard text =
-            text |> Option.map (Inputs.real option allowed) |> Option.defaultValue standard
-
-        let sampling =
-            Sampling.create
-                (real "temperature" "0 (greedy) or more" Sampling.defaultTemperature given.Temperature)
-                given.TopK
-                (real "top-p" "above 0 and at most 1" Sampling.defaultTopP given.TopP)
+        let sampling = Inputs.sampling given.Temperature given.TopK given.TopP
 
         {
             given.Own with

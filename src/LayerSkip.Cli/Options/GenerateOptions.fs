@@ -79,14 +79,7 @@ module internal GenerateOptions =
     let sampling (given: GenerateOptions) : Sampling =
         checkStrategy given
 
-        let real option allowed standard text =
-            text |> Option.map (Inputs.real option allowed) |> Option.defaultValue standard
-
-        let sampling =
-            Sampling.create
-                (real "temperature" "0 (greedy) or more" Sampling.defaultTemperature given.Temperature)
-                given.TopK
-                (real "top-p" "above 0 and at most 1" Sampling.defaultTopP given.TopP)
+        let sampling = Inputs.sampling given.Temperature given.TopK given.TopP
 
         let emptyStop =
             Check.that

@@ -115,6 +115,20 @@ module internal Inputs =
         | Some value -> value
         | None -> usage $"--{option} is \"{text}\", it must be a number, {allowed}; write it as 0.5"
 
+    /// How tokens are chosen: by numbers as they are typed, or by the library's own where none are.
+    let sampling
+        (temperature: string option)
+        (topK: int)
+        (topP: string option)
+        : Result<Sampling, LayerSkipError list> =
+        let orElse standard option allowed text =
+            text |> Option.map (real option allowed) |> Option.defaultValue standard
+
+        Sampling.create
+            (temperature |> orElse Sampling.defaultTemperature "temperature" "0 (greedy) or more")
+            topK
+            (topP |> orElse Sampling.defaultTopP "top-p" "above 0 and at most 1")
+
     /// A fault where the value is 0 or less.
     let atLeastOne (option: string) (value: int) : LayerSkipError list =
         Check.that (value >= 1) (LayerSkipError.OutOfRange(option, string value, "1 or more"))

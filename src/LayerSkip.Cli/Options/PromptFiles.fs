@@ -59,19 +59,8 @@ module internal PromptFiles =
                 let fault error =
                     LayerSkipError.BadFile(file, $"line {number}: {LayerSkipError.message error}")
 
-                let vocabulary, context = checkpoint.Config.Vocabulary, checkpoint.Config.Context
-
-                ids,
-                [
-                    match ids |> Array.tryFind (fun id -> id < 0 || id >= vocabulary) with
-                    | Some id -> fault (LayerSkipError.UnknownToken(id, vocabulary))
-                    | None -> ()
-
-                    if ids.Length = 0 then
-                        fault LayerSkipError.EmptyPrompt
-                    elif ids.Length >= context then
-                        fault (LayerSkipError.PromptTooLong(ids.Length, context))
-                ]
+                let config = checkpoint.Config
+                ids, PromptIds.unknown config ids @ PromptIds.length config ids |> List.map fault
 
         let prompts = linesOf file |> Seq.map read |> Array.ofSeq
 

@@ -99,19 +99,12 @@ module internal SourceFile =
     let private stray (front: byte[]) : string option =
         pointer (ReadOnlySpan front) |> Option.orElse (page (ReadOnlySpan front))
 
-    /// The error that reading ended with, of an exception that a SourceFile threw.
-    let guard (work: unit -> Result<'T, LayerSkipError list>) : Result<'T, LayerSkipError list> =
-        try
-            work ()
-        with :? LayerSkipException as e ->
-            Error e.Errors
-
     /// What is read from a file, which is closed again if it cannot be.
     let private orClose
         (read: SourceFile -> Result<'T, LayerSkipError list>)
         (file: SourceFile)
         : Result<'T, LayerSkipError list> =
-        let result = guard (fun () -> read file)
+        let result = Check.guard (fun () -> read file)
 
         if Result.isError result then
             (file :> IDisposable).Dispose()
@@ -162,7 +155,7 @@ module internal SourceFile =
         openRead path hint
         |> Result.bind (fun file ->
             use file = file
-            guard (fun () -> read file))
+            Check.guard (fun () -> read file))
 
     /// Opens what is read once, from its beginning to its end: a regular file, which others may write meanwhile, or a pipe
     /// that is open already (/dev/stdin, a shell's <(command)), for to open one again may wait for ever.

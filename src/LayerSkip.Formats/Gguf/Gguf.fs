@@ -99,7 +99,7 @@ module Gguf =
     let openFile (path: string) : Result<GgufFile, LayerSkipError list> =
         GgufParts.openAll path hint
         |> Result.bind (fun parts ->
-            let opened = SourceFile.guard (fun () -> ofParts path parts)
+            let opened = Check.guard (fun () -> ofParts path parts)
 
             if Result.isError opened then
                 GgufParts.close parts

@@ -107,7 +107,7 @@ module Benchmark =
             DraftMs = median _.DraftMs
             VerifyMs = median _.VerifyMs
             HeadMs = median _.HeadMs
-            OverheadMs = median (fun timings -> timings.DecodeMs - timings.DraftMs - timings.VerifyMs)
+            OverheadMs = median _.OverheadMs
             Acceptance = runs |> List.averageBy (fun (completion, _) -> completion.Stats.DraftAcceptanceRate)
         }
 

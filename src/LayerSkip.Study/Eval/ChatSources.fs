@@ -50,7 +50,10 @@ module internal ChatSources =
     let private scorer (references: string list option) =
         match references |> Option.defaultValue [] with
         | [] -> Scorer.Unscored
-        | [ text ] when (Answers.strict text).IsSome -> Scorer.Number (Answers.strict text).Value
+        | [ text ] ->
+            Answers.strict text
+            |> Option.map Scorer.Number
+            |> Option.defaultValue (Scorer.Text [ text ])
         | texts -> Scorer.Text texts
 
     let private vicuna =

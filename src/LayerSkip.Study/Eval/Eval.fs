@@ -39,7 +39,7 @@ module Eval =
                         $"{LayerSkipError.oneTo layers}: the model has {layers} layers"
 
             for limit in Option.toList options.Limit do
-                yield! Check.inRange (limit >= 1) "limit" (string limit) "1 or more"
+                yield! Check.atLeast 1 "limit" limit
 
             for shots in Option.toList options.Shots do
                 yield! Check.inRange (shots >= 0) "shots" (string shots) "0 or more"
@@ -53,13 +53,8 @@ module Eval =
         (options: EvalOptions)
         (work: EvalWork)
         =
-        RunFile.json (fun json ->
+        JsonWrite.line (fun json ->
             let text (name: string) (value: string) = json.WriteString(name, value)
-
-            let list (name: string) (items: 'T list) (write: 'T -> unit) =
-                json.WriteStartArray name
-                List.iter write items
-                json.WriteEndArray()
 
             let weights = checkpoint.Weights
             text "task" task.Name
@@ -70,16 +65,15 @@ module Eval =
             text "kv" (Weights.kv weights)
             text "prefill" (Prefill.name weights.Prefill)
 
-            list "data" files (fun (path, hash) ->
-                json.WriteStartObject()
+            json
+            |> JsonWrite.objects "data" files (fun (path, hash) ->
                 text "file" (Fingerprint.name path)
-                text "sha256" hash
-                json.WriteEndObject())
+                text "sha256" hash)
 
-            list "exit_layers" work.ExitLayers json.WriteNumberValue
+            json |> JsonWrite.ints "exit_layers" work.ExitLayers
             json.WriteNumber("seed", options.Seed)
             work.Settings json
-            list "remarks" work.Remarks json.WriteStringValue)
+            json |> JsonWrite.array "remarks" work.Remarks json.WriteStringValue)
 
     /// Reads a task's files. Errors: files and options that do not fit, every one of them.
     let plan
@@ -110,13 +104,6 @@ module Eval =
                     }
                 }))
 
-    let private scoreAll (plan: EvalPlan) (cells: int list) (progress: int -> unit) add =
-        let score (number: int, cell: int) =
-            progress number
-            add (cell, EvalCell.write (plan.Work.Score cell))
-
-        cells |> List.indexed |> Check.each score
-
     /// Scores the items that are the shard's: into the file `output`, where the items that stand there already are done, or
     /// nowhere. `progress` gets how many are done of how many, before each. Errors: a file of another run, or one that cannot
     /// be written.
@@ -125,35 +112,14 @@ module Eval =
         (output: string option)
         (plan: EvalPlan)
         : Result<RunCell list, LayerSkipError list> =
-        match output with
-        | Some path ->
-            RunWriter.Open(path, plan.Header)
-            |> Result.bind (fun writer ->
-                use writer = writer
-                let left = writer.Left
-                let there = writer.Cells.Length
+        let count = (Shard.cells plan.Header.Cells plan.Header.Shard).Length
 
-                scoreAll plan left (fun number -> progress (there + number) (there + left.Length)) writer.Add
-                |> Result.map (fun () -> writer.Cells))
-        | None ->
-            let cells = [
-                for cell in 0 .. plan.Header.Cells - 1 do
-                    if Shard.owns cell plan.Header.Shard then
-                        cell
-            ]
+        Run.cells output plan.Header (fun left add ->
+            let score (index: int, cell: int) =
+                progress (count - left.Length + index) count
+                add (cell, EvalCell.write (plan.Work.Score cell))
 
-            let found = ResizeArray<RunCell>()
-
-            let add (cell: int, write: Utf8JsonWriter -> unit) =
-                let line =
-                    RunFile.json (fun json ->
-                        json.WriteNumber("cell", cell)
-                        write json)
-
-                Ok(found.Add { Cell = cell; Json = line })
-
-            scoreAll plan cells (fun number -> progress number cells.Length) add
-            |> Result.map (fun () -> List.ofSeq found)
+            left |> List.indexed |> Check.each score)
 
     /// The configuration of a run as JSON.
     let private configOf (header: RunHeader) (read: JsonElement -> 'T) : 'T =

@@ -7,30 +7,19 @@ open System.Text.Json
 module internal EvalCell =
     let private writeFields (fields: EvalFields) (json: Utf8JsonWriter) =
         for name, numbers in fields.Numbers do
-            json.WriteStartArray name
-
-            for number in numbers do
-                json.WriteNumberValue number
-
-            json.WriteEndArray()
+            json |> JsonWrite.array name numbers json.WriteNumberValue
 
         for name, text in fields.Texts do
             json.WriteString(name, text)
 
     /// What a cell's object holds beside its number.
     let write (score: EvalScore) (json: Utf8JsonWriter) : unit =
-        json.WriteStartObject "item"
-        writeFields score.Item json
-        json.WriteEndObject()
-        json.WriteStartArray "exits"
+        json |> JsonWrite.object "item" (writeFields score.Item)
 
-        for exit, fields in score.Exits do
-            json.WriteStartObject()
+        json
+        |> JsonWrite.objects "exits" score.Exits (fun (exit, fields) ->
             json.WriteNumber("exit_layer", exit)
-            writeFields fields json
-            json.WriteEndObject()
-
-        json.WriteEndArray()
+            writeFields fields json)
 
     let private fieldsOf (part: JsonPart) : EvalFields =
         let fields = List.ofSeq part.Fields

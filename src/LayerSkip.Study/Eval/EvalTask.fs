@@ -100,6 +100,19 @@ module EvalFields =
         numbers name fields |> List.tryHead |> Option.defaultValue 0.0
 
 [<RequireQualifiedAccess>]
+module internal EvalScore =
+    /// The exit layers that any of the scores has, in ascending order.
+    let exits (scores: EvalScore list) : int list =
+        scores
+        |> List.collect (fun score -> List.map fst score.Exits)
+        |> List.distinct
+        |> List.sort
+
+    /// What was found at an exit layer.
+    let tryExit (exit: int) (score: EvalScore) : EvalFields option =
+        score.Exits |> List.tryFind (fst >> (=) exit) |> Option.map snd
+
+[<RequireQualifiedAccess>]
 module EvalOptions =
     /// All items of these files, at every exit that the task takes by itself, without examples.
     let ofData (data: string list) : EvalOptions = {

@@ -11,15 +11,15 @@ module internal GenerationSummary =
     /// A list of the item's own fields, or of those at an exit.
     let private own name (score: EvalScore) = EvalFields.numbers name score.Item
     let private at exit name (score: EvalScore) =
-        score.Exits
-        |> List.tryFind (fst >> (=) exit)
-        |> Option.map (snd >> EvalFields.numbers name)
+        score
+        |> EvalScore.tryExit exit
+        |> Option.map (EvalFields.numbers name)
         |> Option.defaultValue []
 
     /// Tokens after the first, and their time, of each text.
     let private times prefix (numbers: string -> float list) : TextTime list =
         List.map2
-            (fun tokens ms -> { Tokens = max 0 (int tokens - 1); Ms = ms })
+            (fun tokens ms -> TextTime.ofText (int tokens) ms)
             (numbers (prefix + GenerationCell.tokens))
             (numbers (prefix + GenerationCell.decodeMs))
 
@@ -95,12 +95,9 @@ module internal GenerationSummary =
             |> List.map (fun score ->
                 together (times "" (fun name -> at plain name score)),
                 together (times GenerationCell.speculative (fun name -> own name score)))
-            |> List.filter (fun (slow, fast) -> TextTime.isTimed slow && TextTime.isTimed fast)
 
-        if pairs.IsEmpty then
-            None
-        else
-            Some(SpeedUp.paired key (Array.ofList pairs))
+        Some(SpeedUp.paired key (Array.ofList pairs))
+        |> Option.filter (fun found -> found.Texts > 0)
 
     let private roundsOf (score: EvalScore) =
         own (GenerationCell.speculative + GenerationCell.rounds) score

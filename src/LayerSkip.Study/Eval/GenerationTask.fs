@@ -15,7 +15,7 @@ module internal GenerationTask =
         let wanted = options.Generation
 
         [
-            yield! Check.inRange (wanted.Samples >= 1) "samples" (string wanted.Samples) "1 or more"
+            yield! Check.atLeast 1 "samples" wanted.Samples
             if wanted.Samples > 1 && wanted.Sampling.IsGreedy then
                 LayerSkipError.OutOfRange(
                     "samples",
@@ -23,9 +23,9 @@ module internal GenerationTask =
                     "1 at temperature 0, where all of them are the same; give a temperature"
                 )
             for count in Option.toList wanted.MaxNewTokens do
-                yield! Check.inRange (count >= 1) "max-new-tokens" (string count) "1 or more"
+                yield! Check.atLeast 1 "max-new-tokens" count
             for length in Option.toList wanted.DraftLength do
-                yield! Check.inRange (length >= 1) "draft-length" (string length) "1 or more"
+                yield! Check.atLeast 1 "draft-length" length
         ]
 
     /// By name, with the layers that choose the tokens: plain decoding, self-speculation, then exits.
@@ -74,9 +74,9 @@ module internal GenerationTask =
     /// The text of the first examples, without the question itself, each with an empty line behind it.
     let private examples (count: int) (pool: Question list) (question: Question) : string =
         pool
-        |> List.filter (fun example -> example.Example.IsSome && example.Item <> question.Item)
-        |> List.truncate count
-        |> List.map (fun example -> example.Example.Value + "\n\n")
+        |> Seq.filter (fun example -> example.Example.IsSome && example.Item <> question.Item)
+        |> Seq.truncate count
+        |> Seq.map (fun example -> example.Example.Value + "\n\n")
         |> String.concat ""
 
     let private settings
@@ -91,17 +91,14 @@ module internal GenerationTask =
         json.WriteNumber("shots", (shots: int))
         options.ShotsFrom
         |> Option.iter (fun path -> json.WriteString("shots_from", Fingerprint.name path))
-        json.WriteStartArray "strategies"
 
-        for name, _, strategy in ways do
-            json.WriteStartObject()
+        json
+        |> JsonWrite.objects "strategies" ways (fun (name, _, strategy) ->
             json.WriteString("strategy", name)
             strategy.Exit |> Option.iter (fun exit -> json.WriteNumber("exit_layer", exit.Layers))
             strategy.DraftLength
-            |> Option.iter (fun length -> json.WriteNumber("draft_length", length))
-            json.WriteEndObject()
+            |> Option.iter (fun length -> json.WriteNumber("draft_length", length)))
 
-        json.WriteEndArray()
         json.WriteNumber("max_new_tokens", defaultArg wanted.MaxNewTokens source.MaxNewTokens)
         json.WriteNumber("samples", wanted.Samples)
 
@@ -112,12 +109,7 @@ module internal GenerationTask =
             json.WriteNumber("top_k", k)
             json.WriteNumber("top_p", p)
 
-        json.WriteStartArray "stop_ids"
-
-        for id in stopIds do
-            json.WriteNumberValue id
-
-        json.WriteEndArray()
+        json |> JsonWrite.ints "stop_ids" stopIds
 
     let private remarks (checkpoint: Checkpoint) (sandbox: Sandbox option) =
         let parameters = Weights.parameters checkpoint.Config

@@ -89,11 +89,7 @@ module MultipleChoice =
             |> List.filter (fun score -> EvalFields.number name score.Item > 0.0)
             |> List.length
         let scored = scores |> List.filter (fun score -> not score.Exits.IsEmpty)
-        let exits =
-            scored
-            |> List.collect (fun score -> List.map fst score.Exits)
-            |> List.distinct
-            |> List.sort
+        let exits = EvalScore.exits scored
 
         let right exit (value: EvalFields -> float list -> float list) =
             scored

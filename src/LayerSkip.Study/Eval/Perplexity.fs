@@ -62,7 +62,7 @@ module Perplexity =
                     $"2 to {context}: the model has a context of {context}"
 
         for most in Option.toList options.MaxChars do
-            yield! Check.inRange (most >= 1) "max-chars" (string most) "1 or more"
+            yield! Check.atLeast 1 "max-chars" most
 
             if options.Documents then
                 LayerSkipError.Unsupported(
@@ -120,19 +120,15 @@ module Perplexity =
     /// layer's, and at which it is the text's own token.
     let private sum (scores: EvalScore list) : EvalSummary =
         let total name = scores |> List.sumBy (fun score -> EvalFields.number name score.Item)
-        let exits =
-            scores
-            |> List.collect (fun score -> List.map fst score.Exits)
-            |> List.distinct
-            |> List.sort
+        let exits = EvalScore.exits scores
 
         let metrics exit =
             let parts name =
                 scores
                 |> List.choose (fun score ->
-                    score.Exits
-                    |> List.tryFind (fst >> (=) exit)
-                    |> Option.map (fun (_, fields) -> EvalFields.number name fields, score.Item))
+                    score
+                    |> EvalScore.tryExit exit
+                    |> Option.map (fun fields -> EvalFields.number name fields, score.Item))
 
             let over below name = [ for value, item in parts name -> value, EvalFields.number below item ]
 

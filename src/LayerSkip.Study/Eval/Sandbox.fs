@@ -40,9 +40,6 @@ type Sandbox = private {
     missing: string list
 } with
 
-    /// The interpreter.
-    member this.Python = this.python
-    member this.Limits = this.limits
     /// What the system does not have, in words; limits of rlimit hold without.
     member this.Missing = this.missing
 
@@ -63,12 +60,7 @@ module Sandbox =
     }
 
     /// What stands before the program, in Python.
-    let private prelude =
-        lazy
-            (use stream = typeof<Sandbox>.Assembly.GetManifestResourceStream "LayerSkip.sandbox.py"
-
-             use reader = new StreamReader(stream)
-             reader.ReadToEnd())
+    let private prelude = lazy (Embedded.text "LayerSkip.sandbox.py")
 
     /// Verdicts are short; more is none.
     let private mostOutput = 1 <<< 16
@@ -77,7 +69,7 @@ module Sandbox =
     let private grace = 5.0
 
     let private request (limits: SandboxLimits) (nonce: string) (program: string) =
-        RunFile.json (fun json ->
+        JsonWrite.line (fun json ->
             json.WriteString("nonce", nonce)
             json.WriteString("program", program)
             json.WriteNumber("cpu_s", limits.CpuSeconds)

@@ -93,7 +93,7 @@ module internal TextItems =
         (limit: int option)
         (path: string)
         : Result<TextItem[], LayerSkipError list> =
-        SourceFile.guard (fun () ->
+        Check.guard (fun () ->
             let items =
                 if options.Documents then
                     documentsOf encode window limit path

@@ -126,7 +126,7 @@ module Certify =
             |> List.map (fun exit -> ExitLayer.TryCreate(layers, exit) |> Check.getOrRaise)
 
         for length in lengths do
-            Check.inRange (length >= 1) "draft-length" (string length) "1 or more" |> Check.throwAny
+            Check.atLeast 1 "draft-length" length |> Check.throwAny
 
         let room = max 1 (weights.Config.Context / 2)
         let own () = ownPrompts checkpoint options.Seed |> Array.map (Array.truncate room)

@@ -15,16 +15,7 @@ module Lens =
     let private faults (checkpoint: Checkpoint) (options: LensOptions) (ids: int[]) = [
         let config = checkpoint.Config
 
-        if ids.Length = 0 then
-            LayerSkipError.EmptyPrompt
-
-        if ids.Length >= config.Context then
-            LayerSkipError.PromptTooLong(ids.Length, config.Context)
-
-        match ids |> Array.tryFind (fun id -> id < 0 || id >= config.Vocabulary) with
-        | Some id -> LayerSkipError.UnknownToken(id, config.Vocabulary)
-        | None -> ()
-
+        yield! PromptIds.faults config ids
         let top = options.TopK
         yield!
             Check.inRange
@@ -181,7 +172,5 @@ module Lens =
         (options: LensOptions)
         (ids: int[])
         : Result<LensReport, LayerSkipError list> =
-        try
-            prepare checkpoint options ids |> Result.map (fun start -> start CancellationToken.None)
-        with :? LayerSkipException as fault ->
-            Error fault.Errors
+        Check.guard (fun () ->
+            prepare checkpoint options ids |> Result.map (fun start -> start CancellationToken.None))

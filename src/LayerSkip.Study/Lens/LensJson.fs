@@ -5,31 +5,19 @@ open System.Text.Json
 /// A lens report as JSON: what `layerskip lens --json` prints and its page draws.
 [<RequireQualifiedAccess>]
 module LensJson =
-    let private array (name: string) (items: 'T seq) (write: 'T -> unit) (json: Utf8JsonWriter) =
-        json.WriteStartArray name
-        Seq.iter write items
-        json.WriteEndArray()
-
     /// Statistics to float32's digits: more of them would say nothing, and there are many.
     let private number (name: string) (value: float) (json: Utf8JsonWriter) =
         json.WriteNumber(name, float32 value)
 
     let private textOf (report: LensReport) (id: int) (json: Utf8JsonWriter) =
         json.WriteNumber("id", id)
-
-        match report.Texts.TryFind id with
-        | Some text -> json.WriteString("text", text)
-        | None -> json.WriteNull "text"
+        json |> JsonWrite.textOrNull "text" (report.Texts.TryFind id)
 
     let private position (report: LensReport) (row: ComparedRow) (json: Utf8JsonWriter) =
-        json.WriteStartObject()
-
         json
-        |> array "top" row.Row.Top (fun top ->
-            json.WriteStartObject()
+        |> JsonWrite.objects "top" row.Row.Top (fun top ->
             json |> textOf report top.Id
-            json |> number "probability" top.Probability
-            json.WriteEndObject())
+            json |> number "probability" top.Probability)
 
         json |> number "entropy" row.Row.Entropy
         json |> number "kl" row.Kl
@@ -44,10 +32,7 @@ module LensJson =
             json.WriteNull "next_rank"
             json.WriteNull "next_log_probability"
 
-        json.WriteEndObject()
-
     let private exit (report: LensReport) (exit: LensExit) (json: Utf8JsonWriter) =
-        json.WriteStartObject()
         json.WriteNumber("layer", exit.Layer)
         json |> number "agreement" exit.Agreement
         json |> number "mean_kl" exit.MeanKl
@@ -57,8 +42,7 @@ module LensJson =
         | Some value -> json |> number "cross_entropy" value
         | None -> json.WriteNull "cross_entropy"
 
-        json |> array "positions" exit.Rows (fun row -> json |> position report row)
-        json.WriteEndObject()
+        json |> JsonWrite.objects "positions" exit.Rows (fun row -> json |> position report row)
 
     /// A logit as it was computed: the shortest digits that float32 tells apart, or float64's.
     let private logit (json: Utf8JsonWriter) (value: float) =
@@ -72,37 +56,27 @@ module LensJson =
     let write (report: LensReport) (json: Utf8JsonWriter) : unit =
         json.WriteString("model", report.Model)
         json.WriteString("dtype", report.Dtype)
-
-        match report.Compute with
-        | Some name -> json.WriteString("compute", name)
-        | None -> json.WriteNull "compute"
-
+        json |> JsonWrite.textOrNull "compute" report.Compute
         json.WriteString("kv", report.Kv)
         json.WriteString("prefill", report.Prefill)
         json.WriteNumber("layers", report.Layers)
         json.WriteNumber("vocabulary", report.Vocabulary)
         json.WriteNumber("top_k", report.TopK)
 
-        json
-        |> array "tokens" report.Tokens (fun id ->
-            json.WriteStartObject()
-            json |> textOf report id
-            json.WriteEndObject())
+        json |> JsonWrite.objects "tokens" report.Tokens (fun id -> json |> textOf report id)
 
         json
-        |> array "final_tokens" (Array.last report.Exits).Rows (fun row ->
-            json.WriteStartObject()
-            json |> textOf report row.Final.Id
-            json.WriteEndObject())
+        |> JsonWrite.objects "final_tokens" (Array.last report.Exits).Rows (fun row ->
+            json |> textOf report row.Final.Id)
 
-        json |> array "settled_layers" report.Settled json.WriteNumberValue
-        json |> array "exits" report.Exits (fun each -> json |> exit report each)
+        json |> JsonWrite.ints "settled_layers" report.Settled
+        json |> JsonWrite.objects "exits" report.Exits (fun each -> json |> exit report each)
 
         match report.ExitLogits with
         | None -> ()
         | Some logits ->
             json
-            |> array "exit_logits" logits (fun row ->
+            |> JsonWrite.array "exit_logits" logits (fun row ->
                 json.WriteStartArray()
                 Array.iter (logit json) row
                 json.WriteEndArray())

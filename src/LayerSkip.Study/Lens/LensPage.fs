@@ -1,7 +1,6 @@
 namespace LayerSkip
 
 open System.Buffers
-open System.IO
 open System.Text
 open System.Text.Json
 
@@ -9,11 +8,7 @@ open System.Text.Json
 /// file, which loads nothing from elsewhere; its data are the report's JSON, in which no text ends the element that it stands in.
 [<RequireQualifiedAccess>]
 module LensPage =
-    let private template =
-        lazy
-            (use stream = typeof<LensReport>.Assembly.GetManifestResourceStream "lens.html"
-             use reader = new StreamReader(stream, Encoding.UTF8)
-             reader.ReadToEnd())
+    let private template = lazy (Embedded.text "lens.html")
 
     /// The page, as HTML.
     let html (report: LensReport) : string =
@@ -26,7 +21,3 @@ module LensPage =
             json.WriteEndObject())
 
         template.Value.Replace("{{report}}", Encoding.UTF8.GetString buffer.WrittenSpan)
-
-    /// Writes the page, whole or not at all. Errors: a path that cannot be written.
-    let save (path: string) (report: LensReport) : Result<unit, LayerSkipError list> =
-        AtomicFile.writeBytes path (Encoding.UTF8.GetBytes(html report))

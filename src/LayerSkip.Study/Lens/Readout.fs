@@ -193,12 +193,17 @@ module Readout =
                     let struct (numbers, memory) = held[row]
                     lawOf weights (part last) logits row numbers memory)
 
+            let compare row law = {
+                Row = rowOf ask (first + row) law
+                Kl = RowLaw.divergence finals[row] law
+                Final = reading law finals[row].Argmax
+            }
+
             exits
-            |> Array.map (fun exit ->
-                ofLaws weights (part exit) (fun row law -> {
-                    Row = rowOf ask (first + row) law
-                    Kl = RowLaw.divergence finals[row] law
-                    Final = reading law finals[row].Argmax
-                }))
+            |> Array.mapi (fun index exit ->
+                if index = exits.Length - 1 then
+                    onAllThreads count (fun row -> compare row finals[row])
+                else
+                    ofLaws weights (part exit) compare)
             |> Array.transpose)
         |> Array.transpose

@@ -50,6 +50,8 @@ module CalibrationPlots =
             let over (a: int) (b: int) = if b = 0 then nan else float a / float b
             over kept.Length pairs.Length, over right.Length kept.Length
 
+        let shares = [ for threshold in steps -> threshold, at threshold ]
+
         Picture.marks
             $"Drafting only where exit {exit} is sure"
             subtitle
@@ -57,12 +59,6 @@ module CalibrationPlots =
             (Axis.linear "threshold on confidence" "probability")
             (Axis.share "share")
             [
-                Mark.Line(
-                    "positions that are drafted",
-                    steps |> List.map (fun threshold -> threshold, fst (at threshold))
-                )
-                Mark.Line(
-                    "of those, confirmed",
-                    steps |> List.map (fun threshold -> threshold, snd (at threshold))
-                )
+                Mark.Line("positions that are drafted", [ for x, (drafted, _) in shares -> x, drafted ])
+                Mark.Line("of those, confirmed", [ for x, (_, confirmed) in shares -> x, confirmed ])
             ]

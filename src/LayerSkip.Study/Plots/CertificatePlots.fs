@@ -52,7 +52,7 @@ module CertificatePlots =
             else
                 "NOT certified"
         let subtitle =
-            $"{Page.nameOf report.Model}, {report.Dtype}, kv {report.Kv}, prefill {report.Prefill}; {machine}"
+            $"{Fingerprint.name report.Model}, {report.Dtype}, kv {report.Kv}, prefill {report.Prefill}; {machine}"
         let tests = report.Tests |> List.filter (fun test -> test.Checks > 0)
 
         let shares (count: CertifyTest -> int) =

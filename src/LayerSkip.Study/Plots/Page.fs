@@ -4,7 +4,6 @@ open System
 open System.IO
 open System.IO.Compression
 open System.Net
-open System.Reflection
 
 /// A part of a page.
 [<RequireQualifiedAccess>]
@@ -17,18 +16,12 @@ type PagePart =
 /// Pages that hold all they need: one file, no net.
 [<RequireQualifiedAccess>]
 module internal Page =
-    /// A model's path as pictures name it: a page goes to others, who have no use for folders of this machine.
-    let nameOf (path: string) : string =
-        match Path.GetFileName(Path.TrimEndingDirectorySeparator path) with
-        | "" -> path
-        | name -> name
-
     let escape (text: string) : string = WebUtility.HtmlEncode(Printable.text text)
 
     /// plotly.js, as its authors made it, with their licence (MIT) in its first line.
     let private plotly =
         lazy
-            (use packed = Assembly.GetExecutingAssembly().GetManifestResourceStream "plotly.min.js.gz"
+            (use packed = Embedded.stream "plotly.min.js.gz"
              use script = new StreamReader(new GZipStream(packed, CompressionMode.Decompress))
              // A script element ends at the first such tag, wherever it stands.
              script.ReadToEnd().Replace("</script", "<\\/script"))
@@ -37,11 +30,7 @@ module internal Page =
     let private policy =
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
-    let private style =
-        lazy
-            (use sheet = Assembly.GetExecutingAssembly().GetManifestResourceStream "page.css"
-             use text = new StreamReader(sheet)
-             text.ReadToEnd())
+    let private style = lazy (Embedded.text "page.css")
 
     let private script =
         let theme (back: string) ink soft grid pick =

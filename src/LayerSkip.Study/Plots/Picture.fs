@@ -109,31 +109,16 @@ module internal Mark =
                 ranges |> List.filter (fun (x, low, high) -> isPlace (x, low) && isPlace (x, high))
             )
 
-    let isGuide (mark: Mark) : bool =
-        match mark with
-        | Mark.Guide _ -> true
-        | _ -> false
-
-    let isBar (mark: Mark) : bool =
-        match mark with
-        | Mark.Bars _ -> true
-        | _ -> false
-
-    let isPart (mark: Mark) : bool =
-        match mark with
-        | Mark.Parts _ -> true
-        | _ -> false
-
     /// Each with the number of its colour: marks of one name share it, guides have none of their own.
     let coloured (marks: Mark list) : (int * Mark) list =
-        let names = marks |> List.filter (isGuide >> not) |> List.map name |> List.distinct
+        let names = marks |> List.filter (fun mark -> not mark.IsGuide) |> List.map name |> List.distinct
         marks
         |> List.map (fun mark -> defaultArg (List.tryFindIndex ((=) (name mark)) names) 0, mark)
 
     /// What stands beneath a part of the mark at `index`: the parts of those before it at the same place.
     let beneath (marks: Mark list) (index: int) (x: float) : float =
         let at (place, height) = if place = x then height else 0.0
-        marks |> List.take index |> List.filter isPart |> List.sumBy (points >> List.sumBy at)
+        marks |> List.take index |> List.filter _.IsParts |> List.sumBy (points >> List.sumBy at)
 
 /// The colours of cells.
 [<RequireQualifiedAccess>]

@@ -179,15 +179,16 @@ module internal PlotColour =
         part 16, part 8, part 0
 
     /// A value's colour. Around a middle, colours are as far apart on one side as on the other, also where values are not.
-    let of' (heat: Heat) (value: float) : int * int * int =
+    /// Given a table, what it runs between is found once, for all of its values.
+    let of' (heat: Heat) : float -> int * int * int =
         let low, high = range heat
 
         match heat.Colours with
         | HeatColours.Around middle ->
             let reach = max 1e-9 (max (high - middle) (middle - low))
-            at heat.Colours (0.5 + 0.5 * (value - middle) / reach)
+            fun value -> at heat.Colours (0.5 + 0.5 * (value - middle) / reach)
         | HeatColours.Rising
-        | HeatColours.Falling -> at heat.Colours ((value - low) / (high - low))
+        | HeatColours.Falling -> fun value -> at heat.Colours ((value - low) / (high - low))
 
     let hex (red: int, green: int, blue: int) : string = $"#{red:X2}{green:X2}{blue:X2}"
 

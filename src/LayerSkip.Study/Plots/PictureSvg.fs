@@ -13,7 +13,7 @@ module internal PictureSvg =
     /// Between which values the axes run.
     let private extents (picture: Picture) : Extent * Extent =
         let points = picture.Marks |> List.collect Mark.points
-        let hasBars = picture.Marks |> List.exists (fun mark -> Mark.isBar mark || Mark.isPart mark)
+        let hasBars = picture.Marks |> List.exists (fun mark -> mark.IsBars || mark.IsParts)
         let whole = List.length picture.Marks
 
         // Parts reach as high as they stand on one another.
@@ -26,17 +26,12 @@ module internal PictureSvg =
         Extent.ofValues
             picture.Y
             hasBars
-            (List.map snd points @ (if List.exists Mark.isPart picture.Marks then tops else []))
+            (List.map snd points @ (if picture.Marks |> List.exists _.IsParts then tops else []))
 
     /// Those names of many that have room, evenly.
     let private thinned (room: float) (ticks: (float * string) list) =
         let every = max 1 (int (Math.Ceiling(float ticks.Length / max 1.0 room)))
         ticks |> List.indexed |> List.filter (fun (i, _) -> i % every = 0) |> List.map snd
-
-    let private isNames (axis: Axis) =
-        match axis.Scale with
-        | AxisScale.Names _ -> true
-        | _ -> false
 
     let private axes (picture: Picture) (frame: Frame) (across: Extent) (up: Extent) slanted = [
         let wide, tall = frame.Right - frame.Left, frame.Bottom - frame.Top
@@ -46,7 +41,7 @@ module internal PictureSvg =
         for value, name in thinned (wide / slot) across.Ticks do
             let x = frame.Left + wide * (value - across.Low) / (across.High - across.Low)
 
-            if hasLines && not (isNames picture.X) then
+            if hasLines && not (picture.X.Scale.IsNames) then
                 SvgMarks.straight "grid" (x, frame.Top) (x, frame.Bottom)
 
             if slanted then
@@ -60,7 +55,7 @@ module internal PictureSvg =
         for value, name in thinned (tall / 13.0) up.Ticks do
             let y = frame.Bottom - tall * (value - up.Low) / (up.High - up.Low)
 
-            if hasLines && not (isNames picture.Y) then
+            if hasLines && not (picture.Y.Scale.IsNames) then
                 SvgMarks.straight "grid" (frame.Left, y) (frame.Right, y)
 
             SvgMarks.text
@@ -76,10 +71,10 @@ module internal PictureSvg =
     ]
 
     let private bars (picture: Picture) (frame: Frame) (across: Extent) =
-        let marks = picture.Marks |> List.filter Mark.isBar
+        let bars = picture.Marks |> List.filter _.IsBars |> List.length
         let places =
             picture.Marks
-            |> List.filter (fun mark -> Mark.isBar mark || Mark.isPart mark)
+            |> List.filter (fun mark -> mark.IsBars || mark.IsParts)
             |> List.collect Mark.points
             |> List.map fst
 
@@ -92,14 +87,18 @@ module internal PictureSvg =
         let slot = 0.76 * apart * (frame.Right - frame.Left) / (across.High - across.Low)
         let slot = min slot 90.0
 
-        fun (mark: Mark) (x: float) ->
-            let middle = frame.Left + (frame.Right - frame.Left) * Extent.place picture.X across x
+        // Of the mark at a place among all: bars of several marks stand side by side.
+        fun (index: int) (mark: Mark) ->
+            let number = picture.Marks |> List.take index |> List.filter _.IsBars |> List.length
 
-            match List.tryFindIndex ((=) mark) marks with
-            | Some number when marks.Length > 1 ->
-                let wide = slot / float marks.Length
-                middle - slot / 2.0 + wide * float number, wide
-            | _ -> middle - slot / 2.0, slot
+            fun (x: float) ->
+                let middle = frame.Left + (frame.Right - frame.Left) * Extent.place picture.X across x
+
+                if mark.IsBars && bars > 1 then
+                    let wide = slot / float bars
+                    middle - slot / 2.0 + wide * float number, wide
+                else
+                    middle - slot / 2.0, slot
 
     /// The whole picture.
     let draw (picture: Picture) : string =
@@ -121,7 +120,7 @@ module internal PictureSvg =
             ticks |> List.map (fun (_, name) -> SvgMarks.widthOf 11.0 name) |> List.fold max 0.0
 
         let slanted =
-            isNames picture.X
+            picture.X.Scale.IsNames
             && widest across.Ticks > (wide - 170.0) / float (max 1 across.Ticks.Length) - 6.0
 
         let frame = {
@@ -181,7 +180,13 @@ module internal PictureSvg =
             | None -> ()
             yield! axes picture frame across up slanted
             for place, (index, mark) in List.indexed coloured do
-                SvgMarks.draw picture.Heat.IsSome at (bar mark) (Mark.beneath picture.Marks place) index mark
+                SvgMarks.draw
+                    picture.Heat.IsSome
+                    at
+                    (bar place mark)
+                    (Mark.beneath picture.Marks place)
+                    index
+                    mark
             SvgMarks.text
                 "soft"
                 "middle"

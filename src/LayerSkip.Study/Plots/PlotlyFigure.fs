@@ -22,14 +22,10 @@ module internal PlotlyFigure =
             writer.WriteNullValue()
 
     let private object (writer: Utf8JsonWriter) (name: string) (fields: unit -> unit) =
-        writer.WriteStartObject name
-        fields ()
-        writer.WriteEndObject()
+        writer |> JsonWrite.object name (fun _ -> fields ())
 
     let private array (writer: Utf8JsonWriter) (name: string) (write: 'T -> unit) (items: 'T seq) =
-        writer.WriteStartArray name
-        Seq.iter write items
-        writer.WriteEndArray()
+        writer |> JsonWrite.array name items write
 
     let private numbers (writer: Utf8JsonWriter) name (values: float seq) =
         array writer name (number writer) values
@@ -140,13 +136,14 @@ module internal PlotlyFigure =
         writer.WriteNumber("xgap", 1)
         writer.WriteNumber("ygap", 1)
 
+        let colour = PlotColour.of' heat
         writer.WriteStartArray "colorscale"
 
         for i in 0..steps do
             let place = float i / float steps
             writer.WriteStartArray()
             writer.WriteNumberValue place
-            writer.WriteStringValue(PlotColour.hex (PlotColour.of' heat (low + place * (high - low))))
+            writer.WriteStringValue(PlotColour.hex (colour (low + place * (high - low))))
             writer.WriteEndArray()
 
         writer.WriteEndArray()
@@ -231,7 +228,7 @@ module internal PlotlyFigure =
 
             writer.WriteString(
                 "barmode",
-                if List.exists Mark.isPart picture.Marks then
+                if picture.Marks |> List.exists _.IsParts then
                     "stack"
                 else
                     "group"

@@ -1,22 +1,15 @@
 namespace LayerSkip
 
-open System.Globalization
-
 /// Pictures of a replay. `about` is what was fixed: the model, the machine, the prompt.
 [<RequireQualifiedAccess>]
 module ReplayPlots =
-    let private fixedPoint (digits: int) (value: float) =
-        value.ToString("F" + string digits, CultureInfo.InvariantCulture)
-
-    let private percent (share: float) = fixedPoint 1 (100.0 * share) + " %"
-
     let private note (point: ReplayPoint) =
         String.concat "\n" [
             $"exit layer {point.Exit}, draft length {point.DraftLength}"
-            $"{fixedPoint 2 point.Ratio} times as fast as plain decoding"
-            $"{fixedPoint 3 point.MsPerToken} ms a token"
-            $"{point.Stats.NumAcceptedDraftTokens} of {point.Stats.NumDraftTokens} drafts accepted ({percent point.Stats.DraftAcceptanceRate})"
-            $"{point.Stats.NumSpecSteps} rounds of {fixedPoint 2 point.Stats.MeanAcceptanceLength} tokens"
+            $"{Shown.fixedPoint 2 point.Ratio} times as fast as plain decoding"
+            $"{Shown.fixedPoint 3 point.MsPerToken} ms a token"
+            $"{point.Stats.NumAcceptedDraftTokens} of {point.Stats.NumDraftTokens} drafts accepted ({Shown.percent point.Stats.DraftAcceptanceRate})"
+            $"{point.Stats.NumSpecSteps} rounds of {Shown.fixedPoint 2 point.Stats.MeanAcceptanceLength} tokens"
         ]
 
     /// How many times as fast as plain decoding each exit layer and draft length is.
@@ -37,7 +30,7 @@ module ReplayPlots =
         let best =
             match report.Best with
             | Some best ->
-                $" The best is exit layer {best.Exit} with {best.DraftLength} drafts, {fixedPoint 2 best.Ratio} times."
+                $" The best is exit layer {best.Exit} with {best.DraftLength} drafts, {Shown.fixedPoint 2 best.Ratio} times."
             | None -> ""
 
         Picture.heat
@@ -48,7 +41,7 @@ module ReplayPlots =
             ("exit layer", List.map string exits)
             {
                 Values = table _.Ratio
-                Texts = table (fun point -> fixedPoint 2 point.Ratio)
+                Texts = table (fun point -> Shown.fixedPoint 2 point.Ratio)
                 Notes = table note
                 Measure = "plain decoding's time over it (times)"
                 Colours = HeatColours.Around 1.0
@@ -93,20 +86,12 @@ module ReplayPlots =
 
     /// How much longer each policy takes than the oracle, which knows the text.
     let regret (about: string) (report: ReplayReport) : Picture =
-        let best =
-            match report.Best, report.Policies with
-            | Some best, oracle :: _ -> [
-                $"best fixed {best.Exit},{best.DraftLength}", best.MsPerToken / oracle.MsPerToken - 1.0
-              ]
-            | _ -> []
-
         let bars =
-            best
-            @ [
-                for policy in List.truncate 100 report.Policies do
-                    if policy.Name <> "oracle" then
-                        policy.Name, policy.OracleRegret
-            ]
+            match report.Best, report.Policies with
+            | Some best, oracle :: others ->
+                ($"best fixed {best.Exit},{best.DraftLength}", best.MsPerToken / oracle.MsPerToken - 1.0)
+                :: [ for policy in others -> policy.Name, policy.OracleRegret ]
+            | _ -> []
 
         Picture.marks
             "What policies lose to the oracle"
@@ -157,7 +142,7 @@ module ReplayPlots =
         Picture.marks
             "Predicted and measured speed"
             about
-            $"Each dot is an exit layer and a draft length: predicted from one run by replay, and measured live. On the dashed line both are one; the median error is {percent errors[errors.Length / 2]}."
+            $"Each dot is an exit layer and a draft length: predicted from one run by replay, and measured live. On the dashed line both are one; the median error is {Shown.percent errors[errors.Length / 2]}."
             (Axis.linear "measured" "ms a token")
             (Axis.linear "predicted" "ms a token")
             [
@@ -177,9 +162,21 @@ module ReplayPlots =
 
     /// Exit, drafts and what was kept of them, round by round.
     let timeline (about: string) (policy: PolicyPoint) : Picture =
-        PolicyPlots.timeline about policy.Name [
-            for round in policy.Rounds -> round.Plan.Exit.Layers, round.Drafted, round.Accepted
+        let at (pick: ReplayedRound -> int) = [
+            for index, round in Seq.indexed policy.Rounds -> float (index + 1), float (pick round)
         ]
+
+        Picture.marks
+            $"What {policy.Name} chooses, round by round"
+            about
+            "A good policy drafts far where drafts are kept, and little or not at all where they are refused: the dots, drafts kept, then lie on the line of drafts."
+            (Axis.whole "round" "")
+            (Axis.whole "layer, and tokens" "")
+            [
+                Mark.Steps("exit layer E", at _.Plan.Exit.Layers)
+                Mark.Steps("drafts d", at _.Drafted)
+                Mark.Dots("drafts kept", [ for x, y in at _.Accepted -> { X = x; Y = y; Note = "" } ])
+            ]
 
     /// A few exits of all depths, the first ones among them: of all, what one sees is what a few show.
     let private someExits (layers: int) =

@@ -161,6 +161,7 @@ module internal SvgMarks =
         let x1, y1 = at (float columns - 0.5, float rows - 0.5)
         let wide, tall = (x1 - x0) / float columns, (y0 - y1) / float rows
         let size = min 11.0 (tall * 0.7)
+        let colour = PlotColour.of' heat
 
         [
             for row in 0 .. rows - 1 do
@@ -168,7 +169,7 @@ module internal SvgMarks =
                     let value = heat.Values[row][column]
 
                     if Double.IsFinite value then
-                        let fill = PlotColour.of' heat value
+                        let fill = colour value
                         let left, top = x0 + wide * float column, y0 - tall * float (row + 1)
                         let told =
                             if heat.Notes.Length = 0 then
@@ -187,13 +188,13 @@ module internal SvgMarks =
     /// The bar that says what colours mean.
     let colourBar (left: float) (top: float) (tall: float) (heat: Heat) =
         let low, high = PlotColour.range heat
+        let colour = PlotColour.of' heat
         let steps = 32
         let part = tall / float steps
 
         [
             for i in 0 .. steps - 1 do
-                let fill =
-                    PlotColour.of' heat (low + (high - low) * (float i + 0.5) / float steps) |> PlotColour.hex
+                let fill = colour (low + (high - low) * (float i + 0.5) / float steps) |> PlotColour.hex
                 $"<rect fill=\"{fill}\" x=\"{px left}\" y=\"{px (top + tall - part * float (i + 1))}\" width=\"14\" height=\"{px (part + 0.3)}\"/>"
 
             for value in [ low; (low + high) / 2.0; high ] do

@@ -200,7 +200,7 @@ module ReplayReport =
                             (string exit)
                             $"1 to {layers - 1}"
             for length in options.Lengths do
-                yield! Check.inRange (length >= 1) "draft-lengths" (string length) "1 or more"
+                yield! Check.atLeast 1 "draft-lengths" length
             yield! Trace.check weights options.Trace prompt |> Check.faults
         ]
 

@@ -172,13 +172,14 @@ module RoundTimes =
 
             let plainMs = List.init 4 (fun _ -> (plain ()).RoundMs) |> List.min
             let turn = turnOf plainMs options
+            let rounds = turn.Rounds
 
             let sources =
                 turn.Exits
                 |> List.map (fun exit ->
                     ExitLayer.TryCreate(weights.Config.Layers, exit)
                     |> Check.getOrRaise
-                    |> strategyOf weights turn.Rounds
+                    |> strategyOf weights rounds
                     |> source weights prompt)
 
             try
@@ -190,7 +191,7 @@ module RoundTimes =
                     for pull in plain :: List.map fst sources do
                         let mutable before = -1
 
-                        for index in 0 .. turn.Rounds.Length - 1 do
+                        for index in 0 .. rounds.Length - 1 do
                             let time = pull ()
 
                             if index >= turn.Ahead && (turn.Times = 1 || time.Drafted = before) then
@@ -302,14 +303,16 @@ module RoundTimes =
         let withMost lengths times = Array.append times [| interpolate (pairs lengths times) mostDrafts |]
 
         let table = fitted measured |> Array.map2 withMost lengths |> fitted
-        let lengths = lengths |> Array.map (fun lengths -> Array.append lengths [| mostDrafts |])
+        let curves =
+            (lengths, table)
+            ||> Array.map2 (fun lengths times -> pairs (Array.append lengths [| mostDrafts |]) times)
 
         fun exit drafted ->
             if drafted = 0 || byExit.Length = 0 then
                 times.PlainMs
             else
-                let ofExit lengths times = interpolate (pairs lengths times) (float drafted)
-
                 // Exits before the first that was timed, or after the last, have no line to go by.
                 Math.Clamp(float exit, exits[0], Array.last exits)
-                |> interpolate (pairs exits (Array.map2 ofExit lengths table))
+                |> interpolate (
+                    pairs exits (curves |> Array.map (fun curve -> interpolate curve (float drafted)))
+                )

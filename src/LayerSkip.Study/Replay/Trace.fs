@@ -160,10 +160,9 @@ module Trace =
                 shelf.Put hidden
 
         let look (struct (hidden: Hidden, cache: Cache)) : Cache =
-            let logits = Model.logits hidden
-
-            if (Logits.tryFirstNotFinite logits).IsSome then
-                raise (Overflow.exceptionOf weights layers (Array.append prompt (written.ToArray())))
+            let logits =
+                Model.logits hidden
+                |> Overflow.guard weights layers (fun _ -> Array.append prompt (written.ToArray()))
 
             finals.AddRange(Logits.choices logits)
             let struct (next, _) = finals[finals.Count - 1]
@@ -224,7 +223,5 @@ module Trace =
 
     /// Decodes a prompt of ids. Errors: those of `check`, and numbers that overflow.
     let run (weights: Weights) (options: TraceOptions) (prompt: int[]) : Result<Trace, LayerSkipError list> =
-        try
-            check weights options prompt |> Result.map (fun () -> decode weights options prompt)
-        with :? LayerSkipException as fault ->
-            Error fault.Errors
+        Check.guard (fun () ->
+            check weights options prompt |> Result.map (fun () -> decode weights options prompt))

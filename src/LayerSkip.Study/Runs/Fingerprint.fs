@@ -16,8 +16,7 @@ module Fingerprint =
     let private hashed (append: IncrementalHash -> Result<unit, LayerSkipError list>) =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
 
-        append hash
-        |> Result.map (fun () -> Convert.ToHexString(hash.GetHashAndReset()).ToLowerInvariant())
+        append hash |> Result.map (fun () -> Convert.ToHexStringLower(hash.GetHashAndReset()))
 
     /// Of all bytes of a file.
     let ofFile (path: string) : Result<string, LayerSkipError list> =

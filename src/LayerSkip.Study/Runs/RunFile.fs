@@ -1,10 +1,8 @@
 namespace LayerSkip
 
 open System
-open System.Buffers
 open System.IO
 open System.Text
-open System.Text.Encodings.Web
 open System.Text.Json
 
 /// What a run computes, which all of its shards have in common but for `Shard`.
@@ -25,26 +23,22 @@ type RunCell = { Cell: int; Json: string }
 /// done; what a kill cut off is computed again.
 [<RequireQualifiedAccess>]
 module RunFile =
-    let private options = JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
-
-    /// A JSON object on one line, as headers and cells have it.
-    let json (fields: Utf8JsonWriter -> unit) : string =
-        let buffer = ArrayBufferWriter<byte>()
-
-        using (new Utf8JsonWriter(buffer, options)) (fun json ->
-            json.WriteStartObject()
-            fields json
-            json.WriteEndObject())
-
-        Encoding.UTF8.GetString buffer.WrittenSpan
-
     let internal line (header: RunHeader) : string =
-        json (fun json ->
+        JsonWrite.line (fun json ->
             json.WriteString("kind", header.Kind)
             json.WriteString("shard", string header.Shard)
             json.WriteNumber("cells", header.Cells)
             json.WritePropertyName "config"
             json.WriteRawValue header.Config)
+
+    /// A cell that is done, whose object holds these fields beside "cell".
+    let cell (number: int) (fields: Utf8JsonWriter -> unit) : RunCell = {
+        Cell = number
+        Json =
+            JsonWrite.line (fun json ->
+                json.WriteNumber("cell", number)
+                fields json)
+    }
 
     let private notARun path = Check.bad path "not a run's file (sweep, eval); name one that a run wrote"
 
@@ -151,43 +145,39 @@ module RunFile =
             match parts with
             | [] -> Check.bad "" "there is no file to merge"
             | (firstPath, first, _) :: rest ->
-                let faults = [
+                let foreign = [
                     for path, header, _ in rest do
-                        match difference header first with
-                        | Some what ->
+                        for what in Option.toList (difference header first) do
                             LayerSkipError.BadFile(path, $"is of another run than {firstPath}: {what}")
-                        | None -> ()
-
-                    if List.forall (fun (_, header, _) -> (difference header first).IsNone) rest then
-                        for index, same in parts |> List.groupBy (fun (_, header, _) -> header.Shard.Index) do
-                            match same with
-                            | (a, _, _) :: (b, _, _) :: _ ->
-                                LayerSkipError.BadFile(
-                                    b,
-                                    $"is shard {index}, which {a} is too; give each once"
-                                )
-                            | _ -> ()
-
-                        let there = parts |> List.map (fun (_, header, _) -> header.Shard.Index)
-
-                        for missing in List.except there [ 1 .. first.Shard.Count ] do
-                            LayerSkipError.BadFile(
-                                firstPath,
-                                $"belongs to a run whose shard {missing}/{first.Shard.Count} is not given; add its file"
-                            )
-
-                        for path, header, cells in parts do
-                            let own =
-                                Seq.init header.Cells id |> Seq.filter (fun c -> Shard.owns c header.Shard)
-                            match Seq.length own - cells.Length with
-                            | 0 -> ()
-                            | left ->
-                                LayerSkipError.BadFile(
-                                    path,
-                                    $"is not finished: {left} of its cells are to come; run its shard again to go on"
-                                )
                 ]
 
+                // Of one run alone can it be said what it lacks.
+                let lacking () = [
+                    for index, same in parts |> List.groupBy (fun (_, header, _) -> header.Shard.Index) do
+                        match same with
+                        | (a, _, _) :: (b, _, _) :: _ ->
+                            LayerSkipError.BadFile(b, $"is shard {index}, which {a} is too; give each once")
+                        | _ -> ()
+
+                    let there = parts |> List.map (fun (_, header, _) -> header.Shard.Index)
+
+                    for missing in List.except there [ 1 .. first.Shard.Count ] do
+                        LayerSkipError.BadFile(
+                            firstPath,
+                            $"belongs to a run whose shard {missing}/{first.Shard.Count} is not given; add its file"
+                        )
+
+                    for path, header, cells in parts do
+                        match (Shard.cells header.Cells header.Shard).Length - cells.Length with
+                        | 0 -> ()
+                        | left ->
+                            LayerSkipError.BadFile(
+                                path,
+                                $"is not finished: {left} of its cells are to come; run its shard again to go on"
+                            )
+                ]
+
+                let faults = if foreign.IsEmpty then lacking () else foreign
                 let cells = parts |> List.collect (fun (_, _, cells) -> cells) |> List.sortBy _.Cell
                 Check.all faults ({ first with Shard = Shard.whole }, cells))
 
@@ -260,25 +250,43 @@ type RunWriter private (path: string, stream: FileStream, header: RunHeader, don
     member _.Left: int list =
         let there = cells |> List.map _.Cell |> Set.ofList
 
-        [
-            for cell in 0 .. header.Cells - 1 do
-                if Shard.owns cell header.Shard && not (there.Contains cell) then
-                    cell
-        ]
+        Shard.cells header.Cells header.Shard
+        |> List.filter (fun cell -> not (there.Contains cell))
 
     /// Adds a cell that is done; `fields` writes what its object holds beside "cell".
     member _.Add(cell: int, fields: Utf8JsonWriter -> unit) : Result<unit, LayerSkipError list> =
-        let line =
-            RunFile.json (fun json ->
-                json.WriteNumber("cell", cell)
-                fields json)
-
+        let added = RunFile.cell cell fields
         let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed path why ])
 
         WriteFault.guard explain (fun () ->
-            append line
-            cells <- { Cell = cell; Json = line } :: cells
+            append added.Json
+            cells <- added :: cells
             Ok())
 
     interface IDisposable with
         member _.Dispose() = stream.Dispose()
+
+[<RequireQualifiedAccess>]
+module Run =
+    /// The shard's cells, in a file that goes on where it ended, or in memory alone. `compute` gets those that are left, and adds
+    /// each: its number, and what its object holds beside it. Errors: what `RunWriter` finds, and `compute`'s own.
+    let cells
+        (output: string option)
+        (header: RunHeader)
+        (compute:
+            int list
+                -> (int * (Utf8JsonWriter -> unit) -> Result<unit, LayerSkipError list>)
+                -> Result<unit, LayerSkipError list>)
+        : Result<RunCell list, LayerSkipError list> =
+        match output with
+        | Some path ->
+            RunWriter.Open(path, header)
+            |> Result.bind (fun writer ->
+                use writer = writer
+                compute writer.Left writer.Add |> Result.map (fun () -> writer.Cells))
+        | None ->
+            let found = ResizeArray<RunCell>()
+            let add (number, fields) = Ok(found.Add(RunFile.cell number fields))
+
+            compute (Shard.cells header.Cells header.Shard) add
+            |> Result.map (fun () -> List.ofSeq found)

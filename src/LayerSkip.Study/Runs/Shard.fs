@@ -39,3 +39,6 @@ module Shard =
 
     /// Whether this part computes a cell, counted from 0: every `Count`-th is its.
     let owns (cell: int) (shard: Shard) : bool = cell % shard.count = shard.index - 1
+
+    /// The cells that this part computes of a run of so many.
+    let cells (count: int) (shard: Shard) : int list = [ shard.index - 1 .. shard.count .. count - 1 ]

@@ -23,10 +23,5 @@ module Phases =
             DraftMs = perToken _.DraftMs
             VerifyMs = perToken _.VerifyMs
             HeadMs = perToken _.HeadMs
-            OverheadMs = perToken (fun timings -> timings.DecodeMs - timings.DraftMs - timings.VerifyMs)
+            OverheadMs = perToken _.OverheadMs
         }
-
-    /// Over all tokens after the first of some texts; NaN where there are none.
-    let ofCompletions (completions: Completion seq) : Phases =
-        let tokens = completions |> Seq.sumBy (fun completion -> (TextTime.ofCompletion completion).Tokens)
-        completions |> Seq.map _.Timings |> ofTimings tokens

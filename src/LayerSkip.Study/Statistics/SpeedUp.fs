@@ -14,11 +14,12 @@ type TextTime = {
 module TextTime =
     let none: TextTime = { Tokens = 0; Ms = 0.0 }
 
+    /// Of a text of so many tokens, whose decoding took that.
+    let ofText (tokens: int) (decodeMs: float) : TextTime = { Tokens = max 0 (tokens - 1); Ms = decodeMs }
+
     /// Of a finished text.
-    let ofCompletion (completion: Completion) : TextTime = {
-        Tokens = max 0 (completion.TokenIds.Length - 1)
-        Ms = completion.Timings.DecodeMs
-    }
+    let ofCompletion (completion: Completion) : TextTime =
+        ofText completion.TokenIds.Length completion.Timings.DecodeMs
 
     /// Both together, as if they were one text.
     let add (a: TextTime) (b: TextTime) : TextTime = { Tokens = a.Tokens + b.Tokens; Ms = a.Ms + b.Ms }

@@ -13,33 +13,23 @@ module StatisticsJson =
         else
             json.WriteNull name
 
-    let private object (name: string) (fields: Utf8JsonWriter -> unit) (json: Utf8JsonWriter) : unit =
-        json.WriteStartObject name
-        fields json
-        json.WriteEndObject()
-
-    let private numbers (name: string) (values: int seq) (json: Utf8JsonWriter) : unit =
-        json.WriteStartArray name
-        values |> Seq.iter json.WriteNumberValue
-        json.WriteEndArray()
-
     /// "name": {"value": .., "low": .., "high": ..}: a value and its 95 % interval; bounds are null where there is none.
     let interval (name: string) (interval: Interval) : Utf8JsonWriter -> unit =
-        object name (fun json ->
+        JsonWrite.object name (fun json ->
             json |> number "value" interval.Value
             json |> number "low" interval.Low
             json |> number "high" interval.High)
 
     /// "name": the ratio of mean times a token and that of mean rates, with intervals, and the texts that they are over.
     let speedUp (name: string) (speedUp: SpeedUp) : Utf8JsonWriter -> unit =
-        object name (fun json ->
+        JsonWrite.object name (fun json ->
             json |> interval "of_times" speedUp.OfTimes
             json |> interval "of_rates" speedUp.OfRates
             json.WriteNumber("texts", speedUp.Texts))
 
     /// "name": milliseconds a token.
     let phases (name: string) (phases: Phases) : Utf8JsonWriter -> unit =
-        object name (fun json ->
+        JsonWrite.object name (fun json ->
             json |> number "draft" phases.DraftMs
             json |> number "verify" phases.VerifyMs
             json |> number "head" phases.HeadMs
@@ -49,16 +39,13 @@ module StatisticsJson =
     /// "per_position_acceptance_rate".
     let byLength (metrics: SpeculationMetrics) (json: Utf8JsonWriter) : unit =
         json
-        |> object "acceptance_histogram_by_draft_length" (fun json ->
+        |> JsonWrite.object "acceptance_histogram_by_draft_length" (fun json ->
             for drafted, kept in Map.toSeq metrics.AcceptanceHistogramByDraftLength do
-                json |> numbers (string drafted) kept)
+                json |> JsonWrite.ints (string drafted) kept)
 
-        json.WriteStartArray "per_position_acceptance_rate"
-
-        for rate in metrics.AcceptanceByPosition do
-            json.WriteNumberValue(Math.Round(rate, 6))
-
-        json.WriteEndArray()
+        json
+        |> JsonWrite.array "per_position_acceptance_rate" metrics.AcceptanceByPosition (fun rate ->
+            json.WriteNumberValue(Math.Round(rate, 6)))
 
     /// The fields of vLLM's metrics.speculative_decoding, and after them acceptance by position.
     let speculation (metrics: SpeculationMetrics) (json: Utf8JsonWriter) : unit =
@@ -67,7 +54,7 @@ module StatisticsJson =
         json.WriteNumber("num_accepted_draft_tokens", metrics.NumAcceptedDraftTokens)
         json |> number "draft_acceptance_rate" metrics.DraftAcceptanceRate
         json |> number "mean_acceptance_length" metrics.MeanAcceptanceLength
-        json |> numbers "acceptance_histogram" metrics.AcceptanceHistogram
+        json |> JsonWrite.ints "acceptance_histogram" metrics.AcceptanceHistogram
         json |> byLength metrics
         json.WriteNumber("num_spec_tokens", metrics.NumSpecTokens)
         json.WriteNumber("num_plain_steps", metrics.NumPlainSteps)

@@ -26,31 +26,15 @@ type SweepPlan = internal {
 module Sweep =
     let private faults (checkpoint: Checkpoint) (options: SweepOptions) : LayerSkipError list =
         let config = checkpoint.Config
-        let least least name (value: int) =
-            Check.inRange (value >= least) name (string value) $"{least} or more"
-
         let unique name (values: int list) =
             match values |> List.countBy id |> List.tryFind (fun (_, count) -> count > 1) with
             | Some(value, _) -> [ LayerSkipError.OutOfRange(name, $"{value} twice", "each number once") ]
             | None -> []
 
-        let prompt (ids: int[]) = [
-            if ids.Length = 0 then
-                LayerSkipError.EmptyPrompt
-            elif ids.Length >= config.Context then
-                LayerSkipError.PromptTooLong(ids.Length, config.Context)
-        ]
-
-        let unknown ids =
-            ids
-            |> Seq.tryFind (fun id -> id < 0 || id >= config.Vocabulary)
-            |> Option.map (fun id -> LayerSkipError.UnknownToken(id, config.Vocabulary))
-            |> Option.toList
-
         [
-            yield! least 1 "runs" options.Runs
+            yield! Check.atLeast 1 "runs" options.Runs
             // One token has no time after the first.
-            yield! least 2 "max-new-tokens" options.MaxNewTokens
+            yield! Check.atLeast 2 "max-new-tokens" options.MaxNewTokens
             yield! unique "exit-layers" options.ExitLayers
             yield! unique "draft-lengths" options.DraftLengths
 
@@ -66,10 +50,10 @@ module Sweep =
                             $"1 to {config.Layers - 1}: the model has {config.Layers} layers"
 
             for length in options.DraftLengths do
-                yield! least 1 "draft-lengths" length
+                yield! Check.atLeast 1 "draft-lengths" length
 
-            yield! options.Prompts |> Seq.collect prompt
-            yield! unknown (Seq.append (Seq.concat options.Prompts) options.StopIds)
+            yield! options.Prompts |> Seq.collect (PromptIds.length config)
+            yield! PromptIds.unknown config (Array.append (Array.concat options.Prompts) options.StopIds)
         ]
 
     /// What is to be computed: options with nothing left to default, found good. Errors: an exit layer that the model has not, a
@@ -184,55 +168,23 @@ module Sweep =
         (output: string option)
         (plan: SweepPlan)
         : Result<RunCell list, LayerSkipError list> =
-        let own = [
-            for number in 0 .. plan.config.Cells - 1 do
-                if Shard.owns number plan.shard then
-                    number
-        ]
+        let count = (Shard.cells plan.config.Cells plan.shard).Length
 
-        let compute
-            (left: int list)
-            (add: int -> (Text.Json.Utf8JsonWriter -> unit) -> Result<unit, LayerSkipError list>)
-            =
+        let compute (left: int list) add =
             if not left.IsEmpty then
                 warmUp plan
 
-            let mutable profile = if left.IsEmpty then None else costs plan
+            let costs = if left.IsEmpty then None else costs plan
 
-            (Ok(), List.indexed left)
-            ||> List.fold (fun state (index, number) ->
-                state
-                |> Result.bind (fun () ->
-                    progress (own.Length - left.Length + index) own.Length
-                    let made = cell plan profile (number / plan.shard.Count) number
-                    profile <- None
-                    add number (SweepCell.write made)))
+            let one (index: int, number: int) =
+                progress (count - left.Length + index) count
+                // The process tells them once, in its first cell.
+                let told = if index = 0 then costs else None
+                add (number, SweepCell.write (cell plan told (number / plan.shard.Count) number))
 
-        try
-            match output with
-            | Some path ->
-                RunWriter.Open(path, plan.Header)
-                |> Result.bind (fun writer ->
-                    use writer = writer
-                    compute writer.Left (fun number fields -> writer.Add(number, fields))
-                    |> Result.map (fun () -> writer.Cells))
-            | None ->
-                let cells = ResizeArray<RunCell>()
+            left |> List.indexed |> Check.each one
 
-                let add number fields =
-                    cells.Add {
-                        Cell = number
-                        Json =
-                            RunFile.json (fun json ->
-                                json.WriteNumber("cell", number)
-                                fields json)
-                    }
-
-                    Ok()
-
-                compute own add |> Result.map (fun () -> List.ofSeq cells)
-        with :? LayerSkipException as fault ->
-            Error fault.Errors
+        Check.guard (fun () -> Run.cells output plan.Header compute)
 
     /// The cells of a run's file. Errors: a file of another kind of run, lines that no sweep wrote.
     let read

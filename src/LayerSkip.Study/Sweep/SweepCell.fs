@@ -31,7 +31,6 @@ type SweepCell = {
 module SweepCell =
     let private writeDecoding (json: Utf8JsonWriter) (decoding: SweepDecoding) =
         let timings = decoding.Timings
-        json.WriteStartObject()
         json.WriteNumber("tokens", decoding.Tokens)
         json |> StatisticsJson.number "ttft_ms" timings.TtftMs
         json |> StatisticsJson.number "decode_ms" timings.DecodeMs
@@ -40,35 +39,25 @@ module SweepCell =
         json |> StatisticsJson.number "head_ms" timings.HeadMs
         json.WriteBoolean("same_text", decoding.SameText)
         // [drafted, and how many rounds kept 0, 1, .. drafted]
-        json.WriteStartArray "rounds"
-
-        for drafted, kept in SpeculationMetrics.counts decoding.Metrics do
+        json
+        |> JsonWrite.array "rounds" (SpeculationMetrics.counts decoding.Metrics) (fun (drafted, kept) ->
             json.WriteStartArray()
             json.WriteNumberValue drafted
             kept |> Array.iter json.WriteNumberValue
-            json.WriteEndArray()
-
-        json.WriteEndArray()
-        json.WriteEndObject()
+            json.WriteEndArray())
 
     let private writeCosts (json: Utf8JsonWriter) (costs: RoundTimes) =
-        json.WriteStartObject "costs"
         json |> StatisticsJson.number "plain_ms" costs.PlainMs
         json.WriteNumber("context", costs.Context)
         json.WriteNumber("samples", costs.Samples)
-        json.WriteStartArray "rounds"
 
-        for round in costs.Rounds do
-            json.WriteStartObject()
+        json
+        |> JsonWrite.objects "rounds" costs.Rounds (fun round ->
             json.WriteNumber("exit_layer", round.Exit)
             json.WriteNumber("drafted", round.Drafted)
             json |> StatisticsJson.number "round_ms" round.RoundMs
             json |> StatisticsJson.number "draft_ms" round.DraftMs
-            json |> StatisticsJson.number "verify_ms" round.VerifyMs
-            json.WriteEndObject()
-
-        json.WriteEndArray()
-        json.WriteEndObject()
+            json |> StatisticsJson.number "verify_ms" round.VerifyMs)
 
     /// The fields of a cell's line, beside its number.
     let write (cell: SweepCell) (json: Utf8JsonWriter) : unit =
@@ -77,10 +66,10 @@ module SweepCell =
         json.WriteNumber("prompt_tokens", cell.PromptTokens)
         json.WriteString("cpu", cell.Cpu)
         json.WriteNumber("threads", cell.Threads)
-        json.WriteStartArray "decodings"
-        cell.Decodings |> Array.iter (writeDecoding json)
-        json.WriteEndArray()
-        cell.Costs |> Option.iter (writeCosts json)
+        json |> JsonWrite.objects "decodings" cell.Decodings (writeDecoding json)
+
+        cell.Costs
+        |> Option.iter (fun costs -> json |> JsonWrite.object "costs" (fun json -> writeCosts json costs))
 
     let private readMetrics (part: JsonPart) : SpeculationMetrics =
         let counts (round: JsonPart) =

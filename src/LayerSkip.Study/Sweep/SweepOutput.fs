@@ -8,18 +8,12 @@ open System.Text.Json
 /// Reports of sweeps for other programs: JSON and CSV (RFC 4180).
 [<RequireQualifiedAccess>]
 module SweepOutput =
-    let private int (name: string) (value: int option) (json: Utf8JsonWriter) =
-        match value with
-        | Some value -> json.WriteNumber(name, value)
-        | None -> json.WriteNull name
-
     let private setting (json: Utf8JsonWriter) (setting: SweepSetting) =
         json.WriteString("setting", setting.Name)
-        json |> int "exit_layer" setting.Exit
-        json |> int "draft_length" setting.DraftLength
+        json |> JsonWrite.intOrNull "exit_layer" setting.Exit
+        json |> JsonWrite.intOrNull "draft_length" setting.DraftLength
 
     let private row (json: Utf8JsonWriter) (row: SweepRow) =
-        json.WriteStartObject()
         setting json row.Setting
         json |> StatisticsJson.interval "ms_per_token" row.MsPerToken
         json |> StatisticsJson.interval "tokens_per_second" row.TokensPerSecond
@@ -30,11 +24,11 @@ module SweepOutput =
         json |> StatisticsJson.number "predicted_speed_up" row.PredictedSpeedUp
         json |> StatisticsJson.number "break_even_acceptance" row.BreakEven
         json.WriteNumber("different_texts", row.DifferentTexts)
-        json.WriteStartObject "stats"
-        json |> StatisticsJson.speculation row.Metrics
-        json |> StatisticsJson.number "tokens_per_layer" row.TokensPerLayer
-        json.WriteEndObject()
-        json.WriteEndObject()
+
+        json
+        |> JsonWrite.object "stats" (fun json ->
+            json |> StatisticsJson.speculation row.Metrics
+            json |> StatisticsJson.number "tokens_per_layer" row.TokensPerLayer)
 
     /// The fields of the report's object. Times are in milliseconds; values have their 95 % intervals.
     let json (report: SweepReport) (json: Utf8JsonWriter) : unit =
@@ -44,27 +38,21 @@ module SweepOutput =
         json.WriteNumber("cells_of_run", report.Config.Cells)
         json.WriteNumber("texts", report.Texts)
         json.WriteNumber("different_texts", report.DifferentTexts)
-        json.WriteStartArray "machines"
 
-        for cpu, threads in report.Machines do
-            json.WriteStartObject()
+        json
+        |> JsonWrite.objects "machines" report.Machines (fun (cpu, threads) ->
             json.WriteString("cpu", cpu)
-            json.WriteNumber("threads", threads)
-            json.WriteEndObject()
-
-        json.WriteEndArray()
+            json.WriteNumber("threads", threads))
 
         match report.Best with
         | Some best ->
-            json.WriteStartObject "best"
-            setting json best.Setting
-            json |> StatisticsJson.interval "speed_up" best.SpeedUp.OfTimes
-            json.WriteEndObject()
+            json
+            |> JsonWrite.object "best" (fun json ->
+                setting json best.Setting
+                json |> StatisticsJson.interval "speed_up" best.SpeedUp.OfTimes)
         | None -> json.WriteNull "best"
 
-        json.WriteStartArray "rows"
-        report.Rows |> List.iter (row json)
-        json.WriteEndArray()
+        json |> JsonWrite.objects "rows" report.Rows (row json)
 
     let private number (value: float) =
         if Double.IsFinite value then

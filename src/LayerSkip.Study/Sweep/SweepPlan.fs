@@ -173,12 +173,7 @@ module SweepConfig =
 
     /// One JSON object, on one line.
     let json (config: SweepConfig) : string =
-        RunFile.json (fun json ->
-            let numbers (name: string) (values: int list) =
-                json.WriteStartArray name
-                values |> List.iter json.WriteNumberValue
-                json.WriteEndArray()
-
+        JsonWrite.line (fun json ->
             json.WriteString("model", config.Model)
             json.WriteString("model_sha256", config.Fingerprint)
             json.WriteNumber("layers", config.Layers)
@@ -190,9 +185,9 @@ module SweepConfig =
             json.WriteString("prompts_sha256", config.PromptsHash)
             json.WriteNumber("runs", config.Runs)
             json.WriteNumber("max_new_tokens", config.MaxNewTokens)
-            numbers "stop_ids" config.StopIds
-            numbers "exit_layers" config.ExitLayers
-            numbers "draft_lengths" config.DraftLengths)
+            json |> JsonWrite.ints "stop_ids" config.StopIds
+            json |> JsonWrite.ints "exit_layers" config.ExitLayers
+            json |> JsonWrite.ints "draft_lengths" config.DraftLengths)
 
     /// Throws `JsonFault` where a file has another form.
     let internal read (part: JsonPart) : SweepConfig =

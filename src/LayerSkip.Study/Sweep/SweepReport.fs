@@ -53,10 +53,8 @@ module SweepReport =
     /// Of the resamples: any, so long as it is always the same.
     let private key = Key.ofSeed 0L
 
-    let private time (decoding: SweepDecoding) : TextTime = {
-        Tokens = max 0 (decoding.Tokens - 1)
-        Ms = decoding.Timings.DecodeMs
-    }
+    let private time (decoding: SweepDecoding) : TextTime =
+        TextTime.ofText decoding.Tokens decoding.Timings.DecodeMs
 
     /// The time of one prompt's runs together: what varies independently is the text. Of a single prompt each run stands for itself.
     let private samples (cells: SweepCell list) (pick: SweepCell -> TextTime) : TextTime[] =
@@ -69,15 +67,8 @@ module SweepReport =
 
     let private mean (values: float list) = if values.IsEmpty then nan else List.average values
 
-    /// Milliseconds of the rounds of one setting by a profile, over the tokens after each text's first.
-    let private predicted
-        (exit: int)
-        (metrics: SpeculationMetrics)
-        (tokens: int)
-        (costs: RoundTimes)
-        : float =
-        let cost = RoundTimes.cost costs
-
+    /// Milliseconds of the rounds of one setting by their costs, over the tokens after each text's first.
+    let private predicted (exit: int) (metrics: SpeculationMetrics) (tokens: int) (cost: RoundCost) : float =
         let total =
             SpeculationMetrics.counts metrics
             |> List.sumBy (fun (drafted, kept) -> float (Array.sum kept) * cost exit drafted)
@@ -103,24 +94,25 @@ module SweepReport =
     let private row
         (config: SweepConfig)
         (cells: SweepCell list)
+        (plain: TextTime[])
+        (profiles: (RoundTimes * RoundCost) list)
+        (needed: Map<int, float>)
         (at: int)
         (setting: SweepSetting)
         : SweepRow =
         let decodings = cells |> List.map (fun cell -> cell.Decodings[at])
-        let plain = samples cells (fun cell -> time cell.Decodings[0])
         let own = samples cells (fun cell -> time cell.Decodings[at])
         let timed = own |> Array.filter TextTime.isTimed
         let metrics = decodings |> List.map _.Metrics |> SpeculationMetrics.sum
         let total = Array.fold TextTime.add TextTime.none own
-        let profiles = cells |> List.choose _.Costs
-
         let predictions, ratios =
             match setting with
-            | Autoregressive -> profiles |> List.map _.PlainMs, profiles |> List.map (fun _ -> 1.0)
+            | Autoregressive ->
+                profiles |> List.map (fun (costs, _) -> costs.PlainMs), profiles |> List.map (fun _ -> 1.0)
             | PromptLookup _ -> [], []
             | SelfSpeculative(exit, _) ->
-                let ms = profiles |> List.map (predicted exit metrics total.Tokens)
-                ms, List.map2 (fun (costs: RoundTimes) ms -> costs.PlainMs / ms) profiles ms
+                let ms = profiles |> List.map (snd >> predicted exit metrics total.Tokens)
+                ms, List.map2 (fun (costs: RoundTimes, _) ms -> costs.PlainMs / ms) profiles ms
 
         {
             Setting = setting
@@ -137,16 +129,22 @@ module SweepReport =
             SpeedUp = SpeedUp.paired key (Array.zip plain own)
             PredictedMsPerToken = mean predictions
             PredictedSpeedUp = mean ratios
-            BreakEven =
-                match setting.Exit with
-                | Some exit -> breakEven config cells (Array.fold TextTime.add TextTime.none plain) exit
-                | None -> nan
+            BreakEven = setting.Exit |> Option.map (fun exit -> needed[exit]) |> Option.defaultValue nan
             DifferentTexts = decodings |> List.filter (fun decoding -> not decoding.SameText) |> List.length
         }
 
     /// Of a sweep's cells, some or all.
     let ofCells (config: SweepConfig) (cells: SweepCell list) : SweepReport =
-        let rows = config.Settings |> List.mapi (row config cells)
+        let plain = samples cells (fun cell -> time cell.Decodings[0])
+        let total = Array.fold TextTime.add TextTime.none plain
+        let profiles = cells |> List.choose _.Costs |> List.map (fun costs -> costs, RoundTimes.cost costs)
+
+        let needed =
+            config.ExitLayers
+            |> List.map (fun exit -> exit, breakEven config cells total exit)
+            |> Map.ofList
+
+        let rows = config.Settings |> List.mapi (row config cells plain profiles needed)
 
         let faster =
             rows

@@ -178,7 +178,7 @@ module Checkpoint =
                 let stored = files |> List.collect _.Tensors |> WrapperPrefixes.huggingFace
                 let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
 
-                SourceFile.guard (fun () -> build false folder format device config stored tokenizer)
+                Check.guard (fun () -> build false folder format device config stored tokenizer)
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         StopIds = generation.StopIds

@@ -114,9 +114,11 @@ module AdaptivePolicies =
         let longest = candidates |> Array.map _.Length |> Array.max
         let exits = candidates |> Array.map _.Exit.Layers |> Array.distinct
 
-        /// Tokens a millisecond over positions that an exit matched or not; a round that they end within does not count.
-        let rate (right: bool[]) (plan: DraftPlan) : float =
-            let round = cost plan.Exit.Layers plan.Length
+        let timed = candidates |> Array.map (fun plan -> struct (plan, cost plan.Exit.Layers plan.Length))
+
+        /// Tokens a millisecond over positions that an exit matched or not, of rounds that take so many; a round that the positions
+        /// end within does not count.
+        let rate (right: bool[]) (plan: DraftPlan) (round: float) : float =
             let mutable row, tokens, ms = 0, 0, 0.0
 
             while row + plan.Length < right.Length do
@@ -136,7 +138,11 @@ module AdaptivePolicies =
                 start
             else
                 let right = exits |> Array.map (fun exit -> exit, rows |> Array.map _.Matches(exit)) |> dict
-                candidates |> Array.maxBy (fun plan -> rate right[plan.Exit.Layers] plan)
+                let struct (best, _) =
+                    timed
+                    |> Array.maxBy (fun (struct (plan, round)) -> rate right[plan.Exit.Layers] plan round)
+
+                best
 
         let learn (seen: RoundSeen) (rows: JudgedRow[]) =
             let all = Array.append rows seen.Rows

@@ -66,7 +66,10 @@ type Timings = {
     VerifyMs: float
     /// Of both, in norm, head and the choice of tokens.
     HeadMs: float
-}
+} with
+
+    /// Of DecodeMs, beside all passes.
+    member this.OverheadMs = this.DecodeMs - this.DraftMs - this.VerifyMs
 
 /// A finished text.
 type Completion = {

@@ -22,31 +22,20 @@ module Generation =
             elif round.Accepted < round.Drafted then Origin.Corrected
             else Origin.Bonus)
 
-    let private faults (config: LlamaConfig) tokenizer (options: GenerationOptions) (prompt: int[]) =
-
-        let unknown ids =
-            ids
-            |> Array.tryFind (fun id -> id < 0 || id >= config.Vocabulary)
-            |> Option.map (fun id -> LayerSkipError.UnknownToken(id, config.Vocabulary))
+    let private faults (config: LlamaConfig) tokenizer (options: GenerationOptions) (prompt: int[]) = [
+        yield! PromptIds.faults config prompt
+        yield! PromptIds.unknown config options.StopIds
+        yield! Check.atLeast 1 "max-new-tokens" options.MaxNewTokens
+        yield!
+            options.Strategy.DraftLength
             |> Option.toList
-
-        let atLeast1 name (value: int) = Check.inRange (value >= 1) name (string value) "1 or more"
-
-        [
-            if prompt.Length = 0 then
-                LayerSkipError.EmptyPrompt
-            if prompt.Length >= config.Context then
-                LayerSkipError.PromptTooLong(prompt.Length, config.Context)
-            yield! unknown prompt
-            yield! unknown options.StopIds
-            yield! atLeast1 "max-new-tokens" options.MaxNewTokens
-            yield! options.Strategy.DraftLength |> Option.toList |> List.collect (atLeast1 "draft-length")
-            for exit in Option.toList options.Strategy.Exit do
-                yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
-            if Option.isNone tokenizer && not (List.isEmpty options.StopTexts) then
-                let what = "a stop string for a model without a tokenizer"
-                LayerSkipError.Unsupported(what, "give stop ids instead")
-        ]
+            |> List.collect (Check.atLeast 1 "draft-length")
+        for exit in Option.toList options.Strategy.Exit do
+            yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
+        if Option.isNone tokenizer && not (List.isEmpty options.StopTexts) then
+            let what = "a stop string for a model without a tokenizer"
+            LayerSkipError.Unsupported(what, "give stop ids instead")
+    ]
 
     /// The events of a prompt and options that are good.
     let private events (weights: Weights) tokenizer (options: GenerationOptions) (prompt: int[]) cancelled =
@@ -133,7 +122,4 @@ module Generation =
 
     /// `run` to its end; numbers that overflow are an error too.
     let complete weights tokenizer options prompt : Result<Completion, LayerSkipError list> =
-        try
-            run weights tokenizer options prompt |> Result.map result
-        with :? LayerSkipException as fault ->
-            Error fault.Errors
+        Check.guard (fun () -> run weights tokenizer options prompt |> Result.map result)

@@ -25,18 +25,25 @@ module Logits =
         let values = first + nativeint index * nativeint vocabulary * nativeint sizeof<float32>
         ReadOnlySpan<float32>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<float32> values), vocabulary)
 
-    /// The largest logit's id in each row; of equal ones the lowest.
-    let argmax (logits: Logits) : int[] =
-        let inMemory first rows vocabulary =
-            Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
-
+    /// Float32 numbers in this process' memory, whoever left them there, or a tensor of others. They lie there as long as the
+    /// logits live.
+    let private (|Floats|Others|) (logits: Logits) =
         match logits with
-        | Logits.InMemory(first, rows, vocabulary) -> inMemory first rows vocabulary
+        | Logits.InMemory(first, rows, vocabulary) -> Floats(first, rows, vocabulary)
         | Logits.Tensor tensor when
             tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
             ->
-            inMemory (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
-        | Logits.Tensor tensor -> Tensors.toIds (tensor.argmax -1L)
+            Floats(Tensors.address tensor, int tensor.shape[1], int tensor.shape[2])
+        | Logits.Tensor tensor -> Others tensor
+
+    /// The largest logit's id in each row; of equal ones the lowest.
+    let argmax (logits: Logits) : int[] =
+        match logits with
+        | Floats(first, rows, vocabulary) ->
+            let ids = Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
+            GC.KeepAlive logits
+            ids
+        | Others tensor -> Tensors.toIds (tensor.argmax -1L)
 
     /// The first row that holds NaN or infinity.
     let tryFirstNotFinite (logits: Logits) : int option =
@@ -74,13 +81,10 @@ module Logits =
     /// Copies a row's values as float64 into the front of `values`.
     let internal copyRow (index: int) (values: float[]) (logits: Logits) : unit =
         match logits with
-        | Logits.InMemory(first, _, vocabulary) -> widen (row first vocabulary index) values
-        | Logits.Tensor tensor when
-            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
-            ->
-            widen (row (Tensors.address tensor) (int tensor.shape[2]) index) values
-            GC.KeepAlive tensor
-        | Logits.Tensor tensor ->
+        | Floats(first, _, vocabulary) ->
+            widen (row first vocabulary index) values
+            GC.KeepAlive logits
+        | Others tensor ->
             let copied = Scope.free (fun () -> Tensors.toFloats (tensor.narrow (1L, int64 index, 1L)))
             copied.CopyTo(values, 0)
 
@@ -104,14 +108,11 @@ module Logits =
     /// exit would draft, and its confidence. Of a row with a NaN or infinity 0 and 0, as decoding drafts there.
     let choices (logits: Logits) : struct (int * float)[] =
         match logits with
-        | Logits.InMemory(first, rows, vocabulary) -> choicesAt first rows vocabulary
-        | Logits.Tensor tensor when
-            tensor.dtype = torch.ScalarType.Float32 && tensor.device_type = DeviceType.CPU
-            ->
-            let choices = choicesAt (Tensors.address tensor) (int tensor.shape[1]) (int tensor.shape[2])
-            GC.KeepAlive tensor
+        | Floats(first, rows, vocabulary) ->
+            let choices = choicesAt first rows vocabulary
+            GC.KeepAlive logits
             choices
-        | Logits.Tensor tensor ->
+        | Others tensor ->
             use _inference = Scope.inference ()
             let law = tensor.to_type(torch.ScalarType.Float64).log_softmax -1L
             let struct (most, ids) = law.max -1L

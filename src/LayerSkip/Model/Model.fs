@@ -45,6 +45,14 @@ module Model =
             invalidArg (nameof ids) (LayerSkipError.message (LayerSkipError.UnknownToken(id, vocabulary)))
         | None -> ()
 
+    let private checkRows rows (ids: int[]) =
+        if rows < 1 || rows > ids.Length then
+            invalidArg (nameof rows) $"the last {rows} rows of {ids.Length}"
+
+    let private checkNothingWaits (cache: Cache) =
+        if cache.Pending <> 0 then
+            invalidOp $"{cache.Pending} positions wait to be verified: forwardRemainder continues from them"
+
     let private run place (half: CacheHalf) rows (cache: Cache) : CacheHalf =
         if half.Count > 0 then
             // What these layers have read nothing before is a prompt.
@@ -101,8 +109,7 @@ module Model =
         if ids.Length < cache.Pending then
             invalidArg (nameof ids) $"{ids.Length} ids, of which {cache.Pending} wait to be verified"
 
-        if rows < 1 || rows > ids.Length then
-            invalidArg (nameof rows) $"the last {rows} rows of {ids.Length}"
+        checkRows rows ids
 
         cache.Slab.During(fun () ->
             let read = readEarly ids[cache.Pending ..] cache
@@ -112,9 +119,7 @@ module Model =
 
     /// Reads `ids` with every layer: hidden states of the last `rows` of them.
     let forward weights rows (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
-        if cache.Pending <> 0 then
-            invalidOp $"{cache.Pending} positions wait to be verified: forwardRemainder continues from them"
-
+        checkNothingWaits cache
         forwardRemainder weights rows ids cache
 
     /// `forward`, a layer at a time, to the same bits: `visit` gets each layer, counted from 1, and the hidden states after it of
@@ -127,12 +132,8 @@ module Model =
         (cache: Cache)
         : struct (Hidden * Cache) =
         check weights ids cache
-
-        if cache.Pending <> 0 then
-            invalidOp $"{cache.Pending} positions wait to be verified: forwardRemainder continues from them"
-
-        if rows < 1 || rows > ids.Length then
-            invalidArg (nameof rows) $"the last {rows} rows of {ids.Length}"
+        checkNothingWaits cache
+        checkRows rows ids
 
         cache.Slab.During(fun () ->
             let stamp = cache.Slab.ClaimFor(ids.Length, cache.Stamp, cache.Early, cache.Late)

@@ -96,7 +96,7 @@ module StoredWeights =
                 reraise ()
 
         match faults config byName @ memory with
-        | [] -> SourceFile.guard fillAll
+        | [] -> Check.guard fillAll
         | errors -> Error errors
 
     /// Makes a model's weights from stored tensors of Hugging Face names, converted to `dtype`; one stored tensor at a time

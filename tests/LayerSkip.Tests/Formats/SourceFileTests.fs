@@ -258,7 +258,7 @@ let tests =
                         use tensor = torch.zeros (64L, 64L)
                         cut path 1200L
 
-                        SourceFile.guard (fun () -> Ok(Tensors.read (List.exactlyOne file.Tensors) tensor))
+                        Check.guard (fun () -> Ok(Tensors.read (List.exactlyOne file.Tensors) tensor))
                         |> messages
                         |> expectFault [ "model.bin"; "shorter" ])
 

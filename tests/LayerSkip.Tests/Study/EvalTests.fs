@@ -210,7 +210,7 @@ let tests =
                 }
 
                 let score = { Item = fields; Exits = [ 1, fields; 12, EvalFields.none ] }
-                let cell = { Cell = 0; Json = RunFile.json (EvalCell.write score) }
+                let cell = { Cell = 0; Json = JsonWrite.line (EvalCell.write score) }
                 Expect.equal (EvalCell.read "" cell |> Check.getOrRaise) score "the same")
 
         testCase "shares have the sample's standard error, and Wilson's interval" (fun () ->

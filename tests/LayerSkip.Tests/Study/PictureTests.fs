@@ -68,7 +68,7 @@ let tests =
         <| fun (NonEmptyArray given: NonEmptyArray<byte * byte>) ->
             let points = [ for i, (x, y) in Array.indexed given -> $"p{i}", float x, float y ]
             let picture = LayerPlots.pareto "" (Axis.linear "score" "points") points
-            let front = picture.Marks |> List.find Mark.isGuide |> Mark.points
+            let front = picture.Marks |> List.find _.IsGuide |> Mark.points
             let beats (x, y) (a, b) = x >= a && y >= b && (x > a || y > b)
             let places = points |> List.map (fun (_, x, y) -> x, y)
 

@@ -68,7 +68,7 @@ let tests =
             Expect.equal (SweepConfig.read (part (SweepConfig.json config))) config "the first line"
 
             for cell in cells do
-                let line = RunFile.json (SweepCell.write cell)
+                let line = JsonWrite.line (SweepCell.write cell)
                 Expect.equal (SweepCell.read config (part line)) cell "a cell's")
 
         property "a report counts what its cells count, and compares the same texts" (fun (Cells cells) ->

@@ -138,11 +138,7 @@ module internal RunData =
                 Check.both (writeAll vocabulary ids data.Train train) (writeAll vocabulary ids files valid)
                 |> Result.map ignore
 
-        let made =
-            try
-                parted ()
-            with :? LayerSkipException as e ->
-                Error e.Errors
+        let made = Check.guard parted
 
         if Result.isError made then
             File.Delete train

@@ -24,7 +24,7 @@ module TrainingSession =
     let private outputFaults (output: string) : LayerSkipError list =
         let bad = Check.bad output
 
-        SourceFile.guard (fun () ->
+        Check.guard (fun () ->
             if File.Exists output then
                 bad "is a file; name a folder for the run"
             elif not (TrainingCheckpoint.all output).IsEmpty then
@@ -76,7 +76,7 @@ module TrainingSession =
         |> Result.bind (fun () -> RunFolder.claimed output ranks prepare work)
 
     let private latest (output: string) : Result<string * (int * string) list, LayerSkipError list> =
-        SourceFile.guard (fun () ->
+        Check.guard (fun () ->
             match TrainingCheckpoint.all output with
             | (_, folder) :: earlier -> Ok(folder, earlier)
             | [] ->
