@@ -66,6 +66,7 @@ public sealed record GenerateResult(
 /// <param name="MeanAcceptanceLength">The tokens that a drafting round yields: 1 + accepted over rounds; 0 where there was none.</param>
 /// <param name="AcceptanceHistogram">At j, how many drafting rounds kept exactly j drafts.</param>
 /// <param name="Rounds">Every round in order.</param>
+/// <param name="Sources">By whose drafts they were, the one of most rounds first.</param>
 public sealed record SpeculationStatistics(
     int NumSpecSteps,
     int NumDraftTokens,
@@ -73,7 +74,17 @@ public sealed record SpeculationStatistics(
     double DraftAcceptanceRate,
     double MeanAcceptanceLength,
     IReadOnlyList<int> AcceptanceHistogram,
-    IReadOnlyList<SpeculationRound> Rounds);
+    IReadOnlyList<SpeculationRound> Rounds,
+    IReadOnlyList<DraftSourceStatistics> Sources);
+
+/// <summary>What one source's drafts came to.</summary>
+/// <param name="Source">"exit", "lookup", "adapter", "layers".</param>
+/// <param name="Rounds">Rounds that it drafted for.</param>
+/// <param name="DraftTokens">Tokens that it drafted.</param>
+/// <param name="AcceptedDraftTokens">Those that the whole model kept.</param>
+/// <param name="MeanExitLayer">The mean exit layer of its rounds; 0 where it has none.</param>
+public sealed record DraftSourceStatistics(
+    string Source, int Rounds, int DraftTokens, int AcceptedDraftTokens, double MeanExitLayer);
 
 /// <summary>One round: what it drafted and what was kept; 0 and 0 is a plain step.</summary>
 /// <param name="Drafted">Tokens drafted.</param>
@@ -85,10 +96,12 @@ public readonly record struct SpeculationRound(int Drafted, int Accepted);
 /// <param name="Decode">From the first token to the last.</param>
 /// <param name="Draft">Of <paramref name="Decode"/>, in drafting.</param>
 /// <param name="Verify">Of <paramref name="Decode"/>, in the whole model's passes.</param>
+/// <param name="Policy">Of <paramref name="Decode"/>, in deciding what to draft and learning from what came of it.</param>
 /// <param name="TokensPerSecond">New tokens after the first over <paramref name="Decode"/>; 0 where there are none.</param>
 public sealed record GenerateTimings(
     TimeSpan TimeToFirstToken,
     TimeSpan Decode,
     TimeSpan Draft,
     TimeSpan Verify,
+    TimeSpan Policy,
     double TokensPerSecond);

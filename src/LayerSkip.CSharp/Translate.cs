@@ -208,6 +208,7 @@ internal static class Translate
                 TimeSpan.FromMilliseconds(completion.Timings.DecodeMs),
                 TimeSpan.FromMilliseconds(completion.Timings.DraftMs),
                 TimeSpan.FromMilliseconds(completion.Timings.VerifyMs),
+                TimeSpan.FromMilliseconds(completion.Timings.PolicyMs),
                 completion.TokensPerSecond));
 
     private static SpeculationStatistics Statistics(SpeculationStats stats) =>
@@ -218,5 +219,7 @@ internal static class Translate
             stats.DraftAcceptanceRate,
             stats.MeanAcceptanceLength,
             Array.AsReadOnly(stats.AcceptanceHistogram),
-            [.. stats.Rounds.Select(round => new SpeculationRound(round.Item1, round.Item2))]);
+            [.. stats.Rounds.Select(round => new SpeculationRound(round.Item1, round.Item2))],
+            [.. stats.Sources.Select(source => new DraftSourceStatistics(
+                source.Source, source.Rounds, source.DraftTokens, source.AcceptedDraftTokens, source.MeanExitLayer))]);
 }

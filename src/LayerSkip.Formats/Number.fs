@@ -18,6 +18,9 @@ module Number =
         ||| NumberStyles.AllowDecimalPoint
         ||| NumberStyles.AllowExponent
 
+    /// As short as it reads back.
+    let show (value: float) : string = value.ToString("R", CultureInfo.InvariantCulture)
+
     /// A finite number; None for any other text. Infinity and NaN are none, nor is a number too large for 64 bits
     /// (1e999).
     let tryReal (text: string) : float option =

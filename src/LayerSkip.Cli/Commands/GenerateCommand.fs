@@ -47,6 +47,7 @@ module internal GenerateCommand =
                 writer |> Output.milliseconds "draft_ms" timings.DraftMs
                 writer |> Output.milliseconds "verify_ms" timings.VerifyMs
                 writer |> Output.milliseconds "head_ms" timings.HeadMs
+                writer |> Output.milliseconds "policy_ms" timings.PolicyMs
                 writer |> Output.milliseconds "tokens_per_second" completion.TokensPerSecond)
 
             writer.WriteString("strategy", name)

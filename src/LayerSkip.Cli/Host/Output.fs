@@ -30,6 +30,14 @@ module internal Output =
                 writer.WriteNumberValue accepted
                 writer.WriteEndArray())
 
+            writer
+            |> JsonWrite.objects "sources" stats.Sources (fun source ->
+                writer.WriteString("source", source.Source)
+                writer.WriteNumber("rounds", source.Rounds)
+                writer.WriteNumber("draft_tokens", source.DraftTokens)
+                writer.WriteNumber("accepted_draft_tokens", source.AcceptedDraftTokens)
+                writer.WriteNumber("mean_exit_layer", source.MeanExitLayer))
+
             StatisticsJson.byLength (SpeculationMetrics.ofRounds stats.Rounds) writer)
 
     /// "1,234,567"

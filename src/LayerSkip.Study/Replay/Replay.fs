@@ -91,7 +91,22 @@ module Replay =
         Tokens = Array.sub replay.trace.Written (round.Row + 1) round.Rows
         Drafted = round.Drafted
         Accepted = round.Accepted
+        Source =
+            if round.Drafted = 0 then
+                None
+            else
+                Some(DraftSource.Exit round.Plan.Exit.Layers)
     }
+
+    /// The drafts of a round that the whole model looked at.
+    let private drafts exit (round: ReplayedRound) (rows: JudgedRow[]) : Draft[] =
+        rows
+        |> Array.truncate (min round.Drafted (round.Accepted + 1))
+        |> Array.map (fun row -> {
+            Draft.certain row.Choices[exit - 1] with
+                Confidence = ValueSome row.Confidences[exit - 1]
+                Source = DraftSource.Exit exit
+        })
 
     /// Rounds from the first token to the end of the text; `next` plans one from what it is given, and learns from the round.
     let private fold
@@ -118,11 +133,16 @@ module Replay =
     /// Every round of a policy, which is told of each what decoding would tell it.
     let follow (cost: RoundCost) (policy: DraftPolicy) (replay: Replay) : ReplayedRound[] =
         let learn (round: ReplayedRound) (policy: DraftPolicy) =
+            let rows = Array.sub replay.trace.Rows round.Row round.Rows
+            let exit = round.Plan.Exit.Layers
+
             policy.Learn {
-                Plan = round.Plan
+                IsPrompt = false
                 Round = asDecoded replay round
-                Rows = Array.sub replay.trace.Rows round.Row round.Rows
+                Drafts = drafts exit round rows
+                Rows = lazy rows
                 Ms = ms cost round
+                DraftMs = 0.0
             }
 
         fold (fun (policy: DraftPolicy) -> policy.Next) learn policy replay

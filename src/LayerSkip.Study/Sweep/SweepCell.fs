@@ -37,6 +37,7 @@ module SweepCell =
         json |> StatisticsJson.number "draft_ms" timings.DraftMs
         json |> StatisticsJson.number "verify_ms" timings.VerifyMs
         json |> StatisticsJson.number "head_ms" timings.HeadMs
+        json |> StatisticsJson.number "policy_ms" timings.PolicyMs
         json.WriteBoolean("same_text", decoding.SameText)
         // [drafted, and how many rounds kept 0, 1, .. drafted]
         json
@@ -92,6 +93,7 @@ module SweepCell =
                 DraftMs = ms "draft_ms"
                 VerifyMs = ms "verify_ms"
                 HeadMs = ms "head_ms"
+                PolicyMs = ms "policy_ms"
             }
             Metrics = readMetrics (part.Field "rounds")
             SameText = (part.Field "same_text").Bool

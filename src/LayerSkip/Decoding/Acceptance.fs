@@ -8,20 +8,61 @@ type DraftLaw =
     /// Probabilities over the vocabulary.
     | Drawn of float[]
 
-/// A drafted token. `Confidence` is the probability that its drafter gives it, where it has one.
+/// Who proposed a token.
+[<RequireQualifiedAccess>]
+type DraftSource =
+    /// The model's first layers, up to this one.
+    | Exit of layer: int
+    /// The text, or one before it.
+    | Lookup
+    /// The model's first layers and an adapter after them.
+    | Adapter of layer: int
+    /// Some of the model's layers.
+    | Layers
+    /// A drafter that says nothing of itself.
+    | Unnamed
+
+/// A drafted token. `Confidence` is the probability that its drafter gives it, where it has one, and `Entropy` that of the whole
+/// law, in nats, where it was looked at.
 [<Struct>]
-type Draft = { Token: int; Law: DraftLaw; Confidence: float voption }
+type Draft = {
+    Token: int
+    Law: DraftLaw
+    Confidence: float voption
+    Entropy: float voption
+    Source: DraftSource
+}
+
+[<RequireQualifiedAccess>]
+module DraftSource =
+    /// As reports name it: "exit", whichever the layer.
+    let name (source: DraftSource) : string =
+        match source with
+        | DraftSource.Exit _ -> "exit"
+        | DraftSource.Lookup -> "lookup"
+        | DraftSource.Adapter _ -> "adapter"
+        | DraftSource.Layers -> "layers"
+        | DraftSource.Unnamed -> "drafter"
 
 [<RequireQualifiedAccess>]
 module Draft =
     /// A token without doubt or number.
-    let certain (token: int) : Draft = { Token = token; Law = DraftLaw.Certain; Confidence = ValueNone }
+    let certain (token: int) : Draft = {
+        Token = token
+        Law = DraftLaw.Certain
+        Confidence = ValueNone
+        Entropy = ValueNone
+        Source = DraftSource.Unnamed
+    }
+
+    /// With the one who proposed it.
+    let by (source: DraftSource) (draft: Draft) : Draft = { draft with Source = source }
 
     /// A token that was drawn from a law.
     let drawn (law: float[]) (token: int) : Draft = {
-        Token = token
-        Law = DraftLaw.Drawn law
-        Confidence = ValueSome law[token]
+        certain token with
+            Law = DraftLaw.Drawn law
+            Confidence = ValueSome law[token]
     }
 
     /// The probability that its law gives it.

@@ -99,7 +99,7 @@ module AdaptivePolicies =
 
         (if evidence.Length = 0 then start else learn evidence start)
         |> DraftPolicy.folded (if honoursLength then "del-length" else "del") plan (fun seen state ->
-            learn seen.Rows state)
+            learn seen.Rows.Value state)
 
     /// Follow the leader with full information: every plan's time for the last `window` positions, exactly as it would have gone
     /// (each exit's matches are known at every position of the text, whichever exit drafted), and the plan of the most tokens a
@@ -145,7 +145,7 @@ module AdaptivePolicies =
                 best
 
         let learn (seen: RoundSeen) (rows: JudgedRow[]) =
-            let all = Array.append rows seen.Rows
+            let all = Array.append rows seen.Rows.Value
             all[max 0 (all.Length - window) ..]
 
         DraftPolicy.folded $"follow-the-leader {window}" plan learn [||]
@@ -171,10 +171,13 @@ module AdaptivePolicies =
                 |> Seq.maxBy (fun arm -> rewards[arm] / float pulls[arm] + sqrt (log / float pulls[arm]))
 
         let learn (seen: RoundSeen) (pulls: int[], rewards: float[]) =
-            let arm = index (pulls, rewards)
-            let reward = float (seen.Round.Accepted + 1) / seen.Ms / most
+            if seen.IsPrompt then
+                pulls, rewards
+            else
+                let arm = index (pulls, rewards)
+                let reward = float (seen.Round.Accepted + 1) / seen.Ms / most
 
-            Array.updateAt arm (pulls[arm] + 1) pulls, Array.updateAt arm (rewards[arm] + reward) rewards
+                Array.updateAt arm (pulls[arm] + 1) pulls, Array.updateAt arm (rewards[arm] + reward) rewards
 
         DraftPolicy.folded
             "ucb lengths"

@@ -11,15 +11,18 @@ type Part =
     | Verify
     /// Of both: norm, head and the choice of tokens.
     | Head
+    /// Deciding what to draft, and learning from what came of it.
+    | Policy
 
 /// Milliseconds of each part, summed up.
 [<Sealed>]
 type Clock() =
-    let mutable draft, verify, head = 0.0, 0.0, 0.0
+    let mutable draft, verify, head, policy = 0.0, 0.0, 0.0, 0.0
 
     member _.DraftMs = draft
     member _.VerifyMs = verify
     member _.HeadMs = head
+    member _.PolicyMs = policy
 
     /// Adds the time of `body` to a part, unless it throws.
     member _.Time(part: Part, body: unit -> 'T) : 'T =
@@ -31,6 +34,7 @@ type Clock() =
         | Part.Draft -> draft <- draft + ms
         | Part.Verify -> verify <- verify + ms
         | Part.Head -> head <- head + ms
+        | Part.Policy -> policy <- policy + ms
 
         result
 
@@ -39,3 +43,4 @@ type Clock() =
         draft <- 0.0
         verify <- 0.0
         head <- 0.0
+        policy <- 0.0

@@ -39,6 +39,18 @@ type FinishReason =
     /// max-new-tokens, or the end of the context.
     | Length
 
+/// What one source's drafts came to.
+type SourceStats = {
+    /// As `DraftSource.name` has it.
+    Source: string
+    /// Rounds that it drafted for.
+    Rounds: int
+    DraftTokens: int
+    AcceptedDraftTokens: int
+    /// The mean exit layer of its rounds; 0 where it has none.
+    MeanExitLayer: float
+}
+
 /// What speculation did, in vLLM's names.
 type SpeculationStats = {
     /// Rounds that drafted.
@@ -53,6 +65,8 @@ type SpeculationStats = {
     AcceptanceHistogram: int[]
     /// Drafted and accepted of every round; (0, 0) is a plain step.
     Rounds: (int * int)[]
+    /// By whose drafts they were, the one of most rounds first.
+    Sources: SourceStats[]
 }
 
 /// Milliseconds of computing; what a consumer does between events does not count.
@@ -66,6 +80,8 @@ type Timings = {
     VerifyMs: float
     /// Of both, in norm, head and the choice of tokens.
     HeadMs: float
+    /// Of DecodeMs, in deciding what to draft and learning from what came of it.
+    PolicyMs: float
 } with
 
     /// Of DecodeMs, beside all passes.
@@ -121,6 +137,24 @@ module GenerationOptions =
 
 [<RequireQualifiedAccess>]
 module SpeculationStats =
+    let private sources (rounds: Round[]) : SourceStats[] =
+        let exitOf (round: Round) =
+            match round.Source with
+            | Some(DraftSource.Exit layer | DraftSource.Adapter layer) -> float layer
+            | _ -> 0.0
+
+        rounds
+        |> Array.groupBy (fun round ->
+            round.Source |> Option.map DraftSource.name |> Option.defaultValue "drafter")
+        |> Array.map (fun (name, rounds) -> {
+            Source = name
+            Rounds = rounds.Length
+            DraftTokens = Array.sumBy _.Drafted rounds
+            AcceptedDraftTokens = Array.sumBy _.Accepted rounds
+            MeanExitLayer = Array.averageBy exitOf rounds
+        })
+        |> Array.sortBy (fun source -> -source.Rounds, source.Source)
+
     /// Of the rounds of one text, the first one first; the pass over the prompt is none.
     let ofRounds (rounds: Round[]) : SpeculationStats =
         let speculative = rounds |> Array.filter (fun round -> round.Drafted > 0)
@@ -142,4 +176,5 @@ module SpeculationStats =
                 let longest = speculative |> Array.fold (fun most round -> max most (round.Drafted + 1)) 0
                 Array.init longest (fun kept -> Map.tryFind kept counts |> Option.defaultValue 0)
             Rounds = rounds |> Array.map (fun round -> round.Drafted, round.Accepted)
+            Sources = sources speculative
         }

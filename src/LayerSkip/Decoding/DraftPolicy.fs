@@ -16,29 +16,6 @@ module DraftPlan =
     /// So many drafts each time, at least 1, however sure the exit is: the paper's E and d.
     let fixed' (exit: ExitLayer) (length: int) : DraftPlan = { Exit = exit; Length = length; StopBelow = 0.0 }
 
-/// A position of the text at which every layer has spoken and the whole model has chosen.
-type JudgedRow = {
-    /// The whole model's token.
-    Token: int
-    /// After each layer, [layers]: the token that the shared head prefers there, and its probability.
-    Choices: int[]
-    Confidences: float[]
-} with
-
-    /// Whether layer `exit`, counted from 1, would have drafted the whole model's token.
-    member this.Matches(exit: int) : bool = this.Choices[exit - 1] = this.Token
-
-/// What a round showed once the whole model had judged it.
-type RoundSeen = {
-    Plan: DraftPlan
-    Round: Round
-    /// Of those whose context is the text: after the token that the round began with, and after each accepted draft. Every
-    /// position of the text is in one round.
-    Rows: JudgedRow[]
-    /// The time of the round, measured or predicted.
-    Ms: float
-}
-
 /// What decides how each round drafts, from what the rounds before it showed. It is a value: a decoding starts with one and
 /// goes on with what `Learn` returns, so the same value serves another text. Whatever it decides, the text is the whole
 /// model's own.

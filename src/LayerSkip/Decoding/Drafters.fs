@@ -15,55 +15,161 @@ type DraftRequest = {
     /// The most tokens to propose, at least 1.
     Ahead: int
     IsStop: int -> bool
-    /// The choice that hidden states make; none where their numbers are not finite.
-    Choose: Hidden -> Verdicts voption
+    /// The draft that hidden states of one row make through the shared head, by the decoding's sampling, with as much as is to be
+    /// read of it. Where their numbers are not finite it is token 0, which the whole model judges like any other.
+    Pick: DraftReading -> Hidden -> Key -> struct (Draft * Key)
 }
 
 /// What proposes tokens for the whole model to judge. Whatever it proposes, the text is the whole model's own.
 type Drafter =
     /// As reports name it.
     abstract Name: string
-    /// The layers that it reads the text with: the verification continues from their exit states. None: it reads with none.
+    /// The layers that it reads the text with at first: the verification continues from their exit states. None: it reads with none.
     abstract Exit: ExitLayer option
+    /// What it wants to look at; the same at every round.
+    abstract Watch: Watch
 
-    /// Up to `Ahead` tokens after the text, perhaps none; how far the model has then read; and the drafter of the next
-    /// round, so that it may remember. A drafter that reads nothing this time gives `reading` back as it got it: all but the
-    /// last token of the text. One that reads ends before its last draft, as the verification reads that one.
+    /// Up to `Ahead` tokens after the text, perhaps none; how far the model has then read; and the drafter to go on with, so that
+    /// it may remember. A drafter that reads nothing this time gives `reading` back as it got it: all but the
+    /// last token of the text. One that reads ends before its last draft, as the verification reads that one. Which layers read first
+    /// may change from round to round: `Cache.splitAt`, before anything is read.
     abstract Draft: request: DraftRequest * reading: Reading -> struct (Draft[] * Reading * Drafter)
+
+    /// The drafter of the next round, after the pass over the prompt and after each round.
+    abstract Learn: RoundSeen -> Drafter
 
 [<RequireQualifiedAccess>]
 module Drafter =
-    /// `earlyExit`, whose greedy drafts `alter` may replace: it gets a draft's place in the text, and the draft.
-    let internal alteredExit (alter: int -> int -> int) (exit: ExitLayer) : Drafter =
-        let propose (request: DraftRequest) token (reading: Reading) =
+    /// A drafter that remembers nothing.
+    let stateless
+        (name: string)
+        (exit: ExitLayer option)
+        (draft: DraftRequest -> Reading -> struct (Draft[] * Reading))
+        : Drafter = {
+        new Drafter with
+            member _.Name = name
+            member _.Exit = exit
+            member _.Watch = Watch.nothing
+
+            member this.Draft(request, reading) =
+                let struct (drafts, reading) = draft request reading
+                struct (drafts, reading, this)
+
+            member this.Learn _ = this
+    }
+
+    /// The first layers up to an exit draft up to `length` tokens, until they are enough; `alter` may replace a greedy draft: it gets
+    /// its place in the text, and the draft.
+    let private byExit
+        alter
+        (reads: DraftReading)
+        isEnough
+        (exit: ExitLayer)
+        length
+        (request: DraftRequest)
+        (reading: Reading)
+        =
+        let source = DraftSource.Exit exit.Layers
+
+        let propose token (reading: Reading) =
             let struct (hidden, cache) = Model.forwardEarly request.Weights [| token |] reading.Cache
-            let reading = { reading with Cache = cache }
+            let struct (draft, key) = request.Pick reads hidden reading.Key
 
-            match request.Choose hidden with
-            | ValueSome(Verdicts.Tokens own) ->
-                struct (Draft.certain (alter cache.Early.Length own[0]), reading)
-            | ValueSome(Verdicts.Laws laws) ->
-                let struct (u, key) = Key.uniform reading.Key
-                struct (Draft.drawn laws[0] (Sampling.pick laws[0] u), { reading with Key = key })
-            // The whole model, which may be sound, judges it like any other.
-            | ValueNone -> struct (Draft.certain 0, reading)
+            let draft =
+                match draft.Law with
+                | DraftLaw.Certain -> {
+                    draft with
+                        Token = alter cache.Early.Length draft.Token
+                        Source = source
+                  }
+                | DraftLaw.Drawn _ -> { draft with Source = source }
 
-        {
-            new Drafter with
-                member _.Name = "self-speculative"
-                member _.Exit = Some exit
+            struct (draft, { Cache = cache; Key = key })
 
-                member this.Draft(request, reading) =
-                    let last = request.Text.Span[request.Text.Length - 1]
+        let last = request.Text.Span[request.Text.Length - 1]
 
-                    let struct (drafts, reading) =
-                        Speculation.oneByOne request.IsStop (propose request) request.Ahead last reading
-
-                    struct (drafts, reading, this)
+        Speculation.untilEnough isEnough request.IsStop propose (min request.Ahead length) last {
+            reading with
+                Cache = Cache.splitAt exit.Layers reading.Cache
         }
 
+    let rec private exitWith alter (rule: StopRule) (exit: ExitLayer) : Drafter = {
+        new Drafter with
+            member _.Name = "self-speculative"
+            member _.Exit = Some exit
+            member _.Watch = Watch.nothing
+
+            member this.Draft(request, reading) =
+                let struct (drafts, reading) =
+                    byExit alter rule.Reads rule.IsEnough exit request.Ahead request reading
+
+                struct (drafts, reading, this)
+
+            member this.Learn seen =
+                let next = rule.Learn seen
+                if obj.ReferenceEquals(next, rule) then
+                    this
+                else
+                    exitWith alter next exit
+    }
+
+    let private asMade _ (token: int) = token
+
+    /// `earlyExit`, whose greedy drafts `alter` may replace: it gets a draft's place in the text, and the draft.
+    let internal alteredExit (alter: int -> int -> int) (exit: ExitLayer) : Drafter =
+        exitWith alter StopRule.never exit
+
     /// Layers 1..E propose token by token, through the head that all layers share (LayerSkip section 4.3).
-    let earlyExit (exit: ExitLayer) : Drafter = alteredExit (fun _ token -> token) exit
+    let earlyExit (exit: ExitLayer) : Drafter = exitWith asMade StopRule.never exit
+
+    /// `earlyExit`, whose drafts end where a rule says.
+    let earlyExitUntil (rule: StopRule) (exit: ExitLayer) : Drafter = exitWith asMade rule exit
+
+    let rec private following (watch: Watch) (policy: DraftPolicy) (rule: StopRule) : Drafter = {
+        new Drafter with
+            member _.Name = policy.Name
+            member _.Exit = Some policy.Next.Exit
+            member _.Watch = watch
+
+            member this.Draft(request, reading) =
+                let plan = policy.Next
+
+                if plan.Length = 0 then
+                    struct ([||], reading, this)
+                else
+                    let reads =
+                        if plan.StopBelow > 0.0 then
+                            max DraftReading.Confidence rule.Reads
+                        else
+                            rule.Reads
+
+                    let isUnsure (draft: Draft) =
+                        plan.StopBelow > 0.0 && ValueOption.defaultValue 1.0 draft.Confidence < plan.StopBelow
+
+                    let isEnough (made: Draft list) = isUnsure made.Head || rule.IsEnough made
+
+                    let struct (drafts, reading) =
+                        byExit asMade reads isEnough plan.Exit plan.Length request reading
+
+                    struct (drafts, reading, this)
+
+            member _.Learn seen =
+                let policy = policy.Learn seen
+                // Now, as part of learning, and not while the next round drafts.
+                policy.Next |> ignore
+                following watch policy (rule.Learn seen)
+    }
+
+    /// Exits draft as a policy says, until a rule ends a draft sooner. `watched` are the exits whose matches the policy learns from,
+    /// `promptRows` the rows of the prompt's end that it gets as evidence.
+    let ofPolicy
+        (watched: ExitLayer list)
+        (promptRows: int)
+        (rule: StopRule)
+        (policy: DraftPolicy)
+        : Drafter =
+        let watch = { Exits = watched |> List.map _.Layers; PromptRows = promptRows }
+        following watch policy rule
 
     /// The text itself proposes, for no pass at all: what followed its last tokens, up to `maxNgram` of them, where they stood before
     /// (prompt lookup, Saxena 2023). Good where a text repeats its prompt or itself.
@@ -71,12 +177,6 @@ module Drafter =
         if maxNgram < 1 then
             invalidArg (nameof maxNgram) $"an ending has at least one token, not {maxNgram}"
 
-        {
-            new Drafter with
-                member _.Name = "prompt-lookup"
-                member _.Exit = None
-
-                member this.Draft(request, reading) =
-                    let drafts = PromptLookup.find maxNgram request.Ahead request.Text.Span
-                    struct (Array.map Draft.certain drafts, reading, this)
-        }
+        stateless "prompt-lookup" None (fun request reading ->
+            let tokens = PromptLookup.find maxNgram request.Ahead request.Text.Span
+            struct (tokens |> Array.map (Draft.certain >> Draft.by DraftSource.Lookup), reading))

@@ -54,6 +54,7 @@ module Generation =
                     DraftMs = clock.DraftMs
                     VerifyMs = clock.VerifyMs
                     HeadMs = clock.HeadMs
+                    PolicyMs = clock.PolicyMs
                 }
 
                 let stats = SpeculationStats.ofRounds (Array.ofList (List.rev drafted))

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Diagnostics
 open System.Threading
 
 /// Decoding, round by round: ids alone, no text (LayerSkip, section 4.3 and appendix A.4).
@@ -24,16 +25,41 @@ module Rounds =
 
     let private isStop (decoding: Decoding) id = Array.contains id decoding.StopIds
 
-    let private choose (decoding: Decoding) (hidden: Hidden) : Verdicts voption =
-        decoding.Clock.Time(
-            Part.Head,
-            fun () ->
-                let logits = Model.logits hidden
+    let private pick (decoding: Decoding) (reads: DraftReading) (hidden: Hidden) (key: Key) =
+        let look () =
+            let logits = Model.logits hidden
 
-                match Logits.tryFirstNotFinite logits with
-                | None -> ValueSome(Sampling.verdicts decoding.Sampling logits)
-                | Some _ -> ValueNone
-        )
+            match decoding.Sampling, Logits.tryFirstNotFinite logits with
+            | _, Some _ -> struct (Draft.certain 0, key)
+            | Sampling.Greedy, None ->
+                let draft =
+                    match reads with
+                    | DraftReading.Token -> logits |> Logits.argmax |> Array.head |> Draft.certain
+                    | DraftReading.Confidence ->
+                        let struct (token, confidence) = (Logits.choices logits)[0]
+                        { Draft.certain token with Confidence = ValueSome confidence }
+                    | DraftReading.Entropy ->
+                        let law = (Logits.toFloats logits)[0] |> Sampling.softmax
+                        let token = (Logits.argmax logits)[0]
+
+                        {
+                            Draft.certain token with
+                                Confidence = ValueSome law[token]
+                                Entropy = ValueSome(Sampling.entropy law)
+                        }
+
+                struct (draft, key)
+            | Sampling.Filtered _, None ->
+                let law = (Logits.toFloats logits)[0] |> Sampling.law decoding.Sampling
+                let struct (u, key) = Key.uniform key
+                let draft = Draft.drawn law (Sampling.pick law u)
+
+                match reads with
+                | DraftReading.Entropy ->
+                    struct ({ draft with Entropy = ValueSome(Sampling.entropy law) }, key)
+                | _ -> struct (draft, key)
+
+        decoding.Clock.Time(Part.Head, look)
 
     /// A drafter may be anybody's: what it must not do is said with its name, where it did it.
     let private checkDrafts (decoding: Decoding) (drafter: Drafter) (drafts: Draft[]) (next: Drafter) =
@@ -52,7 +78,7 @@ module Rounds =
                 fault $"drew from a law of {law.Length} probabilities; the vocabulary has {vocabulary} ids"
             | _ -> ()
 
-    let private propose (decoding: Decoding) ahead _ (standing: Standing) =
+    let private propose (decoding: Decoding) (made: Draft[] ref) ahead _ (standing: Standing) =
         match standing.Drafter with
         | None -> struct ([||], standing)
         | Some drafter ->
@@ -61,14 +87,15 @@ module Rounds =
                 Text = standing.Text.Memory
                 Ahead = ahead
                 IsStop = isStop decoding
-                Choose = choose decoding
+                Pick = pick decoding
             }
 
             let struct (drafts, reading, next) =
                 decoding.Clock.Time(Part.Draft, fun () -> drafter.Draft(request, standing.Reading))
 
             checkDrafts decoding drafter drafts next
-            struct (Array.truncate ahead drafts, { standing with Reading = reading; Drafter = Some next })
+            made.Value <- Array.truncate ahead drafts
+            struct (made.Value, { standing with Reading = reading; Drafter = Some next })
 
     let private rewind count (standing: Standing) =
         if count = 0 then
@@ -78,8 +105,69 @@ module Rounds =
             let cache = Cache.truncate (cache.Early.Length - count) cache
             { standing with Reading = { standing.Reading with Cache = cache } }
 
+    /// What watched exits say of the last `rows` positions that every layer has read, where the whole model says `tokens`, or its best.
+    let private look
+        (decoding: Decoding)
+        (watch: Watch)
+        rows
+        (tokens: int[] voption)
+        (cache: Cache)
+        : JudgedRow[] =
+        let layers = decoding.Weights.Config.Layers
+        let start = cache.Late.Length - rows
+        let exits = watch.Exits |> List.distinct |> List.sort |> Array.ofList
+
+        let tokens =
+            match tokens with
+            | ValueSome tokens -> tokens
+            | ValueNone -> Model.last start rows cache |> Model.logits |> Logits.argmax
+
+        let choices =
+            if exits.Length = 0 then
+                [||]
+            else
+                Model.kept start rows cache |> Model.logits |> Logits.choices
+
+        Array.init rows (fun row ->
+            let ids, confidences = Array.create layers -1, Array.zeroCreate layers
+            ids[layers - 1] <- tokens[row]
+
+            exits
+            |> Array.iteri (fun index exit ->
+                let struct (token, confidence) = choices[row * exits.Length + index]
+                ids[exit - 1] <- token
+                confidences[exit - 1] <- confidence)
+
+            { Token = tokens[row]; Choices = ids; Confidences = confidences })
+
+    /// Tells the drafter of a round that is over.
+    let private learn
+        (decoding: Decoding)
+        rows
+        tokens
+        (seen: Lazy<JudgedRow[]> -> RoundSeen)
+        (standing: Standing)
+        =
+        match standing.Drafter with
+        | None -> standing
+        | Some drafter ->
+            let next () =
+                let looked =
+                    if rows = 0 then
+                        lazy [||]
+                    else
+                        lazy
+                            (Scope.free (fun () ->
+                                look decoding drafter.Watch rows tokens standing.Reading.Cache))
+
+                drafter.Learn(seen looked)
+
+            { standing with Drafter = Some(decoding.Clock.Time(Part.Policy, next)) }
+
     /// Reads the prompt, and chooses the first token.
     let private start (decoding: Decoding) (prompt: int[]) cache =
+        let began = Stopwatch.GetTimestamp()
+
         let standing = {
             Text = TokenText.OfIds prompt
             Reading = { Cache = cache; Key = Key.ofSeed decoding.Seed }
@@ -90,10 +178,28 @@ module Rounds =
 
         let struct (seen, standing) = Verification.pass decoding 0 1 prompt standing
         let struct (_, first, standing) = Verification.judge [||] seen standing
-        let round = { Tokens = ValueOption.toArray first; Drafted = 0; Accepted = 0 }
-        struct (round, { standing with Text = standing.Text.Append round.Tokens })
+        let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
+
+        let round = { Tokens = ValueOption.toArray first; Drafted = 0; Accepted = 0; Source = None }
+
+        let evidence =
+            match standing.Drafter with
+            | Some drafter -> min drafter.Watch.PromptRows prompt.Length
+            | None -> 0
+
+        let seen rows = { IsPrompt = true; Round = round; Drafts = [||]; Rows = rows; Ms = ms; DraftMs = 0.0 }
+
+        struct (round,
+                learn decoding evidence ValueNone seen {
+                    standing with
+                        Text = standing.Text.Append round.Tokens
+                })
 
     let private next (decoding: Decoding) (room: int) (standing: Standing) =
+        let began = Stopwatch.GetTimestamp()
+        let draftMs = decoding.Clock.DraftMs
+        let made = ref [||]
+
         let ahead =
             match standing.Drafter with
             | Some _ -> min (LengthPolicy.next standing.Rounds decoding.Strategy.Length) (room - 1)
@@ -104,7 +210,7 @@ module Rounds =
         let struct (round, standing) =
             Speculation.step
                 (isStop decoding)
-                (propose decoding)
+                (propose decoding made)
                 (fun ids -> rows ids.Length ids)
                 Verification.judge
                 rewind
@@ -112,12 +218,29 @@ module Rounds =
                 standing.Text.Last
                 standing
 
+        let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
+
+        let seen rows = {
+            IsPrompt = false
+            Round = round
+            Drafts = Array.truncate round.Drafted made.Value
+            Rows = rows
+            Ms = ms
+            DraftMs = decoding.Clock.DraftMs - draftMs
+        }
+
+        let standing = {
+            standing with
+                Text = standing.Text.Append round.Tokens
+                Rounds = round :: standing.Rounds
+        }
+
+        // A drafted stop token that is kept is the last: the whole model says nothing after it, and nothing follows.
         struct (round,
-                {
-                    standing with
-                        Text = standing.Text.Append round.Tokens
-                        Rounds = round :: standing.Rounds
-                })
+                (if round.Tokens.Length = 0 then
+                     standing
+                 else
+                     learn decoding round.Tokens.Length (ValueSome round.Tokens) seen standing))
 
     /// The pass over a prompt, which brings a token, and then round after round as they are asked for, until a stop token
     /// or `MaxNewTokens`. Where numbers overflow, the next pull throws a LayerSkipException; once cancelled, within about
@@ -143,7 +266,10 @@ module Rounds =
 
         seq {
             let exit = Verification.layersTo decoding.Strategy.Exit decoding
-            let cache = Cache.create decoding.Weights exit (prompt.Length + decoding.MaxNewTokens)
+            let kept = decoding.Strategy.Drafter |> Option.map _.Watch.Exits |> Option.defaultValue []
+
+            let cache = Cache.createKeeping kept decoding.Weights exit (prompt.Length + decoding.MaxNewTokens)
+
             use _storage = cache.Slab :> IDisposable
 
             yield!

@@ -104,6 +104,10 @@ module Sampling =
 
             tempered temperature least logits |> topP p
 
+    /// The entropy of a law, in nats.
+    let entropy (law: float[]) : float =
+        law |> Array.sumBy (fun share -> if share > 0.0 then -share * log share else 0.0)
+
     /// The token that a uniform number in [0, 1) picks: never one of probability 0.
     let pick (law: float[]) (uniform: float) : int =
         let rec go id mass last =

@@ -1,7 +1,8 @@
 namespace LayerSkip
 
-/// One round of self-speculation: what it adds to the text, and how much of the draft it kept.
-type Round = { Tokens: int[]; Drafted: int; Accepted: int }
+/// One round of self-speculation: what it adds to the text, how much of the draft it kept, and whose draft it was; None where
+/// there was none.
+type Round = { Tokens: int[]; Drafted: int; Accepted: int; Source: DraftSource option }
 
 /// Proposes up to `ahead` tokens (at least 1) after `last`. It may stop early, and must not read a stop token.
 type Propose<'State> = int -> int -> 'State -> struct (Draft[] * 'State)
@@ -15,17 +16,26 @@ type Judge<'State, 'Verdicts> = Draft[] -> 'Verdicts -> 'State -> struct (int * 
 /// Draft, verify, accept (LayerSkip, section 4.3; Leviathan et al. 2023), over any state: no tensor is known here.
 [<RequireQualifiedAccess>]
 module Speculation =
-    /// Drafts token by token with `propose`, which reads one token and proposes the next; a stop token ends the draft.
-    let oneByOne (isStop: int -> bool) (propose: int -> 'State -> struct (Draft * 'State)) : Propose<'State> =
+    /// Drafts token by token with `propose`, which reads one token and proposes the next; a stop token ends the draft, and so
+    /// does `isEnough` of the drafts made, the latest of which is first.
+    let untilEnough
+        (isEnough: Draft list -> bool)
+        (isStop: int -> bool)
+        (propose: int -> 'State -> struct (Draft * 'State))
+        : Propose<'State> =
         let rec draft made ahead last state =
             match made with
-            | latest :: _ when ahead = 0 || isStop latest.Token ->
+            | latest :: _ when ahead = 0 || isStop latest.Token || isEnough made ->
                 struct (Array.ofList (List.rev made), state)
             | _ ->
                 let struct (next, state) = propose last state
                 draft (next :: made) (ahead - 1) next.Token state
 
         draft []
+
+    /// `untilEnough`, where only the length and stop tokens end a draft.
+    let oneByOne isStop (propose: int -> 'State -> struct (Draft * 'State)) : Propose<'State> =
+        untilEnough (fun _ -> false) isStop propose
 
     /// One round: drafts up to `ahead` tokens (0: a plain step), verifies them in one pass, keeps the agreeing
     /// ones and one of the whole model's own, and rewinds past the rest. Afterwards the state has read all of
@@ -62,6 +72,7 @@ module Speculation =
             Tokens = Array.append kept (ValueOption.toArray next)
             Drafted = drafts.Length
             Accepted = accepted
+            Source = drafts |> Array.tryHead |> Option.map _.Source
         }
 
         struct (round, rewind (max 0 (toRead.Length - accepted - 1)) judged)

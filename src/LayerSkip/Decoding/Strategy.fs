@@ -38,6 +38,13 @@ type Strategy = {
     static member SelfSpeculative(exit: ExitLayer, draftLength: int) : Strategy =
         Strategy.Speculative(Drafter.earlyExit exit, LengthPolicy.Fixed draftLength)
 
+    /// Exits draft as a policy says: the autoregressive text. `Drafter.ofPolicy` makes such drafters; theirs is the length too.
+    static member Adaptive(drafter: Drafter) : Strategy =
+        Strategy.Speculative(drafter, LengthPolicy.Adaptive(fun _ -> Strategy.LongestDraft))
+
+    /// The most tokens of a draft whose length is a policy's to choose.
+    static member LongestDraft: int = 32
+
     /// The layer to leave after, for drafts or for good.
     member this.Exit: ExitLayer option = this.Depth |> Option.orElse (this.Drafter |> Option.bind _.Exit)
 

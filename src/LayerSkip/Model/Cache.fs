@@ -7,7 +7,7 @@ open TorchSharp
 /// Keys, values and exit states of one sequence, shared by every cache record that grew from it. Their memory grows
 /// with the text, up to `capacity` positions.
 [<Sealed>]
-type Slab internal (weights: Weights, capacity: int) =
+type Slab internal (weights: Weights, capacity: int, kept: int[]) =
     let gate = obj ()
     let sequence = Sequence.create weights
     let mutable storage: Storage option = None
@@ -22,7 +22,7 @@ type Slab internal (weights: Weights, capacity: int) =
         | None -> invalidOp "this cache holds no position yet"
 
     let roomFor needed =
-        let each = Storage.bytesPerPosition weights
+        let each = Storage.bytesPerPosition weights kept.Length
         let held = weights.Kv |> Option.map (fun kv -> $" in {KvFormat.name kv}") |> Option.defaultValue ""
 
         let faults room =
@@ -40,7 +40,7 @@ type Slab internal (weights: Weights, capacity: int) =
         | _, missing -> raise (LayerSkipException missing)
 
     let grow needed early late =
-        let fresh = Storage.create weights (roomFor needed)
+        let fresh = Storage.create weights kept (roomFor needed)
         storage |> Option.iter (fun old -> Storage.move early late old fresh)
         storage <- Some fresh
         sequence.Use fresh
@@ -50,6 +50,9 @@ type Slab internal (weights: Weights, capacity: int) =
 
     /// Positions that it has memory for at the moment.
     member _.Room = storage |> Option.map _.Room |> Option.defaultValue 0
+
+    /// Layers, counted from 1, whose hidden states stay at every position.
+    member internal _.KeptLayers = kept
 
     /// It changes when it grows.
     member internal _.Storage = inUse ()
@@ -127,27 +130,49 @@ type Cache = {
 [<RequireQualifiedAccess>]
 module Cache =
     /// Bytes that a position takes: keys and values of every layer, and two hidden states.
-    let bytesPerPosition (weights: Weights) : int64 = Storage.bytesPerPosition weights
+    let bytesPerPosition (weights: Weights) : int64 = Storage.bytesPerPosition weights 0
 
-    /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half. Memory is taken as the text
-    /// grows; where the system has none, LayerSkipException says so.
-    /// Its storage, `Slab`, belongs to the caller, who disposes it.
-    let create (weights: Weights) (exit: int) (capacity: int) : Cache =
+    let private checkLayer (weights: Weights) layer =
+        if layer < 1 || layer > weights.Config.Layers then
+            invalidArg "exit" $"layer {layer} of {weights.Config.Layers}"
+
+    /// `create`, and the hidden states after each of some layers, counted from 1, stay too: `Model.kept`.
+    let createKeeping (kept: int list) (weights: Weights) (exit: int) (capacity: int) : Cache =
         let config = weights.Config
-
-        if exit < 1 || exit > config.Layers then
-            invalidArg (nameof exit) $"layer {exit} of {config.Layers}"
+        List.iter (checkLayer weights) (exit :: kept)
 
         if capacity < 1 then
             invalidArg (nameof capacity) $"a cache for {capacity} positions"
 
         {
-            Slab = new Slab(weights, capacity)
+            Slab = new Slab(weights, capacity, kept |> List.distinct |> List.sort |> Array.ofList)
             Stamp = 0
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }
             Cancelled = CancellationToken.None
         }
+
+    /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half. Memory is taken as the text
+    /// grows; where the system has none, LayerSkipException says so.
+    /// Its storage, `Slab`, belongs to the caller, who disposes it.
+    let create (weights: Weights) (exit: int) (capacity: int) : Cache = createKeeping [] weights exit capacity
+
+    /// Moves the border between the halves: layers up to `exit` are the early half from now on. Nothing may wait to be verified.
+    let splitAt (exit: int) (cache: Cache) : Cache =
+        if exit = cache.Early.Count then
+            cache
+        else
+            checkLayer cache.Slab.Weights exit
+
+            if cache.Pending <> 0 then
+                invalidOp $"{cache.Pending} positions wait to be verified from layer {cache.Early.Count} on"
+
+            {
+                cache with
+                    Early.Count = exit
+                    Late.First = exit
+                    Late.Count = cache.Early.Count + cache.Late.Count - exit
+            }
 
     /// Forgets all but the first `length` positions (what a refused draft left behind). Nothing is
     /// copied, and older records become stale: they throw InvalidOperationException from then on.

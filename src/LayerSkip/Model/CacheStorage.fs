@@ -9,11 +9,13 @@ open TorchSharp
 [<Struct>]
 type CacheHalf = { First: int; Count: int; Length: int }
 
-/// Which of a position's hidden states: those after the exit layer, or those after the last.
+/// Which of a position's hidden states: those after the exit layer, those after the last, or those after every layer that the
+/// cache keeps states of, side by side.
 [<Struct; RequireQualifiedAccess>]
 type StatePlace =
     | Exit
     | Last
+    | Kept
 
 /// The tensors of a slab, with room for `Room` positions. None is read before it is written.
 [<NoEquality; NoComparison>]
@@ -25,6 +27,9 @@ type internal Storage = {
     /// Hidden states by position, [1; room; hidden] each: after the exit layer, and after the last.
     Exits: Tensor
     Lasts: Tensor
+    /// After each kept layer, [1; room * layers; hidden]: those of a position stand together, so that a head reads them in one go.
+    Kept: Tensor
+    KeptLayers: int[]
     Rope: Rope
 } with
 
@@ -32,7 +37,7 @@ type internal Storage = {
         Seq.concat [
             Seq.ofArray storage.Keys
             Seq.ofArray storage.Values
-            Seq.ofList [ storage.Exits; storage.Lasts ]
+            Seq.ofList [ storage.Exits; storage.Lasts; storage.Kept ]
             Rope.tensorsOf storage.Rope
         ]
 
@@ -50,16 +55,17 @@ module internal Storage =
         let activations = ScalarType.activations weights.Device weights.Dtype
         activations, KvFormat.elements activations weights.Config.HeadDim weights.Kv
 
-    /// Bytes that a position takes: keys and values of every layer, and two hidden states.
-    let bytesPerPosition (weights: Weights) : int64 =
+    /// Bytes that a position takes: keys and values of every layer, two hidden states, and one of each of `kept` layers.
+    let bytesPerPosition (weights: Weights) (kept: int) : int64 =
         let config = weights.Config
         let activations, struct (dtype, width) = elements weights
         let rows = 2L * int64 config.Layers * int64 config.KvHeads
-        rows * int64 width * sizeOf dtype + 2L * int64 config.Hidden * sizeOf activations
+        rows * int64 width * sizeOf dtype
+        + int64 (2 + kept) * int64 config.Hidden * sizeOf activations
 
     /// Left as it comes. To clear much at once libtorch wakes threads of its own, which then spin for milliseconds
     /// where the kernels' threads want to run.
-    let create (weights: Weights) (room: int) : Storage =
+    let create (weights: Weights) (kept: int[]) (room: int) : Storage =
         let config, device = weights.Config, Weights.torchDevice weights.Device
         let dtype, struct (kvDtype, width) = elements weights
         let made = ResizeArray<Tensor>()
@@ -69,7 +75,7 @@ module internal Storage =
             made.Add tensor
             tensor
 
-        let states () = allocate dtype [| 1L; int64 room; int64 config.Hidden |]
+        let states each = allocate dtype [| 1L; int64 room * int64 each; int64 config.Hidden |]
 
         let perLayer () =
             Array.init config.Layers (fun _ ->
@@ -80,8 +86,10 @@ module internal Storage =
                 Room = room
                 Keys = perLayer ()
                 Values = perLayer ()
-                Exits = states ()
-                Lasts = states ()
+                Exits = states 1
+                Lasts = states 1
+                Kept = states kept.Length
+                KeptLayers = kept
                 Rope = weights.Rope.Take(config, dtype, device, room)
             }
         with _ ->
@@ -93,6 +101,7 @@ module internal Storage =
         match place with
         | StatePlace.Exit -> storage.Exits
         | StatePlace.Last -> storage.Lasts
+        | StatePlace.Kept -> storage.Kept
 
     /// Keys or values of a layer's first `length` positions, [1; kvHeads; length; headDim]: a view, or where the storage
     /// holds them in fewer bits than activations have, widened.
@@ -155,7 +164,40 @@ module internal Storage =
                     source.Dispose()
 
         copy 1L 0 early.Length old.Exits fresh.Exits
+        copy 1L 0 (early.Length * old.KeptLayers.Length) old.Kept fresh.Kept
         Scope.release (Storage.TensorsOf old)
+
+    /// Keeps the states of `rows` positions that stand at a place, if they are those after a layer to be kept.
+    let keep (place: StatePlace) (layer: int) (start: int) (rows: int) (storage: Storage) : unit =
+        match Array.IndexOf(storage.KeptLayers, layer) with
+        | -1 -> ()
+        | index ->
+            let each = storage.KeptLayers.Length
+            let source = states place storage
+
+            if source.device_type <> DeviceType.CPU then
+                use _scope = Scope.start ()
+
+                let target =
+                    storage.Kept
+                        .view(1L, -1L, int64 each, storage.Kept.shape[2])
+                        .narrow(1L, int64 start, int64 rows)
+                        .select(2L, int64 index)
+
+                target.copy_ (source.narrow (1L, int64 start, int64 rows)) |> ignore
+            else
+                let bytes = nativeint (source.ElementSize * source.shape[2])
+                let from, into = Tensors.address source, Tensors.address storage.Kept
+
+                for row in start .. start + rows - 1 do
+                    NativeMemory.Copy(
+                        (from + nativeint row * bytes).ToPointer(),
+                        (into + nativeint (row * each + index) * bytes).ToPointer(),
+                        unativeint bytes
+                    )
+
+                GC.KeepAlive source
+                GC.KeepAlive storage
 
     /// Puts exit states where the late layers turn them into last states: the exit states stay.
     let carry (start: int) (rows: int) (storage: Storage) : unit =

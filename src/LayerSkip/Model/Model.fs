@@ -61,15 +61,24 @@ module Model =
                     cache.Slab.Weights.Prefill
                 else
                     Prefill.Exact
-            cache.Slab.Sequence.Run(
-                place,
-                half.First,
-                half.Count,
-                half.Length,
-                rows,
-                prefill,
-                cache.Cancelled
-            )
+
+            let slab = cache.Slab
+            let last = half.First + half.Count
+
+            let stops =
+                if slab.KeptLayers.Length = 0 then
+                    [| last |]
+                else
+                    slab.KeptLayers
+                    |> Array.filter (fun layer -> layer > half.First && layer < last)
+                    |> fun inner -> Array.append inner [| last |]
+
+            let mutable first = half.First
+
+            for stop in stops do
+                slab.Sequence.Run(place, first, stop - first, half.Length, rows, prefill, cache.Cancelled)
+                Storage.keep place stop half.Length rows slab.Storage
+                first <- stop
 
         { half with Length = half.Length + rows }
 
@@ -150,6 +159,37 @@ module Model =
             Storage.carry cache.Late.Length ids.Length cache.Slab.Storage
             layers StatePlace.Last cache.Late
             struct (lastOf StatePlace.Last rows after, after))
+
+    /// The hidden states after each layer that the cache keeps, of `rows` positions from `start`, as so many rows: all layers of a
+    /// position, in order of depth, then those of the next.
+    let kept start rows (cache: Cache) : Hidden =
+        let each = cache.Slab.KeptLayers.Length
+
+        if start < 0 || rows < 1 || start + rows > cache.Late.Length || each = 0 then
+            invalidArg
+                (nameof rows)
+                $"{rows} positions from {start} of {cache.Late.Length}, {each} layers kept of each"
+
+        {
+            Slab = cache.Slab
+            Stamp = cache.Stamp
+            Place = StatePlace.Kept
+            Start = start * each
+            Rows = rows * each
+        }
+
+    /// The hidden states after the last layer of `rows` positions from `start`, which every layer has read.
+    let last start rows (cache: Cache) : Hidden =
+        if start < 0 || rows < 1 || start + rows > cache.Late.Length then
+            invalidArg (nameof rows) $"{rows} positions from {start} of {cache.Late.Length}"
+
+        {
+            Slab = cache.Slab
+            Stamp = cache.Stamp
+            Place = StatePlace.Last
+            Start = start
+            Rows = rows
+        }
 
     /// What the shared norm and head say of hidden states: [rows; vocabulary].
     let logits (hidden: Hidden) : Logits =

@@ -90,14 +90,15 @@ type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
     let pass = weights.Rent()
     let bytes = nativeint (weights.Shape.Hidden * sizeof<float32>)
     let mutable memory: SequenceMemory = null
-    let mutable exits, lasts = 0n, 0n
+    let mutable exits, lasts, kept = 0n, 0n, 0n
     let mutable disposed = false
 
     let stateAt place (position: int) =
         ObjectDisposedException.ThrowIf(disposed, typeof<KernelSequence>)
         (match place with
          | StatePlace.Exit -> exits
-         | StatePlace.Last -> lasts)
+         | StatePlace.Last -> lasts
+         | StatePlace.Kept -> kept)
         + nativeint position * bytes
 
     interface Sequence with
@@ -116,6 +117,7 @@ type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
 
             exits <- at fresh.Exits
             lasts <- at fresh.Lasts
+            kept <- if fresh.KeptLayers.Length = 0 then 0n else at fresh.Kept
 
         member this.Embed(ids, start) =
             pass.Embed(ids, stateAt StatePlace.Exit start)

@@ -7,23 +7,18 @@ open LayerSkip.Tests.Tiny
 
 /// Proposes what followed the first place of the text's last two tokens (prompt lookup, Saxena 2023). Written as
 /// a user of the library would write it.
-let private promptLookup: Drafter = {
-    new Drafter with
-        member _.Name = "prompt-lookup"
-        member _.Exit = None
+let private promptLookup: Drafter =
+    Drafter.stateless "prompt-lookup" None (fun request reading ->
+        let text = request.Text.ToArray()
+        let ending = text[max 0 (text.Length - 2) ..]
 
-        member this.Draft(request, reading) =
-            let text = request.Text.ToArray()
-            let ending = text[max 0 (text.Length - 2) ..]
+        let drafts =
+            seq { 0 .. text.Length - ending.Length - 1 }
+            |> Seq.tryFind (fun at -> text[at .. at + ending.Length - 1] = ending)
+            |> Option.map (fun at -> text[at + ending.Length ..] |> Array.truncate request.Ahead)
+            |> Option.defaultValue [||]
 
-            let drafts =
-                seq { 0 .. text.Length - ending.Length - 1 }
-                |> Seq.tryFind (fun at -> text[at .. at + ending.Length - 1] = ending)
-                |> Option.map (fun at -> text[at + ending.Length ..] |> Array.truncate request.Ahead)
-                |> Option.defaultValue [||]
-
-            struct (Array.map Draft.certain drafts, reading, this)
-}
+        struct (Array.map Draft.certain drafts, reading))
 
 /// Twice as many after a round that kept all, one after another.
 let private doubling: LengthPolicy =
@@ -36,10 +31,13 @@ let rec private alternating (exit: ExitLayer) (first: Drafter) (second: Drafter)
     new Drafter with
         member _.Name = "alternating"
         member _.Exit = Some exit
+        member _.Watch = Watch.nothing
 
         member _.Draft(request, reading) =
             let struct (drafts, reading, _) = first.Draft(request, reading)
             struct (drafts, reading, alternating exit second first)
+
+        member this.Learn _ = this
 }
 
 let private drafters layers exit =
@@ -122,12 +120,8 @@ let tests =
         testCase "a drafter's fault is said with its name" (fun () ->
             use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 3 4 2 true; Seed = 5L }
 
-            let proposing (drafts: Draft[]) : Drafter = {
-                new Drafter with
-                    member _.Name = "wrong"
-                    member _.Exit = None
-                    member this.Draft(_, reading) = struct (drafts, reading, this)
-            }
+            let proposing (drafts: Draft[]) : Drafter =
+                Drafter.stateless "wrong" None (fun _ reading -> struct (drafts, reading))
 
             for drafts, part in
                 [

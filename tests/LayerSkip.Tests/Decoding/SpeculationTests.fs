@@ -153,7 +153,8 @@ let tests =
                     Pending = 0
                 }
 
-            Expect.equal round { Tokens = [| whole 2 [ 5; 4; 3 ] |]; Drafted = 0; Accepted = 0 } "one token"
+            let expected = { Tokens = [| whole 2 [ 5; 4; 3 ] |]; Drafted = 0; Accepted = 0; Source = None }
+            Expect.equal round expected "one token"
             Expect.equal state.Read [ 5; 4; 3 ] "read the last token")
 
         testCase "a stop token inside the draft ends the round: nothing follows it" (fun () ->
@@ -167,7 +168,9 @@ let tests =
                     struct ([| 7; 0 |], { state with Read = List.rev (List.ofArray ids) })
 
             let struct (round, _) = Speculation.step (isStop 0) says agree judge rewind 4 3 fresh
-            Expect.equal round { Tokens = [| 7; 0 |]; Drafted = 2; Accepted = 2 } "no bonus")
+            let source = Some DraftSource.Unnamed
+            let expected = { Tokens = [| 7; 0 |]; Drafted = 2; Accepted = 2; Source = source }
+            Expect.equal round expected "no bonus")
 
         testCase "a refused draft is replaced by the model's own token" (fun () ->
             let struct (agreed, next) = Acceptance.greedy [| 5; 6; 7; 8 |] [| 5; 9; 7 |]
@@ -177,7 +180,7 @@ let tests =
             let stats =
                 SpeculationStats.ofRounds [|
                     for drafted, accepted in [ 4, 4; 4, 1; 2, 0; 0, 0 ] ->
-                        { Tokens = [||]; Drafted = drafted; Accepted = accepted }
+                        { Tokens = [||]; Drafted = drafted; Accepted = accepted; Source = None }
                 |]
             Expect.equal stats.NumSpecSteps 3 "rounds that drafted"
             Expect.equal (stats.NumDraftTokens, stats.NumAcceptedDraftTokens) (10, 5) "totals"

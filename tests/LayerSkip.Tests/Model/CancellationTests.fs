@@ -57,6 +57,8 @@ let tests =
                     Values = perLayer ()
                     Exits = states ()
                     Lasts = states ()
+                    Kept = torch.zeros [| 1L; 0L; int64 config.Hidden |]
+                    KeptLayers = [||]
                     Rope = rope
                 }
 

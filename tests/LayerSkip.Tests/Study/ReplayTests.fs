@@ -193,26 +193,7 @@ let tests =
                 let layers = case.Model.Config.Layers
                 let threshold = abs share.Get % 0.5
 
-                let stopping (exit: ExitLayer) : Drafter = {
-                    new Drafter with
-                        member _.Name = "stopping"
-                        member _.Exit = Some exit
-
-                        member this.Draft(request, reading) =
-                            let rec draft made last (reading: Reading) =
-                                let struct (hidden, cache) =
-                                    Model.forwardEarly request.Weights [| last |] reading.Cache
-                                let struct (token, confidence) = (Logits.choices (Model.logits hidden))[0]
-                                let made, reading =
-                                    Draft.certain token :: made, { reading with Cache = cache }
-
-                                if made.Length = request.Ahead || confidence < threshold then
-                                    struct (Array.ofList (List.rev made), reading, this)
-                                else
-                                    draft made token reading
-
-                            draft [] request.Text.Span[request.Text.Length - 1] reading
-                }
+                let stopping = Drafter.earlyExitUntil (StopRule.confidence threshold)
 
                 withWeights Dtype.F32 case.Model (fun weights ->
                     let replay = traceOf weights 24 [||] 0 case.Prompt |> Replay.ofTrace
@@ -367,10 +348,12 @@ let tests =
             Expect.equal plan.StopBelow 0.0 "it has not missed yet"
 
             let seen = {
-                Plan = plan
-                Round = { Tokens = [| 7 |]; Drafted = 1; Accepted = 0 }
-                Rows = [| row [| 0.5; 0.2; 1.0 |] [| 7; 1; 7 |] |]
+                IsPrompt = false
+                Round = { Tokens = [| 7 |]; Drafted = 1; Accepted = 0; Source = None }
+                Drafts = [| Draft.certain 1 |]
+                Rows = lazy [| row [| 0.5; 0.2; 1.0 |] [| 7; 1; 7 |] |]
                 Ms = 1.0
+                DraftMs = 0.0
             }
 
             let next = (policy.Learn seen).Next

@@ -31,6 +31,7 @@ let cellOf (config: SweepConfig) : Gen<SweepCell> =
                         DraftMs = ms[2]
                         VerifyMs = ms[3]
                         HeadMs = ms[4]
+                        PolicyMs = ms[0]
                     }
                     Metrics = SpeculationMetrics.ofRounds rounds
                     SameText = same

@@ -1,0 +1,224 @@
+module LayerSkip.Tests.AdaptiveDrafterTests
+
+open Expecto
+open FsCheck
+open TorchSharp
+open LayerSkip
+open LayerSkip.Tests.TensorSupport
+open LayerSkip.Tests.Tiny
+
+/// Another exit and length each round, so that the border of the cache's halves moves in every way.
+let private wandering layers (seed: int) : DraftPolicy =
+    let plan step = {
+        Exit = exit layers (1 + abs (seed + 7 * step) % (layers - 1))
+        Length = abs (seed / 3 + step) % 5
+        StopBelow = if step % 3 = 0 then 0.05 else 0.0
+    }
+
+    DraftPolicy.folded "wandering" plan (fun _ step -> step + 1) 0
+
+let private everyExit layers = List.init (layers - 1) (fun i -> exit layers (i + 1))
+
+let private rules (layers: int) : StopRule list =
+    let cost: RoundCost =
+        fun exit drafted -> 1.0 + 0.1 * float drafted + float (exit * drafted) / float layers
+
+    [
+        StopRule.never
+        StopRule.confidence 0.06
+        StopRule.draftVerify
+        StopRule.adaEdl
+        StopRule.del
+        StopRule.marginal cost
+    ]
+
+/// The rows that a drafter was shown.
+let private recording
+    (shown: ResizeArray<JudgedRow>)
+    (watched: ExitLayer list)
+    (policy: DraftPolicy)
+    : Drafter =
+    let policy = {
+        new DraftPolicy with
+            member _.Name = policy.Name
+            member _.Next = policy.Next
+            member this.Learn seen =
+                if not seen.IsPrompt then
+                    shown.AddRange seen.Rows.Value
+
+                this
+    }
+
+    Drafter.ofPolicy watched 0 StopRule.never policy
+
+[<Tests>]
+let tests =
+    testSequenced
+    <| testList "adaptive drafters" [
+        for dtype in [ Dtype.F32; Dtype.F64 ] do
+            testPropertyWithConfig
+                (Tiny.settings 15)
+                $"{dtype}: whichever exit drafts, and whatever ends a draft, the text is the whole model's"
+            <| fun (case: Case) (salt: int) ->
+                use weights = Tiny.weights dtype case.Model
+                let layers = case.Model.Config.Layers
+                let text strategy = complete weights (options strategy 24) case.Prompt
+                let plain = text Strategy.Autoregressive
+
+                for rule in rules layers do
+                    let drafters = [
+                        Drafter.ofPolicy (everyExit layers) 0 rule (wandering layers (salt % 1000))
+                        Drafter.ofPolicy (everyExit layers) 32 rule (AdaptivePolicies.del false layers [||])
+                        Drafter.earlyExitUntil rule (exit layers case.Exit)
+                    ]
+
+                    for drafter in drafters do
+                        let made = text (Strategy.Adaptive drafter)
+                        Expect.equal made.TokenIds plain.TokenIds $"{drafter.Name}, {rule.Name}"
+
+            testPropertyWithConfig
+                (Tiny.settings 15)
+                $"{dtype}: what watched exits say live is what a trace says"
+            <| fun (case: Case) (salt: int) ->
+                use weights = Tiny.weights dtype case.Model
+                let layers = case.Model.Config.Layers
+                let shown = ResizeArray<JudgedRow>()
+                let policy =
+                    DraftPolicy.fixed' "fixed" {
+                        DraftPlan.fixed' (exit layers case.Exit) 3 with
+                            Length = abs (salt % 5)
+                    }
+                let drafter = recording shown (everyExit layers) policy
+                let made = complete weights (options (Strategy.Adaptive drafter) 24) case.Prompt
+
+                let trace =
+                    Trace.run weights { Trace.options with MaxNewTokens = made.TokenIds.Length } case.Prompt
+                    |> Check.getOrRaise
+
+                let rows = Array.truncate (made.TokenIds.Length - 1) trace.Rows
+                Expect.equal (shown.Count, rows.Length) (rows.Length, rows.Length) "every position once"
+
+                for live, traced in Seq.zip shown rows do
+                    Expect.equal live.Token traced.Token "the whole model's token"
+                    Expect.equal live.Choices[.. layers - 2] traced.Choices[.. layers - 2] "choices"
+
+                    for exit in 0 .. layers - 2 do
+                        Expect.floatClose
+                            Accuracy.low
+                            live.Confidences[exit]
+                            traced.Confidences[exit]
+                            "confidence"
+
+        testPropertyWithConfig
+            (Tiny.settings 15)
+            "DEL live, from the prompt's last rows on, drafts and keeps what its replay does"
+        <| fun (case: Case) ->
+            use weights = Tiny.weights Dtype.F32 case.Model
+            let layers = case.Model.Config.Layers
+
+            for honours in [ true; false ] do
+                let live =
+                    AdaptivePolicies.del honours layers [||]
+                    |> Drafter.ofPolicy (everyExit layers) 32 StopRule.never
+                    |> Strategy.Adaptive
+
+                let made = complete weights (options live 24) case.Prompt
+
+                let trace =
+                    Trace.run weights { Trace.options with MaxNewTokens = 24; PromptRows = 32 } case.Prompt
+                    |> Check.getOrRaise
+
+                let replayed =
+                    Replay.ofTrace trace
+                    |> Replay.follow (fun _ _ -> 1.0) (AdaptivePolicies.del honours layers trace.PromptRows)
+
+                Expect.equal (made.Stats.Rounds |> Array.map snd) (replayed |> Array.map _.Accepted) "kept"
+
+        testProperty
+            "Draft & Verify's threshold follows what is kept, within its steps"
+            (fun (kept: bool[]) ->
+                let draft confidence = { Draft.certain 1 with Confidence = ValueSome confidence }
+
+                let seen isKept = {
+                    IsPrompt = false
+                    Round = {
+                        Tokens = [| 1 |]
+                        Drafted = 1
+                        Accepted = if isKept then 1 else 0
+                        Source = None
+                    }
+                    Drafts = [| draft 0.0 |]
+                    Rows = lazy [||]
+                    Ms = 1.0
+                    DraftMs = 0.5
+                }
+
+                // The threshold, found from outside.
+                let threshold (rule: StopRule) =
+                    seq { 0.0..0.0001..1.0 }
+                    |> Seq.find (fun confidence -> not (rule.IsEnough [ draft confidence ]))
+
+                let mutable share, expected, rule = 1.0, 0.8, StopRule.draftVerify
+
+                for isKept in Array.truncate 20 kept do
+                    share <- 0.5 * share + (if isKept then 0.5 else 0.0)
+                    expected <- expected + 0.1 * (if share < 0.9 then 0.01 else -0.01)
+                    rule <- rule.Learn(seen isKept)
+
+                Expect.isLessThan (abs (threshold rule - expected)) 0.00011 "threshold")
+
+        testProperty "the marginal rule drafts as long as is best where every draft has the same chance"
+        <| fun (chanceOf: byte) (costOf: byte) ->
+            let chance, each = 0.3 + 0.65 * float chanceOf / 255.0, 0.05 + 0.5 * float costOf / 255.0
+            let cost: RoundCost = fun _ drafted -> 1.0 + each * float drafted
+            let yields drafted = (1.0 - chance ** float (drafted + 1)) / (1.0 - chance)
+            let rate drafted = yields drafted / cost 1 drafted
+            let best = [ 1..60 ] |> List.maxBy rate
+
+            // Rounds of `best` drafts, kept as often as they should be; the confidence says the chance.
+            let draft = { Draft.certain 1 with Confidence = ValueSome chance; Source = DraftSource.Exit 1 }
+
+            let random = System.Random 7
+
+            let round () =
+                let accepted =
+                    Seq.init best (fun _ -> random.NextDouble())
+                    |> Seq.takeWhile (fun u -> u < chance)
+                    |> Seq.length
+
+                {
+                    IsPrompt = false
+                    Round = {
+                        Tokens = Array.replicate (accepted + 1) 1
+                        Drafted = best
+                        Accepted = accepted
+                        Source = Some(DraftSource.Exit 1)
+                    }
+                    Drafts = Array.replicate best draft
+                    Rows = lazy [||]
+                    Ms = cost 1 best
+                    DraftMs = 0.0
+                }
+
+            let rule =
+                Seq.init 400 (fun _ -> round ())
+                |> Seq.fold (fun (rule: StopRule) seen -> rule.Learn seen) (StopRule.marginal cost)
+            let length =
+                Seq.initInfinite (fun i -> i + 1)
+                |> Seq.find (fun made -> rule.IsEnough(List.replicate made draft))
+            // Flat near the best: what counts is the rate.
+            Expect.isGreaterThan (rate (min length 60)) (0.93 * rate best) $"{length} drafts, {best} are best"
+
+        testCase "no tensor is left behind where states are kept" (fun () ->
+            let model = { Config = Tiny.config 24 4 4 2 true; Seed = 3L }
+            use weights = Tiny.weights Dtype.F64 model
+
+            let run () =
+                let drafter = Drafter.ofPolicy (everyExit 4) 8 StopRule.never (wandering 4 5)
+                complete weights (options (Strategy.Adaptive drafter) 40) [| 1; 2; 3 |] |> ignore
+
+            run ()
+            let before = torch.Tensor.TotalCount
+            run ()
+            Expect.equal torch.Tensor.TotalCount before "tensors")
+    ]
