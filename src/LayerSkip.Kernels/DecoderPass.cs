@@ -215,17 +215,7 @@ public abstract class DecoderPass : IDisposable
     }
 
     /// <summary>Final norm and head: hidden states [rows; hidden] of any layer to logits [rows; vocabulary], both float32.</summary>
-    public void Head(nint hidden, int rows, nint logits)
-    {
-        ObjectDisposedException.ThrowIf(disposed, this);
-
-        for (int done = 0; done < rows;)
-        {
-            int piece = Math.Min(PieceRows, rows - done);
-            HeadOfPiece(RowAt(hidden, done), piece, logits + ((nint)done * Shape.Vocabulary * sizeof(float)));
-            done += piece;
-        }
-    }
+    public void Head(nint hidden, int rows, nint logits) => HeadOf(null, Shape.Vocabulary, hidden, rows, logits);
 
     /// <summary>The same, into room of the pass's own: its address, valid until the next such call.</summary>
     public nint Head(nint hidden, int rows)
@@ -233,6 +223,27 @@ public abstract class DecoderPass : IDisposable
         ObjectDisposedException.ThrowIf(disposed, this);
         nint logits = OwnLogits((long)rows * Shape.Vocabulary);
         Head(hidden, rows, logits);
+        return logits;
+    }
+
+    /// <summary>Room for rows of the head, up to `capacity` of them, to be disposed before the weights go.</summary>
+    public GatheredRows GatherHead(int capacity)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        return new(Memory.Head, HeadRowBytes, capacity);
+    }
+
+    /// <summary>
+    /// The logits of the first `count` of such rows alone, [rows; count], to the bits that the whole head has there: as
+    /// <see cref="Head(nint, int)"/>, in the same room.
+    /// </summary>
+    public nint Head(GatheredRows gathered, int count, nint hidden, int rows)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        var first = gathered.First(count);
+        nint logits = OwnLogits((long)rows * count);
+        HeadOf(first, count, hidden, rows, logits);
+        GC.KeepAlive(gathered);
         return logits;
     }
 
@@ -256,7 +267,10 @@ public abstract class DecoderPass : IDisposable
 
     private protected abstract void EmbedKnown(ReadOnlySpan<int> ids, nint hidden);
 
-    private protected abstract void HeadOfPiece(nint hidden, int rows, nint logits);
+    private protected abstract nint HeadRowBytes { get; }
+
+    /// <summary>Of `some` of the head's rows; null: of all.</summary>
+    private protected abstract void HeadOfPiece(MatrixMemory? some, nint hidden, int rows, nint logits);
 
     private protected abstract nint OwnLogits(long count);
 
@@ -271,6 +285,18 @@ public abstract class DecoderPass : IDisposable
         if (first < 0 || count < 0 || first + count > limit)
         {
             throw new ArgumentOutOfRangeException(what, $"{what} {first} to {first + count} of {limit}");
+        }
+    }
+
+    private void HeadOf(MatrixMemory? some, int width, nint hidden, int rows, nint logits)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+
+        for (int done = 0; done < rows;)
+        {
+            int piece = Math.Min(PieceRows, rows - done);
+            HeadOfPiece(some, RowAt(hidden, done), piece, logits + ((nint)done * width * sizeof(float)));
+            done += piece;
         }
     }
 

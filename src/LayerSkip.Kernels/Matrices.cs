@@ -74,6 +74,9 @@ internal sealed unsafe class Matrices<V, L>
         }
     }
 
+    /// <summary>Bytes of a row of k numbers of the first matrix.</summary>
+    internal nint RowBytes(int k) => parts[0].Product.RowBytes(k);
+
     /// <summary>Row `row` of the first matrix as float32 [k].</summary>
     internal void Read(int k, int row, float* to) => parts[0].Product.Read((byte*)parts[0].Memory.Address, k, row, to);
 

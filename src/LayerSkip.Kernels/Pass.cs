@@ -11,6 +11,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     private readonly InputRows quantised = new();
     private readonly LayerMatrices<V, L>[] layers;
     private readonly Matrices<V, L> embedding, lmHead;
+    private readonly Func<IReadOnlyList<MatrixMemory>, Matrices<V, L>> matricesOf;
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
     private readonly (FloatBuffer Buffer, long Width)[] rooms;
@@ -33,8 +34,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     internal DecoderPass(DecoderShape shape, DecoderMemory memory, bool slowSubnormals, ComputeForm compute)
         : base(shape, memory)
     {
-        Matrices<V, L> Of(IReadOnlyList<MatrixMemory> parts) => new(parts, slowSubnormals, compute);
-
+        matricesOf = parts => new(parts, slowSubnormals, compute);
         (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
         quantise = row => quantised.Fill(inner, input + ((nint)row * inputStride), row);
         pack = index => quantised.Pack(inner, input, inputStride, 1f / matrices.InputScale, rows, index);
@@ -44,8 +44,12 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             (normed, shape.Hidden), (qkv, shape.QkvRows), (mixed, shape.Heads * shape.HeadDim),
             (gateUp, 2L * shape.Intermediate), (added, shape.Hidden),
         ];
-        (embedding, lmHead) = (Of([memory.Embedding]), Of([memory.Head]));
-        layers = [.. memory.Layers.Select(layer => new LayerMatrices<V, L>(Of(layer.Qkv), Of([layer.Output]), Of(layer.GateUp), Of([layer.Down])))];
+        (embedding, lmHead) = (matricesOf([memory.Embedding]), matricesOf([memory.Head]));
+        layers =
+        [
+            .. memory.Layers.Select(layer => new LayerMatrices<V, L>(
+                matricesOf(layer.Qkv), matricesOf([layer.Output]), matricesOf(layer.GateUp), matricesOf([layer.Down]))),
+        ];
     }
 
     private protected override void RunPiece(
@@ -97,12 +101,15 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
         }
     }
 
-    private protected override void HeadOfPiece(nint hidden, int rows, nint logits)
+    private protected override nint HeadRowBytes => lmHead.RowBytes(Shape.Hidden);
+
+    private protected override void HeadOfPiece(MatrixMemory? some, nint hidden, int rows, nint logits)
     {
+        var head = some == null ? lmHead : matricesOf([some]);
         (this.rows, rounds, cancellation) = (rows, false, CancellationToken.None);
         normed.Of((long)rows * Shape.Hidden);
-        Norm((float*)hidden, Memory.Norm, lmHead);
-        Multiply(lmHead, Shape.Hidden, normed.Pointer, (float*)logits, 0, null);
+        Norm((float*)hidden, Memory.Norm, head);
+        Multiply(head, Shape.Hidden, normed.Pointer, (float*)logits, 0, null);
     }
 
     private protected override nint OwnLogits(long count) => (nint)ownLogits.Of(count);

@@ -77,6 +77,9 @@ internal abstract unsafe class Product
     /// <param name="last">One more than the last.</param>
     internal abstract void Run(byte* weights, int k, in Inputs x, float* y, int yStride, int rows, int first, int last);
 
+    /// <summary>Bytes of a row of k weights.</summary>
+    internal abstract nint RowBytes(int k);
+
     /// <summary>Row `row` of W as float32 [k], each number as it is.</summary>
     internal abstract void Read(byte* weights, int k, int row, float* to);
 }
@@ -89,13 +92,15 @@ internal sealed unsafe class DenseProduct<V, L, W> : Product
 {
     internal override float InputScale => W.InputScale;
 
+    internal override nint RowBytes(int k) => (nint)k * W.Bytes;
+
     internal override void Run(byte* weights, int k, in Inputs x, float* y, int yStride, int rows, int first, int last) =>
         Products<V, L, W>.Run(
             weights, k, x.Floats, x.Stride, y, yStride, rows, first, last, rows == 1 ? null : Products<V, L, W>.Room(k));
 
     internal override void Read(byte* weights, int k, int row, float* to)
     {
-        byte* from = weights + ((nint)row * k * W.Bytes);
+        byte* from = weights + (row * RowBytes(k));
         V input = L.Broadcast(W.InputScale), sum = L.Broadcast(W.SumScale);
         int i = 0;
 
@@ -116,6 +121,8 @@ internal unsafe class DecodedProduct<V, L>(int blockNumbers, int blockBytes, Blo
     where V : unmanaged
     where L : struct, ILanes<V>
 {
+    internal override nint RowBytes(int k) => (nint)(k / blockNumbers) * blockBytes;
+
     internal override void Run(byte* weights, int k, in Inputs x, float* y, int yStride, int rows, int first, int last)
     {
         float* room = Products<V, L, Float32<V, L>>.Room(k);
@@ -125,14 +132,11 @@ internal unsafe class DecodedProduct<V, L>(int blockNumbers, int blockBytes, Blo
         for (int from = first; from < last; from += near)
         {
             int count = Math.Min(near, last - from);
-            decode((nint)(weights + ((nint)from * blocks * blockBytes)), (nint)room, count * blocks);
+            decode((nint)(weights + (from * RowBytes(k))), (nint)room, count * blocks);
             Products<V, L, Float32<V, L>>.Run((byte*)room, k, x.Floats, x.Stride, y + from, yStride, rows, 0, count, null);
         }
     }
 
-    internal override void Read(byte* weights, int k, int row, float* to)
-    {
-        int blocks = k / blockNumbers;
-        decode((nint)(weights + ((nint)row * blocks * blockBytes)), (nint)to, blocks);
-    }
+    internal override void Read(byte* weights, int k, int row, float* to) =>
+        decode((nint)(weights + (row * RowBytes(k))), (nint)to, k / blockNumbers);
 }

@@ -54,6 +54,73 @@ public static class Search
         return Math.Max(0, values.IndexOf(most));
     }
 
+    /// <summary>Where the largest value stands; of equal ones that of the lowest id, of which there is one for each value.</summary>
+    public static int IndexOfMax(ReadOnlySpan<float> values, ReadOnlySpan<int> ids)
+    {
+        int best = IndexOfMax(values);
+
+        for (int at = best; ;)
+        {
+            int step = values[(at + 1)..].IndexOf(values[best]);
+
+            if (step < 0)
+            {
+                return best;
+            }
+
+            at += 1 + step;
+            best = ids[at] < ids[best] ? at : best;
+        }
+    }
+
+    /// <summary>
+    /// Where the largest values stand, as many as `places` has room for: the largest first, and of equal ones the first. NaN is not expected.
+    /// </summary>
+    /// <returns>How many were written: all values, where there is room for more.</returns>
+    public static int Largest(ReadOnlySpan<float> values, Span<int> places)
+    {
+        var vectors = MemoryMarshal.Cast<float, Vector<float>>(values);
+        int count = 0;
+
+        if (places.IsEmpty)
+        {
+            return 0;
+        }
+
+        for (int vector = 0; vector < vectors.Length; vector++)
+        {
+            // Few vectors of a long row have a value for which there is still a place.
+            if (count < places.Length || Vector.GreaterThanAny(vectors[vector], new Vector<float>(values[places[^1]])))
+            {
+                Insert(values, vector * Vector<float>.Count, (vector + 1) * Vector<float>.Count, places, ref count);
+            }
+        }
+
+        Insert(values, vectors.Length * Vector<float>.Count, values.Length, places, ref count);
+        return count;
+    }
+
+    private static void Insert(ReadOnlySpan<float> values, int first, int last, Span<int> places, ref int count)
+    {
+        for (int i = first; i < last; i++)
+        {
+            if (count == places.Length && values[i] <= values[places[^1]])
+            {
+                continue;
+            }
+
+            int at = Math.Min(count, places.Length - 1);
+
+            for (; at > 0 && values[i] > values[places[at - 1]]; at--)
+            {
+                places[at] = places[at - 1];
+            }
+
+            places[at] = i;
+            count = Math.Min(count + 1, places.Length);
+        }
+    }
+
     /// <summary>
     /// The sum of e to the power of each value less `largest`, the largest of them: its inverse is that one's probability under
     /// softmax. Each term is good to about 1e-7 of itself, the sum to 1e-6. NaN where a value is NaN or infinite.

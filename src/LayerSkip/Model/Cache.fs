@@ -11,6 +11,7 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
     let gate = obj ()
     let sequence = Sequence.create weights
     let mutable storage: Storage option = None
+    let narrowHeads = ResizeArray<NarrowHead>()
     let mutable stamp = 0
     let mutable disposed = false
 
@@ -69,6 +70,13 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
             ObjectDisposedException.ThrowIf(disposed, typeof<Slab>)
             body ())
 
+    /// Room for some of the head's rows, which lasts as long as this.
+    member internal this.Narrow(capacity: int) : NarrowHead =
+        this.During(fun () ->
+            let head = sequence.Narrow capacity
+            narrowHeads.Add head
+            head)
+
     /// Throws unless `seen` is the latest stamp: a record that holds an older one has been overtaken.
     member internal _.Check(seen: int) : unit =
         ObjectDisposedException.ThrowIf(disposed, typeof<Slab>)
@@ -105,6 +113,10 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
         member _.Dispose() =
             lock gate (fun () ->
                 disposed <- true
+
+                for head in narrowHeads do
+                    head.Dispose()
+
                 sequence.Dispose()
                 storage |> Option.iter (Storage.TensorsOf >> Scope.release)
                 storage <- None)

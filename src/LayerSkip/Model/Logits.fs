@@ -36,14 +36,36 @@ module Logits =
             Floats(Tensors.address tensor, int tensor.shape[1], int tensor.shape[2])
         | Logits.Tensor tensor -> Others tensor
 
-    /// The largest logit's id in each row; of equal ones the lowest.
-    let argmax (logits: Logits) : int[] =
-        match logits with
-        | Floats(first, rows, vocabulary) ->
-            let ids = Array.init rows (fun index -> Search.IndexOfMax(row first vocabulary index))
+    /// Where a row's largest value stands, of equal ones that of the lowest id: columns are ids, or `ids` has one for each.
+    let private best (ids: int[] voption) (values: ReadOnlySpan<float32>) : int =
+        match ids with
+        | ValueNone -> Search.IndexOfMax values
+        | ValueSome ids -> ids[Search.IndexOfMax(values, ReadOnlySpan(ids, 0, values.Length))]
+
+    let private bestOf (ids: int[]) (values: float[]) : int =
+        let largest = Array.max values
+        Seq.zip ids values
+        |> Seq.filter (fun (_, value) -> value = largest)
+        |> Seq.map fst
+        |> Seq.min
+
+    let private argmaxAmong (ids: int[] voption) (logits: Logits) : int[] =
+        match logits, ids with
+        | Floats(first, rows, columns), _ ->
+            let found = Array.init rows (fun index -> best ids (row first columns index))
             GC.KeepAlive logits
-            ids
-        | Others tensor -> Tensors.toIds (tensor.argmax -1L)
+            found
+        | Others tensor, ValueNone -> Tensors.toIds (tensor.argmax -1L)
+        | Others tensor, ValueSome ids ->
+            Tensors.toFloats tensor
+            |> Array.chunkBySize (int tensor.shape[2])
+            |> Array.map (bestOf ids)
+
+    /// The largest logit's id in each row; of equal ones the lowest.
+    let argmax (logits: Logits) : int[] = argmaxAmong ValueNone logits
+
+    /// The same of logits of some ids alone: `ids` has one for each column.
+    let internal argmaxOf (ids: int[]) (logits: Logits) : int[] = argmaxAmong (ValueSome ids) logits
 
     /// The first row that holds NaN or infinity.
     let tryFirstNotFinite (logits: Logits) : int option =
@@ -88,42 +110,62 @@ module Logits =
             let copied = Scope.free (fun () -> Tensors.toFloats (tensor.narrow (1L, int64 index, 1L)))
             copied.CopyTo(values, 0)
 
-    let private choicesAt (first: nativeint) rows vocabulary : struct (int * float)[] =
+    /// The ids of a row's `count` largest logits, the largest first and of equal ones the lowest id.
+    let largest (count: int) (index: int) (logits: Logits) : int[] =
+        match logits with
+        | Floats(first, _, vocabulary) ->
+            let places = Array.zeroCreate (min count vocabulary)
+            Search.Largest(row first vocabulary index, Span places) |> ignore
+            GC.KeepAlive logits
+            places
+        | Others tensor ->
+            Scope.free (fun () ->
+                let values = tensor.narrow (1L, int64 index, 1L)
+                let struct (_, ids) = values.topk (min count (int tensor.shape[2]))
+                Tensors.toIds ids)
+
+    let private choicesAt (ids: int[] voption) (first: nativeint) rows columns : struct (int * float)[] =
         let choices = Array.zeroCreate rows
 
         Workers.Shared.Run(
             rows,
             fun index ->
-                let values = row first vocabulary index
-                let best = Search.IndexOfMax values
-                let share = 1.0 / float (Search.SumOfExp(values, values[best]))
+                let values = row first columns index
+                let largest = values[Search.IndexOfMax values]
+                let share = 1.0 / float (Search.SumOfExp(values, largest))
 
                 if Double.IsFinite share then
-                    choices[index] <- struct (best, share)
+                    choices[index] <- struct (best ids values, share)
         )
 
         choices
 
-    /// Of each row the largest logit's id, of equal ones the lowest, and its probability (softmax), good to six digits: what an
-    /// exit would draft, and its confidence. Of a row with a NaN or infinity 0 and 0, as decoding drafts there.
-    let choices (logits: Logits) : struct (int * float)[] =
+    let private choicesAmong (ids: int[] voption) (logits: Logits) : struct (int * float)[] =
         match logits with
-        | Floats(first, rows, vocabulary) ->
-            let choices = choicesAt first rows vocabulary
+        | Floats(first, rows, columns) ->
+            let choices = choicesAt ids first rows columns
             GC.KeepAlive logits
             choices
         | Others tensor ->
             use _inference = Scope.inference ()
             let law = tensor.to_type(torch.ScalarType.Float64).log_softmax -1L
-            let struct (most, ids) = law.max -1L
+
             Array.map2
                 (fun id most ->
                     if Double.IsFinite most then
                         struct (id, exp most)
                     else
                         struct (0, 0.0))
-                (Tensors.toIds ids)
-                (Tensors.toFloats most)
+                (argmaxAmong ids logits)
+                (Tensors.toFloats (law.amax [| -1L |]))
+
+    /// Of each row the largest logit's id, of equal ones the lowest, and its probability (softmax), good to six digits: what an
+    /// exit would draft, and its confidence. Of a row with a NaN or infinity 0 and 0, as decoding drafts there.
+    let choices (logits: Logits) : struct (int * float)[] = choicesAmong ValueNone logits
+
+    /// The same of logits of some ids alone, with the probability among them: `ids` has one for each column.
+    let internal choicesOf (ids: int[]) (logits: Logits) : struct (int * float)[] =
+        choicesAmong (ValueSome ids) logits
 
     /// The values of each row, [rows][vocabulary], as float64: copies, which outlive the next pass.
     let toFloats (logits: Logits) : float[][] =

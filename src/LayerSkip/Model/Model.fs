@@ -194,3 +194,10 @@ module Model =
     /// What the shared norm and head say of hidden states: [rows; vocabulary].
     let logits (hidden: Hidden) : Logits =
         hidden.During(fun slab -> slab.Sequence.Head(hidden.Place, hidden.Start, hidden.Rows))
+
+    /// The same of a draft vocabulary's ids alone, to the bits that all logits have there: [rows; count], in the order of its
+    /// places. The hidden states are of the cache that the vocabulary is of; an ArgumentException else.
+    let narrowLogits (vocabulary: DraftVocabulary) (hidden: Hidden) : Logits =
+        hidden.During(fun slab ->
+            let head = DraftVocabulary.head slab vocabulary
+            head.Head(hidden.Place, hidden.Start, hidden.Rows, vocabulary.Count))

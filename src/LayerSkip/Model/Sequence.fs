@@ -3,6 +3,19 @@ namespace LayerSkip
 open System
 open System.Threading
 open LayerSkip.Kernels
+open TorchSharp
+
+/// Rows of the head, copied one after the other into memory of their own, up to a capacity. Those that are there stay as they are
+/// until `Clear`.
+type internal NarrowHead =
+    inherit IDisposable
+    /// Behind those that are there: ids of the vocabulary, as many as there is room for.
+    abstract Add: ids: int[] -> unit
+    /// Forgets all of them.
+    abstract Clear: unit -> unit
+
+    /// Final norm and the first `count` rows alone, of states of `rows` positions: [rows; count].
+    abstract Head: place: StatePlace * start: int * rows: int * count: int -> Logits
 
 /// The forward pass of one sequence, in place: over the hidden states that its storage holds of positions from `start`.
 /// Whoever holds it keeps calls apart, and asks for what is there.
@@ -27,6 +40,9 @@ type internal Sequence =
 
     /// Final norm and head of states of `rows` positions.
     abstract Head: place: StatePlace * start: int * rows: int -> Logits
+
+    /// Room for some of the head's rows, to be disposed before the sequence.
+    abstract Narrow: capacity: int -> NarrowHead
 
 /// As `Ops` defines it: on any device, in any dtype.
 [<Sealed>]
@@ -81,6 +97,39 @@ type private TorchSequence(weights: Weights) =
         member _.Head(place, start, rows) =
             Logits.Tensor(Scope.one (fun () -> SharedHead.logits weights (states place start rows)))
 
+        member _.Narrow(capacity) =
+            let gathered =
+                torch
+                    .empty(
+                        [| int64 capacity; int64 weights.Config.Hidden |],
+                        Nullable(Weight.scalarType weights.Head),
+                        Weights.torchDevice weights.Device
+                    )
+                    .DetachFromDisposeScope()
+
+            let mutable held = 0L
+
+            {
+                new NarrowHead with
+                    member _.Add(ids) =
+                        use _inference = Scope.inference ()
+                        let count = int64 ids.Length
+                        let rows = Weight.select (Tensors.ofIds [| count |] ids) weights.Head
+                        gathered.narrow(0L, held, count).copy_ rows |> ignore
+                        held <- held + count
+
+                    member _.Clear() = held <- 0L
+
+                    member _.Head(place, start, rows, count) =
+                        Logits.Tensor(
+                            Scope.one (fun () ->
+                                let head = Weight.ofTensor (gathered.narrow (0L, 0L, int64 count))
+                                SharedHead.over head weights (states place start rows))
+                        )
+
+                    member _.Dispose() = gathered.Dispose()
+            }
+
     interface IDisposable with
         member _.Dispose() = ()
 
@@ -132,6 +181,25 @@ type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
             let logits = pass.Head(stateAt place start, rows)
             GC.KeepAlive this
             Logits.InMemory(logits, rows, weights.Shape.Vocabulary)
+
+        member this.Narrow(capacity) =
+            let gathered = pass.GatherHead capacity
+
+            {
+                new NarrowHead with
+                    member _.Add(ids) =
+                        gathered.Add(ReadOnlySpan ids)
+                        GC.KeepAlive this
+
+                    member _.Clear() = gathered.Clear()
+
+                    member _.Head(place, start, rows, count) =
+                        let logits = pass.Head(gathered, count, stateAt place start, rows)
+                        GC.KeepAlive this
+                        Logits.InMemory(logits, rows, count)
+
+                    member _.Dispose() = gathered.Dispose()
+            }
 
     interface IDisposable with
         member _.Dispose() =

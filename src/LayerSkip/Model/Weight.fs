@@ -154,6 +154,12 @@ module Weight =
                     |> Array.ofList
                 ))
 
+    /// What `tensor` and `select` give it in.
+    let internal scalarType (weight: Weight) : torch.ScalarType =
+        match weight.Rows with
+        | [ WeightRows.Dense tensor ] -> tensor.dtype
+        | _ -> torch.ScalarType.Float32
+
     /// Some of its rows, [ids; columns], for ids on any device: of blocks, no other rows are decoded.
     let select (ids: Tensor) (weight: Weight) : Tensor =
         match weight.Rows with
