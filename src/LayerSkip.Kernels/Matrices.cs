@@ -123,7 +123,11 @@ internal sealed unsafe class Matrices<V, L>
 /// <summary>A layer's products.</summary>
 internal sealed record LayerMatrices<V, L>(Matrices<V, L> Qkv, Matrices<V, L> Output, Matrices<V, L> GateUp, Matrices<V, L> Down)
     where V : unmanaged
-    where L : struct, IByteLanes<V>;
+    where L : struct, IByteLanes<V>
+{
+    internal static LayerMatrices<V, L> Of(LayerMemory layer, Func<IReadOnlyList<MatrixMemory>, Matrices<V, L>> of) =>
+        new(of(layer.Qkv), of([layer.Output]), of(layer.GateUp), of([layer.Down]));
+}
 
 /// <summary>Room for rows of inputs in the forms of quantised products.</summary>
 internal sealed unsafe class InputRows : IDisposable

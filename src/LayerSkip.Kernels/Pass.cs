@@ -45,11 +45,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             (gateUp, 2L * shape.Intermediate), (added, shape.Hidden),
         ];
         (embedding, lmHead) = (matricesOf([memory.Embedding]), matricesOf([memory.Head]));
-        layers =
-        [
-            .. memory.Layers.Select(layer => new LayerMatrices<V, L>(
-                matricesOf(layer.Qkv), matricesOf([layer.Output]), matricesOf(layer.GateUp), matricesOf([layer.Down]))),
-        ];
+        layers = [.. memory.Layers.Select(layer => LayerMatrices<V, L>.Of(layer, matricesOf))];
     }
 
     private protected override void RunPiece(
