@@ -44,6 +44,33 @@ module internal PassTimes =
 
         List.zip rows (interleaved times (rows |> List.map (fun count () -> timed (pass count))))
 
+    /// Whole passes in two, by their number of rows, at a context of `length`: all layers, and norm, head and the choice of tokens.
+    let parts (weights: Weights) length times (rows: int list) : (float * float) list =
+        let mutable cache = filled weights weights.Config.Layers length (List.max rows)
+        use _storage = cache.Slab
+
+        let pass count =
+            let mutable headMs = 0.0
+
+            let ms =
+                timed (fun () ->
+                    let struct (hidden, next) =
+                        Model.forwardRemainder weights count (ids weights count) cache
+
+                    let started = Stopwatch.GetTimestamp()
+                    choose hidden
+                    headMs <- elapsed started
+                    cache <- Cache.truncate length next)
+
+            ms - headMs, headMs
+
+        let round () = rows |> List.map pass
+        round () |> ignore
+
+        List.init times (fun _ -> round ())
+        |> List.transpose
+        |> List.map (fun samples -> median (List.map fst samples), median (List.map snd samples))
+
     /// One draft pass, 0 where there is none, and the verification of `drafted` tokens for each of some numbers, heads
     /// included, at a context of `length`.
     let ofRounds (weights: Weights) (exit: ExitLayer) length times drafted : float * Map<int, float> =

@@ -58,21 +58,36 @@ module Drafter =
             member this.Learn _ = this
     }
 
-    /// The first layers up to an exit draft up to `length` tokens, until they are enough; `alter` may replace a greedy draft: it gets
-    /// its place in the text, and the draft.
-    let private byExit
+    /// Layers that read a token and leave the state that the head drafts from: at least those up to an exit, which the verification
+    /// continues from.
+    [<NoEquality; NoComparison>]
+    type private DraftPass = {
+        Name: string
+        Source: DraftSource
+        Exit: ExitLayer
+        Forward: Weights -> int[] -> Cache -> struct (Hidden * Cache)
+    }
+
+    let private upTo (exit: ExitLayer) : DraftPass = {
+        Name = "self-speculative"
+        Source = DraftSource.Exit exit.Layers
+        Exit = exit
+        Forward = Model.forwardEarly
+    }
+
+    /// A pass drafts up to `length` tokens, until they are enough; `alter` may replace a greedy draft: it gets its place in the text,
+    /// and the draft.
+    let private byPass
         alter
         (reads: DraftReading)
         isEnough
-        (exit: ExitLayer)
+        (pass: DraftPass)
         length
         (request: DraftRequest)
         (reading: Reading)
         =
-        let source = DraftSource.Exit exit.Layers
-
         let propose token (reading: Reading) =
-            let struct (hidden, cache) = Model.forwardEarly request.Weights [| token |] reading.Cache
+            let struct (hidden, cache) = pass.Forward request.Weights [| token |] reading.Cache
             let struct (draft, key) = request.Pick reads hidden reading.Key
 
             let draft =
@@ -80,9 +95,9 @@ module Drafter =
                 | DraftLaw.Certain -> {
                     draft with
                         Token = alter cache.Early.Length draft.Token
-                        Source = source
+                        Source = pass.Source
                   }
-                | DraftLaw.Drawn _ -> { draft with Source = source }
+                | DraftLaw.Drawn _ -> { draft with Source = pass.Source }
 
             struct (draft, { Cache = cache; Key = key })
 
@@ -90,18 +105,18 @@ module Drafter =
 
         Speculation.untilEnough isEnough request.IsStop propose (min request.Ahead length) last {
             reading with
-                Cache = Cache.splitAt exit.Layers reading.Cache
+                Cache = Cache.splitAt pass.Exit.Layers reading.Cache
         }
 
-    let rec private exitWith alter (rule: StopRule) (exit: ExitLayer) : Drafter = {
+    let rec private passing alter (rule: StopRule) (pass: DraftPass) : Drafter = {
         new Drafter with
-            member _.Name = "self-speculative"
-            member _.Exit = Some exit
+            member _.Name = pass.Name
+            member _.Exit = Some pass.Exit
             member _.Watch = Watch.nothing
 
             member this.Draft(request, reading) =
                 let struct (drafts, reading) =
-                    byExit alter rule.Reads rule.IsEnough exit request.Ahead request reading
+                    byPass alter rule.Reads rule.IsEnough pass request.Ahead request reading
 
                 struct (drafts, reading, this)
 
@@ -110,20 +125,36 @@ module Drafter =
                 if obj.ReferenceEquals(next, rule) then
                     this
                 else
-                    exitWith alter next exit
+                    passing alter next pass
     }
 
     let private asMade _ (token: int) = token
 
     /// `earlyExit`, whose greedy drafts `alter` may replace: it gets a draft's place in the text, and the draft.
     let internal alteredExit (alter: int -> int -> int) (exit: ExitLayer) : Drafter =
-        exitWith alter StopRule.never exit
+        passing alter StopRule.never (upTo exit)
 
     /// Layers 1..E propose token by token, through the head that all layers share (LayerSkip section 4.3).
-    let earlyExit (exit: ExitLayer) : Drafter = exitWith asMade StopRule.never exit
+    let earlyExit (exit: ExitLayer) : Drafter = passing asMade StopRule.never (upTo exit)
 
     /// `earlyExit`, whose drafts end where a rule says.
-    let earlyExitUntil (rule: StopRule) (exit: ExitLayer) : Drafter = exitWith asMade rule exit
+    let earlyExitUntil (rule: StopRule) (exit: ExitLayer) : Drafter = passing asMade rule (upTo exit)
+
+    /// Chosen layers propose token by token, and the others are left out: for a model whose exits were never trained. The layers
+    /// before the first gap are shared with the verification. A rule may end the drafts.
+    let layersUntil (rule: StopRule) (set: LayerSet) : Drafter =
+        let exit = set.Prefix
+        let later = set.RunsAfter exit.Layers
+
+        passing asMade rule {
+            Name = "layers"
+            Source = DraftSource.Layers
+            Exit = exit
+            Forward = fun weights ids cache -> Model.forwardLayers weights later 1 ids cache
+        }
+
+    /// `layersUntil` the length alone ends a draft.
+    let layers (set: LayerSet) : Drafter = layersUntil StopRule.never set
 
     let rec private following (watch: Watch) (policy: DraftPolicy) (rule: StopRule) : Drafter = {
         new Drafter with
@@ -149,7 +180,7 @@ module Drafter =
                     let isEnough (made: Draft list) = isUnsure made.Head || rule.IsEnough made
 
                     let struct (drafts, reading) =
-                        byExit asMade reads isEnough plan.Exit plan.Length request reading
+                        byPass asMade reads isEnough (upTo plan.Exit) plan.Length request reading
 
                     struct (drafts, reading, this)
 

@@ -105,7 +105,8 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
                 $"the cache has room for {capacity} positions: {early.Length} and {rows} more do not fit"
 
         if early.Length + rows > this.Room then
-            grow (early.Length + rows) early late
+            // Late layers that draft have read what waits, too.
+            grow (early.Length + rows) early { late with Length = early.Length }
 
         this.Claim seen
 

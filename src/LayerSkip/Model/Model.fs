@@ -109,6 +109,53 @@ module Model =
             let read = readEarly ids cache
             struct (lastOf StatePlace.Exit 1 read, read))
 
+    /// `forwardEarly`, and on through chosen ones of the later layers: of each run of them the first, counted from 0, and how many.
+    /// Returns the hidden states of the last `rows` ids after them. What these layers read of the ids lies where the verification
+    /// writes its own. Positions that wait already must have been read by the same layers.
+    let internal forwardLayers
+        weights
+        (later: struct (int * int) list)
+        rows
+        (ids: int[])
+        (cache: Cache)
+        : struct (Hidden * Cache) =
+        check weights ids cache
+        checkRows rows ids
+
+        cache.Slab.During(fun () ->
+            let start = cache.Early.Length
+            let read = readEarly ids cache
+            let slab = read.Slab
+            Storage.carry start ids.Length slab.Storage
+
+            for struct (first, count) in later do
+                slab.Sequence.Run(
+                    StatePlace.Last,
+                    first,
+                    count,
+                    start,
+                    ids.Length,
+                    Prefill.Exact,
+                    cache.Cancelled
+                )
+
+            struct (lastOf StatePlace.Last rows read, read))
+
+    /// What one layer, counted from 0, makes of states [1; rows; hidden] at the positions after those that the cache holds, which it
+    /// goes on to hold alone.
+    let internal layerOver (layer: int) (states: Tensor) (cache: Cache) : struct (Tensor * Cache) =
+        let rows = int states.shape[1]
+
+        cache.Slab.During(fun () ->
+            let stamp = cache.Slab.ClaimFor(rows, cache.Stamp, cache.Early, cache.Late)
+            let start = cache.Early.Length
+            let slab = cache.Slab
+            let place = slab.Storage.Lasts.narrow (1L, int64 start, int64 rows)
+            place.copy_ states |> ignore
+
+            slab.Sequence.Run(StatePlace.Last, layer, 1, start, rows, Prefill.Exact, cache.Cancelled)
+            struct (place.clone (), { cache with Stamp = stamp }))
+
     /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
     /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
     /// Returns the hidden states of the last `rows` of them after the last layer.

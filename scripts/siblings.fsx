@@ -1,0 +1,415 @@
+// What sibling candidates would gain (early-exit trees that ride along: an exit's second choices at some of the drafted places,
+// as rows of the pass that verifies the drafts). From one greedy decoding of each prompt that keeps an exit's three likeliest
+// tokens at every position, and from passes timed with and without the extra rows: how often the first refused draft's second or third
+// choice is the whole model's token, what a row costs, and the tokens a millisecond with siblings over those without. A sibling
+// that is kept yields one token more, as its own row says what follows it.
+//
+//     dotnet fsi scripts/siblings.fsx
+//     dotnet fsi scripts/siblings.fsx --model DIR --exit-layers 2,3 --draft-lengths 2,3,4 --prompts N --max-new-tokens N --threads N
+#load "options.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--model DIR", "models/stories-10m"
+        "--text DIR", "../shared/data"
+        "--exit-layers 1,2,3", "the model's own, and those beside it"
+        "--draft-lengths 1,2,3", "1,2,3,4,5,6"
+        "--prompts N", "6"
+        "--prompt-tokens N", "48"
+        "--max-new-tokens N", "128"
+        "--samples N", "40"
+        "--threads N", "one for each core"
+    ]
+
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+
+open System
+open System.Diagnostics
+open System.IO
+open System.IO.Compression
+open System.Text.Json
+open LayerSkip
+
+Backend.load () |> orStop |> ignore
+given.TryWhole("--threads", 1) |> Option.iter CpuKernels.setThreads
+
+let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
+let weights, layers = model.Weights, model.Config.Layers
+let limit, samples = given.Whole("--max-new-tokens", 2), given.Whole("--samples", 3)
+
+let numbers (name: string) (fallback: int list) =
+    match given.TryText name with
+    | None -> fallback
+    | Some text ->
+        text.Split(',', StringSplitOptions.TrimEntries)
+        |> Array.map (fun item ->
+            match Number.tryWhole item with
+            | Some value when value > 0 -> value
+            | _ -> stop 2 $"{name} is {text}, it must be whole numbers above 0 with commas between")
+        |> List.ofArray
+
+let ownExit, ownLength = Checkpoint.exitAndDraft model
+
+let exits =
+    [ ownExit - 1; ownExit; ownExit + 1; ownExit + 2 ]
+    |> List.filter (fun exit -> exit > 0 && exit < layers)
+    |> numbers "--exit-layers"
+
+let lengths = numbers "--draft-lengths" [ 1..6 ]
+
+for exit in exits do
+    ExitLayer.TryCreate(layers, exit) |> orStop |> ignore
+
+let tokenizer =
+    match model.Tokenizer with
+    | Some tokenizer -> tokenizer
+    | None -> stop 2 "the model has no tokenizer"
+
+// Texts of four kinds, each cut to the same number of tokens.
+
+let file (name: string) =
+    let path = Path.Combine(given.Path "--text", name)
+
+    if not (File.Exists path) then
+        stop 2 $"{path} is not there; --text DIR names the folder of ../shared/data"
+
+    path
+
+let field (names: string list) (line: string) =
+    use document = JsonDocument.Parse line
+
+    let rec find (element: JsonElement) names =
+        match names with
+        | [] when element.ValueKind = JsonValueKind.Array -> element[0].GetString()
+        | [] -> element.GetString()
+        | name: string :: rest -> find (element.GetProperty name) rest
+
+    find document.RootElement names
+
+let count, length = given.Whole("--prompts", 1), given.Whole("--prompt-tokens", 1)
+
+let spread (texts: string seq) =
+    let texts = Array.ofSeq texts
+    [ for i in 0 .. count - 1 -> texts[i * texts.Length / count] ]
+
+let kinds =
+    let text = Path.Combine("text", "tinystories-valid.txt") |> file |> File.ReadAllText
+    let books = Directory.GetFiles(Path.Combine(given.Path "--text", "text", "gutenberg")) |> Array.sort
+
+    let code =
+        use zipped =
+            new GZipStream(
+                File.OpenRead(file "eval/humaneval/HumanEval.jsonl.gz"),
+                CompressionMode.Decompress
+            )
+        use reader = new StreamReader(zipped)
+        reader.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries)
+
+    [
+        "stories", text.Split("<|endoftext|>", StringSplitOptions.TrimEntries) |> spread
+        "Gutenberg", books |> Seq.map (fun book -> (File.ReadAllText book).Substring 20_000) |> spread
+        "Spec-Bench",
+        File.ReadAllLines(file "eval/spec_bench/question.jsonl")
+        |> Seq.map (field [ "turns" ])
+        |> spread
+        "HumanEval", code |> Seq.map (field [ "prompt" ]) |> spread
+    ]
+    |> List.map (fun (kind, texts) ->
+        kind,
+        texts
+        |> List.map (fun text ->
+            Tokenizer.encode tokenizer (text.Substring(0, min 2000 text.Length))
+            |> Array.truncate length))
+
+/// A position of a greedy text: the whole model's token, and each exit's three likeliest, the likeliest first.
+type Row = { Token: int; Choices: Map<int, (int * float)[]> }
+
+let likeliest (logits: float[]) =
+    let law = Sampling.softmax logits
+    let best = Array.create 3 (-1, -1.0)
+
+    for id in 0 .. law.Length - 1 do
+        if law[id] > snd best[2] then
+            let place =
+                if law[id] > snd best[0] then 0
+                elif law[id] > snd best[1] then 1
+                else 2
+            for later in 2 .. -1 .. place + 1 do
+                best[later] <- best[later - 1]
+            best[place] <- id, law[id]
+
+    best
+
+let trace (prompt: int[]) : Row[] =
+    let start = Cache.create weights layers (prompt.Length + limit)
+    use _storage = start.Slab :> IDisposable
+
+    let read struct (hidden, cache) = struct ((Model.logits hidden |> Logits.argmax)[0], cache)
+
+    let step (cache: Cache, last) =
+        let choices = ResizeArray<int * (int * float)[]>()
+
+        let look layer hidden =
+            if List.contains layer exits then
+                choices.Add(layer, Model.logits hidden |> Logits.toFloats |> Array.head |> likeliest)
+
+        let struct (token, cache) =
+            Scope.free (fun () -> Model.forwardEach weights 1 [| last |] look cache |> read)
+        { Token = token; Choices = Map.ofSeq choices }, (cache, token)
+
+    let struct (first, cache) = Scope.free (fun () -> Model.forward weights 1 prompt start |> read)
+    [ 1 .. limit - 1 ]
+    |> List.mapFold (fun state _ -> step state) (cache, first)
+    |> fst
+    |> Array.ofList
+
+/// Where siblings stand: how many, and which of an exit's choices at which drafted place, by what the exit itself gives them.
+[<RequireQualifiedAccess>]
+type Siblings =
+    | None
+    /// So many, where second and third choices are likeliest to follow right drafts.
+    | Likeliest of int
+    /// The likeliest one, in rounds where its chance is at least so much.
+    | Above of float
+    /// The second choice at every place.
+    | Every
+    /// One row in the rounds where its token is kept, and no row in others: no rule can do better with one.
+    | Oracle
+
+/// Tokens, rounds, extra rows, first refusals, and those of them that the second or third choice would have saved.
+type Outcome = { Tokens: int; Rounds: int; Rows: int; Refused: int; Second: int; Third: int; Kept: int }
+
+let simulate exit drafts siblings (rows: Row[]) : Outcome =
+    let rec round at (sum: Outcome) =
+        if at + drafts + 1 >= rows.Length then
+            sum
+        else
+            let choice place number = rows[at + place].Choices[exit][number]
+            let isRight place number = fst (choice place number) = rows[at + place].Token
+            let kept = Seq.init drafts id |> Seq.takeWhile (fun place -> isRight place 0) |> Seq.length
+            let refused = kept < drafts
+
+            // What the exit makes of a candidate: that all drafts before it are right, and it in place of its own.
+            let chance (place, number) =
+                (Seq.init place (fun before -> snd (choice before 0)) |> Seq.fold (*) 1.0)
+                * snd (choice place number)
+
+            let likeliest = List.allPairs [ 0 .. drafts - 1 ] [ 1; 2 ] |> List.sortByDescending chance
+
+            let standing =
+                match siblings with
+                | Siblings.None -> []
+                | Siblings.Every -> [ for place in 0 .. drafts - 1 -> place, 1 ]
+                | Siblings.Likeliest n -> likeliest |> List.truncate n
+                | Siblings.Above least ->
+                    likeliest |> List.truncate 1 |> List.filter (fun candidate -> chance candidate >= least)
+                | Siblings.Oracle ->
+                    [ 1; 2 ]
+                    |> List.filter (fun number -> refused && isRight kept number)
+                    |> List.map (fun number -> kept, number)
+
+            let saved =
+                refused
+                && standing |> List.exists (fun (place, number) -> place = kept && isRight kept number)
+            let made = kept + (if saved then 2 else 1)
+            let one holds = if holds then 1 else 0
+
+            round (at + made) {
+                Tokens = sum.Tokens + made
+                Rounds = sum.Rounds + 1
+                Rows = sum.Rows + standing.Length
+                Refused = sum.Refused + one refused
+                Second = sum.Second + one (refused && isRight kept 1)
+                Third = sum.Third + one (refused && isRight kept 2)
+                Kept = sum.Kept + one saved
+            }
+
+    round 0 { Tokens = 0; Rounds = 0; Rows = 0; Refused = 0; Second = 0; Third = 0; Kept = 0 }
+
+let total (outcomes: Outcome list) =
+    outcomes
+    |> List.reduce (fun a b -> {
+        Tokens = a.Tokens + b.Tokens
+        Rounds = a.Rounds + b.Rounds
+        Rows = a.Rows + b.Rows
+        Refused = a.Refused + b.Refused
+        Second = a.Second + b.Second
+        Third = a.Third + b.Third
+        Kept = a.Kept + b.Kept
+    })
+
+// What passes take: the drafts of an exit, and the verification with so many extra rows, which go through the early layers with the last
+// draft. Interleaved, and lower quartiles: what else runs on the machine only adds.
+
+let quartile (values: float seq) =
+    let sorted = Array.sort (Array.ofSeq values)
+    sorted[sorted.Length / 4]
+
+let context = length + limit / 2
+let ids rows = Array.init rows (fun i -> (i * 131 + 1) % model.Config.Vocabulary)
+let choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
+let extraRows = [ 0; 1; 2; 3 ] @ lengths |> List.distinct |> List.sort
+
+let timesOf (exit: int) : float * Map<int * int, float> =
+    let mutable cache = Cache.create weights exit (context + 2 * List.max lengths + 8)
+    use _storage = cache.Slab :> IDisposable
+
+    Scope.free (fun () ->
+        let struct (_, read) = Model.forward weights 1 (ids context) cache
+        cache <- read)
+
+    let draftMs = ResizeArray<float>()
+
+    let round (drafts, extra) =
+        Scope.free (fun () ->
+            for _ in 1..drafts do
+                let started = Stopwatch.GetTimestamp()
+                let struct (hidden, read) = Model.forwardEarly weights [| 1 |] cache
+                choose hidden
+                cache <- read
+                draftMs.Add(Stopwatch.GetElapsedTime(started).TotalMilliseconds)
+
+            let started = Stopwatch.GetTimestamp()
+            let tokens = ids (drafts + 1 + extra)
+            let struct (hidden, read) = Model.forwardRemainder weights tokens.Length tokens cache
+            choose hidden
+            let ms = Stopwatch.GetElapsedTime(started).TotalMilliseconds
+            cache <- Cache.truncate context read
+            ms)
+
+    let turns = List.allPairs lengths extraRows
+    let warming = Stopwatch.StartNew()
+
+    while warming.ElapsedMilliseconds < 1500L do
+        for turn in turns do
+            round turn |> ignore
+
+    draftMs.Clear()
+    let taken = List.init samples (fun _ -> turns |> List.map round) |> List.transpose
+    quartile draftMs, Map.ofList (List.zip turns (List.map quartile taken))
+
+let plainMs =
+    let start = Cache.create weights layers (context + 1)
+    use _storage = start.Slab :> IDisposable
+    let mutable cache =
+        Scope.free (fun () -> let struct (_, read) = Model.forward weights 1 (ids context) start in read)
+
+    let pass () =
+        let started = Stopwatch.GetTimestamp()
+
+        Scope.free (fun () ->
+            let struct (hidden, read) = Model.forward weights 1 [| 1 |] cache
+            choose hidden
+            cache <- Cache.truncate context read)
+
+        Stopwatch.GetElapsedTime(started).TotalMilliseconds
+
+    List.init 200 (fun _ -> pass ()) |> List.skip 100 |> quartile
+
+let times = exits |> List.map (fun exit -> exit, timesOf exit) |> Map.ofList
+
+printfn "%s, %d threads, %s" (given.Text "--model") (CpuKernels.threads ()) (Benchmark.cpu ())
+printfn "a token of plain decoding: %.3f ms\n" plainMs
+printfn "| exit | a draft, ms | drafts | verification, ms | 1 row more | 2 | 3 |"
+printfn "|---|---|---|---|---|---|---|"
+
+for exit in exits do
+    let draftMs, verifyMs = times[exit]
+
+    for drafts in lengths do
+        let base' = verifyMs[drafts, 0]
+        let more extra = $"%+.1f{100.0 * (verifyMs[drafts, extra] / base' - 1.0)} %%"
+        printfn
+            "| %d | %.3f | %d | %.3f | %s | %s | %s |"
+            exit
+            draftMs
+            drafts
+            base'
+            (more 1)
+            (more 2)
+            (more 3)
+
+/// Milliseconds of rounds with so many rows more on average: between whole numbers of rows, on a line.
+let roundMs exit drafts (extra: float) =
+    let draftMs, verifyMs = times[exit]
+    let below = extraRows |> List.filter (fun rows -> float rows <= extra) |> List.last
+    let above = extraRows |> List.tryFind (fun rows -> float rows >= extra) |> Option.defaultValue below
+    let share =
+        if above = below then
+            0.0
+        else
+            (extra - float below) / float (above - below)
+    let verify = verifyMs[drafts, below] + share * (verifyMs[drafts, above] - verifyMs[drafts, below])
+    float drafts * draftMs + verify
+
+let speed exit drafts (outcome: Outcome) =
+    let rows = float outcome.Rows / float outcome.Rounds
+    float outcome.Tokens / (float outcome.Rounds * roundMs exit drafts rows)
+
+/// What is compared; of a rule with a threshold the best one in hindsight, for each exit and number of drafts.
+let families = [
+    "1 likeliest", [ Siblings.Likeliest 1 ]
+    "2 likeliest", [ Siblings.Likeliest 2 ]
+    "every place", [ Siblings.Every ]
+    "1 where it pays", [ for percent in 5..5..50 -> Siblings.Above(float percent / 100.0) ]
+    "oracle", [ Siblings.Oracle ]
+]
+
+let grid = List.allPairs exits lengths
+
+for kind, prompts in kinds do
+    let rows = prompts |> List.map trace
+
+    let rate members (exit, drafts) =
+        members
+        |> List.map (fun siblings ->
+            rows |> List.map (simulate exit drafts siblings) |> total |> speed exit drafts)
+        |> List.max
+
+    let without = rate [ Siblings.None ]
+    let best = List.maxBy without grid
+
+    printfn
+        "\n%s: best without siblings E = %d, d = %d, %.2f times plain"
+        kind
+        (fst best)
+        (snd best)
+        (plainMs * without best)
+    printfn
+        "\n| exit | drafts | tokens a round | rounds refused | second right | third right | %s |"
+        (families |> List.map fst |> String.concat " | ")
+    printfn "|---|---|---|---|---|---|%s" (String.replicate families.Length "---|")
+
+    let shown = best :: (ownExit, ownLength) :: List.allPairs exits [ 1; 3; 5 ]
+
+    for exit, drafts in shown |> List.distinct |> List.filter (fun cell -> List.contains cell grid) do
+        let outcome = rows |> List.map (simulate exit drafts Siblings.None) |> total
+        let share part whole = $"%.0f{100.0 * float part / float (max 1 whole)} %%"
+
+        let gains =
+            families
+            |> List.map (fun (_, members) ->
+                $"%+.1f{100.0 * (rate members (exit, drafts) / without (exit, drafts) - 1.0)} %%")
+
+        printfn
+            "| %d | %d | %.2f | %s | %s | %s | %s |"
+            exit
+            drafts
+            (float outcome.Tokens / float outcome.Rounds)
+            (share outcome.Refused outcome.Rounds)
+            (share outcome.Second outcome.Refused)
+            (share outcome.Third outcome.Refused)
+            (String.concat " | " gains)
+
+    printfn "\nthe best of each, over exits and drafts, against the best without:"
+
+    for name, members in families do
+        let exit, drafts = List.maxBy (rate members) grid
+        let gain = rate members (exit, drafts) / without best - 1.0
+        printfn "  %-16s %+.1f %%  (E = %d, d = %d)" name (100.0 * gain) exit drafts
+#endif
