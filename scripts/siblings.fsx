@@ -7,6 +7,7 @@
 //     dotnet fsi scripts/siblings.fsx
 //     dotnet fsi scripts/siblings.fsx --model DIR --exit-layers 2,3 --draft-lengths 2,3,4 --prompts N --max-new-tokens N --threads N
 #load "options.fsx"
+#load "kinds.fsx"
 
 open Options
 
@@ -30,9 +31,6 @@ exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandL
 
 open System
 open System.Diagnostics
-open System.IO
-open System.IO.Compression
-open System.Text.Json
 open LayerSkip
 
 Backend.load () |> orStop |> ignore
@@ -70,61 +68,8 @@ let tokenizer =
     | Some tokenizer -> tokenizer
     | None -> stop 2 "the model has no tokenizer"
 
-// Texts of four kinds, each cut to the same number of tokens.
-
-let file (name: string) =
-    let path = Path.Combine(given.Path "--text", name)
-
-    if not (File.Exists path) then
-        stop 2 $"{path} is not there; --text DIR names the folder of ../shared/data"
-
-    path
-
-let field (names: string list) (line: string) =
-    use document = JsonDocument.Parse line
-
-    let rec find (element: JsonElement) names =
-        match names with
-        | [] when element.ValueKind = JsonValueKind.Array -> element[0].GetString()
-        | [] -> element.GetString()
-        | name: string :: rest -> find (element.GetProperty name) rest
-
-    find document.RootElement names
-
-let count, length = given.Whole("--prompts", 1), given.Whole("--prompt-tokens", 1)
-
-let spread (texts: string seq) =
-    let texts = Array.ofSeq texts
-    [ for i in 0 .. count - 1 -> texts[i * texts.Length / count] ]
-
-let kinds =
-    let text = Path.Combine("text", "tinystories-valid.txt") |> file |> File.ReadAllText
-    let books = Directory.GetFiles(Path.Combine(given.Path "--text", "text", "gutenberg")) |> Array.sort
-
-    let code =
-        use zipped =
-            new GZipStream(
-                File.OpenRead(file "eval/humaneval/HumanEval.jsonl.gz"),
-                CompressionMode.Decompress
-            )
-        use reader = new StreamReader(zipped)
-        reader.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries)
-
-    [
-        "stories", text.Split("<|endoftext|>", StringSplitOptions.TrimEntries) |> spread
-        "Gutenberg", books |> Seq.map (fun book -> (File.ReadAllText book).Substring 20_000) |> spread
-        "Spec-Bench",
-        File.ReadAllLines(file "eval/spec_bench/question.jsonl")
-        |> Seq.map (field [ "turns" ])
-        |> spread
-        "HumanEval", code |> Seq.map (field [ "prompt" ]) |> spread
-    ]
-    |> List.map (fun (kind, texts) ->
-        kind,
-        texts
-        |> List.map (fun text ->
-            Tokenizer.encode tokenizer (text.Substring(0, min 2000 text.Length))
-            |> Array.truncate length))
+let length = given.Whole("--prompt-tokens", 1)
+let kinds = Kinds.prompts (given.Path "--text") tokenizer (given.Whole("--prompts", 1)) length 0.0
 
 /// A position of a greedy text: the whole model's token, and each exit's three likeliest, the likeliest first.
 type Row = { Token: int; Choices: Map<int, (int * float)[]> }

@@ -1,0 +1,172 @@
+// Drafts by some layers of a model that was never trained to exit early: for each number of layers left out the best set found, how often
+// it says the model's own next token, the agreement from which on it would pay on this machine, and what it brings in decoding
+// other prompts: the accepted share of drafts, and tokens a second over those of plain decoding, from interleaved runs.
+//
+//     dotnet fsi scripts/layer-sets.fsx
+//     dotnet fsi scripts/layer-sets.fsx --model DIR --dtype f16 --skipped 1,4,8 --tries N --runs N --threads N
+#load "options.fsx"
+#load "kinds.fsx"
+
+open Options
+
+let given =
+    Given [
+        "--model DIR", "../shared/data/smollm2-135m-instruct/model.gguf"
+        "--dtype T", "as the file has it"
+        "--text DIR", "../shared/data"
+        "--skipped 1,4,8", "1,2,4,6,8,10,13,16,20, as many as the model has"
+        "--tries N", "40"
+        "--new-tokens N", "64"
+        "--prompts N", "1"
+        "--prompt-tokens N", "48"
+        "--draft-length D", "the one that is expected to bring the most"
+        "--runs N", "3"
+        "--threads N", "one for each core"
+    ]
+
+#if !READY
+#load "build.fsx"
+exit (Build.runReady (__SOURCE_DIRECTORY__ + "/" + __SOURCE_FILE__) fsi.CommandLineArgs[1..])
+#else
+
+open System
+open System.Diagnostics
+open LayerSkip
+
+Backend.load () |> orStop |> ignore
+given.TryWhole("--threads", 1) |> Option.iter CpuKernels.setThreads
+
+let dtype =
+    given.TryText "--dtype"
+    |> Option.map (fun name ->
+        match Dtype.all |> List.tryFind (fun dtype -> Dtype.name dtype = name) with
+        | Some dtype -> dtype
+        | None -> stop 2 $"--dtype is {name}, it must be f64, f32, f16 or bf16")
+
+let model = Checkpoint.load (given.Path "--model") dtype Device.Cpu |> orStop
+let weights, layers = model.Weights, model.Config.Layers
+let newTokens, runs = given.Whole("--new-tokens", 2), given.Whole("--runs", 1)
+
+let tokenizer =
+    match model.Tokenizer with
+    | Some tokenizer -> tokenizer
+    | None -> stop 2 "the model has no tokenizer"
+
+let skipped =
+    match given.TryText "--skipped" with
+    | None -> [ 1; 2; 4; 6; 8; 10; 13; 16; 20 ] |> List.filter (fun count -> count < layers)
+    | Some text ->
+        text.Split(',', StringSplitOptions.TrimEntries)
+        |> Array.map (fun item ->
+            match Number.tryWhole item with
+            | Some count when count > 0 && count < layers -> count
+            | _ ->
+                stop 2 $"--skipped is {text}, it must be numbers from 1 to {layers - 1} with commas between")
+        |> List.ofArray
+
+let prompts first =
+    Kinds.prompts
+        (given.Path "--text")
+        tokenizer
+        (given.Whole("--prompts", 1))
+        (given.Whole("--prompt-tokens", 1))
+        first
+
+// Sets are found on some prompts and measured on others.
+let seen, unseen = prompts 0.0 |> List.collect snd |> Array.ofList, prompts 0.5
+
+let options = { LayerSearch.options with NewTokens = newTokens; Tries = given.Whole("--tries", 0) }
+let began = Stopwatch.StartNew()
+let parts, table = LayerSearch.bySkipped weights options seen |> orStop
+
+printfn
+    "%s in %s, %d threads, %s"
+    (given.Text "--model")
+    (Weights.description weights)
+    (CpuKernels.threads ())
+    (Benchmark.cpu ())
+printfn
+    "%d sets scored by %d tokens, %.0f s"
+    (table |> List.sumBy _.Scored)
+    (seen.Length * (newTokens - 1))
+    began.Elapsed.TotalSeconds
+printfn
+    "a token %.2f ms, of which the head %.2f; layers by rows, times one row: %s"
+    parts.PlainMs
+    parts.HeadMs[0]
+    (parts.LayersMs
+     |> Array.map (fun ms -> $"%.2f{ms / parts.LayersMs[0]}")
+     |> String.concat " ")
+
+let decode strategy prompt =
+    Generation.complete weights None (GenerationOptions.greedy strategy newTokens) prompt
+    |> orStop
+
+let strategyOf (found: FoundLayers) =
+    let length = given.TryWhole("--draft-length", 1) |> Option.defaultValue found.DraftLength
+    Strategy.Speculative(Drafter.layers found.Layers, LengthPolicy.Fixed length)
+
+let shown = table |> List.filter (fun found -> List.contains found.Layers.Skipped skipped)
+let perToken (made: Completion) = made.Timings.DecodeMs / float (max 1 (made.TokenIds.Length - 1))
+let median (values: float list) = (List.sort values)[values.Length / 2]
+
+// Interleaved, so that noise meets all: prompt by prompt, plain decoding and then each set.
+let measured = [
+    for _, ids in unseen do
+        for prompt in ids do
+            let times = [
+                for _ in 1..runs do
+                    let plain = decode Strategy.Autoregressive prompt
+                    plain, shown |> List.map (fun found -> decode (strategyOf found) prompt)
+            ]
+
+            for plain, made in times do
+                for own in made do
+                    if own.TokenIds <> plain.TokenIds then
+                        stop 1 "a text is not the whole model's"
+
+            let plainMs = times |> List.map (fst >> perToken) |> median
+
+            [
+                for index in 0 .. shown.Length - 1 do
+                    let own = times |> List.map (fun (_, made) -> made[index])
+                    own.Head.Stats, plainMs / (own |> List.map perToken |> median)
+            ]
+]
+
+printfn
+    "\n| left out | kept | agreement | pays from | drafts | accepted | tokens a round | speed, expected | measured | worst, best prompt |"
+printfn "|---|---|---|---|---|---|---|---|---|---|"
+
+for index, found in List.indexed shown do
+    let cells = measured |> List.map (List.item index)
+    let sum pick = cells |> List.sumBy (fun (stats: SpeculationStats, _) -> pick stats)
+    let accepted, drafted, rounds = sum _.NumAcceptedDraftTokens, sum _.NumDraftTokens, sum _.NumSpecSteps
+    let ratios = cells |> List.map snd
+    let even =
+        if found.BreakEven > 1.0 then
+            "never"
+        else
+            $"%.0f{100.0 * found.BreakEven} %%"
+
+    printfn
+        "| %d | %O | %.0f %% | %s | %d | %.0f %% | %.2f | %.2f | %.2f | %.2f, %.2f |"
+        found.Layers.Skipped
+        found.Layers
+        (100.0 * found.Agreement)
+        even
+        (given.TryWhole("--draft-length", 1) |> Option.defaultValue found.DraftLength)
+        (100.0 * float accepted / float (max 1 drafted))
+        (1.0 + float accepted / float (max 1 rounds))
+        found.Ratio
+        (median ratios)
+        (List.min ratios)
+        (List.max ratios)
+
+let best = table |> List.filter (fun found -> found.Layers.Skipped > 0) |> List.maxBy _.Ratio
+printfn
+    "\nthe best expectation: %O, %.2f times plain decoding with %d drafts"
+    best.Layers
+    best.Ratio
+    best.DraftLength
+#endif
