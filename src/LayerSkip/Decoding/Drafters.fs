@@ -211,3 +211,34 @@ module Drafter =
         stateless "prompt-lookup" None (fun request reading ->
             let tokens = PromptLookup.find maxNgram request.Ahead request.Text.Span
             struct (tokens |> Array.map (Draft.certain >> Draft.by DraftSource.Lookup), reading))
+
+    let rec private lookingUp (lookup: SuffixLookup) (proposed: SuffixProposal option) : Drafter = {
+        new Drafter with
+            member _.Name = "suffix-lookup"
+            member _.Exit = None
+            member _.Watch = Watch.nothing
+
+            member _.Draft(request, reading) =
+                let struct (proposal, lookup) = SuffixLookup.propose request.Ahead request.Text lookup
+
+                let drafts =
+                    Array.map2
+                        (fun token share -> {
+                            Draft.certain token with
+                                Confidence = ValueSome share
+                                Source = DraftSource.Lookup
+                        })
+                        proposal.Draft.Tokens
+                        proposal.Draft.Shares
+
+                struct (drafts, reading, lookingUp lookup (Some proposal))
+
+            member this.Learn seen =
+                match proposed with
+                | Some proposal -> lookingUp (SuffixLookup.learn proposal seen.Round.Tokens lookup) None
+                | None -> this
+    }
+
+    /// The text itself and past ones propose, for no pass at all: what most often followed the longest ending that stood before
+    /// (SuffixDecoding, arXiv 2411.04975). `past` may grow meanwhile: texts are the whole model's, whatever drafts.
+    let suffixLookup (past: PastTexts option) : Drafter = lookingUp (SuffixLookup.create past) None

@@ -47,6 +47,8 @@ let private drafters layers exit =
         promptLookup
         Drafter.promptLookup PromptLookup.defaultNgram
         Drafter.promptLookup 1
+        Drafter.suffixLookup None
+        Drafter.suffixLookup (Some(PastTexts 1000))
         Drafter.earlyExit exit
         alternating exit promptLookup (Drafter.earlyExit exit)
     ]
