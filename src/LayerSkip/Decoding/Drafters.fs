@@ -15,7 +15,7 @@ type DraftRequest = {
     /// The most tokens to propose, at least 1.
     Ahead: int
     IsStop: int -> bool
-    /// The draft that hidden states of one row make through the shared head, by the decoding's sampling, with as much as is to be
+    /// The draft that hidden states of one row make through the shared head, or what stands for it, by the decoding's sampling, with as much as is to be
     /// read of it. Where their numbers are not finite it is token 0, which the whole model judges like any other.
     Pick: DraftReading -> Hidden -> Key -> struct (Draft * Key)
 }

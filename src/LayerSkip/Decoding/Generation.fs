@@ -30,6 +30,10 @@ module Generation =
             options.Strategy.DraftLength
             |> Option.toList
             |> List.collect (Check.atLeast 1 "draft-length")
+        yield!
+            options.Strategy.Vocabulary
+            |> Option.toList
+            |> List.collect (ContextVocabulary.faults config.Vocabulary)
         for exit in Option.toList options.Strategy.Exit do
             yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
         if Option.isNone tokenizer && not (List.isEmpty options.StopTexts) then

@@ -25,42 +25,6 @@ module Rounds =
 
     let private isStop (decoding: Decoding) id = Array.contains id decoding.StopIds
 
-    let private pick (decoding: Decoding) (reads: DraftReading) (hidden: Hidden) (key: Key) =
-        let look () =
-            let logits = Model.logits hidden
-
-            match decoding.Sampling, Logits.tryFirstNotFinite logits with
-            | _, Some _ -> struct (Draft.certain 0, key)
-            | Sampling.Greedy, None ->
-                let draft =
-                    match reads with
-                    | DraftReading.Token -> logits |> Logits.argmax |> Array.head |> Draft.certain
-                    | DraftReading.Confidence ->
-                        let struct (token, confidence) = (Logits.choices logits)[0]
-                        { Draft.certain token with Confidence = ValueSome confidence }
-                    | DraftReading.Entropy ->
-                        let law = (Logits.toFloats logits)[0] |> Sampling.softmax
-                        let token = (Logits.argmax logits)[0]
-
-                        {
-                            Draft.certain token with
-                                Confidence = ValueSome law[token]
-                                Entropy = ValueSome(Sampling.entropy law)
-                        }
-
-                struct (draft, key)
-            | Sampling.Filtered _, None ->
-                let law = (Logits.toFloats logits)[0] |> Sampling.law decoding.Sampling
-                let struct (u, key) = Key.uniform key
-                let draft = Draft.drawn law (Sampling.pick law u)
-
-                match reads with
-                | DraftReading.Entropy ->
-                    struct ({ draft with Entropy = ValueSome(Sampling.entropy law) }, key)
-                | _ -> struct (draft, key)
-
-        decoding.Clock.Time(Part.Head, look)
-
     /// A drafter may be anybody's: what it must not do is said with its name, where it did it.
     let private checkDrafts (decoding: Decoding) (drafter: Drafter) (drafts: Draft[]) (next: Drafter) =
         let vocabulary = decoding.Weights.Config.Vocabulary
@@ -87,7 +51,12 @@ module Rounds =
                 Text = standing.Text.Memory
                 Ahead = ahead
                 IsStop = isStop decoding
-                Pick = pick decoding
+                Pick =
+                    fun reads hidden key ->
+                        decoding.Clock.Time(
+                            Part.Head,
+                            fun () -> DraftChoice.pick decoding.Sampling standing.Vocabulary reads hidden key
+                        )
             }
 
             let struct (drafts, reading, next) =
@@ -111,9 +80,10 @@ module Rounds =
         (watch: Watch)
         rows
         (tokens: int[] voption)
-        (cache: Cache)
+        (standing: Standing)
         : JudgedRow[] =
         let layers = decoding.Weights.Config.Layers
+        let cache = standing.Reading.Cache
         let start = cache.Late.Length - rows
         let exits = watch.Exits |> List.distinct |> List.sort |> Array.ofList
 
@@ -126,7 +96,7 @@ module Rounds =
             if exits.Length = 0 then
                 [||]
             else
-                Model.kept start rows cache |> Model.logits |> Logits.choices
+                Model.kept start rows cache |> DraftChoice.choices standing.Vocabulary
 
         Array.init rows (fun row ->
             let ids, confidences = Array.create layers -1, Array.zeroCreate layers
@@ -139,6 +109,20 @@ module Rounds =
                 confidences[exit - 1] <- confidence)
 
             { Token = tokens[row]; Choices = ids; Confidences = confidences })
+
+    /// The draft vocabulary of the next round: one begins once the prompt was read, for a drafter that reads the text.
+    let private widen (decoding: Decoding) (tokens: int[]) (standing: Standing) =
+        match decoding.Strategy.Vocabulary, standing.Drafter with
+        | Some plan, Some drafter when drafter.Exit.IsSome ->
+            let text = standing.Text.Memory
+
+            let next () =
+                standing.Vocabulary
+                |> Option.defaultWith (fun () -> ContextVocabulary.start text standing.Reading.Cache plan)
+                |> fun vocabulary -> ContextVocabulary.learn text tokens standing.Likeliest vocabulary plan
+
+            { standing with Vocabulary = Some(decoding.Clock.Time(Part.Policy, next)) }
+        | _ -> standing
 
     /// Tells the drafter of a round that is over.
     let private learn
@@ -156,9 +140,7 @@ module Rounds =
                     if rows = 0 then
                         lazy [||]
                     else
-                        lazy
-                            (Scope.free (fun () ->
-                                look decoding drafter.Watch rows tokens standing.Reading.Cache))
+                        lazy (Scope.free (fun () -> look decoding drafter.Watch rows tokens standing))
 
                 drafter.Learn(seen looked)
 
@@ -174,6 +156,8 @@ module Rounds =
             Drafter = decoding.Strategy.Drafter
             Rounds = []
             Overflow = None
+            Vocabulary = None
+            Likeliest = [||]
         }
 
         let struct (seen, standing) = Verification.pass decoding 0 1 prompt standing
@@ -190,10 +174,9 @@ module Rounds =
         let seen rows = { IsPrompt = true; Round = round; Drafts = [||]; Rows = rows; Ms = ms; DraftMs = 0.0 }
 
         struct (round,
-                learn decoding evidence ValueNone seen {
-                    standing with
-                        Text = standing.Text.Append round.Tokens
-                })
+                { standing with Text = standing.Text.Append round.Tokens }
+                |> widen decoding round.Tokens
+                |> learn decoding evidence ValueNone seen)
 
     let private next (decoding: Decoding) (room: int) (standing: Standing) =
         let began = Stopwatch.GetTimestamp()
@@ -240,7 +223,9 @@ module Rounds =
                 (if round.Tokens.Length = 0 then
                      standing
                  else
-                     learn decoding round.Tokens.Length (ValueSome round.Tokens) seen standing))
+                     standing
+                     |> widen decoding round.Tokens
+                     |> learn decoding round.Tokens.Length (ValueSome round.Tokens) seen))
 
     /// The pass over a prompt, which brings a token, and then round after round as they are asked for, until a stop token
     /// or `MaxNewTokens`. Where numbers overflow, the next pull throws a LayerSkipException; once cancelled, within about

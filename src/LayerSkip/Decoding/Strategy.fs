@@ -9,6 +9,8 @@ type Strategy = {
     Depth: ExitLayer option
     Drafter: Drafter option
     Length: LengthPolicy
+    /// Which ids drafts are chosen from that go through the head; None: all.
+    Vocabulary: ContextVocabulary option
 } with
 
     /// Every layer, one token at a time.
@@ -17,6 +19,7 @@ type Strategy = {
         Depth = None
         Drafter = None
         Length = LengthPolicy.Fixed 1
+        Vocabulary = None
     }
 
     /// Layers 1..E only: faster, another text.
@@ -28,10 +31,10 @@ type Strategy = {
 
     /// A drafter proposes, every layer verifies: the autoregressive text.
     static member Speculative(drafter: Drafter, length: LengthPolicy) : Strategy = {
-        Name = drafter.Name
-        Depth = None
-        Drafter = Some drafter
-        Length = length
+        Strategy.Autoregressive with
+            Name = drafter.Name
+            Drafter = Some drafter
+            Length = length
     }
 
     /// Layers 1..E draft up to `draftLength` tokens, the rest verify them: the autoregressive text.
@@ -47,6 +50,9 @@ type Strategy = {
 
     /// The layer to leave after, for drafts or for good.
     member this.Exit: ExitLayer option = this.Depth |> Option.orElse (this.Drafter |> Option.bind _.Exit)
+
+    /// The same, whose drafts are chosen from a draft vocabulary; the text is the same.
+    member this.Within(vocabulary: ContextVocabulary) : Strategy = { this with Vocabulary = Some vocabulary }
 
     /// The most drafts of a round, where that is fixed.
     member this.DraftLength: int option =

@@ -26,6 +26,10 @@ type Standing = {
     Rounds: Round list
     /// The fault of the row that decides the next token, where its numbers are not finite.
     Overflow: Lazy<exn> option
+    /// The ids that the next drafts are chosen from; None: all.
+    Vocabulary: DraftVocabulary option
+    /// The whole model's likeliest ids at each row at which it last had the word, where the draft vocabulary takes them.
+    Likeliest: int[][]
 }
 
 /// The pass in which every layer reads the drafts, and what it says of them (LayerSkip, section 4.3).
@@ -33,7 +37,7 @@ type Standing = {
 module internal Verification =
     /// What a pass says of each row, up to the first whose numbers are not finite; that row's fault, should it count.
     [<NoEquality; NoComparison>]
-    type Seen = { Verdicts: Verdicts; Overflow: Lazy<exn> option }
+    type Seen = { Verdicts: Verdicts; Overflow: Lazy<exn> option; Likeliest: int[][] }
 
     /// The layers up to an exit, or all of them.
     let layersTo (exit: ExitLayer option) (decoding: Decoding) =
@@ -41,16 +45,22 @@ module internal Verification =
 
     /// A row counts only where all drafts before it are kept: one that the whole model would not have come to may overflow.
     let private see (decoding: Decoding) (textUpTo: int -> int[]) (logits: Logits) : Seen =
-        let verdicts = Sampling.verdicts decoding.Sampling
+        let see logits overflow = {
+            Verdicts = Sampling.verdicts decoding.Sampling logits
+            Overflow = overflow
+            Likeliest =
+                match decoding.Strategy.Vocabulary with
+                | Some plan when plan.Likeliest > 0 ->
+                    Array.init (Logits.rows logits) (fun row -> Logits.largest plan.Likeliest row logits)
+                | _ -> [||]
+        }
 
         match Logits.tryFirstNotFinite logits with
-        | None -> { Verdicts = verdicts logits; Overflow = None }
-        | Some row -> {
-            Verdicts = verdicts (Logits.truncate row logits)
-            Overflow =
-                let layers = layersTo decoding.Strategy.Depth decoding
-                Some(lazy (Overflow.exceptionOf decoding.Weights layers (textUpTo row)))
-          }
+        | None -> see logits None
+        | Some row ->
+            let layers = layersTo decoding.Strategy.Depth decoding
+            let overflow = lazy (Overflow.exceptionOf decoding.Weights layers (textUpTo row))
+            see (Logits.truncate row logits) (Some overflow)
 
     /// One pass over what the choosing layers have not read: the verdicts of the last `rows` of `ids`, which follow the
     /// first `before` tokens of the text.
@@ -99,4 +109,12 @@ module internal Verification =
 
         // The kept drafts may end the text before the row that overflows is asked for.
         let overflow = if next.IsNone then seen.Overflow else None
-        struct (agreed, next, { standing with Reading = reading; Overflow = overflow })
+
+        struct (agreed,
+                next,
+                {
+                    standing with
+                        Reading = reading
+                        Overflow = overflow
+                        Likeliest = Array.truncate (agreed + 1) seen.Likeliest
+                })
