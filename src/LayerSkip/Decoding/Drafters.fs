@@ -15,7 +15,9 @@ type DraftRequest = {
     /// The most tokens to propose, at least 1.
     Ahead: int
     IsStop: int -> bool
-    /// The draft that hidden states of one row make through the shared head, or what stands for it, by the decoding's sampling, with as much as is to be
+    /// The ids that `Pick` chooses from; None: all.
+    Vocabulary: DraftVocabulary option
+    /// The draft that hidden states of one row make through the shared head, by the decoding's sampling, with as much as is to be
     /// read of it. Where their numbers are not finite it is token 0, which the whole model judges like any other.
     Pick: DraftReading -> Hidden -> Key -> struct (Draft * Key)
 }
@@ -76,7 +78,7 @@ module Drafter =
     }
 
     /// A pass drafts up to `length` tokens, until they are enough; `alter` may replace a greedy draft: it gets its place in the text,
-    /// and the draft.
+    /// and the draft; a draft vocabulary that has not what it says keeps its own.
     let private byPass
         alter
         (reads: DraftReading)
@@ -90,13 +92,14 @@ module Drafter =
             let struct (hidden, cache) = pass.Forward request.Weights [| token |] reading.Cache
             let struct (draft, key) = request.Pick reads hidden reading.Key
 
+            let altered () =
+                let token = alter cache.Early.Length draft.Token
+                let isThere = request.Vocabulary |> Option.forall (DraftVocabulary.contains token)
+                if isThere then token else draft.Token
+
             let draft =
                 match draft.Law with
-                | DraftLaw.Certain -> {
-                    draft with
-                        Token = alter cache.Early.Length draft.Token
-                        Source = pass.Source
-                  }
+                | DraftLaw.Certain -> { draft with Token = altered (); Source = pass.Source }
                 | DraftLaw.Drawn _ -> { draft with Source = pass.Source }
 
             struct (draft, { Cache = cache; Key = key })

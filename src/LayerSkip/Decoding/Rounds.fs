@@ -51,6 +51,7 @@ module Rounds =
                 Text = standing.Text.Memory
                 Ahead = ahead
                 IsStop = isStop decoding
+                Vocabulary = standing.Vocabulary
                 Pick =
                     fun reads hidden key ->
                         decoding.Clock.Time(
