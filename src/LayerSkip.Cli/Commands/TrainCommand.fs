@@ -198,7 +198,19 @@ module internal TrainCommand =
     let run (terminal: Terminal) (common: Common) commonGiven (arguments: TrainArgument list) : int =
         let given = TrainOptions.read arguments
         ResumeOptions.check commonGiven arguments given
+
+        let isAdapter =
+            match given.Resume with
+            | Some folder -> AdapterCheckpoint.isRun folder
+            | None -> given.Recipe = Some AdapterTrainOptions.recipe
+
+        if given.Resume.IsNone then
+            AdapterTrainOptions.check isAdapter arguments
+
         let ranks = MpiRanks.tryJoin () |> Check.getOrRaise
+
+        if isAdapter && ranks.Count > 1 then
+            Inputs.usage "an adapter is trained by one process; start it without mpirun"
 
         if ranks.Count > 1 && not (commonGiven |> List.exists _.IsThreads) then
             CpuKernels.setThreads (MpiRanks.threads ranks)
@@ -239,6 +251,11 @@ module internal TrainCommand =
 
             follow terminal common session
 
-        let code = work ()
+        let code =
+            if isAdapter then
+                AdapterTrainCommand.run terminal common given
+            else
+                work ()
+
         ranks.Leave()
         code

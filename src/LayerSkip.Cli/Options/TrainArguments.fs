@@ -50,6 +50,13 @@ type internal TrainArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--probe-exits")>] ProbeExits of layers: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--save-every")>] SaveEvery of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Keep of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Adapter of form: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Rank of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--source-layer")>] SourceLayer of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--self-tokens")>] SelfTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Opening of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--at-once")>] AtOnce of n: int
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -82,7 +89,7 @@ type internal TrainArgument =
             | Tokenizer _ ->
                 "the folder of the tokenizer of a model from scratch (see `layerskip tokenizer train`)."
             | Recipe _ ->
-                "plain, continual, scratch, code, fine-tune (the paper's), emphasis or self-distillation; the options below change single parts (default: continual, from scratch scratch)."
+                "plain, continual, scratch, code, fine-tune (the paper's), emphasis or self-distillation; the options below change single parts (default: continual, from scratch scratch). adapter: the model stays as it is, bit for bit, and a small adapter behind --exit-layer learns its law (see --adapter)."
             | Exits _ ->
                 "which exits learn beside the last layer: last (none); the paper's weights, times SCALE (default 0.2), for all:SCALE, for every EVERY-th exit, one further each step, rotational:EVERY:SCALE, or from the last down, gradual:SCALE (default 1); or exits and weights of your own (default 1), dealt out to GROUPS (default 1) that take turns, emphasis:E=WEIGHT,E=WEIGHT:GROUPS. The paper's weights give exit 1 nothing."
             | ExitLabels _ -> "how much early exits learn from the labels, 0 or more."
@@ -122,3 +129,15 @@ type internal TrainArgument =
             | ProbeExits _ -> "the exit layers of probes, as 1,2 (default: the recommended one)."
             | SaveEvery _ -> $"steps between checkpoints (default {usual.SaveEvery})."
             | Keep _ -> $"how many checkpoints stay (default {usual.Keep})."
+            | Adapter _ ->
+                "with --recipe adapter: what stands between the exit and the shared head: norm, a norm of its own; lowrank, a residual map of --rank too; block, a decoder layer with its own keys and values and a norm (default)."
+            | Rank _ -> "of --adapter lowrank (default 64)."
+            | SourceLayer _ ->
+                "the layer of the model, from 1, that --adapter block begins as (default: the last)."
+            | SelfTokens _ ->
+                "with --recipe adapter: so many token ids that the model writes itself, to self.tokens in --output, are learned from, each text as long as --sequence-length; with --data it goes on from their beginnings. Without this option the texts of --data are learned from as they are; without --data it writes as many as --steps read, up to 4 million."
+            | Opening _ ->
+                "how many token ids of a text of --data the model goes on from, at most (default 16)."
+            | Temperature _ -> "of what the model writes (default 0.8); 0 is the likeliest token each time."
+            | AtOnce _ ->
+                $"texts that it writes side by side (default {SelfText.defaultAtOnce Device.Cpu}, on cuda {SelfText.defaultAtOnce Device.Cuda})."

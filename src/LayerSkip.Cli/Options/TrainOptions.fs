@@ -3,6 +3,17 @@ namespace LayerSkip.Cli
 open System.IO
 open LayerSkip
 
+/// What `layerskip train --recipe adapter` was given of its own.
+type internal GivenAdapter = {
+    Form: string option
+    Rank: int option
+    Source: int option
+    SelfTokens: int option
+    Opening: int option
+    Temperature: float option
+    AtOnce: int option
+}
+
 /// What `layerskip train` was given. What stands apart from `Changes` is not of the run's options, or decides about others.
 [<NoEquality; NoComparison>]
 type internal GivenTraining = {
@@ -18,6 +29,8 @@ type internal GivenTraining = {
     Recipe: string option
     ExitLayer: int option
     DraftLength: int option
+    /// What is for --recipe adapter alone.
+    OfAdapter: GivenAdapter
     /// Changes of the options, in the order of the command line.
     Changes: (TrainingOptions -> TrainingOptions) list
 }
@@ -45,6 +58,15 @@ module internal TrainOptions =
         Recipe = None
         ExitLayer = None
         DraftLength = None
+        OfAdapter = {
+            Form = None
+            Rank = None
+            Source = None
+            SelfTokens = None
+            Opening = None
+            Temperature = None
+            AtOnce = None
+        }
         Changes = []
     }
 
@@ -109,6 +131,16 @@ module internal TrainOptions =
             change (fun it -> { it with ProbeExits = exits })
         | TrainArgument.SaveEvery count -> change (fun it -> { it with SaveEvery = count })
         | TrainArgument.Keep count -> change (fun it -> { it with Keep = count })
+        | TrainArgument.Adapter form -> { given with OfAdapter.Form = Some form }
+        | TrainArgument.Rank rank -> { given with OfAdapter.Rank = Some rank }
+        | TrainArgument.SourceLayer layer -> { given with OfAdapter.Source = Some layer }
+        | TrainArgument.SelfTokens count -> { given with OfAdapter.SelfTokens = Some count }
+        | TrainArgument.Opening count -> { given with OfAdapter.Opening = Some count }
+        | TrainArgument.Temperature t -> {
+            given with
+                OfAdapter.Temperature = Some(Inputs.real "temperature" "see --help" t)
+          }
+        | TrainArgument.AtOnce count -> { given with OfAdapter.AtOnce = Some count }
 
     /// Reads what `train` was given.
     let read (arguments: TrainArgument list) : GivenTraining = arguments |> List.fold add none

@@ -187,7 +187,7 @@ module Weights =
         List.concat (DecoderParts.toList (CheckpointPart.ofConfig config))
 
     /// The rows that each of the checkpoint's tensors has in a joined one, as views.
-    let private rowsOf (parts: CheckpointPart list) (whole: Tensor) : (string * Tensor) list =
+    let internal rowsOf (parts: CheckpointPart list) (whole: Tensor) : (string * Tensor) list =
         let place start (name, shape: int64 list) =
             (name, whole.narrow (0L, start, shape.Head)), start + shape.Head
 

@@ -43,7 +43,7 @@ module TrainingCheckpoint =
         Unfinished.start going (fun () -> Directory.Move(folder, going))
         Unfinished.discard going
 
-    let private removeOld (output: string) keep =
+    let internal removeOld (output: string) keep =
         let checkpoints = all output
 
         for _, folder in checkpoints |> List.skip (min keep checkpoints.Length) do

@@ -69,6 +69,13 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
             TrainingFields.write json options
             json.WriteEndObject())
 
+    /// A line of other fields, and numbers for TensorBoard under their tags.
+    member internal _.Add(step: int, write: Utf8JsonWriter -> unit, numbers: (string * float) list) : unit =
+        line step write
+
+        for tag, value in numbers do
+            scalar tag value step
+
     /// What an event says in numbers; that of a checkpoint or of the end says nothing here.
     member _.Write(event: TrainingEvent) : unit =
         match event with

@@ -21,7 +21,7 @@ module TrainingSession =
            ]
            |> List.exists (fun pattern -> Directory.GetFiles(folder, pattern).Length > 0)
 
-    let private outputFaults (output: string) : LayerSkipError list =
+    let internal outputFaults (output: string) : LayerSkipError list =
         let bad = Check.bad output
 
         Check.guard (fun () ->

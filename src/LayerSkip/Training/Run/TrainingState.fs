@@ -39,7 +39,7 @@ module internal TrainingState =
     /// What the state belongs to: a model that computes otherwise is not the one that the optimiser saw.
     let private sealedFiles = [ "config.json"; "model.safetensors"; "optimizer.safetensors" ]
 
-    let private checksum (path: string) : string =
+    let checksum (path: string) : string =
         use stream = File.OpenRead path
         SHA256.HashData stream |> Convert.ToHexStringLower
 
@@ -58,7 +58,7 @@ module internal TrainingState =
                 LayerSkipError.BadFile(path, "is not what training wrote there: its checksum is another")
     ]
 
-    let private guardFields: JsonField<LossGuard> list = [
+    let guardFields: JsonField<LossGuard> list = [
         JsonField.whole "seen" _.Seen (fun x it -> { it with Seen = x })
         JsonField.real "mean" _.Mean (fun x it -> { it with Mean = x })
         JsonField.real "variance" _.Variance (fun x it -> { it with Variance = x })
