@@ -79,10 +79,10 @@ public sealed record SpeculationStatistics(
 
 /// <summary>What one source's drafts came to.</summary>
 /// <param name="Source">"exit", "lookup", "adapter", "layers".</param>
-/// <param name="Rounds">Rounds that it drafted for.</param>
+/// <param name="Rounds">Rounds with a draft of its.</param>
 /// <param name="DraftTokens">Tokens that it drafted.</param>
 /// <param name="AcceptedDraftTokens">Those that the whole model kept.</param>
-/// <param name="MeanExitLayer">The mean exit layer of its rounds; 0 where it has none.</param>
+/// <param name="MeanExitLayer">The mean exit layer of its drafts; 0 where they have none.</param>
 public sealed record DraftSourceStatistics(
     string Source, int Rounds, int DraftTokens, int AcceptedDraftTokens, double MeanExitLayer);
 

@@ -91,11 +91,7 @@ module Replay =
         Tokens = Array.sub replay.trace.Written (round.Row + 1) round.Rows
         Drafted = round.Drafted
         Accepted = round.Accepted
-        Source =
-            if round.Drafted = 0 then
-                None
-            else
-                Some(DraftSource.Exit round.Plan.Exit.Layers)
+        Sources = Array.replicate round.Drafted (DraftSource.Exit round.Plan.Exit.Layers)
     }
 
     /// The drafts of a round that the whole model looked at.

@@ -43,11 +43,11 @@ type FinishReason =
 type SourceStats = {
     /// As `DraftSource.name` has it.
     Source: string
-    /// Rounds that it drafted for.
+    /// Rounds with a draft of its.
     Rounds: int
     DraftTokens: int
     AcceptedDraftTokens: int
-    /// The mean exit layer of its rounds; 0 where it has none.
+    /// The mean exit layer of its drafts; 0 where they have none.
     MeanExitLayer: float
 }
 
@@ -138,21 +138,28 @@ module GenerationOptions =
 [<RequireQualifiedAccess>]
 module SpeculationStats =
     let private sources (rounds: Round[]) : SourceStats[] =
-        let exitOf (round: Round) =
-            match round.Source with
-            | Some(DraftSource.Exit layer | DraftSource.Adapter layer) -> float layer
+        let exitOf (source: DraftSource) =
+            match source with
+            | DraftSource.Exit layer
+            | DraftSource.Adapter layer -> float layer
             | _ -> 0.0
 
         rounds
-        |> Array.groupBy (fun round ->
-            round.Source |> Option.map DraftSource.name |> Option.defaultValue "drafter")
-        |> Array.map (fun (name, rounds) -> {
-            Source = name
-            Rounds = rounds.Length
-            DraftTokens = Array.sumBy _.Drafted rounds
-            AcceptedDraftTokens = Array.sumBy _.Accepted rounds
-            MeanExitLayer = Array.averageBy exitOf rounds
-        })
+        |> Seq.indexed
+        |> Seq.collect (fun (index, round) ->
+            round.Sources |> Seq.mapi (fun place source -> index, source, place < round.Accepted))
+        |> Seq.groupBy (fun (_, source, _) -> DraftSource.name source)
+        |> Seq.map (fun (name, drafts) ->
+            let count wanted = drafts |> Seq.filter wanted |> Seq.length
+
+            {
+                Source = name
+                Rounds = drafts |> Seq.distinctBy (fun (index, _, _) -> index) |> Seq.length
+                DraftTokens = count (fun _ -> true)
+                AcceptedDraftTokens = count (fun (_, _, isKept) -> isKept)
+                MeanExitLayer = drafts |> Seq.averageBy (fun (_, source, _) -> exitOf source)
+            })
+        |> Array.ofSeq
         |> Array.sortBy (fun source -> -source.Rounds, source.Source)
 
     /// Of the rounds of one text, the first one first; the pass over the prompt is none.

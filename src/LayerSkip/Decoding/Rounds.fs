@@ -165,7 +165,7 @@ module Rounds =
         let struct (_, first, standing) = Verification.judge [||] seen standing
         let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
 
-        let round = { Tokens = ValueOption.toArray first; Drafted = 0; Accepted = 0; Source = None }
+        let round = { Tokens = ValueOption.toArray first; Drafted = 0; Accepted = 0; Sources = [||] }
 
         let evidence =
             match standing.Drafter with

@@ -1,8 +1,7 @@
 namespace LayerSkip
 
-/// One round of self-speculation: what it adds to the text, how much of the draft it kept, and whose draft it was; None where
-/// there was none.
-type Round = { Tokens: int[]; Drafted: int; Accepted: int; Source: DraftSource option }
+/// One round of self-speculation: what it adds to the text, how much of the draft it kept, and who proposed each draft.
+type Round = { Tokens: int[]; Drafted: int; Accepted: int; Sources: DraftSource[] }
 
 /// Proposes up to `ahead` tokens (at least 1) after `last`. It may stop early, and must not read a stop token.
 type Propose<'State> = int -> int -> 'State -> struct (Draft[] * 'State)
@@ -72,7 +71,7 @@ module Speculation =
             Tokens = Array.append kept (ValueOption.toArray next)
             Drafted = drafts.Length
             Accepted = accepted
-            Source = drafts |> Array.tryHead |> Option.map _.Source
+            Sources = drafts |> Array.map _.Source
         }
 
         struct (round, rewind (max 0 (toRead.Length - accepted - 1)) judged)

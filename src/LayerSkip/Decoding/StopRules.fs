@@ -120,27 +120,19 @@ module StopRule =
 
         folded "del" DraftReading.Confidence isEnough learn (0.0, 0.0, 0.0, 0.0)
 
-    /// A confidence as the number that logistic models take, within [-6, 6].
-    let private logit (share: float) =
-        let share = Math.Clamp(share, 1e-12, 1.0 - 1e-12)
-        Math.Clamp(log (share / (1.0 - share)), -6.0, 6.0)
-
-    let private logistic (x: float) = 1.0 / (1.0 + exp -x)
-
-    /// What the marginal rule has learned of an exit: acceptance as a logistic function of the confidence's logit, and the share of judged
-    /// drafts that are kept.
-    [<Struct>]
-    type private Calibration = { Slope: float; Shift: float; Kept: float }
+    /// What the marginal rule has learned of an exit: how likely a draft of a confidence is kept, and the share of judged drafts that are.
+    [<NoEquality; NoComparison>]
+    type private Calibration = { Odds: Odds; Kept: float }
 
     /// Draft one more while what it is expected to bring is worth its time: s p > rho t, where s is the chance that all drafts so far are
     /// kept, p that the next one is, t what it adds to the round, and rho the tokens a millisecond that decoding makes. Chances are
     /// confidences, calibrated online by logistic regression per exit. With the same chance at each place this is the best
     /// constant length.
     let marginal (cost: RoundCost) : StopRule =
-        let fresh = { Slope = 1.0; Shift = 0.0; Kept = 0.7 }
+        let fresh = { Odds = { Weights = [| 0.0; 1.0 |] }; Kept = 0.7 }
         let of' source calibrations = Map.tryFind source calibrations |> Option.defaultValue fresh
-        let chance calibration (draft: Draft) =
-            logistic (calibration.Slope * logit (confidenceOf draft) + calibration.Shift)
+        let features (draft: Draft) = [| 1.0; Odds.logit (confidenceOf draft) |]
+        let chance calibration (draft: Draft) = Odds.chance (features draft) calibration.Odds
 
         let isEnough (calibrations, tokens: float, ms: float) (made: Draft list) =
             let calibration = of' made.Head.Source calibrations
@@ -157,15 +149,10 @@ module StopRule =
             survival * calibration.Kept <= rate * next
 
         let learn (seen: RoundSeen) (calibrations, tokens, ms) =
-            let step calibration (draft, isKept) =
-                let x = logit (confidenceOf draft)
-                let error = (if isKept then 1.0 else 0.0) - chance calibration draft
-
-                {
-                    Slope = Math.Clamp(calibration.Slope + 0.01 * error * x, 0.05, 3.0)
-                    Shift = Math.Clamp(calibration.Shift + 0.05 * error, -3.0, 3.0)
-                    Kept = 0.95 * calibration.Kept + (if isKept then 0.05 else 0.0)
-                }
+            let step calibration (draft, isKept) = {
+                Odds = calibration.Odds |> Odds.learn 0.05 (features draft) isKept
+                Kept = 0.95 * calibration.Kept + (if isKept then 0.05 else 0.0)
+            }
 
             let calibrations =
                 match Array.tryHead seen.Drafts with

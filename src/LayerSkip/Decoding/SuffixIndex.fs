@@ -109,3 +109,17 @@ module SuffixIndex =
             nothing
         else
             during index (fun tree -> draftAfter ahead tree.Ending tree)
+
+    /// What followed where the text with `drafts` after it ended, up to `ahead` tokens: as `lookup`, were they part of the text.
+    let lookupAfter (drafts: ReadOnlyMemory<int>) (ahead: int) (index: SuffixIndex) : SuffixDraft =
+        if drafts.Length = 0 || index.Count = 0 then
+            lookup ahead index
+        else
+            let drafts = drafts.Slice(max 0 (drafts.Length - longest))
+            let ofText = min index.Count (longest - drafts.Length)
+            let ending = Array.zeroCreate (ofText + drafts.Length)
+            drafts.Span.CopyTo(ending.AsSpan ofText)
+
+            during index (fun tree ->
+                tree.Tokens.Span.Slice(index.Count - ofText, ofText).CopyTo(ending.AsSpan())
+                draftAfter ahead (tree.Find(ReadOnlySpan ending)) tree)

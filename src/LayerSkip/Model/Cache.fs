@@ -132,6 +132,8 @@ type Cache = {
     Early: CacheHalf
     /// Layers E+1..L.
     Late: CacheHalf
+    /// Whether passes keep hidden states after the layers that it was created to keep them of.
+    Keeps: bool
     /// Ends the passes of this record, and of those that grow from it: within a part of a layer's work they then throw
     /// OperationCanceledException, and the cache is of no more use.
     Cancelled: CancellationToken
@@ -162,6 +164,7 @@ module Cache =
             Stamp = 0
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }
+            Keeps = not kept.IsEmpty
             Cancelled = CancellationToken.None
         }
 

@@ -66,7 +66,7 @@ module Model =
             let last = half.First + half.Count
 
             let stops =
-                if slab.KeptLayers.Length = 0 then
+                if not cache.Keeps then
                     [| last |]
                 else
                     slab.KeptLayers
@@ -77,7 +77,10 @@ module Model =
 
             for stop in stops do
                 slab.Sequence.Run(place, first, stop - first, half.Length, rows, prefill, cache.Cancelled)
-                Storage.keep place stop half.Length rows slab.Storage
+
+                if cache.Keeps then
+                    Storage.keep place stop half.Length rows slab.Storage
+
                 first <- stop
 
         { half with Length = half.Length + rows }

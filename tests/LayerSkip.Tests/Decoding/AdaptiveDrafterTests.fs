@@ -32,6 +32,36 @@ let private rules (layers: int) : StopRule list =
         StopRule.marginal cost
     ]
 
+/// Drafting that chooses for itself, with times that make drafts cheap, dear, or odd.
+let private autos (layers: int) (salt: int) : Drafter list =
+    let costs cheap = {
+        Rows = Array.init 6 (fun row -> 1.0 + cheap * float row)
+        DraftBase = cheap / 2.0
+        DraftLayer = cheap / 10.0
+    }
+
+    let create cheap exits start lookup past =
+        AutoDrafter.create {
+            Costs = costs cheap
+            Exits = exits
+            Start = start
+            Longest = 1 + abs salt % 12
+            Lookup = lookup
+            Past = past
+        }
+
+    let past = PastTexts 1000
+    past.Add(System.ReadOnlySpan [| 1; 2; 3; 1; 2; 3; 4; 5; 6; 1; 2; 3 |])
+    let first = exit layers 1
+
+    [
+        create 0.01 (everyExit layers) (Some first) true None
+        create 0.0 (everyExit layers) None true (Some past)
+        create 0.02 [] (Some first) false None
+        create 0.01 [] None true None
+        create 10.0 (everyExit layers) (Some first) true None
+    ]
+
 /// The rows that a drafter was shown.
 let private recording
     (shown: ResizeArray<JudgedRow>)
@@ -109,6 +139,33 @@ let tests =
                             traced.Confidences[exit]
                             "confidence"
 
+            testPropertyWithConfig
+                (Tiny.settings 25)
+                $"{dtype}: whatever chooses for itself, the text is the whole model's"
+            <| fun (case: Case) (salt: int) ->
+                use weights = Tiny.weights dtype case.Model
+                let layers = case.Model.Config.Layers
+                let plain = complete weights (options Strategy.Autoregressive 48) case.Prompt
+
+                for index, drafter in List.indexed (autos layers (salt % 1000)) do
+                    // The same value again: it remembers nothing of the text before.
+                    for _ in 1..2 do
+                        let made = complete weights (options (Strategy.Adaptive drafter) 48) case.Prompt
+                        Expect.equal made.TokenIds plain.TokenIds $"way {index}"
+
+        testCase "drafting that does not pay ends, and what pays is found" (fun () ->
+            let model = { Config = Tiny.config 24 4 4 2 true; Seed = 5L }
+            use weights = Tiny.weights Dtype.F32 model
+            let drafted drafter =
+                (complete weights (options (Strategy.Adaptive drafter) 200) [| 1; 2 |]).Stats
+            let ways = autos 4 11
+            // Random models soon repeat themselves.
+            let lookup = drafted ways[3]
+            Expect.isGreaterThan lookup.NumAcceptedDraftTokens 50 "lookup"
+            Expect.equal (lookup.Sources |> Array.map _.Source) [| "lookup" |] "by lookup alone"
+            Expect.isGreaterThan lookup.DraftAcceptanceRate 0.7 "what is drafted is kept"
+            Expect.equal (drafted ways[4]).NumDraftTokens 0 "a row that costs ten passes is not drafted")
+
         testPropertyWithConfig
             (Tiny.settings 15)
             "DEL live, from the prompt's last rows on, drafts and keeps what its replay does"
@@ -145,7 +202,7 @@ let tests =
                         Tokens = [| 1 |]
                         Drafted = 1
                         Accepted = if isKept then 1 else 0
-                        Source = None
+                        Sources = [||]
                     }
                     Drafts = [| draft 0.0 |]
                     Rows = lazy [||]
@@ -192,7 +249,7 @@ let tests =
                         Tokens = Array.replicate (accepted + 1) 1
                         Drafted = best
                         Accepted = accepted
-                        Source = Some(DraftSource.Exit 1)
+                        Sources = Array.replicate best (DraftSource.Exit 1)
                     }
                     Drafts = Array.replicate best draft
                     Rows = lazy [||]

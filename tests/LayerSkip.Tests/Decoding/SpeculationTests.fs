@@ -153,7 +153,7 @@ let tests =
                     Pending = 0
                 }
 
-            let expected = { Tokens = [| whole 2 [ 5; 4; 3 ] |]; Drafted = 0; Accepted = 0; Source = None }
+            let expected = { Tokens = [| whole 2 [ 5; 4; 3 ] |]; Drafted = 0; Accepted = 0; Sources = [||] }
             Expect.equal round expected "one token"
             Expect.equal state.Read [ 5; 4; 3 ] "read the last token")
 
@@ -168,8 +168,8 @@ let tests =
                     struct ([| 7; 0 |], { state with Read = List.rev (List.ofArray ids) })
 
             let struct (round, _) = Speculation.step (isStop 0) says agree judge rewind 4 3 fresh
-            let source = Some DraftSource.Unnamed
-            let expected = { Tokens = [| 7; 0 |]; Drafted = 2; Accepted = 2; Source = source }
+            let sources = Array.replicate 2 DraftSource.Unnamed
+            let expected = { Tokens = [| 7; 0 |]; Drafted = 2; Accepted = 2; Sources = sources }
             Expect.equal round expected "no bonus")
 
         testCase "a refused draft is replaced by the model's own token" (fun () ->
@@ -180,7 +180,7 @@ let tests =
             let stats =
                 SpeculationStats.ofRounds [|
                     for drafted, accepted in [ 4, 4; 4, 1; 2, 0; 0, 0 ] ->
-                        { Tokens = [||]; Drafted = drafted; Accepted = accepted; Source = None }
+                        { Tokens = [||]; Drafted = drafted; Accepted = accepted; Sources = [||] }
                 |]
             Expect.equal stats.NumSpecSteps 3 "rounds that drafted"
             Expect.equal (stats.NumDraftTokens, stats.NumAcceptedDraftTokens) (10, 5) "totals"

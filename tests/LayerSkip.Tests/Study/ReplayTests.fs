@@ -349,7 +349,7 @@ let tests =
 
             let seen = {
                 IsPrompt = false
-                Round = { Tokens = [| 7 |]; Drafted = 1; Accepted = 0; Source = None }
+                Round = { Tokens = [| 7 |]; Drafted = 1; Accepted = 0; Sources = [||] }
                 Drafts = [| Draft.certain 1 |]
                 Rows = lazy [| row [| 0.5; 0.2; 1.0 |] [| 7; 1; 7 |] |]
                 Ms = 1.0

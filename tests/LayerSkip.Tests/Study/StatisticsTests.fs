@@ -113,7 +113,7 @@ let tests =
             let text =
                 SpeculationStats.ofRounds [|
                     for drafted, accepted in a @ b ->
-                        { Tokens = [||]; Drafted = drafted; Accepted = accepted; Source = None }
+                        { Tokens = [||]; Drafted = drafted; Accepted = accepted; Sources = [||] }
                 |]
 
             Expect.equal both.AcceptanceHistogram text.AcceptanceHistogram "histogram"

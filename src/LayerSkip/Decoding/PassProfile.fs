@@ -1,0 +1,135 @@
+namespace LayerSkip
+
+open System.Diagnostics
+
+/// A short look at what a model's passes take on the machine at hand.
+[<RequireQualifiedAccess>]
+module PassProfile =
+    /// Milliseconds that it may take, but for the first pass, whatever that takes.
+    let budgetMs = 300.0
+
+    // Positions before the timed ones.
+    let private context = 1
+    // Once so many turns were had, more would tell little: code is compiled by then.
+    let private turns = 100
+
+    let private ids (weights: Weights) count =
+        Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
+
+    /// What is timed, the most telling first.
+    [<RequireQualifiedAccess>]
+    type private Kind =
+        | Rows of int
+        | Draft of exit: int
+
+    /// Passes of the whole model over 1 to 17 rows, and drafts of two exits, turn by turn while the budget lasts; of a model whose pass
+    /// takes long only some. Of a context with no room for two positions shares of weights stand for times.
+    let measure (weights: Weights) : PassCosts =
+        use _noGrad = Scope.noGrad ()
+        let layers = weights.Config.Layers
+        let began = Stopwatch.StartNew()
+        let samples = ResizeArray<Kind * float>()
+        let longest = 17
+        let room = min weights.Config.Context (context + longest)
+        let few = max 1 (layers / 8)
+        let some = max (few + 1) (layers / 3)
+
+        let kinds = [
+            Kind.Rows 1
+            Kind.Rows 5
+            if layers > 1 then
+                Kind.Draft few
+            Kind.Rows 2
+            Kind.Rows 3
+            Kind.Rows 9
+            if some < layers then
+                Kind.Draft some
+            Kind.Rows 4
+            Kind.Rows 7
+            Kind.Rows longest
+        ]
+
+        let choose hidden = Scope.free (fun () -> Model.logits hidden |> Logits.choices |> ignore)
+
+        let mutable cache = Cache.create weights layers (max 2 room)
+        use _storage = cache.Slab
+
+        let timed body =
+            let started = Stopwatch.GetTimestamp()
+            Scope.free body
+            Stopwatch.GetElapsedTime(started).TotalMilliseconds
+
+        let start = max 1 (min context (room - longest))
+
+        let pass kind =
+            let read count =
+                let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
+                choose hidden
+                cache <- next
+
+            let ms =
+                match kind with
+                | Kind.Rows rows -> timed (fun () -> read rows)
+                | Kind.Draft exit ->
+                    cache <- Cache.splitAt exit cache
+
+                    timed (fun () ->
+                        let struct (hidden, next) = Model.forwardEarly weights (ids weights 1) cache
+                        choose hidden
+                        cache <- next)
+
+            cache <- Cache.truncate start cache
+            ms
+
+        let fits =
+            function
+            | Kind.Rows rows -> start + rows <= room
+            | Kind.Draft _ -> start + 1 <= room
+
+        let kinds = kinds |> List.filter fits
+
+        if kinds.IsEmpty then
+            PassCosts.ofShares layers 1.0 1.0
+        else
+            Scope.free (fun () ->
+                let struct (_, next) = Model.forward weights 1 (ids weights start) cache
+                cache <- next)
+
+            // Once for code to be compiled and caches to be warm; never for a model whose pass takes long.
+            let first = pass (Kind.Rows 1)
+            let estimate kind =
+                match kind with
+                | Kind.Rows rows -> first * (1.0 + 0.15 * float (rows - 1))
+                | Kind.Draft exit -> first * float (exit + 1) / float layers
+
+            let mutable turn, hasTime = 0, true
+            samples.Add(Kind.Rows 1, first)
+
+            while hasTime && turn < turns do
+                for kind in kinds do
+                    if hasTime then
+                        if began.Elapsed.TotalMilliseconds + estimate kind > budgetMs then
+                            hasTime <- false
+                        else
+                            samples.Add(kind, pass kind)
+
+                turn <- turn + 1
+
+            // The least: what else the machine does, and code that is not compiled yet, only adds.
+            let times =
+                samples
+                |> Seq.groupBy fst
+                |> Seq.map (fun (kind, samples) -> kind, samples |> Seq.map snd |> Seq.min)
+                |> List.ofSeq
+
+            let rows =
+                times
+                |> List.choose (function
+                    | Kind.Rows rows, ms -> Some(rows, ms)
+                    | _ -> None)
+            let drafts =
+                times
+                |> List.choose (function
+                    | Kind.Draft exit, ms -> Some(exit, ms)
+                    | _ -> None)
+            PassCosts.ofTimes rows drafts
