@@ -45,11 +45,12 @@ let orStop (result: Result<'T, LayerSkipError list>) : 'T =
 #endif
 
 /// The options that were given, or their defaults. `options` are all there are: "--runs N", and what it is where it is not
-/// given. Paths of the defaults are those of the project.
+/// given; one without a value, "--quick", is given or not. Paths of the defaults are those of the project.
 type Given(options: (string * string) list) =
     let nameOf (option: string) = (option.Split ' ')[0]
     let defaults = Map.ofList [ for option, fallback in options -> nameOf option, fallback ]
     let usage = options |> List.map fst |> String.concat " "
+    let isFlag name = options |> List.exists (fun (option, _) -> option = name)
 
     // A script says at its beginning what it does, with examples.
     let help () =
@@ -78,6 +79,7 @@ type Given(options: (string * string) list) =
         | ("--help" | "-h") :: _ ->
             help ()
             exit 0
+        | name :: rest when isFlag name -> (name, "") :: pairs rest
         | name :: value :: rest when Map.containsKey name defaults -> (name, value) :: pairs rest
         | [ name ] when Map.containsKey name defaults ->
             stop 2 $"{name} needs a value; the options are {usage}"
