@@ -20,20 +20,7 @@ type ContextVocabulary = {
 [<RequireQualifiedAccess>]
 module ContextVocabulary =
     /// Of each row so many ids join where nothing else is said.
-    let defaultLikeliest = 8
-
-    /// The first `count` ids: those of a tokenizer that was trained by merging the most frequent pairs come about in the order of
-    /// their frequency.
-    let firstIds (count: int) (vocabulary: int) : int[] = [| 0 .. min count vocabulary - 1 |]
-
-    /// Every id that texts have, the most frequent first, of equally frequent ones the lowest.
-    let frequencies (texts: seq<int[]>) : int[] =
-        texts
-        |> Seq.concat
-        |> Seq.countBy id
-        |> Seq.sortBy (fun (id, count) -> -count, id)
-        |> Seq.map fst
-        |> Array.ofSeq
+    let defaultLikeliest = 16
 
     /// A list of ids alone, whatever the text.
     let ofList (frequent: int[]) : ContextVocabulary = {
@@ -60,7 +47,23 @@ module ContextVocabulary =
         if int64 config.Vocabulary * int64 config.Hidden < 2L * layer then
             None
         else
-            Some(around (firstIds (config.Vocabulary / 12) config.Vocabulary))
+            Some(around (FrequencyList.firstIds (config.Vocabulary / 12) config.Vocabulary))
+
+    /// As an option names one: "auto", "all" (None), a number of first ids, or a file's frequency list, with the context of either. A number
+    /// that is not above 0 is an OutOfRange of `option`; a file as `FrequencyList.load` has it.
+    let parse
+        (option: string)
+        (config: LlamaConfig)
+        (word: string)
+        : Result<ContextVocabulary option, LayerSkipError list> =
+        match word, Number.tryWhole word with
+        | "auto", _ -> Ok(auto config)
+        | "all", _ -> Ok None
+        | _, Some count when count >= config.Vocabulary -> Ok None
+        | _, Some count when count > 0 -> Ok(Some(around (FrequencyList.firstIds count config.Vocabulary)))
+        | _, Some _ ->
+            Check.outOfRange option word "auto, all, a number of ids above 0, or a file with a list of ids"
+        | _, None -> FrequencyList.load config.Vocabulary word |> Result.map (around >> Some)
 
     let private takesMore (plan: ContextVocabulary) = plan.HasText || plan.Likeliest > 0
 

@@ -46,6 +46,15 @@ let private standings (weights: Weights) strategy sampling length prompt (look: 
 
 let private around frequent = { ContextVocabulary.around frequent with Likeliest = 3; Capacity = 24 }
 
+let private inTemporary (text: string) (body: string -> unit) =
+    let path = IO.Path.GetTempFileName()
+
+    try
+        IO.File.WriteAllText(path, text)
+        body path
+    finally
+        IO.File.Delete path
+
 let private sampled temperature topK = Sampling.create temperature topK 0.9 |> Check.getOrRaise
 
 [<Tests>]
@@ -104,7 +113,7 @@ let tests =
             <| fun (case: Case) ->
                 use weights = Tiny.weights dtype case.Model
                 let exit = Tiny.exit case.Model.Config.Layers case.Exit
-                let plan = ContextVocabulary.ofList (ContextVocabulary.firstIds 24 24)
+                let plan = ContextVocabulary.ofList (FrequencyList.firstIds 24 24)
 
                 for sampling in [ Sampling.Greedy; sampled 0.9 0; sampled 0.7 9 ] do
                     for rule in [ StopRule.never; confident; StopRule.adaEdl ] do
@@ -270,9 +279,55 @@ let tests =
             Expect.equal (sizes (shape 1024 24 288 768 6 6)) None "stories-10m")
 
         testCase "frequencies count every text, the most frequent first" (fun () ->
-            Expect.equal
-                (ContextVocabulary.frequencies [ [| 5; 1; 5 |]; [| 2; 1; 5 |] ])
-                [| 5; 1; 2 |]
-                "5, 1, 2"
-            Expect.equal (ContextVocabulary.firstIds 3 2) [| 0; 1 |] "no more than there are")
+            Expect.equal (FrequencyList.count [ [| 5; 1; 5 |]; [| 2; 1; 5 |] ]) [| 5; 1; 2 |] "5, 1, 2"
+            Expect.equal (FrequencyList.firstIds 3 2) [| 0; 1 |] "no more than there are")
+
+        testProperty "a list of ids is read in its order, each once, whatever stands between"
+        <| fun (ids: byte list) (seed: int) ->
+            let ids = 7 :: (ids |> List.map int)
+            let random = Random seed
+
+            let text =
+                ids
+                |> List.map (fun id -> $"{id}" + [| " "; ","; "\n"; "\r\n"; " ,\t\n\n" |][random.Next 5])
+                |> String.concat ""
+
+            inTemporary text (fun path ->
+                Expect.equal (FrequencyList.load 256 path) (Ok(Array.ofList (List.distinct ids))) text)
+
+        testCase "a list that is none is told with its line" (fun () ->
+            for text, part in
+                [
+                    "1 2\n3, x\n", "line 2 has \"x\"; ids of this model are whole numbers from 0 to 23"
+                    "24", "line 1 has \"24\""
+                    "-1", "line 1 has \"-1\""
+                    "1.5", "line 1 has \"1.5\""
+                    String('9', 300), "99999 ..\""
+                    " \n,\n", "has no id"
+                    "", "has no id"
+                ] do
+                inTemporary text (fun path ->
+                    match FrequencyList.load 24 path with
+                    | Ok ids -> failtest $"%A{ids}"
+                    | Error faults ->
+                        let message = faults |> List.map LayerSkipError.message |> List.exactlyOne
+                        Expect.stringContains message part text
+                        Expect.stringContains message (IO.Path.GetFileName path) "the file"))
+
+        testCase "options name it: auto, all, a number of first ids, or a list" (fun () ->
+            let config = LlamaConfig.Llama(49152, 30, 576, 1536, 9, 3, context = 2048)
+            let parse = ContextVocabulary.parse "draft-vocabulary" config
+            Expect.equal (parse "auto") (Ok(ContextVocabulary.auto config)) "auto"
+            Expect.equal (parse "all") (Ok None) "all"
+            Expect.equal (parse "49152") (Ok None) "as many as all"
+            let first = ContextVocabulary.around (FrequencyList.firstIds 512 49152)
+            Expect.equal (parse "512") (Ok(Some first)) "a number"
+
+            inTemporary "3 1 3" (fun path ->
+                Expect.equal (parse path) (Ok(Some(ContextVocabulary.around [| 3; 1 |]))) "a list")
+
+            for word in [ "0"; "-4"; "nowhere.txt" ] do
+                match parse word with
+                | Ok plan -> failtest $"{word}: %A{plan}"
+                | Error faults -> Expect.stringContains (LayerSkipError.summary faults) word "it is named")
     ]
