@@ -22,9 +22,8 @@ module PassProfile =
         | Rows of int
         | Draft of exit: int
 
-    /// Passes of the whole model over 1 to 17 rows, and drafts of two exits, turn by turn while the budget lasts; of a model whose pass
-    /// takes long only some. Of a context with no room for two positions shares of weights stand for times.
-    let measure (weights: Weights) : PassCosts =
+    /// `measure`, where drafts are chosen from a vocabulary in context, full as it gets; None: from all ids.
+    let measureWithin (plan: ContextVocabulary option) (weights: Weights) : PassCosts =
         use _noGrad = Scope.noGrad ()
         let layers = weights.Config.Layers
         let began = Stopwatch.StartNew()
@@ -49,10 +48,16 @@ module PassProfile =
             Kind.Rows longest
         ]
 
-        let choose hidden = Scope.free (fun () -> Model.logits hidden |> Logits.choices |> ignore)
-
         let mutable cache = Cache.create weights layers (max 2 room)
         use _storage = cache.Slab
+
+        let vocabulary =
+            plan
+            |> Option.map (fun plan ->
+                DraftVocabulary.create plan.Capacity cache
+                |> DraftVocabulary.add (FrequencyList.firstIds plan.Capacity weights.Config.Vocabulary))
+
+        let choose vocabulary hidden = Scope.free (fun () -> DraftChoice.choices vocabulary hidden |> ignore)
 
         let timed body =
             let started = Stopwatch.GetTimestamp()
@@ -64,7 +69,7 @@ module PassProfile =
         let pass kind =
             let read count =
                 let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
-                choose hidden
+                choose None hidden
                 cache <- next
 
             let ms =
@@ -75,7 +80,7 @@ module PassProfile =
 
                     timed (fun () ->
                         let struct (hidden, next) = Model.forwardEarly weights (ids weights 1) cache
-                        choose hidden
+                        choose vocabulary hidden
                         cache <- next)
 
             cache <- Cache.truncate start cache
@@ -133,3 +138,7 @@ module PassProfile =
                     | Kind.Draft exit, ms -> Some(exit, ms)
                     | _ -> None)
             PassCosts.ofTimes rows drafts
+
+    /// Passes of the whole model over 1 to 17 rows, and drafts of two exits, turn by turn while the budget lasts; of a model whose pass
+    /// takes long only some. Of a context with no room for two positions shares of weights stand for times.
+    let measure (weights: Weights) : PassCosts = measureWithin None weights

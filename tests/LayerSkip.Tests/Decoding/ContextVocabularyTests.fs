@@ -247,6 +247,15 @@ let tests =
                         standing.Vocabulary)
                 Expect.all made Option.isNone "nothing is gathered")
 
+        testCase "drafts from it are profiled as they are made, in caches of their own" (fun () ->
+            use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 4 4 2 true; Seed = 5L }
+            let measured () = PassProfile.measureWithin (Some(around [| 1; 2 |])) weights
+            measured () |> ignore
+            let tensors, floats = torch.Tensor.TotalCount, FloatBuffer.Held
+            let costs = measured ()
+            Expect.isGreaterThan (PassCosts.draft costs 1) 0.0 "a draft takes time"
+            Expect.equal (torch.Tensor.TotalCount, FloatBuffer.Held) (tensors, floats) "nothing is left")
+
         testCase "plans that cannot be are refused, every fault at once" (fun () ->
             use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 3 4 2 true; Seed = 5L }
             let strategy plan = Strategy.SelfSpeculative(Tiny.exit 3 1, 3).Within plan

@@ -18,7 +18,12 @@ let private cells (way: string) isStatic (first: float list) (second: float list
             PolicyMs = 0.1
             Stats =
                 SpeculationStats.ofRounds [|
-                    { Tokens = [| 1; 2 |]; Drafted = 3; Accepted = 1; Source = Some DraftSource.Lookup }
+                    {
+                        Tokens = [| 1; 2 |]
+                        Drafted = 3
+                        Accepted = 1
+                        Sources = Array.create 3 DraftSource.Lookup
+                    }
                 |]
             SameText = true
         }
