@@ -75,6 +75,43 @@ let private passes =
             Expect.equal (text gpu (Strategy.SelfSpeculative(exit, case.Draft))) expected "self-speculative"
             Expect.equal (text gpu Strategy.Autoregressive) expected "autoregressive")
 
+        cudaProperty "whatever drafts, the text is the CPU's, in float64" 10 (fun (case: Case) ->
+            use cpu = on Device.Cpu Dtype.F64 case.Model
+            use gpu = on Device.Cuda Dtype.F64 case.Model
+            let layers = case.Model.Config.Layers
+            let exits = List.init (layers - 1) (fun index -> exit layers (index + 1))
+
+            let auto =
+                AutoDrafter.create {
+                    Costs = PassCosts.ofShares layers 1.0 1.0
+                    Exits = exits
+                    Start = Some exits.Head
+                    Longest = 6
+                    Lookup = true
+                    Past = None
+                }
+
+            let text weights strategy =
+                (Generation.complete weights None (options strategy 32) case.Prompt |> ok).TokenIds
+
+            let expected = text cpu Strategy.Autoregressive
+
+            for drafter in
+                [
+                    auto
+                    // It moves the border of the halves, and looks at the states after every layer.
+                    AdaptivePolicies.del true layers [||] |> Drafter.ofPolicy exits 8 StopRule.adaEdl
+                    Drafter.suffixLookup None
+                    Drafter.earlyExitUntil StopRule.draftVerify exits.Head
+                ] do
+                Expect.equal (text gpu (Strategy.Adaptive drafter)) expected drafter.Name)
+
+        cudaTest "what passes take is profiled" (fun () ->
+            use gpu = on Device.Cuda Dtype.BF16 { Config = config 24 4 2 1 true; Seed = 1L }
+            let costs = PassProfile.measure gpu
+            Expect.isGreaterThan costs.Rows[0] 0.0 "a pass"
+            Expect.isGreaterThan (PassCosts.draft costs 2) 0.0 "a draft")
+
         cudaTest "decoding frees what it makes" (fun () ->
             use gpu = on Device.Cuda Dtype.BF16 { Config = config 24 4 2 1 true; Seed = 1L }
             let strategy = Strategy.SelfSpeculative(exit 4 2, 3)
