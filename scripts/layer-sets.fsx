@@ -87,7 +87,7 @@ printfn
     (Benchmark.cpu ())
 printfn
     "%d sets scored by %d tokens, %.0f s"
-    (table |> List.sumBy _.Scored)
+    (table |> List.map _.Scored |> List.max)
     (seen.Length * (newTokens - 1))
     began.Elapsed.TotalSeconds
 printfn

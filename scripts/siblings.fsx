@@ -200,61 +200,67 @@ let ids rows = Array.init rows (fun i -> (i * 131 + 1) % model.Config.Vocabulary
 let choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
 let extraRows = [ 0; 1; 2; 3 ] @ lengths |> List.distinct |> List.sort
 
-let timesOf (exit: int) : float * Map<int * int, float> =
+let elapsed (since: int64) = Stopwatch.GetElapsedTime(since).TotalMilliseconds
+
+/// Rounds over a cache of an exit: milliseconds of each draft and of the verification of so many drafts and extra rows.
+let rounds (exit: int) : int * int -> float list * float =
     let mutable cache = Cache.create weights exit (context + 2 * List.max lengths + 8)
-    use _storage = cache.Slab :> IDisposable
 
     Scope.free (fun () ->
         let struct (_, read) = Model.forward weights 1 (ids context) cache
         cache <- read)
 
-    let draftMs = ResizeArray<float>()
+    let draft () =
+        let started = Stopwatch.GetTimestamp()
+        let struct (hidden, read) = Model.forwardEarly weights [| 1 |] cache
+        choose hidden
+        cache <- read
+        elapsed started
 
-    let round (drafts, extra) =
+    fun (drafts, extra) ->
         Scope.free (fun () ->
-            for _ in 1..drafts do
-                let started = Stopwatch.GetTimestamp()
-                let struct (hidden, read) = Model.forwardEarly weights [| 1 |] cache
-                choose hidden
-                cache <- read
-                draftMs.Add(Stopwatch.GetElapsedTime(started).TotalMilliseconds)
-
+            let drafting = List.init drafts (fun _ -> draft ())
             let started = Stopwatch.GetTimestamp()
             let tokens = ids (drafts + 1 + extra)
             let struct (hidden, read) = Model.forwardRemainder weights tokens.Length tokens cache
             choose hidden
-            let ms = Stopwatch.GetElapsedTime(started).TotalMilliseconds
+            let ms = elapsed started
             cache <- Cache.truncate context read
-            ms)
+            drafting, ms)
 
-    let turns = List.allPairs lengths extraRows
-    let warming = Stopwatch.StartNew()
+let sources = exits |> List.map (fun exit -> exit, rounds exit)
 
-    while warming.ElapsedMilliseconds < 1500L do
-        for turn in turns do
-            round turn |> ignore
+let turn () = [
+    for exit, round in sources do
+        // A step of plain decoding is a round of no drafts.
+        for drafts, extra in (0, 0) :: List.allPairs lengths extraRows do
+            (exit, drafts, extra), round (drafts, extra)
+]
 
-    draftMs.Clear()
-    let taken = List.init samples (fun _ -> turns |> List.map round) |> List.transpose
-    quartile draftMs, Map.ofList (List.zip turns (List.map quartile taken))
+// Until .NET has compiled all of it for speed, which it does in the background.
+let warming = Stopwatch.StartNew()
 
-let plainMs =
-    let start = Cache.create weights layers (context + 1)
-    use _storage = start.Slab :> IDisposable
-    let mutable cache =
-        Scope.free (fun () -> let struct (_, read) = Model.forward weights 1 (ids context) start in read)
+while warming.ElapsedMilliseconds < 5000L do
+    turn () |> ignore
+    Threading.Thread.Sleep 100
 
-    let pass () =
-        let started = Stopwatch.GetTimestamp()
+let taken = List.init samples (fun _ -> turn ()) |> List.concat |> List.groupBy fst
 
-        Scope.free (fun () ->
-            let struct (hidden, read) = Model.forward weights 1 [| 1 |] cache
-            choose hidden
-            cache <- Cache.truncate context read)
+let msOf (pick: (float list * float) list -> float seq) wanted =
+    taken
+    |> Seq.filter (fst >> wanted)
+    |> Seq.collect (snd >> List.map snd >> pick)
+    |> quartile
 
-        Stopwatch.GetElapsedTime(started).TotalMilliseconds
+let plainMs = msOf (Seq.map snd) (fun (_, drafts, _) -> drafts = 0)
 
-    List.init 200 (fun _ -> pass ()) |> List.skip 100 |> quartile
+/// Of an exit: a draft, and the verification of so many drafts with so many rows more.
+let timesOf (exit: int) : float * Map<int * int, float> =
+    msOf (Seq.collect fst) (fun (own, drafts, _) -> own = exit && drafts > 0),
+    Map.ofList [
+        for drafts, extra in List.allPairs lengths extraRows do
+            (drafts, extra), msOf (Seq.map snd) ((=) (exit, drafts, extra))
+    ]
 
 let times = exits |> List.map (fun exit -> exit, timesOf exit) |> Map.ofList
 
@@ -292,17 +298,23 @@ let roundMs exit drafts (extra: float) =
     let verify = verifyMs[drafts, below] + share * (verifyMs[drafts, above] - verifyMs[drafts, below])
     float drafts * draftMs + verify
 
-let speed exit drafts (outcome: Outcome) =
-    let rows = float outcome.Rows / float outcome.Rounds
+let speed isFree exit drafts (outcome: Outcome) =
+    let rows =
+        if isFree then
+            0.0
+        else
+            float outcome.Rows / float outcome.Rounds
     float outcome.Tokens / (float outcome.Rounds * roundMs exit drafts rows)
 
-/// What is compared; of a rule with a threshold the best one in hindsight, for each exit and number of drafts.
+/// What is compared; of a rule with a threshold the best one in hindsight, for each exit and number of drafts; and one row that
+/// costs nothing.
 let families = [
-    "1 likeliest", [ Siblings.Likeliest 1 ]
-    "2 likeliest", [ Siblings.Likeliest 2 ]
-    "every place", [ Siblings.Every ]
-    "1 where it pays", [ for percent in 5..5..50 -> Siblings.Above(float percent / 100.0) ]
-    "oracle", [ Siblings.Oracle ]
+    "1 likeliest", speed false, [ Siblings.Likeliest 1 ]
+    "2 likeliest", speed false, [ Siblings.Likeliest 2 ]
+    "every place", speed false, [ Siblings.Every ]
+    "1 where it pays", speed false, [ for percent in 5..5..50 -> Siblings.Above(float percent / 100.0) ]
+    "oracle", speed false, [ Siblings.Oracle ]
+    "1, free", speed true, [ Siblings.Likeliest 1 ]
 ]
 
 let grid = List.allPairs exits lengths
@@ -310,13 +322,13 @@ let grid = List.allPairs exits lengths
 for kind, prompts in kinds do
     let rows = prompts |> List.map trace
 
-    let rate members (exit, drafts) =
+    let rate speed members (exit, drafts) =
         members
         |> List.map (fun siblings ->
             rows |> List.map (simulate exit drafts siblings) |> total |> speed exit drafts)
         |> List.max
 
-    let without = rate [ Siblings.None ]
+    let without = rate (speed false) [ Siblings.None ]
     let best = List.maxBy without grid
 
     printfn
@@ -327,7 +339,7 @@ for kind, prompts in kinds do
         (plainMs * without best)
     printfn
         "\n| exit | drafts | tokens a round | rounds refused | second right | third right | %s |"
-        (families |> List.map fst |> String.concat " | ")
+        (families |> List.map (fun (name, _, _) -> name) |> String.concat " | ")
     printfn "|---|---|---|---|---|---|%s" (String.replicate families.Length "---|")
 
     let shown = best :: (ownExit, ownLength) :: List.allPairs exits [ 1; 3; 5 ]
@@ -338,8 +350,8 @@ for kind, prompts in kinds do
 
         let gains =
             families
-            |> List.map (fun (_, members) ->
-                $"%+.1f{100.0 * (rate members (exit, drafts) / without (exit, drafts) - 1.0)} %%")
+            |> List.map (fun (_, speed, members) ->
+                $"%+.1f{100.0 * (rate speed members (exit, drafts) / without (exit, drafts) - 1.0)} %%")
 
         printfn
             "| %d | %d | %.2f | %s | %s | %s | %s |"
@@ -353,8 +365,8 @@ for kind, prompts in kinds do
 
     printfn "\nthe best of each, over exits and drafts, against the best without:"
 
-    for name, members in families do
-        let exit, drafts = List.maxBy (rate members) grid
-        let gain = rate members (exit, drafts) / without best - 1.0
+    for name, speed, members in families do
+        let exit, drafts = List.maxBy (rate speed members) grid
+        let gain = rate speed members (exit, drafts) / without best - 1.0
         printfn "  %-16s %+.1f %%  (E = %d, d = %d)" name (100.0 * gain) exit drafts
 #endif

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 /// What the certificate decodes.
+[<NoEquality; NoComparison>]
 type CertifyOptions = {
     /// Prompts as ids; none: the certificate's own.
     Prompts: int[][]
@@ -8,6 +9,8 @@ type CertifyOptions = {
     ExitLayers: int list
     /// Each at least 1; none: 1, 2, 4 and 8 on a model of up to 6 layers, else 1 and 4.
     DraftLengths: int list
+    /// Those that draft beside exits, with each of the draft lengths; T4 is of exits alone.
+    Drafters: Drafter list
     /// Of each text; 1 where less is given.
     MaxNewTokens: int
     /// Of the draws of T4, and of the certificate's own prompts where there is no tokenizer.
@@ -55,11 +58,12 @@ type CertifyReport = {
 /// prefill.
 [<RequireQualifiedAccess>]
 module Certify =
-    /// Prompts, exits and draft lengths of its own, and 24 new tokens.
+    /// Prompts, exits and draft lengths of its own, no other drafter, and 24 new tokens.
     let options: CertifyOptions = {
         Prompts = [||]
         ExitLayers = []
         DraftLengths = []
+        Drafters = []
         MaxNewTokens = 24
         Seed = 1L
     }
@@ -137,7 +141,12 @@ module Certify =
                 own ()
 
         let length = max 1 options.MaxNewTokens
-        let grid = List.allPairs exits lengths
+        let drafters = (exits |> List.map Drafter.earlyExit) @ options.Drafters
+
+        let grid =
+            List.allPairs drafters lengths
+            |> List.map (fun (drafter, length) ->
+                Strategy.Speculative(drafter, LengthPolicy.Fixed length), length)
 
         let findings = [
             "T1", Exactness.texts weights gap length prompts grid

@@ -4,7 +4,7 @@ open System.Threading
 open TorchSharp
 
 /// The tests T1 to T5 behind the certificate (`Certify`), each a list of findings. `prompts` are ids, `length` is that of
-/// the new text, and `grid` has exits and draft lengths, each of which decodes each prompt.
+/// the new text, and `grid` has strategies, each with its draft length, which decode each prompt.
 [<RequireQualifiedAccess>]
 module internal Exactness =
     [<Struct>]
@@ -118,13 +118,13 @@ module internal Exactness =
 
     /// T1: self-speculation writes the text of autoregressive decoding under every stop rule, or differs from it first between
     /// tokens that both are within the gap.
-    let texts (weights: Weights) gap length (prompts: int[][]) grid : Finding list = [
+    let texts (weights: Weights) gap length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list = [
         for number, prompt in Array.indexed prompts do
             let plain limit stops = decode weights Strategy.Autoregressive limit stops prompt
             let unstopped = length, [||]
             let whole = plain length [||]
 
-            for exit: ExitLayer, draftLength in grid do
+            for strategy, draftLength in grid do
                 // Every stop rule on the first prompt; the rest vary the text.
                 let rules =
                     if number = 0 then
@@ -138,15 +138,14 @@ module internal Exactness =
                             whole
                         else
                             plain limit stops
-                    let strategy = Strategy.SelfSpeculative(exit, draftLength)
                     sameText gap weights prompt own (decode weights strategy limit stops prompt)
     ]
 
     /// T2: each token of self-speculation against the whole model's logits after the text before it, in one pass.
-    let tokens (weights: Weights) gap length (prompts: int[][]) grid : Finding list = [
+    let tokens (weights: Weights) gap length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list = [
         for prompt in prompts do
-            for exit, draftLength in grid do
-                let made = decode weights (Strategy.SelfSpeculative(exit, draftLength)) length [||] prompt
+            for strategy, _ in grid do
+                let made = decode weights strategy length [||] prompt
                 yield! everyToken gap weights prompt made.TokenIds
     ]
 
@@ -167,13 +166,13 @@ module internal Exactness =
 
     /// T3: self-speculation decides every token by the very logits of autoregressive decoding, bit for bit. Only
     /// the CPU kernels promise it: elsewhere a product's last bits depend on how many rows it has.
-    let logits (weights: Weights) length (prompts: int[][]) grid : Finding list = [
+    let logits (weights: Weights) length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list = [
         if weights.Kernels.IsSome then
             for prompt in prompts do
                 let plain = decisive weights Strategy.Autoregressive length prompt
 
-                for exit, draftLength in grid do
-                    let own = decisive weights (Strategy.SelfSpeculative(exit, draftLength)) length prompt
+                for strategy, _ in grid do
+                    let own = decisive weights strategy length prompt
 
                     if own.Length <> plain.Length then
                         Violation, 0.0
@@ -227,7 +226,7 @@ module internal Exactness =
 
     /// T5: after each round the cache is that of a fresh prefill of the same text, but for rounding; a rewinding that crops
     /// wrongly shows here.
-    let caches (weights: Weights) length (prompts: int[][]) grid : Finding list =
+    let caches (weights: Weights) length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list =
         let layers, tolerance = weights.Config.Layers, cacheTolerance weights
 
         let compare (prompt: int[]) (text: int[]) (cache: Cache) =
@@ -244,8 +243,8 @@ module internal Exactness =
 
         [
             for prompt in prompts do
-                for exit, draftLength in grid do
-                    let decoding = Rounds.greedy weights (Strategy.SelfSpeculative(exit, draftLength)) length
+                for strategy, _ in grid do
+                    let decoding = Rounds.greedy weights strategy length
 
                     // The first is the pass over the prompt.
                     for struct (_, standing) in Seq.tail (Rounds.run decoding prompt CancellationToken.None) do

@@ -26,7 +26,7 @@ type FoundLayers = {
     /// those of plain decoding: under 1 it does not pay.
     DraftLength: int
     Ratio: float
-    /// How many sets were scored to find it.
+    /// How many sets had been scored when it was found the best.
     Scored: int
 }
 
@@ -187,8 +187,10 @@ module LayerSearch =
         let layers = weights.Config.Layers
 
         withTexts weights options prompts (fun texts parts judge ->
-            let improve (set: LayerSet, _) =
-                climb { options with Skipped = Some set.Skipped } judge _.Agreement set
+            let improve (set: LayerSet, _) = {
+                climb { options with Skipped = Some set.Skipped } judge _.Agreement set with
+                    Scored = judge.Scored
+            }
 
             parts, LayerPath.find layers texts (layers - 1) |> Array.map improve |> List.ofArray)
 
@@ -216,3 +218,20 @@ module LayerSearch =
                 | None -> paths |> Array.skip 1 |> Array.maxBy (judge.Of >> worth)
 
             { climb options judge worth start with Scored = judge.Scored })
+
+    /// What an option names: a set as `LayerSet.tryParse` reads it, or "auto": the one that the model's folder recommends, else the best
+    /// one found after `prompts`, the first 32 tokens of each, in seconds. With what was found, where it was looked for.
+    let named
+        (checkpoint: Checkpoint)
+        (text: string)
+        (prompts: int[][])
+        : Result<LayerSet * FoundLayers option, LayerSkipError list> =
+        if text <> "auto" then
+            LayerSet.tryParse checkpoint.Config.Layers text |> Result.map (fun set -> set, None)
+        else
+            DraftLayers.recommended checkpoint
+            |> Result.bind (function
+                | Some set -> Ok(set, None)
+                | None ->
+                    find checkpoint.Weights { options with NewTokens = 32; Tries = 0 } prompts
+                    |> Result.map (fun found -> found.Layers, Some found))

@@ -279,7 +279,7 @@ let tests =
                 use weights = Tiny.weights dtype { Config = Tiny.config 24 4 4 2 true; Seed = 9L }
                 let grid = [
                     for e in 1..3 do
-                        for d in [ 1; 3; 8; 20 ] -> exit 4 e, d
+                        for d in [ 1; 3; 8; 20 ] -> Strategy.SelfSpeculative(exit 4 e, d), d
                 ]
                 let checks = Exactness.logits weights 40 [| [| 1 |]; [| 3; 5; 7; 9; 11; 2; 4 |] |] grid
                 Expect.equal checks.Length (2 * 12 * 40) "every token of every text"
