@@ -20,7 +20,7 @@ let given =
         "--prompts N", "6"
         "--prompt-tokens N", "48"
         "--max-new-tokens N", "128"
-        "--samples N", "40"
+        "--samples N", "600"
         "--threads N", "one for each core"
     ]
 
@@ -188,54 +188,49 @@ let total (outcomes: Outcome list) =
         Kept = a.Kept + b.Kept
     })
 
-// What passes take: the drafts of an exit, and the verification with so many extra rows, which go through the early layers with the last
-// draft. Interleaved, and lower quartiles: what else runs on the machine only adds.
+// What passes take: layers and head by the number of rows, and an exit's draft. Interleaved, and lower deciles: what else runs on
+// the machine only adds.
 
-let quartile (values: float seq) =
+let decile (values: float seq) =
     let sorted = Array.sort (Array.ofSeq values)
-    sorted[sorted.Length / 4]
+    sorted[sorted.Length / 10]
 
 let context = length + limit / 2
+let mostRows = 1 + 2 * List.max lengths
 let ids rows = Array.init rows (fun i -> (i * 131 + 1) % model.Config.Vocabulary)
-let choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
-let extraRows = [ 0; 1; 2; 3 ] @ lengths |> List.distinct |> List.sort
-
 let elapsed (since: int64) = Stopwatch.GetElapsedTime(since).TotalMilliseconds
 
-/// Rounds over a cache of an exit: milliseconds of each draft and of the verification of so many drafts and extra rows.
-let rounds (exit: int) : int * int -> float list * float =
-    let mutable cache = Cache.create weights exit (context + 2 * List.max lengths + 8)
+/// A pass of so many rows over a cache that has read the context: milliseconds of its layers, and of norm, head and choice.
+let timer exit (read: int[] -> Cache -> struct (Hidden * Cache)) : int -> float * float =
+    let mutable cache = Cache.create weights exit (context + mostRows)
 
     Scope.free (fun () ->
-        let struct (_, read) = Model.forward weights 1 (ids context) cache
-        cache <- read)
+        let struct (_, after) = Model.forward weights 1 (ids context) cache
+        cache <- after)
 
-    let draft () =
-        let started = Stopwatch.GetTimestamp()
-        let struct (hidden, read) = Model.forwardEarly weights [| 1 |] cache
-        choose hidden
-        cache <- read
-        elapsed started
-
-    fun (drafts, extra) ->
+    fun rows ->
         Scope.free (fun () ->
-            let drafting = List.init drafts (fun _ -> draft ())
             let started = Stopwatch.GetTimestamp()
-            let tokens = ids (drafts + 1 + extra)
-            let struct (hidden, read) = Model.forwardRemainder weights tokens.Length tokens cache
-            choose hidden
+            let struct (hidden, after) = read (ids rows) cache
+            let layersMs = elapsed started
+            Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
             let ms = elapsed started
-            cache <- Cache.truncate context read
-            drafting, ms)
+            cache <- Cache.truncate context after
+            layersMs, ms - layersMs)
 
-let sources = exits |> List.map (fun exit -> exit, rounds exit)
+let whole = timer layers (fun ids cache -> Model.forward weights ids.Length ids cache)
 
-let turn () = [
-    for exit, round in sources do
-        // A step of plain decoding is a round of no drafts.
-        for drafts, extra in (0, 0) :: List.allPairs lengths extraRows do
-            (exit, drafts, extra), round (drafts, extra)
-]
+let drafting = exits |> List.map (fun exit -> exit, timer exit (Model.forwardEarly weights))
+
+let turn () =
+    [ for rows in 1..mostRows -> whole rows ],
+    // The second of two: the first one finds the processor's caches as the whole model left them.
+    [
+        for _, draft in drafting do
+            draft 1 |> ignore
+            let layersMs, headMs = draft 1
+            layersMs + headMs
+    ]
 
 // Until .NET has compiled all of it for speed, which it does in the background.
 let warming = Stopwatch.StartNew()
@@ -244,59 +239,52 @@ while warming.ElapsedMilliseconds < 5000L do
     turn () |> ignore
     Threading.Thread.Sleep 100
 
-let taken = List.init samples (fun _ -> turn ()) |> List.concat |> List.groupBy fst
+let turns = List.init samples (fun _ -> turn ())
 
-let msOf (pick: (float list * float) list -> float seq) wanted =
-    taken
-    |> Seq.filter (fst >> wanted)
-    |> Seq.collect (snd >> List.map snd >> pick)
-    |> quartile
+let layersMs, headMs =
+    turns
+    |> List.map fst
+    |> List.transpose
+    |> List.map (fun times -> times |> List.map fst |> decile, times |> List.map snd |> decile)
+    |> Array.ofList
+    |> Array.unzip
 
-let plainMs = msOf (Seq.map snd) (fun (_, drafts, _) -> drafts = 0)
+let draftMs =
+    turns
+    |> List.map snd
+    |> List.transpose
+    |> List.map2 (fun exit times -> exit, decile times) exits
+    |> Map.ofList
 
-/// Of an exit: a draft, and the verification of so many drafts with so many rows more.
-let timesOf (exit: int) : float * Map<int * int, float> =
-    msOf (Seq.collect fst) (fun (own, drafts, _) -> own = exit && drafts > 0),
-    Map.ofList [
-        for drafts, extra in List.allPairs lengths extraRows do
-            (drafts, extra), msOf (Seq.map snd) ((=) (exit, drafts, extra))
-    ]
-
-let times = exits |> List.map (fun exit -> exit, timesOf exit) |> Map.ofList
+let plainMs = layersMs[0] + headMs[0]
 
 printfn "%s, %d threads, %s" (given.Text "--model") (CpuKernels.threads ()) (Benchmark.cpu ())
-printfn "a token of plain decoding: %.3f ms\n" plainMs
-printfn "| exit | a draft, ms | drafts | verification, ms | 1 row more | 2 | 3 |"
-printfn "|---|---|---|---|---|---|---|"
+printfn "a token of plain decoding: %.3f ms; a pass by rows, times that:" plainMs
+
+for rows in 1..mostRows do
+    printf "  %d: %.2f" rows ((layersMs[rows - 1] + headMs[rows - 1]) / plainMs)
+
+printfn ""
 
 for exit in exits do
-    let draftMs, verifyMs = times[exit]
+    printfn "a draft by exit %d: %.3f ms" exit draftMs[exit]
 
-    for drafts in lengths do
-        let base' = verifyMs[drafts, 0]
-        let more extra = $"%+.1f{100.0 * (verifyMs[drafts, extra] / base' - 1.0)} %%"
-        printfn
-            "| %d | %.3f | %d | %.3f | %s | %s | %s |"
-            exit
-            draftMs
-            drafts
-            base'
-            (more 1)
-            (more 2)
-            (more 3)
+/// Between whole numbers of rows on a line.
+let at (times: float[]) (rows: float) =
+    let below = min (int rows) times.Length
+    let above = min (below + 1) times.Length
+    times[below - 1] + (rows - float below) * (times[above - 1] - times[below - 1])
 
-/// Milliseconds of rounds with so many rows more on average: between whole numbers of rows, on a line.
+/// Milliseconds of rounds with so many rows more on average: those go through the early layers with the last draft, and all rows through
+/// the late ones and the head.
 let roundMs exit drafts (extra: float) =
-    let draftMs, verifyMs = times[exit]
-    let below = extraRows |> List.filter (fun rows -> float rows <= extra) |> List.last
-    let above = extraRows |> List.tryFind (fun rows -> float rows >= extra) |> Option.defaultValue below
-    let share =
-        if above = below then
-            0.0
-        else
-            (extra - float below) / float (above - below)
-    let verify = verifyMs[drafts, below] + share * (verifyMs[drafts, above] - verifyMs[drafts, below])
-    float drafts * draftMs + verify
+    let early = float exit / float layers
+    let rows = float (drafts + 1) + extra
+
+    float drafts * draftMs[exit]
+    + early * at layersMs (1.0 + extra)
+    + (1.0 - early) * at layersMs rows
+    + at headMs rows
 
 let speed isFree exit drafts (outcome: Outcome) =
     let rows =
