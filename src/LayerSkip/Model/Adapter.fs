@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.Security.Cryptography
+open LayerSkip.Kernels
 open TorchSharp
 
 /// What stands between an exit and the head that all layers share, where the model itself must not change.
@@ -129,6 +130,11 @@ module Adapter =
         let config = configOf weights.Config form exit
         let parts = CheckpointPart.ofConfig config
         let fill (parts: CheckpointPart list) = Weights.fill dtype weights.Device write parts
+        // Small, and in the dtype of activations wherever it is computed.
+        let wide =
+            ScalarType.activations weights.Device dtype
+            |> ScalarType.tryDtype
+            |> Option.defaultValue dtype
 
         let make (parts: CheckpointPart list) =
             let tensor = fill parts
@@ -138,7 +144,9 @@ module Adapter =
         let map =
             match mapParts config.Hidden form with
             | [ norm; down; up ] ->
-                let tensors = List.map (fun part -> fill [ part ]) [ norm; down; up ]
+                let tensors =
+                    List.map (fun part -> Weights.fill wide weights.Device write [ part ]) [ norm; down; up ]
+
                 Scope.own tensors
                 Some { Norm = tensors[0]; Down = tensors[1]; Up = tensors[2] }
             | _ -> None
@@ -227,6 +235,32 @@ module Adapter =
         Scope.one (fun () ->
             let normed = Ops.rmsNorm map.Norm eps x
             Ops.linear map.Down None normed |> Ops.linear map.Up None |> Scalars.plus normed)
+
+    /// `mapped` of `rows` rows of states [1; room; hidden], from row `start` on, in place; nothing where there is no map.
+    let internal mapInPlace (adapter: Adapter) (start: int64) (rows: int64) (states: Tensor) : unit =
+        match adapter.Map with
+        | None -> ()
+        | Some map when adapter.Weights.Kernels.IsSome && map.Down.dtype = torch.ScalarType.Float32 ->
+            let hidden = states.shape[2]
+            let first = nativeint (start * hidden * 4L)
+
+            LowRank.Run(
+                Tensors.address states + first,
+                int rows,
+                int hidden,
+                int map.Down.shape[0],
+                Tensors.address map.Norm,
+                Tensors.address map.Down,
+                Tensors.address map.Up,
+                float32 adapter.Weights.Config.NormEps
+            )
+
+            GC.KeepAlive states
+            GC.KeepAlive map
+        | Some map ->
+            use _inference = Scope.inference ()
+            let own = states.narrow (1L, start, rows)
+            own.copy_ (mapped adapter.Weights.Config.NormEps map own) |> ignore
 
     /// What the base's head reads of an exit's hidden states [batch; rows; hidden], once the adapter's norm is taken: the same shape.
     /// As `Ops` has it, differentiably; `rope` has the positions.

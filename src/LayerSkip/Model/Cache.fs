@@ -11,7 +11,8 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
     let gate = obj ()
     let sequence = Sequence.create weights
     let mutable storage: Storage option = None
-    let narrowHeads = ResizeArray<NarrowHead>()
+    // What goes with it, and before it.
+    let owned = ResizeArray<IDisposable>()
     let mutable stamp = 0
     let mutable disposed = false
 
@@ -74,8 +75,11 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
     member internal this.Narrow(capacity: int) : NarrowHead =
         this.During(fun () ->
             let head = sequence.Narrow capacity
-            narrowHeads.Add head
+            owned.Add head
             head)
+
+    /// What is to be disposed with this, before it.
+    member internal this.Own(part: IDisposable) : unit = this.During(fun () -> owned.Add part)
 
     /// Throws unless `seen` is the latest stamp: a record that holds an older one has been overtaken.
     member internal _.Check(seen: int) : unit =
@@ -115,8 +119,8 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
             lock gate (fun () ->
                 disposed <- true
 
-                for head in narrowHeads do
-                    head.Dispose()
+                for part in owned do
+                    part.Dispose()
 
                 sequence.Dispose()
                 storage |> Option.iter (Storage.TensorsOf >> Scope.release)
@@ -165,6 +169,18 @@ module Cache =
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }
             Keeps = not kept.IsEmpty
+            Cancelled = CancellationToken.None
+        }
+
+    /// An empty cache of an adapter, for up to `capacity` of the positions that its base reads. Its storage belongs to the caller.
+    let internal ofAdapter (adapter: Adapter) (capacity: int) : Cache =
+        let layers = adapter.Weights.Config.Layers
+
+        {
+            Slab = new Slab(adapter.Weights, capacity, [||])
+            Stamp = 0
+            Early = { First = 0; Count = layers; Length = 0 }
+            Late = { First = layers; Count = 0; Length = 0 }
             Cancelled = CancellationToken.None
         }
 

@@ -199,6 +199,37 @@ module internal Storage =
                 GC.KeepAlive source
                 GC.KeepAlive storage
 
+    /// Copies the states of `rows` positions after a layer that `source` keeps to where `target` has exit states, from position `at` on.
+    let copyKept (layer: int) (start: int) (rows: int) (source: Storage) (at: int) (target: Storage) : unit =
+        let each, index = source.KeptLayers.Length, Array.IndexOf(source.KeptLayers, layer)
+
+        if index < 0 then
+            invalidOp $"this cache keeps no states of layer {layer}"
+
+        if source.Kept.device_type <> DeviceType.CPU then
+            use _scope = Scope.start ()
+
+            let states =
+                source.Kept
+                    .view(1L, -1L, int64 each, source.Kept.shape[2])
+                    .narrow(1L, int64 start, int64 rows)
+                    .select(2L, int64 index)
+
+            target.Exits.narrow(1L, int64 at, int64 rows).copy_ states |> ignore
+        else
+            let bytes = nativeint (source.Kept.ElementSize * source.Kept.shape[2])
+            let from, into = Tensors.address source.Kept, Tensors.address target.Exits
+
+            for row in 0 .. rows - 1 do
+                NativeMemory.Copy(
+                    (from + nativeint ((start + row) * each + index) * bytes).ToPointer(),
+                    (into + nativeint (at + row) * bytes).ToPointer(),
+                    unativeint bytes
+                )
+
+            GC.KeepAlive source
+            GC.KeepAlive target
+
     /// Puts exit states where the late layers turn them into last states: the exit states stay.
     let carry (start: int) (rows: int) (storage: Storage) : unit =
         copy 1L start rows storage.Exits storage.Lasts

@@ -159,6 +159,26 @@ module Model =
             slab.Sequence.Run(StatePlace.Last, layer, 1, start, rows, Prefill.Exact, cache.Cancelled)
             struct (place.clone (), { cache with Stamp = stamp }))
 
+    /// An adapter reads what its exit's layer made of `rows` positions of its base's cache, from `start` on, which that cache keeps: the last
+    /// row's hidden state before the adapter's norm, and its cache to go on with.
+    let internal forwardAdapter
+        (adapter: Adapter)
+        (start: int)
+        (rows: int)
+        (source: Cache)
+        (cache: Cache)
+        : struct (Hidden * Cache) =
+        source.Slab.During(fun () ->
+            source.Slab.Check source.Stamp
+
+            cache.Slab.During(fun () ->
+                let stamp = cache.Slab.ClaimFor(rows, cache.Stamp, cache.Early, cache.Late)
+                let at, storage = cache.Early.Length, cache.Slab.Storage
+                Storage.copyKept adapter.Exit.Layers start rows source.Slab.Storage at storage
+                Adapter.mapInPlace adapter (int64 at) (int64 rows) storage.Exits
+                let read = { cache with Stamp = stamp; Early = run StatePlace.Exit cache.Early rows cache }
+                struct (lastOf StatePlace.Exit 1 read, read)))
+
     /// Brings the late layers up to the early ones in one pass. `ids` are all that the late layers have not read:
     /// the first `cache.Pending` of them wait as exit states, the rest go through the early layers first.
     /// Returns the hidden states of the last `rows` of them after the last layer.

@@ -57,7 +57,11 @@ type private TorchSequence(weights: Weights) =
         match weights.Device with
         | Device.Cuda -> 2048
         | Device.Cpu ->
-            let numbers = LayerParts.toList weights.Layers[0] |> List.sumBy Weight.numel
+            let numbers =
+                weights.Layers
+                |> Array.truncate 1
+                |> Array.sumBy (LayerParts.toList >> List.sumBy Weight.numel)
+
             int (max 16L (min 256L (2_000_000_000L / max 1L numbers)))
 
     let unlessCancelled (cancelled: CancellationToken) : LayerWrapper =

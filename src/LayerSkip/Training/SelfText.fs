@@ -59,7 +59,14 @@ module SelfText =
         let device = Weights.torchDevice weights.Device
         let dtype = ScalarType.activations weights.Device weights.Dtype
         let rope = Rope.table config length dtype device
-        use generator = new torch.Generator(uint64 options.Seed, device)
+        // TorchSharp makes generators of its own for CPUs alone; CUDA has the process's.
+        use generator =
+            match weights.Device with
+            | Device.Cpu -> new torch.Generator(uint64 options.Seed)
+            | Device.Cuda ->
+                torch.random.manual_seed options.Seed |> ignore
+                null
+
 
         let slabs () = [|
             for _ in 1 .. config.Layers ->
