@@ -11,16 +11,12 @@ module AdapterDrafter =
     type private Memory = { Base: Slab; Cache: Cache; Known: int; Ahead: int[] }
 
     /// A new cache, which goes with the base's.
-    let private fresh (adapter: Adapter) (source: Cache) : Memory =
-        let cache = Cache.ofAdapter adapter source.Slab.Capacity
-        source.Slab.Own cache.Slab
-
-        {
-            Base = source.Slab
-            Cache = { cache with Cancelled = source.Cancelled }
-            Known = 0
-            Ahead = [||]
-        }
+    let private fresh (adapter: Adapter) (source: Cache) : Memory = {
+        Base = source.Slab
+        Cache = Cache.ofAdapter adapter source
+        Known = 0
+        Ahead = [||]
+    }
 
     /// What of it is still the text's, all but the text's last token; the rest is forgotten.
     let private upTo (text: ReadOnlySpan<int>) (memory: Memory) : Memory =

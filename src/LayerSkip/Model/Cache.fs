@@ -7,7 +7,7 @@ open TorchSharp
 /// Keys, values and exit states of one sequence, shared by every cache record that grew from it. Their memory grows
 /// with the text, up to `capacity` positions.
 [<Sealed>]
-type Slab internal (weights: Weights, capacity: int, kept: int[]) =
+type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab option) =
     let gate = obj ()
     let sequence = Sequence.create weights
     let mutable storage: Storage option = None
@@ -52,6 +52,9 @@ type Slab internal (weights: Weights, capacity: int, kept: int[]) =
 
     /// Positions that it has memory for at the moment.
     member _.Room = storage |> Option.map _.Room |> Option.defaultValue 0
+
+    /// Whose head it reads with: that of an adapter is its base's.
+    member internal _.Lender = lender
 
     /// Layers, counted from 1, whose hidden states stay at every position.
     member internal _.KeptLayers = kept
@@ -164,7 +167,7 @@ module Cache =
             invalidArg (nameof capacity) $"a cache for {capacity} positions"
 
         {
-            Slab = new Slab(weights, capacity, kept |> List.distinct |> List.sort |> Array.ofList)
+            Slab = new Slab(weights, capacity, kept |> List.distinct |> List.sort |> Array.ofList, None)
             Stamp = 0
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }
@@ -172,16 +175,19 @@ module Cache =
             Cancelled = CancellationToken.None
         }
 
-    /// An empty cache of an adapter, for up to `capacity` of the positions that its base reads. Its storage belongs to the caller.
-    let internal ofAdapter (adapter: Adapter) (capacity: int) : Cache =
+    /// An empty cache of an adapter, for the positions that its base's cache has room for, with which it goes.
+    let internal ofAdapter (adapter: Adapter) (source: Cache) : Cache =
         let layers = adapter.Weights.Config.Layers
+        let slab = new Slab(adapter.Weights, source.Slab.Capacity, [||], Some source.Slab)
+        source.Slab.Own slab
 
         {
-            Slab = new Slab(adapter.Weights, capacity, [||])
+            Slab = slab
             Stamp = 0
             Early = { First = 0; Count = layers; Length = 0 }
             Late = { First = layers; Count = 0; Length = 0 }
-            Cancelled = CancellationToken.None
+            Keeps = false
+            Cancelled = source.Cancelled
         }
 
     /// An empty cache for up to `capacity` positions; layers up to `exit` are the early half. Memory is taken as the text

@@ -56,9 +56,12 @@ module DraftVocabulary =
         if vocabulary.Turn <> vocabulary.Rows.Turn then
             invalidOp "this draft vocabulary was renewed: use the one that the last renewal returned"
 
-    /// Whose rows they are, if that is `slab`.
+    /// Whose rows they are, if that is `slab`, or over the states of `slab`, if that is of an adapter of those.
     let internal head (slab: Slab) (vocabulary: DraftVocabulary) : NarrowHead =
-        if not (obj.ReferenceEquals(slab, vocabulary.Rows.Slab)) then
+        let rows = vocabulary.Rows
+        let isLent = slab.Lender |> Option.exists (fun lender -> obj.ReferenceEquals(lender, rows.Slab))
+
+        if not (isLent || obj.ReferenceEquals(slab, rows.Slab)) then
             invalidArg (nameof vocabulary) "this draft vocabulary is another cache's: create one for this one"
 
         check vocabulary
@@ -66,7 +69,7 @@ module DraftVocabulary =
         if vocabulary.Count = 0 then
             invalidOp "this draft vocabulary has no id yet"
 
-        vocabulary.Rows.Head
+        if isLent then rows.Head.Over slab.Sequence else rows.Head
 
     /// An empty one for drafts over a cache, of at most `capacity` ids, which it has memory for from now on.
     let create (capacity: int) (cache: Cache) : DraftVocabulary =

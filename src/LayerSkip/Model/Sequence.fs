@@ -17,9 +17,12 @@ type internal NarrowHead =
     /// Final norm and the first `count` rows alone, of states of `rows` positions: [rows; count].
     abstract Head: place: StatePlace * start: int * rows: int * count: int -> Logits
 
+    /// The same rows over the norm and the states of another sequence of the same kind and the same head, as an adapter's is.
+    abstract Over: other: Sequence -> NarrowHead
+
 /// The forward pass of one sequence, in place: over the hidden states that its storage holds of positions from `start`.
 /// Whoever holds it keeps calls apart, and asks for what is there.
-type internal Sequence =
+and internal Sequence =
     inherit IDisposable
     /// Where its memory lies from now on.
     abstract Use: storage: Storage -> unit
@@ -69,6 +72,12 @@ type private TorchSequence(weights: Weights) =
             cancelled.ThrowIfCancellationRequested()
             layer x
 
+    /// Some rows of a head, [count; hidden], over this one's norm and states.
+    member _.Logits(head: Tensor, place, start, rows) : Logits =
+        Logits.Tensor(
+            Scope.one (fun () -> SharedHead.over (Weight.ofTensor head) weights (states place start rows))
+        )
+
     interface Sequence with
         member _.Use(fresh) = storage <- ValueSome fresh
 
@@ -101,7 +110,7 @@ type private TorchSequence(weights: Weights) =
         member _.Head(place, start, rows) =
             Logits.Tensor(Scope.one (fun () -> SharedHead.logits weights (states place start rows)))
 
-        member _.Narrow(capacity) =
+        member this.Narrow(capacity) =
             let gathered =
                 torch
                     .empty(
@@ -125,11 +134,21 @@ type private TorchSequence(weights: Weights) =
                     member _.Clear() = held <- 0L
 
                     member _.Head(place, start, rows, count) =
-                        Logits.Tensor(
-                            Scope.one (fun () ->
-                                let head = Weight.ofTensor (gathered.narrow (0L, 0L, int64 count))
-                                SharedHead.over head weights (states place start rows))
-                        )
+                        use head = gathered.narrow (0L, 0L, int64 count)
+                        this.Logits(head, place, start, rows)
+
+                    member own.Over(other) = {
+                        new NarrowHead with
+                            member _.Add(ids) = own.Add ids
+                            member _.Clear() = own.Clear()
+                            member _.Over(another) = own.Over another
+
+                            member _.Head(place, start, rows, count) =
+                                use head = gathered.narrow (0L, 0L, int64 count)
+                                (other :?> TorchSequence).Logits(head, place, start, rows)
+
+                            member _.Dispose() = ()
+                    }
 
                     member _.Dispose() = gathered.Dispose()
             }
@@ -153,6 +172,12 @@ type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
          | StatePlace.Last -> lasts
          | StatePlace.Kept -> kept)
         + nativeint position * bytes
+
+    /// Some rows of a head over this one's norm and states: [rows; count].
+    member this.Logits(gathered: GatheredRows, place, start, rows, count) : Logits =
+        let logits = pass.Head(gathered, count, stateAt place start, rows)
+        GC.KeepAlive this
+        Logits.InMemory(logits, rows, count)
 
     interface Sequence with
         member _.Use(fresh) =
@@ -198,9 +223,19 @@ type private KernelSequence(weights: KernelWeights, kv: KvFormat option) =
                     member _.Clear() = gathered.Clear()
 
                     member _.Head(place, start, rows, count) =
-                        let logits = pass.Head(gathered, count, stateAt place start, rows)
-                        GC.KeepAlive this
-                        Logits.InMemory(logits, rows, count)
+                        this.Logits(gathered, place, start, rows, count)
+
+                    member own.Over(other) = {
+                        new NarrowHead with
+                            member _.Add(ids) = own.Add ids
+                            member _.Clear() = own.Clear()
+                            member _.Over(another) = own.Over another
+
+                            member _.Head(place, start, rows, count) =
+                                (other :?> KernelSequence).Logits(gathered, place, start, rows, count)
+
+                            member _.Dispose() = ()
+                    }
 
                     member _.Dispose() = gathered.Dispose()
             }

@@ -151,10 +151,14 @@ let tests =
                     let at (weights: Weights) (adapter: Adapter) =
                         let cache = Cache.createKeeping [ exit.Layers ] weights exit.Layers 40
                         use _slab = cache.Slab
-                        let own = Cache.ofAdapter adapter 40
-                        use _ownSlab = own.Slab
                         let struct (_, cache) = Model.forward weights 1 case.Prompt cache
-                        let struct (hidden, _) = Model.forwardAdapter adapter 0 case.Prompt.Length cache own
+                        let struct (hidden, _) =
+                            Model.forwardAdapter
+                                adapter
+                                0
+                                case.Prompt.Length
+                                cache
+                                (Cache.ofAdapter adapter cache)
                         (Model.logits hidden |> Logits.toFloats)[0]
 
                     let kernels = at weights adapter
