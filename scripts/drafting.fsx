@@ -99,19 +99,36 @@ let models =
 
 let exitOf (model: Checkpoint) exit = ExitLayer.TryCreate(model.Config.Layers, exit) |> orStop
 
-/// The ways that are compared beside fixed exits: a name, and for a model what makes its strategy.
-let ways: (string * (Checkpoint -> PastTexts -> Strategy)) list = [
+/// Drafting that chooses for itself, from what passes take.
+let auto (model: Checkpoint) (costs: PassCosts) (lookup: bool) (past: PastTexts option) : Strategy =
+    let recommended = model.Recommended |> Option.map (fun (exit, _) -> exitOf model exit)
+
+    AutoDrafter.create {
+        Costs = costs
+        Exits = AutoDrafter.candidates model.Config.Layers recommended
+        Start = recommended
+        Longest = Strategy.LongestDraft
+        Lookup = lookup
+        Past = past
+    }
+    |> Strategy.Adaptive
+
+/// The ways that are compared beside fixed exits: a name, and for a model and what its passes take what makes its strategy.
+let ways: (string * (Checkpoint -> PassCosts -> PastTexts -> Strategy)) list = [
     "prompt-lookup",
-    fun _ _ -> Strategy.Speculative(Drafter.promptLookup PromptLookup.defaultNgram, LengthPolicy.Fixed 10)
-    "suffix-lookup", fun _ _ -> Strategy.Adaptive(Drafter.suffixLookup None)
-    "suffix-lookup, past", fun _ past -> Strategy.Adaptive(Drafter.suffixLookup (Some past))
+    fun _ _ _ -> Strategy.Speculative(Drafter.promptLookup PromptLookup.defaultNgram, LengthPolicy.Fixed 10)
+    "suffix-lookup", fun _ _ _ -> Strategy.Adaptive(Drafter.suffixLookup None)
+    "suffix-lookup, past", fun _ _ past -> Strategy.Adaptive(Drafter.suffixLookup (Some past))
     "del",
-    fun model _ ->
+    fun model _ _ ->
         let layers = model.Config.Layers
 
         AdaptivePolicies.del false layers [||]
         |> Drafter.ofPolicy [ for exit in 1 .. layers - 1 -> exitOf model exit ] 32 StopRule.never
         |> Strategy.Adaptive
+    "auto, exits alone", fun model costs _ -> auto model costs false None
+    "auto", fun model costs _ -> auto model costs true None
+    "auto, past", fun model costs past -> auto model costs true (Some past)
 ]
 
 let wanted =
@@ -237,6 +254,10 @@ let compare (name: string, path: string) =
     let texts = Prompts.sets data model textsOfKind most
     let fixedOnes, oracle = replayed model texts
 
+    let began = Diagnostics.Stopwatch.StartNew()
+    let costs = PassProfile.measure model.Weights
+    eprintfn "%s: passes profiled in %d ms" name began.ElapsedMilliseconds
+
     let compared: ComparedWay list = [
         for exit, length in fixedOnes do
             {
@@ -245,7 +266,7 @@ let compare (name: string, path: string) =
                 Strategy = fun _ -> Strategy.SelfSpeculative(exitOf model exit, length)
             }
         for way, strategy in wanted do
-            { Name = way; IsStatic = false; Strategy = strategy model }
+            { Name = way; IsStatic = false; Strategy = strategy model costs }
     ]
 
     let options = {

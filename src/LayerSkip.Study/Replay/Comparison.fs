@@ -189,16 +189,16 @@ module Comparison =
         |> Array.collect _.Stats.Sources
         |> Array.groupBy _.Source
         |> Array.map (fun (name, parts: SourceStats[]) ->
-            let rounds = parts |> Array.sumBy _.Rounds
+            let drafts = parts |> Array.sumBy _.DraftTokens
 
             {
                 Source = name
-                Rounds = rounds
-                DraftTokens = parts |> Array.sumBy _.DraftTokens
+                Rounds = parts |> Array.sumBy _.Rounds
+                DraftTokens = drafts
                 AcceptedDraftTokens = parts |> Array.sumBy _.AcceptedDraftTokens
                 MeanExitLayer =
-                    (parts |> Array.sumBy (fun part -> part.MeanExitLayer * float part.Rounds))
-                    / float (max 1 rounds)
+                    (parts |> Array.sumBy (fun part -> part.MeanExitLayer * float part.DraftTokens))
+                    / float (max 1 drafts)
             })
         |> Array.sortBy (fun (source: SourceStats) -> -source.Rounds, source.Source)
 

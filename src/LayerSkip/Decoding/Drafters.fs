@@ -225,14 +225,11 @@ module Drafter =
                 let struct (proposal, lookup) = SuffixLookup.propose request.Ahead request.Text lookup
 
                 let drafts =
-                    Array.map2
-                        (fun token share -> {
-                            Draft.certain token with
-                                Confidence = ValueSome share
-                                Source = DraftSource.Lookup
-                        })
-                        proposal.Draft.Tokens
-                        proposal.Draft.Shares
+                    Array.init (proposal.LengthAbove SuffixLookup.leastChance) (fun place -> {
+                        Draft.certain proposal.Draft.Tokens[place] with
+                            Confidence = ValueSome proposal.Draft.Shares[place]
+                            Source = DraftSource.Lookup
+                    })
 
                 struct (drafts, reading, lookingUp lookup (Some proposal))
 
@@ -243,5 +240,5 @@ module Drafter =
     }
 
     /// The text itself and past ones propose, for no pass at all: what most often followed the longest ending that stood before
-    /// (SuffixDecoding, arXiv 2411.04975). `past` may grow meanwhile: texts are the whole model's, whatever drafts.
+    /// (SuffixDecoding, arXiv 2411.04975), while all of it is kept with a chance of `SuffixLookup.leastChance`. `past` may grow meanwhile: texts are the whole model's, whatever drafts.
     let suffixLookup (past: PastTexts option) : Drafter = lookingUp (SuffixLookup.create past) None

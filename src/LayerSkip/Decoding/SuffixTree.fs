@@ -145,6 +145,9 @@ type internal SuffixTree(longest: int, expected: int) =
                 nodes[context].NextCount <- nodes[next].Count
                 nodes[context].NextNode <- next
 
+    /// Places of a context after which something stands: nothing has followed the last token yet.
+    let followed (node: int) = nodes[node].Count - (if nodes[node].End = count - 1 then 1 else 0)
+
     /// What stands where a text ends: no draft goes on after it.
     static member End = -1
 
@@ -201,7 +204,7 @@ type internal SuffixTree(longest: int, expected: int) =
             let length = min longest nodes[path[place]].Depth
             { Node = this.Cover(path[place], length); Length = length }
 
-    /// The longest ending of any text that occurs in these.
+    /// The longest ending of any text that occurs in these with something after it.
     member _.Find(ending: ReadOnlySpan<int>) : SuffixPlace =
         let most = min longest ending.Length
         let mutable node, depth = 0, 0
@@ -219,6 +222,11 @@ type internal SuffixTree(longest: int, expected: int) =
             else
                 goesOn <- false
 
+        // Where it stands at the very end alone, a shorter one stands elsewhere too.
+        while node > 0 && followed node = 0 do
+            node <- nodes[node].Parent
+            depth <- nodes[node].Depth
+
         { Node = node; Length = depth }
 
     /// What follows a place, most frequent first choice after choice: up to `most` tokens, with the share of the times that each
@@ -228,14 +236,13 @@ type internal SuffixTree(longest: int, expected: int) =
         let mutable node, length, product = place.Node, place.Length, 1.0
 
         while length > 0 && drafts.Count < most do
-            // Nothing has followed the last token yet.
-            let followed = nodes[node].Count - (if nodes[node].End = count - 1 then 1 else 0)
+            let times = followed node
 
             let share =
-                if followed = 0 || nodes[node].Next = SuffixTree.End then
+                if times = 0 || nodes[node].Next = SuffixTree.End then
                     0.0
                 else
-                    float nodes[node].NextCount / float followed
+                    float nodes[node].NextCount / float times
 
             product <- product * share
 

@@ -143,6 +143,15 @@ let tests =
                     "grown otherwise"
                 Expect.equal (SuffixIndex.lookup 8 index) expected "as before"
 
+        testProperty "drafts after drafts come from the text alone, whatever they are"
+        <| fun (tokens: byte[]) (drafts: byte[]) kinds (PositiveInt ahead) ->
+            let text, drafts = few kinds tokens, few kinds drafts
+
+            Expect.equal
+                (SuffixIndex.lookupAfter (memory drafts) (1 + ahead % 9) (indexOf text))
+                (defined 64 (1 + ahead % 9) [| text |] (Array.append text drafts))
+                $"%A{text} and then %A{drafts}"
+
         testProperty "goes on with a text that goes on, and begins anew with another"
         <| fun (first: byte[]) (second: byte[]) kinds ->
             let first, second = few kinds first, few kinds second

@@ -51,6 +51,10 @@ let tests =
             Expect.floatClose Accuracy.high (best.ExpectedOf 1) (List.sum (List.truncate 1 products)) "of one"
             Expect.equal (best.ExpectedOf 0) 0.0 "of none"
 
+            for least in [ 0.0; 0.3; 0.7; 1.0 ] do
+                let first = products |> List.takeWhile (fun chance -> chance >= least)
+                Expect.equal (best.LengthAbove least) first.Length $"kept with a chance of {least}"
+
         testProperty "what is learned of a text that goes on at random is how often it goes on so"
         <| fun (NonNegativeInt seed) ->
             let random = Random seed
