@@ -11,6 +11,8 @@ type CertifyOptions = {
     DraftLengths: int list
     /// Those that draft beside exits, with each of the draft lengths; T4 is of exits alone.
     Drafters: Drafter list
+    /// The ids that drafts are chosen from; None: all.
+    Vocabulary: ContextVocabulary option
     /// Of each text; 1 where less is given.
     MaxNewTokens: int
     /// Of the draws of T4, and of the certificate's own prompts where there is no tokenizer.
@@ -64,6 +66,7 @@ module Certify =
         ExitLayers = []
         DraftLengths = []
         Drafters = []
+        Vocabulary = None
         MaxNewTokens = 24
         Seed = 1L
     }
@@ -146,13 +149,14 @@ module Certify =
         let grid =
             List.allPairs drafters lengths
             |> List.map (fun (drafter, length) ->
-                Strategy.Speculative(drafter, LengthPolicy.Fixed length), length)
+                let strategy = Strategy.Speculative(drafter, LengthPolicy.Fixed length)
+                { strategy with Vocabulary = options.Vocabulary }, length)
 
         let findings = [
             "T1", Exactness.texts weights gap length prompts grid
             "T2", Exactness.tokens weights gap length prompts grid
             "T3", Exactness.logits weights length prompts grid
-            "T4", Exactness.sampling weights options.Seed prompts exits
+            "T4", Exactness.sampling weights options.Vocabulary options.Seed prompts exits
             "T5", Exactness.caches weights length prompts grid
         ]
 

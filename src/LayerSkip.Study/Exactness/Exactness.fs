@@ -189,20 +189,32 @@ module internal Exactness =
             let kept = top |> Array.map (fun id -> law[id])
             Array.append kept [| max 0.0 (1.0 - Array.sum kept) |])
 
-    /// The laws of the last layer and of an exit after a prompt, over few classes.
-    let private laws (weights: Weights) (exits: ExitLayer list) (prompt: int[]) =
-        let at (layer: int) =
+    /// The laws of the last layer and of an exit's drafts after a prompt, over few classes.
+    let private laws
+        (weights: Weights)
+        (plan: ContextVocabulary option)
+        (exits: ExitLayer list)
+        (prompt: int[])
+        =
+        let at (layer: int) plan =
             overCache weights layer prompt.Length (fun cache ->
-                let struct (hidden, _) = Model.forwardEarly weights prompt cache
-                (finiteLogits weights layer 1 prompt hidden)[0] |> Sampling.softmax)
+                let struct (hidden, cache) = Model.forwardEarly weights prompt cache
+                let whole = finiteLogits weights layer 1 prompt hidden
 
-        let p = at weights.Config.Layers
-        exits |> List.map (fun exit -> fewClasses p [ p; at exit.Layers ])
+                match plan with
+                | None -> Sampling.softmax whole[0]
+                | Some plan ->
+                    let some = ContextVocabulary.start (System.ReadOnlyMemory prompt) cache plan
+                    let narrow = Model.narrowLogits some hidden |> Logits.toFloats
+                    DraftVocabulary.scatter (Sampling.softmax narrow[0]) some)
+
+        let p = at weights.Config.Layers None
+        exits |> List.map (fun exit -> fewClasses p [ p; at exit.Layers plan ])
 
     /// T4: sampled speculation keeps the whole model's law, over nine classes of tokens: 20,000 first tokens are as frequent
     /// as they should be, and the law of a round of one draft and of two is exact, every refusal counted out.
-    let sampling (weights: Weights) seed (prompts: int[][]) exits : Finding list =
-        let pairs = prompts |> Array.map (laws weights exits) |> List.concat
+    let sampling (weights: Weights) plan seed (prompts: int[][]) exits : Finding list =
+        let pairs = prompts |> Array.map (laws weights plan exits) |> List.concat
 
         [
             for number, pair in List.indexed pairs do

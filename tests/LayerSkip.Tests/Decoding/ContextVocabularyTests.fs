@@ -169,6 +169,30 @@ let tests =
             Expect.sequenceEqual (Array.truncate 2 ids) [| 7; 8 |] "the frequent ones"
             Expect.containsAll ids expected "the latest"
 
+        for dtype in [ Dtype.F32; Dtype.BF16; Dtype.F64 ] do
+            testCase $"{dtype}: the certificate holds, whoever drafts" (fun () ->
+                use model =
+                    Tiny.weights dtype { Config = Tiny.config 24 6 4 2 false; Seed = 11L }
+                    |> fun weights -> Checkpoint.ofWeights "tiny" weights None
+
+                let set = LayerSet.tryParse 6 "1,3-4,6" |> Check.getOrRaise
+
+                for plan in [ planOf 1; planOf 3; ContextVocabulary.ofList [| 5 |] ] do
+                    let report =
+                        Certify.run model {
+                            Certify.options with
+                                ExitLayers = [ 2; 4 ]
+                                DraftLengths = [ 1; 3 ]
+                                Drafters = Drafter.layers set :: drafters 6 3
+                                Vocabulary = Some plan
+                        }
+
+                    Expect.equal report.Violation 0 $"%A{plan}: %A{report.Tests}"
+
+                    for test in report.Tests do
+                        if not (test.Name = "T3" && dtype = Dtype.F64) then
+                            Expect.isGreaterThan test.Checks 0 test.Name)
+
         testCase
             "sampled drafts from some ids keep the whole model's law: T4 over each draft's own"
             (fun () ->
