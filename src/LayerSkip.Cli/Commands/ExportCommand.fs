@@ -7,7 +7,12 @@ open LayerSkip
 [<RequireQualifiedAccess>]
 module internal ExportCommand =
     /// What the command line gives.
-    type private Given = { Output: string option; Format: ExportFormat option; Layers: int option }
+    type private Given = {
+        Output: string option
+        Format: ExportFormat option
+        Layers: int option
+        AdapterFile: string option
+    }
 
     /// As `--format` takes it.
     let private formatName (format: ExportFormat) =
@@ -39,6 +44,7 @@ module internal ExportCommand =
         | ExportArgument.Format FormatName.Hf -> { given with Format = Some ExportFormat.HuggingFace }
         | ExportArgument.Format FormatName.Gguf -> { given with Format = Some ExportFormat.Gguf }
         | ExportArgument.Layers count -> { given with Layers = Some count }
+        | ExportArgument.AdapterFile file -> { given with AdapterFile = Some file }
 
     /// As the name of the output says.
     let private defaultFormat (output: string) =
@@ -49,7 +55,9 @@ module internal ExportCommand =
 
     /// Runs the command; its exit code. What the output cannot be is told before the model is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: ExportArgument list) : int =
-        let given = arguments |> List.fold add { Output = None; Format = None; Layers = None }
+        let given =
+            arguments
+            |> List.fold add { Output = None; Format = None; Layers = None; AdapterFile = None }
 
         let output = Inputs.required "output" "the folder (hf) or the .gguf file to write" given.Output
         let format = given.Format |> Option.defaultValue (defaultFormat output)
@@ -73,8 +81,15 @@ module internal ExportCommand =
 
         Check.both checkDtype (Export.checkOutput format output) |> Check.getOrRaise |> ignore
 
-        use checkpoint = Inputs.loadToWrite terminal common
-        let layers = given.Layers |> Option.defaultValue checkpoint.Config.Layers
+        use loaded = Inputs.loadToWrite terminal common
+        let whole = Drafters.withFile given.AdapterFile loaded
+
+        let checkpoint, layers =
+            match given.Layers, given.AdapterFile with
+            | Some exit, Some _ when exit < whole.Config.Layers ->
+                let draft = Adapters.asModel (Drafters.adapter (Some exit) whole) whole |> Check.getOrRaise
+                draft, draft.Config.Layers
+            | layers, _ -> whole, layers |> Option.defaultValue whole.Config.Layers
 
         let report =
             match common.Mix, common.Dtype with

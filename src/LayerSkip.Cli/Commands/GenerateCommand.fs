@@ -183,13 +183,17 @@ module internal GenerateCommand =
         let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts
         use output = OutputFile.Open(given.Output, reads)
         use pageFile = OutputFile.OpenPage(given.Html, given.Output, reads)
-        use checkpoint = Inputs.read common
+        use own = Inputs.read common
+        let checkpoint = Drafters.withFile given.AdapterFile own
         let options = GenerateOptions.resolve common.Seed sampling checkpoint given
 
         let ids = GivenPrompts.encode checkpoint prompt
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Inputs.remarks terminal checkpoint
+
+        if given.Drafter = Some DrafterName.Adapter then
+            Adapters.remarks given.ExitLayer checkpoint |> List.iter (Terminal.remark terminal)
 
         GivenPrompts.remarks terminal checkpoint prompt ids
         Terminal.remark terminal (summary checkpoint options.Strategy)

@@ -17,6 +17,8 @@ type internal GenerateArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Strategy of StrategyName
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Drafter of DrafterName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
     | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
@@ -42,6 +44,10 @@ type internal GenerateArgument =
                 "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
             | DraftLength _ ->
                 $"the most tokens that a round drafts, 1 or more (default: the model's recommendation, else {LlamaConfig.defaultDraft})."
+            | Drafter _ ->
+                "who proposes the tokens of self-speculative: exit, the layers up to --exit-layer (default); lookup, the text itself, what followed where it said the same before; adapter, the layers up to an exit and the adapter that `layerskip train --recipe adapter` made for it."
+            | AdapterFile _ ->
+                "the adapter to draft with (default: the one that the model's folder names, or that lies beside a .gguf file)."
             | Temperature _ ->
                 $"what logits are divided by before sampling; 0 is greedy (default {Sampling.defaultTemperature})."
             | TopK _ ->
@@ -138,6 +144,7 @@ type internal ExportArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Output of path: string
     | [<Unique; EqualsAssignmentOrSpaced>] Format of FormatName
     | [<Unique; EqualsAssignmentOrSpaced>] Layers of e: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -148,6 +155,8 @@ type internal ExportArgument =
                 "hf: a Hugging Face folder. gguf: a file for llama.cpp. Default: gguf where the output ends in .gguf, else hf."
             | Layers _ ->
                 "writes the first E layers only, with norm and head: a draft model; 1 to L (default: all L layers)."
+            | AdapterFile _ ->
+                "an adapter to write with the model, into its folder or beside the .gguf file, as the model's own are. With --layers E, an adapter behind layer E becomes part of the draft model: its norm, or its block and its norm."
 
 /// The options of `layerskip tokenizer train`.
 [<RequireQualifiedAccess>]

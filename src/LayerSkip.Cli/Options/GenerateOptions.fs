@@ -10,6 +10,8 @@ type internal GenerateOptions = {
     Strategy: StrategyName option
     ExitLayer: int option
     DraftLength: int option
+    Drafter: DrafterName option
+    AdapterFile: string option
     Temperature: string option
     TopK: int
     TopP: string option
@@ -29,6 +31,8 @@ module internal GenerateOptions =
         Strategy = None
         ExitLayer = None
         DraftLength = None
+        Drafter = None
+        AdapterFile = None
         Temperature = None
         TopK = Sampling.defaultTopK
         TopP = None
@@ -48,6 +52,8 @@ module internal GenerateOptions =
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
         | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
         | GenerateArgument.DraftLength length -> { given with DraftLength = Some length }
+        | GenerateArgument.Drafter name -> { given with Drafter = Some name }
+        | GenerateArgument.AdapterFile file -> { given with AdapterFile = Some file }
         | GenerateArgument.Temperature number -> { given with Temperature = Some number }
         | GenerateArgument.TopK count -> { given with TopK = count }
         | GenerateArgument.TopP number -> { given with TopP = Some number }
@@ -66,7 +72,14 @@ module internal GenerateOptions =
         let exclude option strategy why =
             Inputs.usage $"{option} and --strategy {strategy} exclude each other: {why}; leave one out"
 
+        if given.AdapterFile.IsSome && given.Drafter <> Some DrafterName.Adapter then
+            Inputs.usage "--adapter-file goes with --drafter adapter"
+
         match given.Strategy with
+        | Some StrategyName.Autoregressive when given.Drafter.IsSome ->
+            exclude "--drafter" "autoregressive" "it drafts nothing"
+        | Some StrategyName.EarlyExit when given.Drafter.IsSome ->
+            exclude "--drafter" "early-exit" "it drafts nothing"
         | Some StrategyName.Autoregressive when given.ExitLayer.IsSome ->
             exclude "--exit-layer" "autoregressive" "it runs every layer"
         | Some StrategyName.Autoregressive when given.DraftLength.IsSome ->
@@ -105,6 +118,13 @@ module internal GenerateOptions =
             |> Check.getOrRaise
 
         match given.Strategy with
+        | None
+        | Some StrategyName.SelfSpeculative when given.Drafter.IsSome ->
+            Drafters.strategy
+                given.Drafter.Value
+                given.ExitLayer
+                (defaultArg given.DraftLength length)
+                checkpoint
         | Some StrategyName.EarlyExit -> Strategy.EarlyExit(exit ())
         | None when not speculates -> Strategy.Autoregressive
         | Some StrategyName.Autoregressive -> Strategy.Autoregressive

@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System.IO
+open System.Text.Json
 
 /// How a model is to be decoded, as its makers have it: `generation_config.json`.
 type internal GenerationConfig = {
@@ -8,6 +9,8 @@ type internal GenerationConfig = {
     StopIds: int[]
     /// Exit layer and draft length, under transformers' names for drafts by early exit.
     Recommended: (int * int) option
+    /// Names of adapters' files in the model's folder.
+    Adapters: string list
     /// What nothing here computes with, each name with its raw JSON.
     Kept: (string * string) list
 }
@@ -18,6 +21,22 @@ module internal GenerationConfig =
 
     let private stopName, exitName, lengthName =
         "eos_token_id", "assistant_early_exit", "num_assistant_tokens"
+
+    let private adaptersName = "layerskip_adapters"
+
+    /// A list of names of files in the folder itself.
+    let private adapters (path: string) (root: JsonElement) : Result<string list, LayerSkipError list> =
+        let isName (item: JsonElement) =
+            item.ValueKind = JsonValueKind.String
+            && item.GetString() <> ""
+            && Path.GetFileName(item.GetString()) = item.GetString()
+
+        match root.TryGetProperty adaptersName with
+        | true, names when names.ValueKind = JsonValueKind.Array && Seq.forall isName (names.EnumerateArray()) ->
+            Ok [ for name in names.EnumerateArray() -> name.GetString() ]
+        | true, names when names.ValueKind <> JsonValueKind.Null ->
+            Check.bad path $"\"{adaptersName}\" must be a list of names of files in this folder"
+        | _ -> Ok []
 
     /// What is wrong with the exit layer and draft length that a file recommends, under the names that it has for them.
     let faults (config: LlamaConfig) (path: string) (exitName, lengthName) (recommended: (int * int) option) =
@@ -40,17 +59,23 @@ module internal GenerationConfig =
             json.TokenIds("bos_token_id", config.Vocabulary) |> ignore
             let length = json.Int(lengthName, 4)
             let recommended = json.TryInt exitName |> Option.map (fun exit -> exit, length)
-            let isOurs name = name = stopName || name = exitName || name = lengthName && recommended.IsSome
+            let isOurs name =
+                List.contains name [ stopName; exitName; adaptersName ]
+                || name = lengthName && recommended.IsSome
 
-            Check.all (json.Faults @ faults config path (exitName, lengthName) recommended) {
+            Check.both
+                (Check.all (json.Faults @ faults config path (exitName, lengthName) recommended) ())
+                (adapters path root)
+            |> Result.map (fun ((), adapters) -> {
                 StopIds = stops
                 Recommended = recommended
+                Adapters = adapters
                 Kept = KeptFields.where (isOurs >> not) root
-            }
+            })
 
         match Json.load path "" ofRoot with
         | Error [ LayerSkipError.NotFound _ ] ->
-            Ok { StopIds = config.StopIds; Recommended = None; Kept = [] }
+            Ok { StopIds = config.StopIds; Recommended = None; Adapters = []; Kept = [] }
         | result -> result
 
     /// Writes it into a model's folder; `bos` is the configuration's, which fields that are kept overrule.
@@ -62,6 +87,11 @@ module internal GenerationConfig =
             | Some bos when not (List.exists (fun (name, _) -> name = "bos_token_id") it.Kept) ->
                 json.WriteNumber("bos_token_id", bos)
             | _ -> ()
+
+            if not it.Adapters.IsEmpty then
+                json.WriteStartArray adaptersName
+                List.iter (fun (name: string) -> json.WriteStringValue name) it.Adapters
+                json.WriteEndArray()
 
             match it.Recommended with
             | Some(exit, length) ->

@@ -10,6 +10,18 @@ module AdapterFile =
     /// Its name in a model's folder.
     let name = "adapter.safetensors"
 
+    /// Where the number-th adapter (from 1) of a GGUF file lies: model.adapter.safetensors beside model.gguf, model.adapter2.safetensors.
+    let internal besideGguf (path: string) (number: int) : string =
+        let stem = Path.GetFileNameWithoutExtension path
+        let suffix = if number = 1 then "" else string number
+        Path.Combine(string (Path.GetDirectoryName path), $"{stem}.adapter{suffix}.safetensors")
+
+    /// The adapters that lie beside a GGUF file: its own, one after another, else one named as in a folder.
+    let internal beside (path: string) : string list =
+        match List.init 9 (fun number -> besideGguf path (number + 1)) |> List.filter File.Exists with
+        | [] -> [ Path.Combine(string (Path.GetDirectoryName path), name) ] |> List.filter File.Exists
+        | own -> own
+
     let private formKey, rankKey, exitKey, baseKey =
         "layerskip_adapter", "layerskip_rank", "layerskip_exit_layer", "layerskip_base"
 
@@ -89,6 +101,24 @@ module AdapterFile =
                 LayerSkipError.UnknownTensor name
     ]
 
+    let private opened (path: string) : Result<SafetensorsFile, LayerSkipError list> =
+        match Safetensors.openFile path with
+        | Error [ LayerSkipError.NotFound(absent, _) ] when absent = path ->
+            Error [ LayerSkipError.NotFound(path, "name an adapter that training wrote") ]
+        | opened -> opened
+
+    /// Of the adapter in a file, where it is one for a model of this configuration: its exit, and the fingerprint of its base.
+    let describe
+        (config: LlamaConfig)
+        (path: string)
+        : Result<struct (ExitLayer * string), LayerSkipError list> =
+        opened path
+        |> Result.bind (fun file ->
+            use file = file
+
+            described config path file.Metadata
+            |> Result.map (fun (struct (_, exit, mark)) -> struct (exit, mark)))
+
     /// Reads an adapter with matrices of `dtype`; its tensors belong to it. An error: a file that cannot be read or holds none, one for a
     /// model of other sizes, values that are not finite.
     let internal readIn
@@ -98,9 +128,7 @@ module AdapterFile =
         : Result<Adapter, LayerSkipError list> =
         Backend.ensure ()
 
-        match Safetensors.openFile path with
-        | Error [ LayerSkipError.NotFound(absent, _) ] when absent = path ->
-            Error [ LayerSkipError.NotFound(path, "name an adapter that training wrote") ]
+        match opened path with
         | Error faults -> Error faults
         | Ok file ->
             use file = file
@@ -145,9 +173,9 @@ module AdapterFile =
         else
             weights.Dtype
 
-    /// What the user should know of an adapter beside a base.
-    let remarks (weights: Weights) (path: string) (adapter: Adapter) : string list = [
-        if adapter.Base <> Adapter.fingerprint weights then
+    /// What the user should know of the adapter in a file beside a base, by the fingerprint of its own.
+    let internal remarks (weights: Weights) (path: string) (mark: string) : string list = [
+        if mark <> Adapter.fingerprint weights then
             $"{path} was trained for another model of the same sizes: the text stays this model's own, but few drafts may be accepted"
     ]
 

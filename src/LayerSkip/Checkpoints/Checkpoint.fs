@@ -15,6 +15,8 @@ type Checkpoint = {
     StopIds: int[]
     /// Exit layer and draft length that generation_config.json recommends, or a GGUF file's `layerskip.` keys.
     Recommended: (int * int) option
+    /// Files of adapters that go with it: those that generation_config.json names, or that lie beside a GGUF file.
+    Adapters: string list
     /// What is written with the model again.
     Kept: KeptFields
     /// What the user should know of the files: sentences.
@@ -47,6 +49,7 @@ module Checkpoint =
         Tokenizer = tokenizer
         StopIds = weights.Config.StopIds
         Recommended = None
+        Adapters = []
         Kept = KeptFields.none
         Remarks = []
     }
@@ -178,13 +181,25 @@ module Checkpoint =
                 let stored = files |> List.collect _.Tensors |> WrapperPrefixes.huggingFace
                 let kept = KeptFields.ofConfig (Path.Combine(folder, "config.json"))
 
+                let found, absent =
+                    generation.Adapters
+                    |> List.map (fun name -> Path.Combine(folder, name))
+                    |> List.partition File.Exists
+
                 Check.guard (fun () -> build false folder format device config stored tokenizer)
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         StopIds = generation.StopIds
                         Recommended = generation.Recommended
+                        Adapters = found
                         Kept = { kept with OfGeneration = generation.Kept }
-                        Remarks = remarks @ checkpoint.Remarks
+                        Remarks =
+                            remarks
+                            @ checkpoint.Remarks
+                            @ [
+                                for path in absent ->
+                                    $"generation_config.json names the adapter {path}, which is not there; the model does without"
+                            ]
                 })
             | _ ->
                 // A bad configuration's faults are those of `generation` too.
@@ -214,6 +229,7 @@ module Checkpoint =
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         Recommended = recommended
+                        Adapters = AdapterFile.beside path
                         Remarks = remarks @ checkpoint.Remarks
                 }))
 

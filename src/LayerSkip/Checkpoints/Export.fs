@@ -48,6 +48,11 @@ module Export =
                 Weights = Weights.truncate config weights
                 Recommended =
                     checkpoint.Recommended |> Option.filter (fun _ -> layers = weights.Config.Layers)
+                Adapters =
+                    if layers = weights.Config.Layers then
+                        checkpoint.Adapters
+                    else
+                        []
         }
 
     /// Whether a format holds weights of a dtype, where that is known before loading.
@@ -124,6 +129,16 @@ module Export =
         else
             $"{name}, first {layers} of {whole.Config.Layers} layers"
 
+    /// Adapters beside a GGUF file that was written; nothing lies beside a pipe.
+    let private copyAdapters (format: ExportFormat) (output: string) (part: Checkpoint) =
+        match format with
+        | ExportFormat.Gguf when PathKind.find output = PathKind.RegularFile ->
+            List.indexed part.Adapters
+            |> Check.each (fun (index, path) ->
+                AtomicFile.writeBytes (AdapterFile.besideGguf output (index + 1)) (File.ReadAllBytes path))
+        | ExportFormat.Gguf
+        | ExportFormat.HuggingFace -> Ok()
+
     /// What `writing` writes of the first layers of a model, once all is found good.
     let private writeBy
         format
@@ -148,7 +163,10 @@ module Export =
         |> Result.bind (fun _ ->
             use _inference = Scope.inference ()
 
-            writing (firstLayers layers checkpoint)
+            let part = firstLayers layers checkpoint
+
+            writing part
+            |> Result.bind (fun written -> copyAdapters format output part |> Result.map (fun () -> written))
             |> Result.mapError (fun faults ->
                 // Of a GGUF file by the names that are in it.
                 if File.Exists checkpoint.Path then

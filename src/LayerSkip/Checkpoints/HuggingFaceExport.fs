@@ -71,6 +71,15 @@ module internal HuggingFaceExport =
                 }
         ]
 
+        let adapters =
+            checkpoint.Adapters
+            |> List.mapi (fun index path ->
+                (if index = 0 then
+                     AdapterFile.name
+                 else
+                     $"adapter{index + 1}.safetensors"),
+                path)
+
         ConfigJsonExport.expressible checkpoint.Config
         |> Result.bind (fun config ->
             ConfigJsonExport.bytes dtype checkpoint.Kept.OfConfig config
@@ -79,9 +88,13 @@ module internal HuggingFaceExport =
             GenerationConfig.write folder checkpoint.Config.Bos {
                 StopIds = checkpoint.StopIds
                 Recommended = checkpoint.Recommended
+                Adapters = adapters |> List.map fst
                 Kept = checkpoint.Kept.OfGeneration
             })
         |> Result.bind (fun () -> putTokenizer folder checkpoint)
+        |> Result.bind (fun () ->
+            adapters
+            |> Check.each (fun (name, path) -> AtomicFile.writeBytes (inside name) (File.ReadAllBytes path)))
         |> Result.bind (fun () ->
             // transformers refuses a file that does not say whose it is.
             Safetensors.write (inside "model.safetensors") (Map [ "format", "pt" ]) items)

@@ -158,9 +158,9 @@ let private file =
                     Expect.equal read.Form adapter.Form "form"
                     Expect.equal read.Exit adapter.Exit "exit"
                     Expect.equal (bits (Adapter.tensors read)) (bits (Adapter.tensors adapter)) "tensors"
-                    Expect.isEmpty (AdapterFile.remarks model.Weights path read) "its own base"
+                    Expect.isEmpty (AdapterFile.remarks model.Weights path read.Base) "its own base"
                     use other = Weights.random 4L 0.8 Dtype.F32 Device.Cpu config
-                    Expect.equal (AdapterFile.remarks other path read).Length 1 "another base"))
+                    Expect.equal (AdapterFile.remarks other path read.Base).Length 1 "another base"))
 
         testCase "a base keeps its mark whatever its matrices are held in" (fun () ->
             use f32 = Weights.random 3L 0.8 Dtype.F32 Device.Cpu config

@@ -64,7 +64,8 @@ module TrainingSession =
             |> Result.map (fun () -> RunFolder.forget output)
 
         let work claim =
-            let model = { model with Path = RunFolder.tokenizerFolder output }
+            // A model that changes has the adapters of none.
+            let model = { model with Path = RunFolder.tokenizerFolder output; Adapters = [] }
 
             RunParts.assemble output options ranks model (Training.start model.Weights)
             |> Result.bind (fun session ->

@@ -1,0 +1,8 @@
+namespace LayerSkip.Cli
+
+/// What `--drafter` names.
+[<RequireQualifiedAccess>]
+type internal DrafterName =
+    | Exit
+    | Lookup
+    | Adapter
