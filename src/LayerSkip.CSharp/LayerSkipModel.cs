@@ -11,6 +11,8 @@ public sealed class LayerSkipModel : IDisposable
 {
     private readonly Checkpoint checkpoint;
     private readonly Lock gate = new();
+    // By exit layer; 0 is the model's first. They share its head, and go before it.
+    private readonly Dictionary<int, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters = [];
     private int running;
     private bool disposed;
 
@@ -71,7 +73,8 @@ public sealed class LayerSkipModel : IDisposable
         }
 
         var loaded = CheckpointModule.withCompute(compute, CheckpointModule.load(path, dtype, device).OrThrow());
-        return new(CheckpointModule.withPrefill(prefill, CheckpointModule.withKv(kv, loaded).OrThrow()));
+        var whole = CheckpointModule.withPrefill(prefill, CheckpointModule.withKv(kv, loaded).OrThrow());
+        return new(options.AdapterFile is { } file ? Adapters.withFile(file, whole) : whole);
     }
 
     /// <summary>The tokens of a text, with the beginning-of-text token where the model wants one.</summary>
@@ -209,10 +212,24 @@ public sealed class LayerSkipModel : IDisposable
     {
         ArgumentNullException.ThrowIfNull(promptIds);
         ObjectDisposedException.ThrowIf(disposed, this);
-        var (given, faults) = Translate.Options(checkpoint, options ?? new());
+        var (given, faults) = Translate.Options(checkpoint, options ?? new(), AdapterBehind);
         var prepared = Generation.prepare(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]);
         LayerSkipError[] all = [.. faults, .. Check.faults(prepared)];
         return all is [] ? prepared.ResultValue : throw Translate.Exception(all);
+    }
+
+    private FSharpResult<Adapter, FSharpList<LayerSkipError>> AdapterBehind(int? exit)
+    {
+        lock (gate)
+        {
+            if (!adapters.TryGetValue(exit ?? 0, out var adapter))
+            {
+                adapter = Adapters.load(exit is { } layer ? FSharpOption<int>.Some(layer) : null, checkpoint);
+                adapters.Add(exit ?? 0, adapter);
+            }
+
+            return adapter;
+        }
     }
 
     private async IAsyncEnumerable<GeneratedToken> Pull(
@@ -237,6 +254,11 @@ public sealed class LayerSkipModel : IDisposable
     {
         if (disposed && running == 0)
         {
+            foreach (var adapter in adapters.Values.Where(loaded => loaded.IsOk))
+            {
+                ((IDisposable)adapter.ResultValue).Dispose();
+            }
+
             ((IDisposable)checkpoint).Dispose();
         }
     }

@@ -89,6 +89,19 @@ public enum Strategy
     SelfSpeculative,
 }
 
+/// <summary>Who proposes the tokens of <see cref="Strategy.SelfSpeculative"/>.</summary>
+public enum Drafter
+{
+    /// <summary>The layers up to an exit.</summary>
+    Exit,
+
+    /// <summary>The text itself: what followed where it said the same before.</summary>
+    Lookup,
+
+    /// <summary>The layers up to an exit and the adapter that was trained for it.</summary>
+    Adapter,
+}
+
 /// <summary>How a model is loaded.</summary>
 public sealed record LoadOptions
 {
@@ -107,6 +120,11 @@ public sealed record LoadOptions
     /// <summary>How the products of a prompt are computed.</summary>
     public Prefill Prefill { get; init; }
 
+    /// <summary>
+    /// A file with an adapter for <see cref="Drafter.Adapter"/>; null are those that the model's folder names, or that lie beside a GGUF file.
+    /// </summary>
+    public string? AdapterFile { get; init; }
+
     /// <summary>Threads for the products of the whole process, 1 to 1024; null leaves them as they are.</summary>
     public int? Threads { get; init; }
 }
@@ -116,6 +134,9 @@ public sealed record GenerateOptions
 {
     /// <summary>How tokens are decoded.</summary>
     public Strategy Strategy { get; init; }
+
+    /// <summary>Who proposes tokens, where the layers after an exit verify; a text that an adapter drafts is the same.</summary>
+    public Drafter Drafter { get; init; }
 
     /// <summary>
     /// The layer E after which drafts leave, 1 to Layers - 1; null is <see cref="LayerSkipModel.RecommendedExitLayer"/>.

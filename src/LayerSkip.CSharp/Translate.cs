@@ -128,7 +128,8 @@ internal static class Translate
     /// </summary>
     public static (GenerationOptions Given, IEnumerable<LayerSkipError> Faults) Options(
         Checkpoint checkpoint,
-        GenerateOptions options)
+        GenerateOptions options,
+        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
     {
         if (options.Stop.Any(text => text is null))
         {
@@ -142,10 +143,14 @@ internal static class Translate
         var draftLength = options.DraftLength ?? recommendedDraft;
         var strategy = Decided(checkpoint, options);
         var exitMatters = options.ExitLayer is not null || strategy != CSharp.Strategy.Autoregressive;
+        var adapter = strategy == CSharp.Strategy.SelfSpeculative && options.Drafter == CSharp.Drafter.Adapter && exit.IsOk
+            ? adapters(options.ExitLayer)
+            : (FSharpResult<Adapter, FSharpList<LayerSkipError>>?)null;
         IEnumerable<LayerSkipError> faults =
         [
             .. Check.faults(sampling),
             .. exitMatters ? Check.faults(exit) : [],
+            .. adapter is { } found ? Check.faults(found) : [],
             .. draftLength < 1 ? [LayerSkipError.NewOutOfRange("draft-length", $"{draftLength}", "1 or more")] : (LayerSkipError[])[],
         ];
 
@@ -153,6 +158,12 @@ internal static class Translate
             strategy: strategy switch
             {
                 CSharp.Strategy.EarlyExit when exit.IsOk => LayerSkip.Strategy.EarlyExit(exit.ResultValue),
+                CSharp.Strategy.SelfSpeculative when adapter is { } loaded =>
+                    loaded.IsOk
+                        ? Drafts(AdapterDrafter.create(loaded.ResultValue), draftLength)
+                        : LayerSkip.Strategy.Autoregressive,
+                CSharp.Strategy.SelfSpeculative when options.Drafter == CSharp.Drafter.Lookup =>
+                    Drafts(DrafterModule.suffixLookup(null), draftLength),
                 CSharp.Strategy.SelfSpeculative when exit.IsOk =>
                     LayerSkip.Strategy.SelfSpeculative(exit.ResultValue, Math.Max(1, draftLength)),
                 _ => LayerSkip.Strategy.Autoregressive,
@@ -166,9 +177,14 @@ internal static class Translate
         return (given, faults);
     }
 
+    private static LayerSkip.Strategy Drafts(LayerSkip.Drafter drafter, int draftLength) =>
+        LayerSkip.Strategy.Speculative(drafter, LengthPolicy.NewFixed(Math.Max(1, draftLength)));
+
     private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options) =>
         options.Strategy switch
         {
+            _ when !Enum.IsDefined(options.Drafter) => throw Undefined(nameof(GenerateOptions.Drafter), options.Drafter),
+            CSharp.Strategy.Auto when options.Drafter != CSharp.Drafter.Exit => CSharp.Strategy.SelfSpeculative,
             CSharp.Strategy.Auto
                 when checkpoint.Recommended is not null || options.ExitLayer is not null || options.DraftLength is not null =>
                 CSharp.Strategy.SelfSpeculative,

@@ -36,6 +36,40 @@ internal static class GenerateTests
                 }
             }
         }),
+        Case("an adapter drafts, from a file or the model's folder: the same text, and its own statistics", () =>
+        {
+            var folder = Directory.CreateTempSubdirectory("layerskip-");
+            try
+            {
+                var file = Path.Combine(folder.FullName, "adapter.safetensors");
+                using (var loaded = CheckpointModule.load(tiny.Path, null, LayerSkip.Device.Cpu).ResultValue)
+                {
+                    var exit = ExitLayer.TryCreate(4, 2).ResultValue;
+                    using var adapter = AdapterModule.initial(1, 3, AdapterForm.Block, exit, loaded.Weights);
+                    True(AdapterFile.write(file, loaded.Weights, adapter).IsOk, "written");
+                }
+
+                using var model = LayerSkipModel.Load(tiny.Path, new() { AdapterFile = file });
+                foreach (var drafter in (Drafter[])[Drafter.Adapter, Drafter.Lookup])
+                {
+                    var drafted = model.Generate("Once upon", Plain with { Strategy = Strategy.Auto, Drafter = drafter });
+                    Same(drafted.TokenIds, model.Generate("Once upon", Plain).TokenIds, $"{drafter}");
+                }
+
+                var own = model.Generate("Once upon", Plain with { Strategy = Strategy.Auto, Drafter = Drafter.Adapter });
+                Same(own.Statistics.Sources.Select(source => source.Source), ["adapter"], "sources");
+                var byAdapter = Plain with { Strategy = Strategy.Auto, Drafter = Drafter.Adapter };
+                var elsewhere = Throws<LayerSkipException>(() => model.Generate("a", byAdapter with { ExitLayer = 1 }));
+                True(elsewhere.Message.Contains("it must be 2", StringComparison.Ordinal), elsewhere.Message);
+                using var without = LayerSkipModel.Load(tiny.Path);
+                var none = Throws<LayerSkipException>(() => without.Generate("a", byAdapter));
+                True(none.Message.Contains("has no adapter", StringComparison.Ordinal), none.Message);
+            }
+            finally
+            {
+                folder.Delete(recursive: true);
+            }
+        }),
         Case("auto follows the model's recommendation", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);

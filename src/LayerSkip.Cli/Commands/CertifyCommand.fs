@@ -11,6 +11,7 @@ module internal CertifyCommand =
     type private Given = {
         PromptFile: string option
         Options: CertifyOptions
+        AdapterFile: string option
         Output: string option
         Html: string option
     }
@@ -75,6 +76,7 @@ module internal CertifyCommand =
                 Options.DraftLengths = list "draft-lengths" lengths
           }
         | CertifyArgument.MaxNewTokens count -> { given with Options.MaxNewTokens = count }
+        | CertifyArgument.AdapterFile file -> { given with AdapterFile = Some file }
         | CertifyArgument.Output file -> { given with Output = Some file }
         | CertifyArgument.Html file -> { given with Html = Some file }
 
@@ -83,7 +85,13 @@ module internal CertifyCommand =
         let given =
             List.fold
                 add
-                { PromptFile = None; Options = Certify.options; Output = None; Html = None }
+                {
+                    PromptFile = None
+                    Options = Certify.options
+                    AdapterFile = None
+                    Output = None
+                    Html = None
+                }
                 arguments
         let asked = given.Options
 
@@ -96,7 +104,8 @@ module internal CertifyCommand =
         let reads = Inputs.modelPlace common @ Option.toList given.PromptFile
         use output = OutputFile.Open(given.Output, reads)
         use page = OutputFile.OpenPage(given.Html, given.Output, reads)
-        use checkpoint = Inputs.load terminal common
+        use loaded = Inputs.load terminal common
+        let checkpoint = Drafters.withFile given.AdapterFile loaded
         let layers = checkpoint.Config.Layers
         Inputs.needEarlierExit "certify" checkpoint
 
@@ -110,6 +119,7 @@ module internal CertifyCommand =
             asked with
                 Prompts =
                     given.PromptFile |> Option.map (PromptFiles.read checkpoint) |> Option.defaultValue [||]
+                Drafters = Adapters.all checkpoint |> Check.getOrRaise |> List.map AdapterDrafter.create
                 Seed = common.Seed
         }
 

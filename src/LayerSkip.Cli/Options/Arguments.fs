@@ -82,6 +82,7 @@ type internal CertifyArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-lengths")>] DraftLengths of
         lengths: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
     | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
     | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
 
@@ -94,6 +95,8 @@ type internal CertifyArgument =
             | DraftLengths _ -> "the draft lengths to check, as 1,4 (default: a grid)."
             | MaxNewTokens _ ->
                 $"the most new tokens of each text, 1 or more (default {Certify.options.MaxNewTokens})."
+            | AdapterFile _ ->
+                "an adapter whose drafts are checked too, beside those of the model's own adapters."
             | Output _ -> "also writes the table (the object with --json) to this file."
             | Html _ -> "also writes a page to this file: the findings of each test, drawn."
 

@@ -9,9 +9,13 @@ module internal Drafters =
     let withFile (file: string option) (checkpoint: Checkpoint) : Checkpoint =
         match file with
         | Some file ->
-            Adapters.withFile
-                (Inputs.notEmpty "adapter-file" "an adapter's .safetensors file" file)
-                checkpoint
+            // What is wrong with it is told before anything is done.
+            Inputs.notEmpty "adapter-file" "an adapter's .safetensors file" file
+            |> AdapterFile.describe checkpoint.Config
+            |> Check.getOrRaise
+            |> ignore
+
+            Adapters.withFile file checkpoint
         | None -> checkpoint
 
     /// The adapter of a model, behind an exit layer or the first it has, which lasts as long as the model.

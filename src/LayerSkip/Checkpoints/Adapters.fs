@@ -36,6 +36,10 @@ module Adapters =
         find exit checkpoint
         |> Result.bind (fun found -> AdapterFile.load checkpoint.Weights found.Path)
 
+    /// Every adapter of a model, as `load` gives one.
+    let all (checkpoint: Checkpoint) : Result<Adapter list, LayerSkipError list> =
+        checkpoint.Adapters |> List.map (AdapterFile.load checkpoint.Weights) |> Check.list
+
     /// What the user should know of that adapter: sentences; none where there is no such.
     let remarks (exit: int option) (checkpoint: Checkpoint) : string list =
         match find exit checkpoint with

@@ -97,6 +97,90 @@ let tests =
                 let last = JsonDocument.Parse(Array.last log).RootElement
                 Expect.equal ((last.GetProperty "step").GetInt32()) 9 "the last line"))
 
+        testCase
+            "generate drafts with it, certify checks its drafts, and export writes it with the model or into a draft model"
+            (fun () ->
+                withData (fun folder ->
+                    Expect.equal (cli (adapter folder)).Code 0 "a run"
+                    let file = Path.Combine(folder, "run", AdapterFile.name)
+                    let model = Path.Combine(folder, "model")
+                    let using = typed $"--drafter adapter --adapter-file {file}"
+                    let plain = generate model (ids @ count 12 @ [ "--strategy=autoregressive" ])
+                    let own = generate model (ids @ count 12 @ using)
+                    Expect.equal (tokenIds own) (tokenIds plain) "the same text"
+                    let stats = own.GetProperty "stats"
+                    Expect.isGreaterThan ((stats.GetProperty "num_draft_tokens").GetInt32()) 0 "drafts"
+                    Expect.stringContains (stats.GetRawText()) "\"adapter\"" "their source"
+
+                    let report =
+                        json (
+                            typed
+                                $"certify --model {model} --adapter-file {file} --exit-layers=1 --draft-lengths=3 --max-new-tokens=8"
+                        )
+
+                    let checks (report: JsonElement) = [
+                        for test in (report.GetProperty "tests").EnumerateArray() ->
+                            (test.GetProperty "checks").GetInt32()
+                    ]
+
+                    let without =
+                        json (
+                            typed
+                                $"certify --model {model} --exit-layers=1 --draft-lengths=3 --max-new-tokens=8"
+                        )
+                    Expect.equal ((report.GetProperty "violation").GetInt32()) 0 "certified"
+                    Expect.isGreaterThan
+                        (List.sum (checks report))
+                        (List.sum (checks without))
+                        "it is checked too"
+
+                    Expect.equal
+                        (cli (typed $"export --model {model} --adapter-file {file} --output {folder}/whole"))
+                            .Code
+                        0
+                        "whole"
+                    let found = generate $"{folder}/whole" (ids @ count 12 @ typed "--drafter adapter")
+                    Expect.equal (tokenIds found) (tokenIds plain) "by its folder's own"
+                    Expect.equal
+                        (cli (
+                            typed
+                                $"export --model {model} --adapter-file {file} --layers 2 --output {folder}/draft"
+                        ))
+                            .Code
+                        0
+                        "a draft model"
+                    let draft = json (typed $"info --model {folder}/draft")
+                    Expect.stringContains (draft.GetRawText()) "3" "two layers and a block"))
+
+        testList "bad drafters" [
+            for option, words in
+                [
+                    "--drafter adapter", "has no adapter"
+                    "--drafter adapter --adapter-file nowhere.safetensors", "nowhere.safetensors: not found"
+                    "--adapter-file nowhere.safetensors", "--adapter-file goes with --drafter adapter"
+                    "--drafter wide", "drafter"
+                    "--drafter lookup --exit-layer 1", "exclude each other"
+                    "--drafter exit --strategy autoregressive", "exclude each other"
+                    "--drafter adapter --strategy early-exit", "exclude each other"
+                ] do
+                testCase option (fun () ->
+                    withModel (fun folder ->
+                        refuses ([ "generate"; "--model"; folder ] @ ids @ typed option) words))
+
+            testCase "a file that is no adapter" (fun () ->
+                withModel (fun folder ->
+                    let file = Path.Combine(folder, "model.safetensors")
+                    refuses
+                        ([ "generate"; "--model"; folder ]
+                         @ ids
+                         @ typed $"--drafter adapter --adapter-file {file}")
+                        "is no adapter"
+                    refuses
+                        (typed $"export --model {folder} --adapter-file {file} --output {folder}/out")
+                        "is no adapter"
+                    refuses (typed $"certify --model {folder} --adapter-file {file}") "is no adapter"))
+        ]
+
         testList "bad input" [
             for option, words in
                 [
