@@ -48,7 +48,13 @@ module SelfText =
                 else
                     logits.``to`` (torch.ScalarType.Float32, copy = true)
 
-            let noise = torch.empty_like(wide).exponential_(1.0, generator).log_()
+            let noise =
+                if isNull generator then
+                    // Uniform numbers may be 0, which stands for all that are less than the next.
+                    torch.rand_like(wide).clamp_min_(Scalars.ofFloat (2.0 ** -25.0)).log_().neg_().log_ ()
+                else
+                    torch.empty_like(wide).exponential_(1.0, generator).log_ ()
+
             (Scalars.timesInPlace (1.0 / temperature) wide).sub_(noise).argmax(1L, true)
 
     /// A batch of texts [openings][length] that begin with the openings, which may differ in length; one longer than a text is cut.
