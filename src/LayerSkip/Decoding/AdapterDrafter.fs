@@ -2,16 +2,16 @@ namespace LayerSkip
 
 open System
 
+/// What an adapter has read of one text: states of the positions 0 to `Known` - 1, which are the text's, and then of the tokens
+/// `Ahead`, which were drafted.
+[<NoEquality; NoComparison>]
+type internal AdapterMemory = { Base: Slab; Cache: Cache; Known: int; Ahead: int[] }
+
 /// Drafts of an exit whose states an adapter turns before the shared head.
 [<RequireQualifiedAccess>]
 module AdapterDrafter =
-    /// What an adapter has read of one text: states of the positions 0 to `Known` - 1, which are the text's, and then of the tokens
-    /// `Ahead`, which were drafted.
-    [<NoEquality; NoComparison>]
-    type private Memory = { Base: Slab; Cache: Cache; Known: int; Ahead: int[] }
-
     /// A new cache, which goes with the base's.
-    let private fresh (adapter: Adapter) (source: Cache) : Memory = {
+    let private fresh (adapter: Adapter) (source: Cache) : AdapterMemory = {
         Base = source.Slab
         Cache = Cache.ofAdapter adapter source
         Known = 0
@@ -19,7 +19,7 @@ module AdapterDrafter =
     }
 
     /// What of it is still the text's, all but the text's last token; the rest is forgotten.
-    let private upTo (text: ReadOnlySpan<int>) (memory: Memory) : Memory =
+    let private upTo (text: ReadOnlySpan<int>) (memory: AdapterMemory) : AdapterMemory =
         let kept = text.Slice(memory.Known).CommonPrefixLength(ReadOnlySpan memory.Ahead)
         let known = min (memory.Known + kept) (text.Length - 1)
 
@@ -39,7 +39,43 @@ module AdapterDrafter =
         else
             Model.forwardAdapter adapter own.Early.Length (length - own.Early.Length) source own
 
-    let rec private adapted (rule: StopRule) (adapter: Adapter) (memory: Memory voption) : Drafter = {
+    /// The memory of a round's first draft: of what it was before, or a new one for a new text.
+    let internal start
+        (adapter: Adapter)
+        (request: DraftRequest)
+        (reading: Reading)
+        (memory: AdapterMemory voption)
+        =
+        match memory with
+        | ValueSome memory when obj.ReferenceEquals(memory.Base, reading.Cache.Slab) -> memory
+        | _ -> fresh adapter reading.Cache
+        |> upTo request.Text.Span
+
+    /// The early layers, and then the adapter, read tokens, and the head proposes the next.
+    let internal step
+        (adapter: Adapter)
+        reads
+        (ids: int[])
+        (request: DraftRequest)
+        (reading: Reading)
+        (own: Cache)
+        =
+        let struct (_, cache) = Model.forwardEarly request.Weights ids reading.Cache
+        let struct (hidden, own) = read adapter cache own
+        let struct (draft, key) = request.Pick reads hidden reading.Key
+        struct ({ draft with Source = DraftSource.Adapter adapter.Exit.Layers },
+                { Cache = cache; Key = key },
+                own)
+
+    /// The memory after a round's last draft: the adapter has read the text's last token, if any, and `ahead` after it.
+    let internal finish
+        (request: DraftRequest)
+        (ahead: int[])
+        (own: Cache)
+        (memory: AdapterMemory)
+        : AdapterMemory = { memory with Cache = own; Known = request.Text.Length; Ahead = ahead }
+
+    let rec private adapted (rule: StopRule) (adapter: Adapter) (memory: AdapterMemory voption) : Drafter = {
         new Drafter with
             member _.Name = "adapter"
             member _.Exit = Some adapter.Exit
@@ -47,19 +83,11 @@ module AdapterDrafter =
             member _.Watch = { Exits = [ adapter.Exit.Layers ]; PromptRows = 0 }
 
             member _.Draft(request, reading) =
-                let source = DraftSource.Adapter adapter.Exit.Layers
-
-                let memory =
-                    match memory with
-                    | ValueSome memory when obj.ReferenceEquals(memory.Base, reading.Cache.Slab) -> memory
-                    | _ -> fresh adapter reading.Cache
-                    |> upTo request.Text.Span
+                let memory = start adapter request reading memory
 
                 let propose token (struct (reading: Reading, own: Cache)) =
-                    let struct (_, cache) = Model.forwardEarly request.Weights [| token |] reading.Cache
-                    let struct (hidden, own) = read adapter cache own
-                    let struct (draft, key) = request.Pick rule.Reads hidden reading.Key
-                    struct ({ draft with Source = source }, struct ({ Cache = cache; Key = key }, own))
+                    let struct (draft, reading, own) = step adapter rule.Reads [| token |] request reading own
+                    struct (draft, struct (reading, own))
 
                 let last = request.Text.Span[request.Text.Length - 1]
                 let reading = { reading with Cache = Cache.splitAt adapter.Exit.Layers reading.Cache }
@@ -73,13 +101,8 @@ module AdapterDrafter =
                         last
                         (struct (reading, memory.Cache))
 
-                let memory = {
-                    memory with
-                        Cache = own
-                        Known = request.Text.Length
-                        Ahead = drafts[.. drafts.Length - 2] |> Array.map _.Token
-                }
-
+                let ahead = drafts[.. drafts.Length - 2] |> Array.map _.Token
+                let memory = finish request ahead own memory
                 struct (drafts, reading, adapted rule adapter (ValueSome memory))
 
             member this.Learn seen =

@@ -51,9 +51,9 @@ module SelfText =
             let noise =
                 if isNull generator then
                     // Uniform numbers may be 0, which stands for all that are less than the next.
-                    torch.rand_like(wide).clamp_min_(Scalars.ofFloat (2.0 ** -25.0)).log_().neg_().log_ ()
+                    torch.rand_like(wide).clamp_min_(Scalars.ofFloat (2.0 ** -25.0)).log_().neg_().log_()
                 else
-                    torch.empty_like(wide).exponential_(1.0, generator).log_ ()
+                    torch.empty_like(wide).exponential_(1.0, generator).log_()
 
             (Scalars.timesInPlace (1.0 / temperature) wide).sub_(noise).argmax(1L, true)
 

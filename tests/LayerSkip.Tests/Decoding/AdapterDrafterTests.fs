@@ -48,6 +48,21 @@ let rec private every second (other: Drafter) (own: Drafter) (turn: int) : Draft
         member _.Learn seen = every second (other.Learn seen) (own.Learn seen) turn
 }
 
+/// Drafting that chooses for itself over an adapter, where a draft costs next to nothing, or a fifth of a pass.
+let private auto (adapter: Adapter) lookup cheap : Drafter =
+    AutoDrafter.createOver adapter {
+        Costs = {
+            Rows = Array.init 8 (fun row -> 1.0 + cheap * float row)
+            DraftBase = cheap
+            DraftLayer = 0.0
+        }
+        Exits = []
+        Start = None
+        Longest = 6
+        Lookup = lookup
+        Past = None
+    }
+
 /// What the adapter says greedily after a text, by one pass of `Ops` over all of it.
 let private saysAfter (weights: Weights) (adapter: Adapter) (text: int[]) : int =
     use _inference = Scope.inference ()
@@ -100,9 +115,15 @@ let tests =
                     for form in forms do
                         for noise in [ 0.0; 0.3 ] do
                             use adapter = noisy noise form exit weights
-                            let own =
-                                Tiny.complete weights (options (strategy adapter case.Draft) 20) case.Prompt
-                            Expect.equal own.TokenIds plain.TokenIds $"%A{form}")
+
+                            for strategy in
+                                [
+                                    strategy adapter case.Draft
+                                    Strategy.Adaptive(auto adapter true 0.0)
+                                    Strategy.Adaptive(auto adapter true 0.2)
+                                ] do
+                                let own = Tiny.complete weights (options strategy 20) case.Prompt
+                                Expect.equal own.TokenIds plain.TokenIds $"%A{form}")
 
         testPropertyWithConfig
             (settings 12)
@@ -120,6 +141,7 @@ let tests =
                     let others = [
                         own
                         every 2 lookup own 0
+                        checking expected (auto adapter false 0.0)
                         every 3 (Drafter.earlyExit (Tiny.exit case.Model.Config.Layers 1)) own 1
                     ]
 

@@ -1,0 +1,134 @@
+namespace LayerSkip
+
+open System
+
+/// The drafts of a round, token by token while the next one is worth its time.
+[<RequireQualifiedAccess>]
+module internal AutoProposal =
+    /// Lookup that is this sure is not worth an exit's opinion.
+    let private sure = 0.8
+
+    let propose (request: DraftRequest) (reading: Reading) (state: AutoState) =
+        let costs = state.Costs.Now
+        let index =
+            if state.Options.Lookup then
+                SuffixIndex.ofText request.Text state.Index
+            else
+                state.Index
+
+        let ahead = min request.Ahead state.Options.Longest
+        let plain = 1.0 / PassCosts.pass costs 1
+        let rate =
+            if state.Ms > 0.0 then
+                max plain (state.Tokens / state.Ms)
+            else
+                plain
+        let read = Array.zeroCreate<int>(ahead + 1)
+        read[0] <- request.Text.Span[request.Text.Length - 1]
+        let drafts, made = ResizeArray<Draft>(), ResizeArray<AutoDraft>()
+        // Of the last token and the drafts, how many the exit has read.
+        let mutable seen = 0
+        let mutable steps = 0
+        let mutable survival = 1.0
+        // An adapter reads the states of its exit, whoever drafts.
+        let keeps = state.Looks || state.Adapter.IsSome
+        let mutable reading = { reading with Cache = { reading.Cache with Keeps = keeps } }
+        let mutable memory = state.Memory
+        let mutable goesOn = ahead > 0
+
+        let isWorth chance ms = survival * chance > rate * ms
+
+        let add (draft: Draft) features byLookup chance =
+            drafts.Add draft
+            made.Add { Features = features; ByLookup = byLookup }
+            read[drafts.Count] <- draft.Token
+            survival <- survival * chance
+            goesOn <- drafts.Count < ahead && not (request.IsStop draft.Token)
+
+        let reads = DraftReading.Confidence
+        let ofLookup token = Draft.certain token |> Draft.by DraftSource.Lookup
+
+        while goesOn do
+            let count = drafts.Count
+            let row = PassCosts.pass costs (count + 2) - PassCosts.pass costs (count + 1)
+            let found = AutoState.find state index request.Text (ReadOnlyMemory(read, 1, count))
+            let ofFound =
+                if found.Tokens.Length > 0 then
+                    AutoState.lookupFeatures found
+                else
+                    null
+
+            let looked =
+                if found.Tokens.Length > 0 then
+                    Odds.chance ofFound state.Lookup
+                else
+                    0.0
+
+            if looked >= sure || state.Current < 0 then
+                if found.Tokens.Length > 0 && isWorth looked row then
+                    add (ofLookup found.Tokens[0]) ofFound true looked
+                else
+                    goesOn <- false
+            else
+                let known = state.Exits[state.Current]
+                let exit = known.Exit.Layers
+                let cost = PassCosts.draft costs (exit + AutoState.behind state)
+
+                if not (isWorth (max known.Kept looked) (row + cost)) then
+                    goesOn <- false
+                else
+                    if seen = 0 then
+                        reading <- { reading with Cache = Cache.splitAt exit reading.Cache }
+
+                    let draft =
+                        match state.Adapter with
+                        | Some adapter ->
+                            let before =
+                                if seen = 0 then
+                                    AdapterDrafter.start adapter request reading memory
+                                else
+                                    memory.Value
+
+                            let struct (draft, after, own) =
+                                AdapterDrafter.step
+                                    adapter
+                                    reads
+                                    read[seen..count]
+                                    request
+                                    reading
+                                    before.Cache
+
+                            reading <- after
+                            memory <- ValueSome(AdapterDrafter.finish request read[1..count] own before)
+                            draft
+                        | None ->
+                            let struct (hidden, cache) =
+                                Model.forwardEarly request.Weights read[seen..count] reading.Cache
+
+                            let struct (draft, key) = request.Pick reads hidden reading.Key
+                            reading <- { Cache = cache; Key = key }
+                            draft
+
+                    seen <- count + 1
+                    steps <- steps + 1
+                    let features = AutoState.exitFeatures draft.Confidence.Value draft.Token found
+                    let chance = Odds.chance features known.Odds
+                    let draft = { draft with Source = known.Source }
+
+                    match draft.Law with
+                    // What was drawn from a law is proposed, whatever it is, or it would be of another law.
+                    | DraftLaw.Drawn _ -> add draft features false chance
+                    | DraftLaw.Certain when looked > chance ->
+                        if isWorth looked row then
+                            add (ofLookup found.Tokens[0]) ofFound true looked
+                        else
+                            goesOn <- false
+                    | DraftLaw.Certain ->
+                        if isWorth chance row then
+                            add draft features false chance
+                        else
+                            goesOn <- false
+
+        let state = { state with Index = index; Made = made.ToArray(); Steps = steps; Memory = memory }
+
+        struct (drafts.ToArray(), reading, state)
