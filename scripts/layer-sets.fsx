@@ -1,6 +1,7 @@
 // Drafts by some layers of a model that was never trained to exit early: for each number of layers left out the best set found, how often
 // it says the model's own next token, the agreement from which on it would pay on this machine, and what it brings in decoding
-// other prompts: the accepted share of drafts, and tokens a second over those of plain decoding, from interleaved runs.
+// other prompts: the accepted share of drafts, and tokens a second over those of plain decoding, from interleaved runs. Drafts go through
+// the whole head, and where that is much of a draft also through a vocabulary in context.
 //
 //     dotnet fsi scripts/layer-sets.fsx
 //     dotnet fsi scripts/layer-sets.fsx --model DIR --dtype f16 --skipped 1,4,8 --tries N --runs N --threads N
@@ -102,71 +103,85 @@ let decode strategy prompt =
     Generation.complete weights None (GenerationOptions.greedy strategy newTokens) prompt
     |> orStop
 
-let strategyOf (found: FoundLayers) =
-    let length = given.TryWhole("--draft-length", 1) |> Option.defaultValue found.DraftLength
-    Strategy.Speculative(Drafter.layers found.Layers, LengthPolicy.Fixed length)
+/// Drafts through the whole head, and where that is much of a draft also from a vocabulary in context.
+let ways = [
+    "whole head", parts, id
 
-let shown = table |> List.filter (fun found -> List.contains found.Layers.Skipped skipped)
+    match ContextVocabulary.auto model.Config with
+    | Some vocabulary ->
+        let share = float vocabulary.Capacity / float model.Config.Vocabulary
+
+        "vocabulary in context",
+        { parts with DraftHeadMs = share * parts.HeadMs[0] },
+        (fun (strategy: Strategy) -> strategy.Within vocabulary)
+    | None -> ()
+]
+
+/// A set drafting in a way: its draft length, what is expected of it, and how it decodes.
+let cells = [
+    for found in table do
+        if List.contains found.Layers.Skipped skipped then
+            for name, parts, within in ways do
+                let struct (best, _) = LayerTimes.best parts found.Layers found.Agreement
+                let length = given.TryWhole("--draft-length", 1) |> Option.defaultValue best
+
+                found,
+                name,
+                length,
+                LayerTimes.breakEven parts found.Layers,
+                LayerTimes.ratio parts found.Layers found.Agreement length,
+                within (Strategy.Speculative(Drafter.layers found.Layers, LengthPolicy.Fixed length))
+]
+
 let perToken (made: Completion) = made.Timings.DecodeMs / float (max 1 (made.TokenIds.Length - 1))
 let median (values: float list) = (List.sort values)[values.Length / 2]
 
 // Interleaved, so that noise meets all: prompt by prompt, plain decoding and then each set.
 let measured = [
-    for _, ids in unseen do
-        for prompt in ids do
-            let times = [
-                for _ in 1..runs do
-                    let plain = decode Strategy.Autoregressive prompt
-                    plain, shown |> List.map (fun found -> decode (strategyOf found) prompt)
-            ]
+    for prompt in List.collect snd unseen do
+        let turns = [
+            for _ in 1..runs do
+                let plain = decode Strategy.Autoregressive prompt
+                let made = [ for _, _, _, _, _, strategy in cells -> decode strategy prompt ]
 
-            for plain, made in times do
-                for own in made do
-                    if own.TokenIds <> plain.TokenIds then
-                        stop 1 "a text is not the whole model's"
+                if made |> List.exists (fun own -> own.TokenIds <> plain.TokenIds) then
+                    stop 1 "a text is not the whole model's"
 
-            let plainMs = times |> List.map (fst >> perToken) |> median
+                plain, made
+        ]
 
-            [
-                for index in 0 .. shown.Length - 1 do
-                    let own = times |> List.map (fun (_, made) -> made[index])
-                    own.Head.Stats, plainMs / (own |> List.map perToken |> median)
-            ]
+        let plainMs = turns |> List.map (fst >> perToken) |> median
+
+        [
+            for index in 0 .. cells.Length - 1 do
+                let own = turns |> List.map (fun (_, made) -> made[index])
+                own.Head.Stats, plainMs / (own |> List.map perToken |> median)
+        ]
 ]
 
 printfn
-    "\n| left out | kept | agreement | pays from | drafts | accepted | tokens a round | speed, expected | measured | worst, best prompt |"
-printfn "|---|---|---|---|---|---|---|---|---|---|"
+    "\n| left out | kept | agreement | draft from | pays from | drafts | accepted | tokens a round | speed, expected | measured | worst, best prompt |"
+printfn "|---|---|---|---|---|---|---|---|---|---|---|"
 
-for index, found in List.indexed shown do
-    let cells = measured |> List.map (List.item index)
-    let sum pick = cells |> List.sumBy (fun (stats: SpeculationStats, _) -> pick stats)
+for index, (found, name, length, even, ratio, _) in List.indexed cells do
+    let own = measured |> List.map (List.item index)
+    let sum pick = own |> List.sumBy (fun (stats: SpeculationStats, _) -> pick stats)
     let accepted, drafted, rounds = sum _.NumAcceptedDraftTokens, sum _.NumDraftTokens, sum _.NumSpecSteps
-    let ratios = cells |> List.map snd
-    let even =
-        if found.BreakEven > 1.0 then
-            "never"
-        else
-            $"%.0f{100.0 * found.BreakEven} %%"
+    let ratios = own |> List.map snd
+    let even = if even > 1.0 then "never" else $"%.0f{100.0 * even} %%"
 
     printfn
-        "| %d | %O | %.0f %% | %s | %d | %.0f %% | %.2f | %.2f | %.2f | %.2f, %.2f |"
+        "| %d | %O | %.0f %% | %s | %s | %d | %.0f %% | %.2f | %.2f | %.2f | %.2f, %.2f |"
         found.Layers.Skipped
         found.Layers
         (100.0 * found.Agreement)
+        name
         even
-        (given.TryWhole("--draft-length", 1) |> Option.defaultValue found.DraftLength)
+        length
         (100.0 * float accepted / float (max 1 drafted))
         (1.0 + float accepted / float (max 1 rounds))
-        found.Ratio
+        ratio
         (median ratios)
         (List.min ratios)
         (List.max ratios)
-
-let best = table |> List.filter (fun found -> found.Layers.Skipped > 0) |> List.maxBy _.Ratio
-printfn
-    "\nthe best expectation: %O, %.2f times plain decoding with %d drafts"
-    best.Layers
-    best.Ratio
-    best.DraftLength
 #endif

@@ -1,9 +1,12 @@
 namespace LayerSkip
 
-/// What passes of a model take, in milliseconds, by their number of rows, from 1 on: all layers, and norm, head and the choice of tokens.
+/// What passes of a model take, in milliseconds, by their number of rows, from 1 on: all layers, and norm, head and the choice of
+/// tokens.
 type PassParts = {
     LayersMs: float[]
     HeadMs: float[]
+    /// The head of a draft: less where drafts are chosen from a few ids.
+    DraftHeadMs: float
 } with
 
     /// A token of plain decoding.
@@ -19,10 +22,8 @@ module LayerTimes =
     let measure (weights: Weights) (length: int) : PassParts =
         let rows = mostDrafts + 1
         let parts = PassTimes.parts weights (max 1 (min length (weights.Config.Context - rows))) 9 [ 1..rows ]
-        {
-            LayersMs = parts |> List.map fst |> Array.ofList
-            HeadMs = parts |> List.map snd |> Array.ofList
-        }
+        let layersMs, headMs = parts |> Array.ofList |> Array.unzip
+        { LayersMs = layersMs; HeadMs = headMs; DraftHeadMs = headMs[0] }
 
     /// Tokens a millisecond over those of plain decoding, of rounds of `drafts` tokens each of which is right with a probability of
     /// `agreement` (Leviathan et al. 2023, equation 1). A draft takes its share of the layers, and the head; the verification does not repeat the
@@ -30,7 +31,7 @@ module LayerTimes =
     let ratio (parts: PassParts) (set: LayerSet) (agreement: float) (drafts: int) : float =
         let share layers = float layers / float set.Layers
         let shared = share set.Prefix.Layers
-        let draft = share set.Count * parts.LayersMs[0] + parts.HeadMs[0]
+        let draft = share set.Count * parts.LayersMs[0] + parts.DraftHeadMs
 
         let verify =
             shared * parts.LayersMs[0]

@@ -182,12 +182,13 @@ let tests =
             let parts = {
                 LayersMs = Array.init 9 (fun more -> float layers * (1.0 + 0.1 * float more))
                 HeadMs = Array.init 9 (fun more -> 2.0 + 0.2 * float more)
+                DraftHeadMs = 0.5
             }
 
             let agreement = float (share % 101) / 100.0
             let kept, prefix, all = float set.Count, float set.Prefix.Layers, float layers
             let verify = prefix + (all - prefix) * 1.1 + 2.2
-            let one = (1.0 + agreement) * (all + 2.0) / (kept + 2.0 + verify)
+            let one = (1.0 + agreement) * (all + 2.0) / (kept + 0.5 + verify)
             Expect.floatClose Accuracy.high (LayerTimes.ratio parts set agreement 1) one "one draft"
 
             let even = LayerTimes.breakEven parts set
