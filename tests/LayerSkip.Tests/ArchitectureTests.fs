@@ -16,6 +16,7 @@ let private house = [
     [
         "Exactness"
         "Bench"
+        "Layers"
         "Runs"
         "Statistics"
         "Lens"

@@ -104,7 +104,11 @@ let private passes =
                     Drafter.suffixLookup None
                     Drafter.earlyExitUntil StopRule.draftVerify exits.Head
                 ] do
-                Expect.equal (text gpu (Strategy.Adaptive drafter)) expected drafter.Name)
+                let strategy = Strategy.Adaptive drafter
+                Expect.equal (text gpu strategy) expected drafter.Name
+
+                let within = strategy.Within(ContextVocabulary.around [| 0..7 |])
+                Expect.equal (text gpu within) expected $"{drafter.Name}, of some ids")
 
         cudaTest "what passes take is profiled" (fun () ->
             use gpu = on Device.Cuda Dtype.BF16 { Config = config 24 4 2 1 true; Seed = 1L }
