@@ -74,8 +74,7 @@ public enum Prefill
 public enum Strategy
 {
     /// <summary>
-    /// <see cref="SelfSpeculative"/> where the model recommends an exit layer, or the options name an exit layer
-    /// or a draft length; otherwise <see cref="Autoregressive"/>.
+    /// <see cref="SelfSpeculative"/> where the model recommends an exit layer, or the options say how to draft; otherwise <see cref="Autoregressive"/>.
     /// </summary>
     Auto,
 
@@ -85,21 +84,8 @@ public enum Strategy
     /// <summary>Layers 1 to the exit only: faster, another text.</summary>
     EarlyExit,
 
-    /// <summary>The layers up to the exit draft, the rest verify: the autoregressive text, faster.</summary>
+    /// <summary>Layers or the text draft, all layers verify: the autoregressive text, faster.</summary>
     SelfSpeculative,
-}
-
-/// <summary>Who proposes the tokens of <see cref="Strategy.SelfSpeculative"/>.</summary>
-public enum Drafter
-{
-    /// <summary>The layers up to an exit.</summary>
-    Exit,
-
-    /// <summary>The text itself: what followed where it said the same before.</summary>
-    Lookup,
-
-    /// <summary>The layers up to an exit and the adapter that was trained for it.</summary>
-    Adapter,
 }
 
 /// <summary>How a model is loaded.</summary>
@@ -135,8 +121,28 @@ public sealed record GenerateOptions
     /// <summary>How tokens are decoded.</summary>
     public Strategy Strategy { get; init; }
 
-    /// <summary>Who proposes tokens, where the layers after an exit verify; a text that an adapter drafts is the same.</summary>
-    public Drafter Drafter { get; init; }
+    /// <summary>
+    /// Who proposes tokens; null is <see cref="CSharp.Drafter.Exit"/>, and of <see cref="DraftPolicy.Auto"/>
+    /// <see cref="CSharp.Drafter.Cascade"/>. Whoever does, the greedy text is the same.
+    /// </summary>
+    public Drafter? Drafter { get; init; }
+
+    /// <summary>
+    /// What decides how each round drafts; null is as for the command: <see cref="DraftPolicy.Static"/> where options of a fixed drafting or
+    /// a temperature are given.
+    /// </summary>
+    public DraftPolicy? Policy { get; init; }
+
+    /// <summary>What ends a draft before its length does; null is <see cref="CSharp.StopRule.Never"/>.</summary>
+    public StopRule? StopRule { get; init; }
+
+    /// <summary>The ids that drafts are chosen from; null is <see cref="CSharp.DraftVocabulary.All"/>.</summary>
+    public DraftVocabulary? DraftVocabulary { get; init; }
+
+    /// <summary>
+    /// The layers of <see cref="CSharp.Drafter.Layers"/>, from 1, the first among them; null are those that the model recommends.
+    /// </summary>
+    public IReadOnlyList<int>? LayersKept { get; init; }
 
     /// <summary>
     /// The layer E after which drafts leave, 1 to Layers - 1; null is <see cref="LayerSkipModel.RecommendedExitLayer"/>.

@@ -9,7 +9,7 @@ public enum TokenOrigin
     /// <summary>A step without a draft.</summary>
     Plain,
 
-    /// <summary>Drafted by the early layers, and kept.</summary>
+    /// <summary>Drafted by layers, and kept.</summary>
     Drafted,
 
     /// <summary>The whole model's, in place of a draft that it refused.</summary>
@@ -17,6 +17,9 @@ public enum TokenOrigin
 
     /// <summary>The whole model's, after a draft that it kept entirely.</summary>
     Bonus,
+
+    /// <summary>Drafted by lookup in the text, and kept.</summary>
+    LookedUp,
 }
 
 /// <summary>Why a text ended.</summary>

@@ -137,58 +137,108 @@ internal static class Translate
         }
 
         var sampling = SamplingModule.create(options.Temperature, options.TopK, options.TopP);
-        var (recommendedExit, recommendedDraft) = CheckpointModule.exitAndDraft(checkpoint);
-        // A wrong exit layer or draft length is an error even where the strategy has no use for one.
-        var exit = ExitLayer.TryCreate(checkpoint.Config.Layers, options.ExitLayer ?? recommendedExit);
-        var draftLength = options.DraftLength ?? recommendedDraft;
-        var strategy = Decided(checkpoint, options);
-        var exitMatters = options.ExitLayer is not null || strategy != CSharp.Strategy.Autoregressive;
-        var adapter = strategy == CSharp.Strategy.SelfSpeculative && options.Drafter == CSharp.Drafter.Adapter && exit.IsOk
-            ? adapters(options.ExitLayer)
-            : (FSharpResult<Adapter, FSharpList<LayerSkipError>>?)null;
-        IEnumerable<LayerSkipError> faults =
-        [
-            .. Check.faults(sampling),
-            .. exitMatters ? Check.faults(exit) : [],
-            .. adapter is { } found ? Check.faults(found) : [],
-            .. draftLength < 1 ? [LayerSkipError.NewOutOfRange("draft-length", $"{draftLength}", "1 or more")] : (LayerSkipError[])[],
-        ];
+        var law = sampling.IsOk ? sampling.ResultValue : Sampling.Greedy;
+        var rule = options.StopRule is { } named ? StopRuleModule.tryParse(named.Text) : null;
+        var drafting = Drafting(options, rule is { IsOk: true } ? rule.Value.ResultValue : null);
+        var strategy = Decided(checkpoint, options, drafting);
+        var (decided, faults) = strategy switch
+        {
+            CSharp.Strategy.SelfSpeculative => Drafted(checkpoint, law, drafting, adapters),
+            CSharp.Strategy.EarlyExit => Plain(checkpoint, options, LayerSkip.Strategy.EarlyExit),
+            _ => Plain(checkpoint, options, _ => LayerSkip.Strategy.Autoregressive),
+        };
 
         var given = new GenerationOptions(
-            strategy: strategy switch
-            {
-                CSharp.Strategy.EarlyExit when exit.IsOk => LayerSkip.Strategy.EarlyExit(exit.ResultValue),
-                CSharp.Strategy.SelfSpeculative when adapter is { } loaded =>
-                    loaded.IsOk
-                        ? Drafts(AdapterDrafter.create(loaded.ResultValue), draftLength)
-                        : LayerSkip.Strategy.Autoregressive,
-                CSharp.Strategy.SelfSpeculative when options.Drafter == CSharp.Drafter.Lookup =>
-                    Drafts(DrafterModule.suffixLookup(null), draftLength),
-                CSharp.Strategy.SelfSpeculative when exit.IsOk =>
-                    LayerSkip.Strategy.SelfSpeculative(exit.ResultValue, Math.Max(1, draftLength)),
-                _ => LayerSkip.Strategy.Autoregressive,
-            },
-            sampling: sampling.IsOk ? sampling.ResultValue : Sampling.Greedy,
+            strategy: decided,
+            sampling: law,
             maxNewTokens: options.MaxNewTokens,
             stopIds: [.. options.StopIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)],
             stopTexts: ListModule.OfSeq(options.Stop),
             showSpecial: options.ShowSpecial,
             seed: options.Seed);
-        return (given, faults);
+        return (given, [.. Check.faults(sampling), .. rule is { } read ? Check.faults(read) : [], .. faults]);
     }
 
-    private static LayerSkip.Strategy Drafts(LayerSkip.Drafter drafter, int draftLength) =>
-        LayerSkip.Strategy.Speculative(drafter, LengthPolicy.NewFixed(Math.Max(1, draftLength)));
+    private static DraftingOptions Drafting(GenerateOptions options, StopRuleKind? rule) =>
+        new(
+            drafter: options.Drafter switch
+            {
+                null => null,
+                CSharp.Drafter.Exit => Some(DrafterKind.Exit),
+                CSharp.Drafter.Lookup => Some(DrafterKind.Lookup),
+                CSharp.Drafter.Adapter => Some(DrafterKind.Adapter),
+                CSharp.Drafter.Cascade => Some(DrafterKind.Cascade),
+                CSharp.Drafter.Layers => Some(DrafterKind.Layers),
+                { } unknown => throw Undefined(nameof(GenerateOptions.Drafter), unknown),
+            },
+            policy: options.Policy switch
+            {
+                null => null,
+                DraftPolicy.Static => Some(DraftPolicyKind.Static),
+                DraftPolicy.Auto => Some(DraftPolicyKind.Auto),
+                DraftPolicy.Del => Some(DraftPolicyKind.Del),
+                { } unknown => throw Undefined(nameof(GenerateOptions.Policy), unknown),
+            },
+            stopRule: rule is null ? null : Some(rule),
+            exitLayer: Optional(options.ExitLayer),
+            draftLength: Optional(options.DraftLength),
+            draftVocabulary: options.DraftVocabulary is { } ids ? Some(ids.Text) : null,
+            layersKept: options.LayersKept is { } layers ? Some(string.Join(',', layers)) : null,
+            past: null);
 
-    private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options) =>
+    private static FSharpOption<int>? Optional(int? value) => value is { } number ? Some(number) : null;
+
+    /// <summary>A strategy that drafts; where the options are at fault, one that does not.</summary>
+    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) Drafted(
+        Checkpoint checkpoint,
+        Sampling sampling,
+        DraftingOptions drafting,
+        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
+    {
+        var behind = FuncConvert.FromFunc<FSharpOption<int>?, FSharpResult<Adapter, FSharpList<LayerSkipError>>>(
+            exit => adapters(exit?.Value));
+        var plan = LayerSkip.Drafting.decideWith(behind, sampling, checkpoint, drafting);
+        return plan.IsOk
+            ? (LayerSkip.Drafting.strategy(checkpoint, plan.ResultValue), [])
+            : (LayerSkip.Strategy.Autoregressive, plan.ErrorValue);
+    }
+
+    /// <summary>
+    /// A strategy that drafts nothing. A wrong exit layer or draft length is an error even where it has no use for one; what says how to draft is
+    /// one, whatever it says.
+    /// </summary>
+    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) Plain(
+        Checkpoint checkpoint,
+        GenerateOptions options,
+        Func<ExitLayer, LayerSkip.Strategy> strategy)
+    {
+        var exitMatters = options.ExitLayer is not null || options.Strategy == CSharp.Strategy.EarlyExit;
+        var exit = ExitLayer.TryCreate(
+            checkpoint.Config.Layers, options.ExitLayer ?? CheckpointModule.exitAndDraft(checkpoint).Item1);
+        (string Option, object? Value)[] useless =
+        [
+            ("drafter", options.Drafter),
+            ("policy", options.Policy),
+            ("stop-rule", options.StopRule),
+            ("draft-vocabulary", options.DraftVocabulary),
+            ("layers-kept", options.LayersKept is { } layers ? string.Join(',', layers) : null),
+        ];
+        IEnumerable<LayerSkipError> faults =
+        [
+            .. exitMatters ? Check.faults(exit) : [],
+            .. Check.atLeast(1, "draft-length", options.DraftLength ?? 1),
+            .. from option in useless
+               where option.Value is not null
+               select LayerSkipError.NewOutOfRange(option.Option, $"{option.Value}", $"left out where {options.Strategy} drafts nothing"),
+        ];
+        return (exit.IsOk ? strategy(exit.ResultValue) : LayerSkip.Strategy.Autoregressive, faults);
+    }
+
+    private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options, DraftingOptions drafting) =>
         options.Strategy switch
         {
-            _ when !Enum.IsDefined(options.Drafter) => throw Undefined(nameof(GenerateOptions.Drafter), options.Drafter),
-            CSharp.Strategy.Auto when options.Drafter != CSharp.Drafter.Exit => CSharp.Strategy.SelfSpeculative,
-            CSharp.Strategy.Auto
-                when checkpoint.Recommended is not null || options.ExitLayer is not null || options.DraftLength is not null =>
-                CSharp.Strategy.SelfSpeculative,
-            CSharp.Strategy.Auto => CSharp.Strategy.Autoregressive,
+            CSharp.Strategy.Auto =>
+                LayerSkip.Drafting.isMeant(checkpoint, drafting) ? CSharp.Strategy.SelfSpeculative : CSharp.Strategy.Autoregressive,
             var chosen when Enum.IsDefined(chosen) => chosen,
             var unknown => throw Undefined(nameof(GenerateOptions.Strategy), unknown),
         };
@@ -208,6 +258,7 @@ internal static class Translate
             LayerSkip.Origin.Tags.Prefill => TokenOrigin.Prefill,
             LayerSkip.Origin.Tags.Plain => TokenOrigin.Plain,
             LayerSkip.Origin.Tags.Drafted => TokenOrigin.Drafted,
+            LayerSkip.Origin.Tags.LookedUp => TokenOrigin.LookedUp,
             LayerSkip.Origin.Tags.Corrected => TokenOrigin.Corrected,
             _ => TokenOrigin.Bonus,
         };

@@ -54,6 +54,8 @@ internal static class ArgumentTests
             Names("Kv", () => LayerSkipModel.Load(tiny.Path, new() { Kv = (KvFormat)4 }));
             Names("Prefill", () => LayerSkipModel.Load(tiny.Path, new() { Prefill = (Prefill)2 }));
             Names("Strategy", () => model.Generate([1], new() { Strategy = (Strategy)4 }));
+            Names("Drafter", () => model.Generate([1], new() { Drafter = (Drafter)5 }));
+            Names("Policy", () => model.Generate([1], new() { Policy = (DraftPolicy)3 }));
         }),
         Case("every fault of prompt and options is told at once, in the names of the options", () =>
         {

@@ -70,6 +70,62 @@ internal static class GenerateTests
                 folder.Delete(recursive: true);
             }
         }),
+        Case("every drafter, policy and stop rule writes what autoregressive decoding writes", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var drafts = Plain with { Strategy = Strategy.Auto };
+            GenerateOptions[] ways =
+            [
+                drafts with { Drafter = Drafter.Exit },
+                drafts with { Drafter = Drafter.Lookup },
+                drafts with { Drafter = Drafter.Cascade },
+                drafts with { Drafter = Drafter.Layers, LayersKept = [1, 3] },
+                drafts with { LayersKept = [1, 2, 4], StopRule = StopRule.AdaEdl },
+                drafts with { Policy = DraftPolicy.Static },
+                drafts with { Policy = DraftPolicy.Auto },
+                drafts with { Policy = DraftPolicy.Auto, Drafter = Drafter.Lookup },
+                drafts with { Policy = DraftPolicy.Auto, ExitLayer = 1, DraftLength = 2 },
+                drafts with { Policy = DraftPolicy.Del },
+                drafts with { StopRule = StopRule.Never },
+                drafts with { StopRule = StopRule.Confidence(0.1) },
+                drafts with { StopRule = StopRule.DraftVerify },
+                drafts with { StopRule = StopRule.Del },
+                drafts with { StopRule = StopRule.Marginal, DraftVocabulary = DraftVocabulary.First(20) },
+                drafts with { DraftVocabulary = DraftVocabulary.All },
+                drafts with { DraftVocabulary = DraftVocabulary.Auto },
+            ];
+            var plain = model.Generate("Once upon", Plain).TokenIds;
+            foreach (var way in ways)
+            {
+                Same(model.Generate("Once upon", way).TokenIds, plain, $"{way}");
+            }
+
+            var looked = model.Generate("Once upon", drafts with { Drafter = Drafter.Lookup }).Statistics.Sources;
+            True(looked.All(source => source.Source == "lookup"), "sources");
+        }),
+        Case("what drafts in vain is refused in the names of the options", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            void Refused(GenerateOptions options, params string[] words)
+            {
+                var message = Throws<LayerSkipException>(() => model.Generate("a", options)).Message;
+                foreach (var word in words)
+                {
+                    True(message.Contains(word, StringComparison.Ordinal), $"\"{word}\" is in: {message}");
+                }
+            }
+
+            Refused(Plain with { Policy = DraftPolicy.Auto }, "Policy is Auto", "drafts nothing");
+            Refused(Plain with { Strategy = Strategy.EarlyExit, StopRule = StopRule.Del }, "StopRule is del", "EarlyExit");
+            Refused(new() { Policy = DraftPolicy.Auto, StopRule = StopRule.Del }, "StopRule is del", "policy auto");
+            Refused(new() { Policy = DraftPolicy.Del, ExitLayer = 2 }, "ExitLayer is 2", "policy del");
+            Refused(new() { Drafter = Drafter.Layers, LayersKept = [2, 3] }, "LayersKept", "layer 1");
+            Refused(new() { Drafter = Drafter.Layers }, "recommends no layers");
+            Refused(new() { Drafter = Drafter.Lookup, DraftVocabulary = DraftVocabulary.First(9) }, "DraftVocabulary is 9", "lookup");
+            Refused(new() { DraftVocabulary = DraftVocabulary.First(0) }, "DraftVocabulary is 0");
+            Refused(new() { DraftVocabulary = DraftVocabulary.OfFile("nowhere.txt") }, "nowhere.txt", "not found");
+            Refused(new() { StopRule = StopRule.Confidence(1.5), MaxNewTokens = 0 }, "StopRule is confidence:1.5", "MaxNewTokens is 0");
+        }),
         Case("auto follows the model's recommendation", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);

@@ -8,6 +8,8 @@ let main argv =
     | word :: arguments when word = RankProgram.word -> RankProgram.run arguments
     | word :: arguments when word = FuzzProgram.word -> FuzzProgram.run arguments
     | _ ->
+        // Nothing outside the tests' own folders is written.
+        System.Environment.SetEnvironmentVariable(PassCostsCache.variable, "off")
         // Tiny tensors: a second thread costs more than it brings.
         Backend.setThreads 1
         Runner.run argv

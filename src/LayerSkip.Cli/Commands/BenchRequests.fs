@@ -11,7 +11,7 @@ open LayerSkip.Kernels
 type internal BenchRequest =
     /// Greedy decoding of so many tokens, plain.
     | Decode of tokens: int
-    /// The same, self-speculative at the command line's exit and draft length.
+    /// The same, self-speculative as the command line has it.
     | Speculate of tokens: int
     /// Passes of some rows, all with logits, this many times.
     | Rows of rows: int * times: int
@@ -65,8 +65,7 @@ module internal BenchRequests =
                 writer.WriteString("error", $"{needed} positions, and the model has a context of {room}")
             | BenchRequest.Decode tokens -> writer |> decoding (decode tokens Strategy.Autoregressive)
             | BenchRequest.Speculate tokens ->
-                let policy = LengthPolicy.Fixed options.DraftLength
-                let times = decode tokens (Strategy.Speculative(Drafter.earlyExit options.Exit, policy))
+                let times = decode tokens options.Strategy
                 writer |> decoding times
                 writer.WriteNumber("draft_acceptance_rate", times.Acceptance)
             | BenchRequest.Rows(rows, times) ->

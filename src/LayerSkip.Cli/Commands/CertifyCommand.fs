@@ -67,6 +67,8 @@ module internal CertifyCommand =
     /// The options with one more.
     let private add (given: Given) (argument: CertifyArgument) : Given =
         let list option text = List.ofArray (Inputs.numbers option text)
+        let said = given.Options.Drafting
+        let drafting options = { given with Options.Drafting = options }
 
         match argument with
         | CertifyArgument.Prompts file -> { given with PromptFile = Some file }
@@ -75,6 +77,11 @@ module internal CertifyCommand =
             given with
                 Options.DraftLengths = list "draft-lengths" lengths
           }
+        | CertifyArgument.Drafter drafter -> drafting { said with Drafter = Some drafter }
+        | CertifyArgument.Policy policy -> drafting { said with Policy = Some policy }
+        | CertifyArgument.StopRule rule -> drafting { said with StopRule = Some(DraftingArguments.rule rule) }
+        | CertifyArgument.DraftVocabulary ids -> drafting { said with DraftVocabulary = Some ids }
+        | CertifyArgument.LayersKept layers -> drafting { said with LayersKept = Some layers }
         | CertifyArgument.MaxNewTokens count -> { given with Options.MaxNewTokens = count }
         | CertifyArgument.AdapterFile file -> { given with AdapterFile = Some file }
         | CertifyArgument.Output file -> { given with Output = Some file }
@@ -109,6 +116,8 @@ module internal CertifyCommand =
         let layers = checkpoint.Config.Layers
         Inputs.needEarlierExit "certify" checkpoint
 
+        Certify.faults checkpoint asked |> Inputs.refuse
+
         Inputs.refuse [
             for exit in asked.ExitLayers do
                 if ExitLayer.TryCreate(layers, exit) |> Result.isError then
@@ -119,7 +128,12 @@ module internal CertifyCommand =
             asked with
                 Prompts =
                     given.PromptFile |> Option.map (PromptFiles.read checkpoint) |> Option.defaultValue [||]
-                Drafters = Adapters.all checkpoint |> Check.getOrRaise |> List.map AdapterDrafter.create
+                Drafters =
+                    // A drafting that is named is checked alone.
+                    if (DraftingOptions.named asked.Drafting).IsEmpty then
+                        Adapters.all checkpoint |> Check.getOrRaise |> List.map AdapterDrafter.create
+                    else
+                        []
                 Seed = common.Seed
         }
 

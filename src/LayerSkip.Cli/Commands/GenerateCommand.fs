@@ -7,23 +7,26 @@ open LayerSkip
 /// `layerskip generate`.
 [<RequireQualifiedAccess>]
 module internal GenerateCommand =
-    /// The strategy's name, exit layer and draft length.
-    let private described (strategy: Strategy) =
-        strategy.Name, strategy.Exit |> Option.map _.Layers, strategy.DraftLength
+    /// The strategy, what drafts where something does, exit layer and draft length.
+    let private described (strategy: Strategy) (plan: DraftingPlan option) =
+        DraftingOutput.strategy strategy plan,
+        DraftingOutput.exit strategy plan,
+        DraftingOutput.length strategy plan
 
     /// What decodes, in one line: "cpu, 2 threads, bf16, prefill auto, self-speculative, exit layer 2, draft length 4".
-    let private summary (checkpoint: Checkpoint) strategy =
-        let name, exit, length = described strategy
+    let private summary (checkpoint: Checkpoint) strategy plan =
+        let name, exit, length = described strategy plan
 
         let part label value =
             value |> Option.map (fun (value: int) -> $", {label} {value}") |> Option.defaultValue ""
 
+        let ways = plan |> Option.map DraftingOutput.way |> Option.defaultValue ""
         let exit, length = part "exit layer" exit, part "draft length" length
-        $"{Inputs.machine checkpoint}, {name}{exit}{length}"
+        $"{Inputs.machine checkpoint}, {name}{ways}{exit}{length}"
 
     /// The contract's object; times in milliseconds, the rate in tokens a second after the first.
-    let private json (checkpoint: Checkpoint) strategy (completion: Completion) =
-        let name, exit, length = described strategy
+    let private json (checkpoint: Checkpoint) strategy plan (completion: Completion) =
+        let name, exit, length = described strategy plan
         let timings = completion.Timings
 
         JsonWrite.line (fun writer ->
@@ -53,6 +56,7 @@ module internal GenerateCommand =
             writer.WriteString("strategy", name)
             writer |> JsonWrite.intOrNull "exit_layer" exit
             writer |> JsonWrite.intOrNull "draft_length" length
+            DraftingOutput.json plan writer
             writer.WriteString("model", checkpoint.Path)
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)
             writer.WriteString("dtype", Weights.dtypeName checkpoint.Weights)
@@ -63,8 +67,8 @@ module internal GenerateCommand =
             writer.WriteNumber("threads", CpuKernels.threads ()))
 
     /// What is said at the end: how many tokens, how fast, and what speculation did.
-    let private statistics (completion: Completion) =
-        let stats, timings = completion.Stats, completion.Timings
+    let private statistics plan (completion: Completion) =
+        let timings = completion.Timings
 
         let tokens, first =
             Terminal.count completion.TokenIds.Length "token", Shown.fixedPoint 0 timings.TtftMs
@@ -76,14 +80,9 @@ module internal GenerateCommand =
             else
                 $"{tokens}, first after {first} ms, then {Shown.fixedPoint 1 completion.TokensPerSecond} a second"
 
-        if stats.NumSpecSteps = 0 then
-            speed
-        else
-            let rounds, drafts =
-                Terminal.count stats.NumSpecSteps "round", Terminal.count stats.NumDraftTokens "draft"
-
-            $"{speed}; {rounds} kept {stats.NumAcceptedDraftTokens} of {drafts} "
-            + $"({Shown.percent stats.DraftAcceptanceRate}), {Shown.fixedPoint 2 stats.MeanAcceptanceLength} tokens a round"
+        match DraftingOutput.statistics plan completion with
+        | Some drafted -> $"{speed}; {drafted}"
+        | None -> speed
 
     /// A token as standard output shows it: its text, or without a tokenizer its id.
     let private shown (checkpoint: Checkpoint) first (id: int) (text: string) =
@@ -156,6 +155,7 @@ module internal GenerateCommand =
     let private page
         (checkpoint: Checkpoint)
         (options: GenerationOptions)
+        (plan: DraftingPlan option)
         (completion: Completion)
         (tokens: ShownToken list)
         =
@@ -169,7 +169,7 @@ module internal GenerateCommand =
         [
             TokenPlots.coloured
                 "Where the text comes from"
-                $"{Fingerprint.name checkpoint.Path}; {summary checkpoint options.Strategy}; {statistics completion}"
+                $"{Fingerprint.name checkpoint.Path}; {summary checkpoint options.Strategy plan}; {statistics plan completion}"
                 prompt
                 (settled checkpoint options completion tokens)
         ]
@@ -185,18 +185,15 @@ module internal GenerateCommand =
         use pageFile = OutputFile.OpenPage(given.Html, given.Output, reads)
         use own = Inputs.read common
         let checkpoint = Drafters.withFile given.AdapterFile own
-        let options = GenerateOptions.resolve common.Seed sampling checkpoint given
+        let options, plan = GenerateOptions.resolve common.Seed sampling checkpoint given
 
         let ids = GivenPrompts.encode checkpoint prompt
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Inputs.remarks terminal checkpoint
-
-        if given.Drafter = Some DrafterName.Adapter then
-            Adapters.remarks given.ExitLayer checkpoint |> List.iter (Terminal.remark terminal)
-
+        Drafters.remarks terminal given.Drafting checkpoint
         GivenPrompts.remarks terminal checkpoint prompt ids
-        Terminal.remark terminal (summary checkpoint options.Strategy)
+        Terminal.remark terminal (summary checkpoint options.Strategy plan)
         let tokens = ResizeArray<ShownToken>()
         let completion = follow terminal checkpoint common.Json tokens.Add start
 
@@ -210,17 +207,17 @@ module internal GenerateCommand =
             code
         | Ok completion ->
             if common.Json then
-                output.Tell(terminal, json checkpoint options.Strategy completion)
+                output.Tell(terminal, json checkpoint options.Strategy plan completion)
             else
                 let ids = completion.TokenIds |> Seq.map string |> String.concat ","
                 output.Write(defaultArg completion.Text ids)
 
-            pageFile.Make(fun () -> page checkpoint options completion (List.ofSeq tokens))
+            pageFile.Make(fun () -> page checkpoint options plan completion (List.ofSeq tokens))
 
             let hasColours = terminal.Colour && not common.Json && completion.Stats.NumSpecSteps > 0
 
             if hasColours && terminal.Status.IsLive then
                 Terminal.say terminal (Terminal.legend terminal)
 
-            Terminal.remark terminal (statistics completion)
+            Terminal.remark terminal (statistics plan completion)
             ExitCode.done'

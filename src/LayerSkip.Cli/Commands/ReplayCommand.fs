@@ -82,7 +82,9 @@ module internal ReplayCommand =
         if layers < 2 then
             Inputs.stop (LayerSkipError.ExitOutsideModel(1, layers))
 
-        let resolved = GenerateOptions.resolve common.Seed sampling checkpoint shared
+        // It decodes with every layer, whatever drafts elsewhere.
+        let whole = { shared with Strategy = Some StrategyName.Autoregressive }
+        let resolved, _ = GenerateOptions.resolve common.Seed sampling checkpoint whole
         let exit, length = Checkpoint.exitAndDraft checkpoint
 
         let options: ReplayOptions = {

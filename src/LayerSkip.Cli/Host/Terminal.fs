@@ -141,12 +141,13 @@ module Terminal =
     let private escape = "\u001b["
     let private reset = escape + "0m"
 
-    /// The colour of an origin: green, red and cyan, as most terminals show them.
+    /// The colour of an origin: green, magenta, red and cyan, as most terminals show them.
     let private colour (origin: Origin) =
         match origin with
         | Origin.Prefill
         | Origin.Plain -> ""
         | Origin.Drafted -> escape + "32m"
+        | Origin.LookedUp -> escape + "35m"
         | Origin.Corrected -> escape + "31m"
         | Origin.Bonus -> escape + "36m"
 
@@ -169,6 +170,7 @@ module Terminal =
     let legend (terminal: Terminal) =
         [
             Origin.Drafted, "drafted and kept"
+            Origin.LookedUp, "looked up and kept"
             Origin.Corrected, "corrected"
             Origin.Bonus, "bonus"
         ]

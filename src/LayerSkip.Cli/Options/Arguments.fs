@@ -7,63 +7,6 @@ open LayerSkip
 // The schema is the manual: `layerskip generate --help` prints these sentences. An option that
 // names a case of one of the library's unions has the union itself.
 
-/// The options of `layerskip generate`.
-[<RequireQualifiedAccess>]
-type internal GenerateArgument =
-    | [<Unique; EqualsAssignmentOrSpaced>] Prompt of text: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-ids")>] PromptIds of ids: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-file")>] PromptFile of file: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
-    | [<Unique; EqualsAssignmentOrSpaced>] Strategy of StrategyName
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
-    | [<Unique; EqualsAssignmentOrSpaced>] Drafter of DrafterName
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
-    | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
-    | [<EqualsAssignmentOrSpaced>] Stop of text: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
-    | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
-    | [<Unique>] Special
-    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
-    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
-
-    interface IArgParserTemplate with
-        member this.Usage =
-            match this with
-            | Prompt _ ->
-                "the text to continue; an empty one is the tokenizer's beginning-of-text token. Write --prompt=TEXT for a text that looks like an option."
-            | PromptIds _ -> "the token ids to continue, as 1,2,3; instead of --prompt."
-            | PromptFile _ -> "a UTF-8 file whose whole text is continued; instead of --prompt."
-            | MaxNewTokens _ ->
-                $"the most new tokens, 1 or more (default {GenerationOptions.defaults.MaxNewTokens}); a full context ends the text sooner."
-            | Strategy _ ->
-                "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same greedy text, or with a temperature the same distribution, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
-            | ExitLayer _ ->
-                "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
-            | DraftLength _ ->
-                $"the most tokens that a round drafts, 1 or more (default: the model's recommendation, else {LlamaConfig.defaultDraft})."
-            | Drafter _ ->
-                "who proposes the tokens of self-speculative: exit, the layers up to --exit-layer (default); lookup, the text itself, what followed where it said the same before; adapter, the layers up to an exit and the adapter that `layerskip train --recipe adapter` made for it."
-            | AdapterFile _ ->
-                "the adapter to draft with (default: the one that the model's folder names, or that lies beside a .gguf file)."
-            | Temperature _ ->
-                $"what logits are divided by before sampling; 0 is greedy (default {Sampling.defaultTemperature})."
-            | TopK _ ->
-                $"samples among the k most probable tokens only; 0 is all (default {Sampling.defaultTopK})."
-            | TopP _ ->
-                $"samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default {Sampling.defaultTopP})."
-            | Stop _ ->
-                "ends the text before this string; may be given several times. token_ids go on to the token that completed it."
-            | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."
-            | IgnoreEos -> "does not stop at the model's end-of-text ids."
-            | Special -> "shows special tokens in the text."
-            | Output _ ->
-                "also writes the text (the object with --json) to this file, once all of it is there."
-            | Html _ ->
-                "also writes a page to this file: the text, each token coloured by where it comes from."
-
 /// The options of `layerskip info`.
 [<RequireQualifiedAccess>]
 type internal InfoArgument =
@@ -73,67 +16,6 @@ type internal InfoArgument =
         member this.Usage =
             match this with
             | Output _ -> "also writes the facts (the object with --json) to this file."
-
-/// The options of `layerskip certify`.
-[<RequireQualifiedAccess>]
-type internal CertifyArgument =
-    | [<Unique; EqualsAssignmentOrSpaced>] Prompts of file: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layers")>] ExitLayers of layers: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-lengths")>] DraftLengths of
-        lengths: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
-    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
-    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
-
-    interface IArgParserTemplate with
-        member this.Usage =
-            match this with
-            | Prompts _ ->
-                "a UTF-8 file with a prompt on each of at most 100,000 lines, as ids (1,2,3) for a model without a tokenizer (default: prompts of its own)."
-            | ExitLayers _ -> "the exit layers to check, as 1,2 (default: a grid over the model's layers)."
-            | DraftLengths _ -> "the draft lengths to check, as 1,4 (default: a grid)."
-            | MaxNewTokens _ ->
-                $"the most new tokens of each text, 1 or more (default {Certify.options.MaxNewTokens})."
-            | AdapterFile _ ->
-                "an adapter whose drafts are checked too, beside those of the model's own adapters."
-            | Output _ -> "also writes the table (the object with --json) to this file."
-            | Html _ -> "also writes a page to this file: the findings of each test, drawn."
-
-/// The options of `layerskip bench`.
-[<RequireQualifiedAccess>]
-type internal BenchArgument =
-    | [<Unique; EqualsAssignmentOrSpaced>] Runs of n: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
-    | [<Unique; EqualsAssignmentOrSpaced>] Shape of sizes: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--accept-rate")>] AcceptRate of a: string
-    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--identity-after")>] IdentityAfter of e: int
-    | [<Unique>] Requests
-    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
-    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
-
-    interface IArgParserTemplate with
-        member this.Usage =
-            match this with
-            | Runs _ -> $"timed runs of each strategy, interleaved (default {Benchmark.defaultRuns})."
-            | ExitLayer _ ->
-                "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
-            | DraftLength _ ->
-                $"the most tokens that a round drafts, 1 or more (default: the model's recommendation, else {LlamaConfig.defaultDraft})."
-            | MaxNewTokens _ ->
-                $"new tokens of each run, 2 or more (default {Benchmark.defaultNewTokens}); end-of-text is ignored."
-            | Shape _ ->
-                "instead of a model, seeded random 16-bit weights: hidden=..,layers=..,heads=..,kv-heads=..,intermediate=..,vocab=..[,tied=0]."
-            | AcceptRate _ ->
-                "drafts as always, then puts a token in its place that is right with this probability, 0 to 1."
-            | IdentityAfter _ ->
-                "makes the layers after this one add nothing, at the same cost: every draft from there is accepted."
-            | Requests ->
-                "instead of the table, answers requests on standard input in JSON, a line each: decode N, speculate N, rows R TIMES, prefill N, bandwidth."
-            | Output _ -> "also writes the table (the object with --json) to this file."
-            | Html _ -> "also writes a page to this file: where time goes, passes by rows, drafts kept."
 
 /// What `--format` names.
 [<RequireQualifiedAccess>]

@@ -22,16 +22,12 @@ module internal Drafters =
     let adapter (exit: int option) (checkpoint: Checkpoint) : Adapter =
         Adapters.load exit checkpoint |> Check.getOrRaise
 
-    /// Rounds of up to `length` drafts by a drafter, of an exit layer where one is named.
-    let strategy (name: DrafterName) (exit: int option) (length: int) (checkpoint: Checkpoint) : Strategy =
-        match name with
-        | DrafterName.Exit ->
-            let exit = exit |> Option.defaultWith (fun () -> fst (Checkpoint.exitAndDraft checkpoint))
-            let exit = ExitLayer.TryCreate(checkpoint.Config.Layers, exit) |> Check.getOrRaise
-            Strategy.SelfSpeculative(exit, length)
-        | DrafterName.Lookup when exit.IsSome ->
-            Inputs.usage
-                "--drafter lookup and --exit-layer exclude each other: it reads the text alone; leave one out"
-        | DrafterName.Lookup -> Strategy.Speculative(Drafter.suffixLookup None, LengthPolicy.Fixed length)
-        | DrafterName.Adapter ->
-            Strategy.Speculative(AdapterDrafter.create (adapter exit checkpoint), LengthPolicy.Fixed length)
+    /// What the user should know of the adapter that drafts, where one does.
+    let remarks (terminal: Terminal) (drafting: DraftingOptions) (checkpoint: Checkpoint) : unit =
+        if drafting.Drafter = Some DrafterKind.Adapter then
+            Adapters.remarks drafting.ExitLayer checkpoint |> List.iter (Terminal.remark terminal)
+
+    /// An adapter's file is for an adapter that drafts.
+    let checkFile (file: string option) (drafting: DraftingOptions) : unit =
+        if file.IsSome && drafting.Drafter <> Some DrafterKind.Adapter then
+            Inputs.usage "--adapter-file goes with --drafter adapter"

@@ -8,9 +8,8 @@ type internal GenerateOptions = {
     /// The library's options, as far as they are the command line's alone.
     Own: GenerationOptions
     Strategy: StrategyName option
-    ExitLayer: int option
-    DraftLength: int option
-    Drafter: DrafterName option
+    /// The exit layer is early-exit's too.
+    Drafting: DraftingOptions
     AdapterFile: string option
     Temperature: string option
     TopK: int
@@ -29,9 +28,7 @@ module internal GenerateOptions =
         Prompts = GivenPrompts.none
         Own = GenerationOptions.defaults
         Strategy = None
-        ExitLayer = None
-        DraftLength = None
-        Drafter = None
+        Drafting = DraftingOptions.none
         AdapterFile = None
         Temperature = None
         TopK = Sampling.defaultTopK
@@ -50,9 +47,16 @@ module internal GenerateOptions =
         | GenerateArgument.PromptFile file -> { given with Prompts = GivenPrompts.file file given.Prompts }
         | GenerateArgument.MaxNewTokens count -> { given with Own.MaxNewTokens = count }
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
-        | GenerateArgument.ExitLayer exit -> { given with ExitLayer = Some exit }
-        | GenerateArgument.DraftLength length -> { given with DraftLength = Some length }
-        | GenerateArgument.Drafter name -> { given with Drafter = Some name }
+        | GenerateArgument.ExitLayer exit -> { given with Drafting.ExitLayer = Some exit }
+        | GenerateArgument.DraftLength length -> { given with Drafting.DraftLength = Some length }
+        | GenerateArgument.Drafter drafter -> { given with Drafting.Drafter = Some drafter }
+        | GenerateArgument.Policy policy -> { given with Drafting.Policy = Some policy }
+        | GenerateArgument.StopRule rule -> {
+            given with
+                Drafting.StopRule = Some(DraftingArguments.rule rule)
+          }
+        | GenerateArgument.DraftVocabulary ids -> { given with Drafting.DraftVocabulary = Some ids }
+        | GenerateArgument.LayersKept layers -> { given with Drafting.LayersKept = Some layers }
         | GenerateArgument.AdapterFile file -> { given with AdapterFile = Some file }
         | GenerateArgument.Temperature number -> { given with Temperature = Some number }
         | GenerateArgument.TopK count -> { given with TopK = count }
@@ -72,20 +76,18 @@ module internal GenerateOptions =
         let exclude option strategy why =
             Inputs.usage $"{option} and --strategy {strategy} exclude each other: {why}; leave one out"
 
-        if given.AdapterFile.IsSome && given.Drafter <> Some DrafterName.Adapter then
-            Inputs.usage "--adapter-file goes with --drafter adapter"
+        Drafters.checkFile given.AdapterFile given.Drafting
+        let named = DraftingOptions.named given.Drafting
 
-        match given.Strategy with
-        | Some StrategyName.Autoregressive when given.Drafter.IsSome ->
-            exclude "--drafter" "autoregressive" "it drafts nothing"
-        | Some StrategyName.EarlyExit when given.Drafter.IsSome ->
-            exclude "--drafter" "early-exit" "it drafts nothing"
-        | Some StrategyName.Autoregressive when given.ExitLayer.IsSome ->
+        match given.Strategy, named with
+        | Some StrategyName.Autoregressive, _ when List.contains "exit-layer" named ->
             exclude "--exit-layer" "autoregressive" "it runs every layer"
-        | Some StrategyName.Autoregressive when given.DraftLength.IsSome ->
-            exclude "--draft-length" "autoregressive" "it drafts nothing"
-        | Some StrategyName.EarlyExit when given.DraftLength.IsSome ->
-            exclude "--draft-length" "early-exit" "it drafts nothing"
+        | Some StrategyName.Autoregressive, option :: _ ->
+            exclude $"--{option}" "autoregressive" "it drafts nothing"
+        | Some StrategyName.EarlyExit, _ ->
+            named
+            |> List.tryFind ((<>) "exit-layer")
+            |> Option.iter (fun option -> exclude $"--{option}" "early-exit" "it drafts nothing")
         | _ -> ()
 
     /// What can be checked before a model is loaded: every fault at once.
@@ -102,49 +104,49 @@ module internal GenerateOptions =
         Inputs.refuse (
             Check.faults sampling
             @ Inputs.atLeastOne "max-new-tokens" given.Own.MaxNewTokens
-            @ (given.DraftLength |> Option.toList |> List.collect (Inputs.atLeastOne "draft-length"))
+            @ (given.Drafting.DraftLength
+               |> Option.toList
+               |> List.collect (Inputs.atLeastOne "draft-length"))
             @ emptyStop
         )
 
         Check.getOrRaise sampling
 
-    /// The one that is named; else self-speculation where the model or an option gives a reason for it.
-    let private strategy (given: GenerateOptions) (checkpoint: Checkpoint) : Strategy =
-        let exit, length = Checkpoint.exitAndDraft checkpoint
-        let speculates = checkpoint.Recommended.IsSome || given.ExitLayer.IsSome || given.DraftLength.IsSome
-
-        let exit () =
-            ExitLayer.TryCreate(checkpoint.Config.Layers, defaultArg given.ExitLayer exit)
-            |> Check.getOrRaise
-
+    /// The one that is named, else self-speculation where the model or an option gives a reason for it; with the drafting of what drafts.
+    let private strategy sampling (given: GenerateOptions) (checkpoint: Checkpoint) =
         match given.Strategy with
-        | None
-        | Some StrategyName.SelfSpeculative when given.Drafter.IsSome ->
-            Drafters.strategy
-                given.Drafter.Value
-                given.ExitLayer
-                (defaultArg given.DraftLength length)
-                checkpoint
-        | Some StrategyName.EarlyExit -> Strategy.EarlyExit(exit ())
-        | None when not speculates -> Strategy.Autoregressive
-        | Some StrategyName.Autoregressive -> Strategy.Autoregressive
-        | Some StrategyName.SelfSpeculative
-        | None -> Strategy.SelfSpeculative(exit (), defaultArg given.DraftLength length)
+        | Some StrategyName.Autoregressive -> Strategy.Autoregressive, None
+        | Some StrategyName.EarlyExit ->
+            let exit = defaultArg given.Drafting.ExitLayer (fst (Checkpoint.exitAndDraft checkpoint))
 
-    /// What the library is asked for: given options, and the model's choices for the others.
+            ExitLayer.TryCreate(checkpoint.Config.Layers, exit)
+            |> Check.getOrRaise
+            |> Strategy.EarlyExit,
+            None
+        | None when not (Drafting.isMeant checkpoint given.Drafting) -> Strategy.Autoregressive, None
+        | Some StrategyName.SelfSpeculative
+        | None ->
+            let plan = Drafting.decide sampling checkpoint given.Drafting |> Check.getOrRaise
+            Drafting.strategy checkpoint plan, Some plan
+
+    /// What the library is asked for: given options, and the model's choices for the others; and the drafting that the strategy has.
     let resolve
         (seed: int64)
         (sampling: Sampling)
         (checkpoint: Checkpoint)
         (given: GenerateOptions)
-        : GenerationOptions = {
-        given.Own with
-            Strategy = strategy given checkpoint
-            Sampling = sampling
-            StopIds =
-                match given.StopIds with
-                | Some ids -> Inputs.numbers "stop-ids" ids
-                | None when given.IgnoreEos -> [||]
-                | None -> checkpoint.StopIds
-            Seed = seed
-    }
+        : GenerationOptions * DraftingPlan option =
+        let strategy, plan = strategy sampling given checkpoint
+
+        {
+            given.Own with
+                Strategy = strategy
+                Sampling = sampling
+                StopIds =
+                    match given.StopIds with
+                    | Some ids -> Inputs.numbers "stop-ids" ids
+                    | None when given.IgnoreEos -> [||]
+                    | None -> checkpoint.StopIds
+                Seed = seed
+        },
+        plan

@@ -1,8 +1,6 @@
 namespace LayerSkip
 
 open System.Diagnostics
-open System.IO
-open System.Runtime.InteropServices
 open LayerSkip.Kernels
 
 /// Times of passes and of decoding, from interleaved runs.
@@ -15,16 +13,7 @@ module Benchmark =
     let defaultNewTokens = 64
 
     /// The processor's name, as Linux has it; elsewhere its architecture.
-    let cpu () : string =
-        let described = "/proc/cpuinfo"
-
-        (if File.Exists described then
-             File.ReadLines described
-         else
-             Seq.empty)
-        |> Seq.tryFind (fun line -> line.StartsWith "model name")
-        |> Option.map (fun line -> line.Substring(line.IndexOf ':' + 1).Trim())
-        |> Option.defaultValue (string RuntimeInformation.ProcessArchitecture)
+    let cpu () : string = Processor.name ()
 
     let private zeroed (weight: Weight) : Weight =
         let zero (rows: WeightRows) =
@@ -108,6 +97,7 @@ module Benchmark =
             VerifyMs = median _.VerifyMs
             HeadMs = median _.HeadMs
             OverheadMs = median _.OverheadMs
+            PolicyMs = median _.PolicyMs
             Acceptance = runs |> List.averageBy (fun (completion, _) -> completion.Stats.DraftAcceptanceRate)
         }
 
@@ -132,13 +122,35 @@ module Benchmark =
         let rounds = completions |> Seq.collect _.Stats.Rounds |> Seq.map fst |> Seq.countBy id |> List.ofSeq
         let tokens = completions |> List.sumBy (fun completion -> completion.TokenIds.Length - 1)
         let drafted = List.map fst rounds
-        // Where the middle of the text leaves no room for the longest round, as early as that needs.
-        let length = min (middle options) (weights.Config.Context - (List.max drafted + 1))
-        let draft, verify = PassTimes.ofRounds weights options.Exit length (max 9 (3 * options.Runs)) drafted
+
+        let sources = completions |> Seq.collect _.Stats.Sources |> SourceStats.merge
+        let isExits = sources |> Array.forall (fun source -> source.Source = "exit")
 
         let cost =
-            rounds
-            |> List.sumBy (fun (drafted, count) -> float count * (float drafted * draft + verify[drafted]))
+            match options.Strategy.Exit, options.Strategy.DraftLength with
+            | Some exit, Some _ when isExits ->
+                // Where the middle of the text leaves no room for the longest round, as early as that needs.
+                let length = min (middle options) (weights.Config.Context - (List.max drafted + 1))
+                let draft, verify = PassTimes.ofRounds weights exit length (max 9 (3 * options.Runs)) drafted
+
+                rounds
+                |> List.sumBy (fun (drafted, count) ->
+                    float count * (float drafted * draft + verify[drafted]))
+            | _ ->
+                let costs = PassProfile.measureWithin options.Strategy.Vocabulary weights
+
+                let drafts =
+                    sources
+                    |> Array.filter (fun source -> source.Source <> "lookup")
+                    |> Array.sumBy (fun source ->
+                        // Costs are a line over exits: the mean has the mean cost.
+                        float source.DraftTokens
+                        * (costs.DraftBase + costs.DraftLayer * source.MeanExitLayer))
+
+                drafts
+                + (rounds
+                   |> List.sumBy (fun (drafted, count) -> float count * PassCosts.pass costs (drafted + 1)))
+
         cost / float (max 1 tokens)
 
     /// Measures; the model should be otherwise idle, and the machine too.
@@ -148,13 +160,15 @@ module Benchmark =
         let text = Array.append options.Prompt reference.TokenIds
 
         let fast number =
-            let drafter =
-                match options.AcceptRate with
-                | None -> Drafter.earlyExit
-                | Some rate -> replaced weights.Config.Vocabulary (options.Seed + int64 number) rate text
+            let strategy =
+                match options.AcceptRate, options.Strategy.Exit with
+                | Some rate, Some exit ->
+                    let drafter =
+                        replaced weights.Config.Vocabulary (options.Seed + int64 number) rate text exit
+                    { options.Strategy with Drafter = Some drafter }
+                | _ -> options.Strategy
 
-            Strategy.Speculative(drafter options.Exit, LengthPolicy.Fixed options.DraftLength)
-            |> decode weights options
+            decode weights options strategy
 
         fast 0 |> ignore
         let runs = List.init options.Runs (fun number -> plain (), fast (number + 1))

@@ -4,16 +4,18 @@ namespace LayerSkip
 type Spread = { Median: float; P5: float; P95: float }
 
 /// What a benchmark decodes, and how often.
+[<NoEquality; NoComparison>]
 type BenchmarkOptions = {
     /// As ids.
     Prompt: int[]
     /// Timed runs of each strategy, interleaved; one more of each comes before, to warm up.
     Runs: int
-    Exit: ExitLayer
-    DraftLength: int
+    /// What is timed beside plain decoding.
+    Strategy: Strategy
     /// New tokens of a run.
     MaxNewTokens: int
-    /// Drafts are right with this probability, independently, whatever the exit says; None: the exit's own.
+    /// Drafts are right with this probability, independently, whatever the exit says; None: the exit's own. For a strategy whose
+    /// exit drafts as many tokens each time.
     AcceptRate: float option
     Seed: int64
 }
@@ -32,11 +34,14 @@ type DecodingTimes = {
     VerifyMs: float
     HeadMs: float
     OverheadMs: float
+    /// In deciding what to draft and learning from what came of it.
+    PolicyMs: float
     /// Accepted over drafted tokens, 0 to 1.
     Acceptance: float
 }
 
 /// What a model's passes take, and what decoding takes with them.
+[<NoEquality; NoComparison>]
 type BenchmarkReport = {
     Cpu: string
     Threads: int
@@ -51,13 +56,35 @@ type BenchmarkReport = {
     /// Bytes of weights that a token reads, over its time, in GB/s.
     AutoregressiveRate: float
     SelfSpeculative: DecodingTimes
-    /// From the measured times of the passes that the rounds ran, with nothing added for overhead.
+    /// From the measured times of the passes that the rounds ran, with nothing added for overhead: of an exit that drafts as many
+    /// tokens each time by the rounds' own passes, of others by `PassCosts`.
     PredictedMsPerToken: float
     /// Whether both wrote the same text in every run.
     SameText: bool
     /// What each timed run came to, in order: autoregressive, and self-speculative.
     Decoded: (Completion * Completion) list
 } with
+
+    /// By whose drafts they were, of all timed runs.
+    member this.Sources: SourceStats[] =
+        this.Decoded |> Seq.collect (fun (_, fast) -> fast.Stats.Sources) |> SourceStats.merge
+
+    /// The mean exit layer of drafts that have one; NaN without such.
+    member this.MeanExitLayer: float =
+        let drafts = this.Sources |> Array.filter (fun source -> source.MeanExitLayer > 0.0)
+
+        (drafts |> Array.sumBy (fun source -> source.MeanExitLayer * float source.DraftTokens))
+        / float (drafts |> Array.sumBy _.DraftTokens)
+
+    /// The mean number of drafts of a round, plain steps included; NaN without rounds.
+    member this.MeanDraftLength: float =
+        let rounds = this.Decoded |> Seq.collect (fun (_, fast) -> fast.Stats.Rounds) |> Array.ofSeq
+        float (rounds |> Array.sumBy fst) / float rounds.Length
+
+    /// Of the time of decoding, the policy's share.
+    member this.PolicyShare: float =
+        let sum (ms: Timings -> float) = this.Decoded |> List.sumBy (fun (_, fast) -> ms fast.Timings)
+        sum _.PolicyMs / sum _.DecodeMs
 
     /// How many times as fast self-speculation is, by the medians of time a token.
     member this.Ratio = this.Autoregressive.MsPerToken.Median / this.SelfSpeculative.MsPerToken.Median

@@ -9,7 +9,9 @@ type CertifyOptions = {
     ExitLayers: int list
     /// Each at least 1; none: 1, 2, 4 and 8 on a model of up to 6 layers, else 1 and 4.
     DraftLengths: int list
-    /// Those that draft beside exits, with each of the draft lengths; T4 is of exits alone.
+    /// What drafts in place of exits: of the grid above it takes the exits and lengths that it has a use for. Nothing said: exits.
+    Drafting: DraftingOptions
+    /// Those that draft beside it, with each of the draft lengths.
     Drafters: Drafter list
     /// The ids that drafts are chosen from; None: all.
     Vocabulary: ContextVocabulary option
@@ -60,11 +62,12 @@ type CertifyReport = {
 /// prefill.
 [<RequireQualifiedAccess>]
 module Certify =
-    /// Prompts, exits and draft lengths of its own, no other drafter, and 24 new tokens.
+    /// Prompts, exits and draft lengths of its own, exits that draft, and 24 new tokens.
     let options: CertifyOptions = {
         Prompts = [||]
         ExitLayers = []
         DraftLengths = []
+        Drafting = DraftingOptions.none
         Drafters = []
         Vocabulary = None
         MaxNewTokens = 24
@@ -108,6 +111,61 @@ module Certify =
         else
             List.distinct [ 1; layers / 4; layers / 2; layers - 1 ]
 
+    /// Whether something else than exits drafts, which the laws of exits tell nothing of.
+    let private isOther (options: CertifyOptions) =
+        not (options.Drafters.IsEmpty && (DraftingOptions.named options.Drafting).IsEmpty)
+
+    /// What drafts, with the most that it drafts: of exits each with each length, and of another drafting what it has a use for.
+    let private strategies
+        (adapter: Lazy<Result<Adapter, LayerSkipError list>>)
+        (checkpoint: Checkpoint)
+        (options: CertifyOptions)
+        exits
+        lengths
+        =
+        let drafting = options.Drafting
+
+        let planned (exit: ExitLayer option) length =
+            { drafting with ExitLayer = exit |> Option.map _.Layers; DraftLength = Some length }
+            |> Drafting.decideWith (fun _ -> adapter.Value) Sampling.Greedy checkpoint
+            |> Check.getOrRaise
+            |> Drafting.strategy checkpoint,
+            length
+
+        let others =
+            List.allPairs options.Drafters lengths
+            |> List.map (fun (drafter, length) ->
+                Strategy.Speculative(drafter, LengthPolicy.Fixed length), length)
+
+        let within (strategy: Strategy, length) =
+            { strategy with Vocabulary = options.Vocabulary |> Option.orElse strategy.Vocabulary }, length
+
+        [
+            for exit in
+                (if Drafting.takesExit drafting then
+                     List.map Some exits
+                 else
+                     [ None ]) do
+                for length in lengths -> planned exit length
+        ]
+        @ others
+        |> List.map within
+
+    /// What is wrong with the drafting that is asked for, beside exit layers that the model has not; one that has no use for exit layers
+    /// takes none.
+    let faults (checkpoint: Checkpoint) (options: CertifyOptions) : LayerSkipError list =
+        let given = {
+            options.Drafting with
+                ExitLayer =
+                    if Drafting.takesExit options.Drafting then
+                        None
+                    else
+                        List.tryHead options.ExitLayers
+                DraftLength = List.tryHead options.DraftLengths |> Option.orElse (Some 1)
+        }
+
+        Drafting.faults checkpoint given
+
     /// Runs the certificate. A LayerSkipException where an exit or a draft length does not fit (a model of one layer has no
     /// earlier exit), where a prompt leaves no room, and where the model's numbers overflow.
     let run (checkpoint: Checkpoint) (options: CertifyOptions) : CertifyReport =
@@ -144,19 +202,29 @@ module Certify =
                 own ()
 
         let length = max 1 options.MaxNewTokens
-        let drafters = (exits |> List.map Drafter.earlyExit) @ options.Drafters
+        let adapter = lazy (Adapters.load None checkpoint)
+        let grid = strategies adapter checkpoint options exits lengths
+        let vocabulary = (fst grid.Head).Vocabulary
 
-        let grid =
-            List.allPairs drafters lengths
-            |> List.map (fun (drafter, length) ->
-                let strategy = Strategy.Speculative(drafter, LengthPolicy.Fixed length)
-                { strategy with Vocabulary = options.Vocabulary }, length)
+        // It shares embedding and head with the model, and goes before it.
+        use _adapter = {
+            new System.IDisposable with
+                member _.Dispose() =
+                    if adapter.IsValueCreated then
+                        adapter.Value
+                        |> Result.iter (fun adapter -> (adapter :> System.IDisposable).Dispose())
+        }
 
         let findings = [
             "T1", Exactness.texts weights gap length prompts grid
             "T2", Exactness.tokens weights gap length prompts grid
             "T3", Exactness.logits weights length prompts grid
-            "T4", Exactness.sampling weights options.Vocabulary options.Seed prompts exits
+            "T4",
+            Exactness.sampling weights vocabulary options.Seed prompts exits
+            @ (if isOther options then
+                   Exactness.drawn weights options.Seed length prompts grid
+               else
+                   [])
             "T5", Exactness.caches weights length prompts grid
         ]
 

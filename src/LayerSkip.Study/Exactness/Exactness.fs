@@ -230,6 +230,40 @@ module internal Exactness =
                 exactIf (SamplingLaw.worstError (after 0) (after 1) draftLength < 1e-12)
         ]
 
+    // Texts of each prompt, and tokens of each: enough to tell a law by ten classes of places, and no more than a slow model bears.
+    let private drawnTexts, drawnTokens = 24, 8
+
+    /// T4, live: texts that are drawn through drafts fall in the whole model's laws as they should (`SamplingLaw.place`), at temperature 1.
+    let drawn (weights: Weights) seed length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list =
+        let sampling = Sampling.create 1.0 0 1.0 |> Check.getOrRaise
+
+        [
+            for strategy, _ in grid do
+                let mutable key = Key.ofSeed seed
+
+                let places = [
+                    for prompt in prompts do
+                        for text in 1..drawnTexts do
+                            let options = {
+                                GenerationOptions.greedy strategy (min length drawnTokens) with
+                                    Sampling = sampling
+                                    Seed = seed + int64 text
+                            }
+
+                            let made = Generation.complete weights None options prompt |> Check.getOrRaise
+
+                            let logits =
+                                teacherForced weights prompt made.TokenIds[.. made.TokenIds.Length - 2]
+
+                            for place, token in Array.indexed made.TokenIds do
+                                let struct (u, next) = Key.uniform key
+                                key <- next
+                                SamplingLaw.place (Sampling.softmax logits[place]) token u
+                ]
+
+                exactIf (SamplingLaw.uniformity 10 places < 6.0)
+        ]
+
     let private relative (a: Tensor) (b: Tensor) =
         if a.shape <> b.shape then
             infinity

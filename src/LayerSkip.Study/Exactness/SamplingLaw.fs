@@ -124,3 +124,27 @@ module SamplingLaw =
             counts[token] <- counts[token] + 1
 
         counts
+
+    /// Where a token falls in its law, the likeliest tokens first: a number that is uniform from 0 to 1 if, and only if, tokens are drawn
+    /// from their laws (Rosenblatt's transform; `u`, uniform too, spreads a token over its share). Drafts that are kept too often come
+    /// out low, wherever they are in the vocabulary.
+    let place (law: float[]) (token: int) (u: float) : float =
+        let own = law[token]
+        let before = ref 0.0
+
+        law
+        |> Array.iteri (fun id p ->
+            if p > own || p = own && id < token then
+                before.Value <- before.Value + p)
+
+        before.Value + u * own
+
+    /// How far numbers stray from uniform ones, by `chiSquare` over so many classes.
+    let uniformity (classes: int) (places: float seq) : float =
+        let counts = Array.zeroCreate classes
+
+        for place in places do
+            let at = min (classes - 1) (int (place * float classes))
+            counts[at] <- counts[at] + 1
+
+        chiSquare (Array.create classes (1.0 / float classes)) counts

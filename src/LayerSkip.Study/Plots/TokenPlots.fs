@@ -17,6 +17,7 @@ type ShownToken = {
 module TokenPlots =
     let private kinds = [
         Origin.Drafted, "drafted", "drafted by the early layers, and kept"
+        Origin.LookedUp, "lookup", "what the text said before, and kept"
         Origin.Corrected, "corrected", "the whole model's, in place of a refused draft"
         Origin.Bonus, "bonus", "the whole model's, after a draft that it kept entirely"
         Origin.Plain, "plain", "a step without a draft"

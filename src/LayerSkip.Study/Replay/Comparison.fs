@@ -185,22 +185,7 @@ module Comparison =
             |> Bootstrap.interval key (fun runs -> median fst runs / median snd runs))
 
     let private sources (cells: ComparedCell[]) : SourceStats[] =
-        cells
-        |> Array.collect _.Stats.Sources
-        |> Array.groupBy _.Source
-        |> Array.map (fun (name, parts: SourceStats[]) ->
-            let drafts = parts |> Array.sumBy _.DraftTokens
-
-            {
-                Source = name
-                Rounds = parts |> Array.sumBy _.Rounds
-                DraftTokens = drafts
-                AcceptedDraftTokens = parts |> Array.sumBy _.AcceptedDraftTokens
-                MeanExitLayer =
-                    (parts |> Array.sumBy (fun part -> part.MeanExitLayer * float part.DraftTokens))
-                    / float (max 1 drafts)
-            })
-        |> Array.sortBy (fun (source: SourceStats) -> -source.Rounds, source.Source)
+        cells |> Seq.collect _.Stats.Sources |> SourceStats.merge
 
     /// Every way beside plain decoding, in the order of the cells; ways without a timed text are left out.
     let summaries (cells: ComparedCell list) : ComparedSummary list =

@@ -24,8 +24,10 @@ type Origin =
     | Prefill
     /// A step without a draft.
     | Plain
-    /// Drafted, and kept.
+    /// Drafted by layers, and kept.
     | Drafted
+    /// Drafted by lookup in the text or a past one, and kept.
+    | LookedUp
     /// The whole model's, in place of a draft that it refused.
     | Corrected
     /// The whole model's, after a draft that it kept entirely.
@@ -134,6 +136,27 @@ module GenerationOptions =
             Strategy = strategy
             MaxNewTokens = maxNewTokens
     }
+
+[<RequireQualifiedAccess>]
+module SourceStats =
+    /// Of the statistics of several texts, one of each source; the one of most rounds first.
+    let merge (parts: SourceStats seq) : SourceStats[] =
+        parts
+        |> Seq.groupBy _.Source
+        |> Seq.map (fun (name, parts) ->
+            let drafts = parts |> Seq.sumBy _.DraftTokens
+
+            {
+                Source = name
+                Rounds = parts |> Seq.sumBy _.Rounds
+                DraftTokens = drafts
+                AcceptedDraftTokens = parts |> Seq.sumBy _.AcceptedDraftTokens
+                MeanExitLayer =
+                    (parts |> Seq.sumBy (fun part -> part.MeanExitLayer * float part.DraftTokens))
+                    / float (max 1 drafts)
+            })
+        |> Array.ofSeq
+        |> Array.sortBy (fun source -> -source.Rounds, source.Source)
 
 [<RequireQualifiedAccess>]
 module SpeculationStats =

@@ -215,6 +215,14 @@ module Drafter =
             let tokens = PromptLookup.find maxNgram request.Ahead request.Text.Span
             struct (tokens |> Array.map (Draft.certain >> Draft.by DraftSource.Lookup), reading))
 
+    /// The drafts of a proposal: as long as all of them are kept with a chance of `SuffixLookup.leastChance`.
+    let internal lookedUp (proposal: SuffixProposal) : Draft[] =
+        Array.init (proposal.LengthAbove SuffixLookup.leastChance) (fun place -> {
+            Draft.certain proposal.Draft.Tokens[place] with
+                Confidence = ValueSome proposal.Draft.Shares[place]
+                Source = DraftSource.Lookup
+        })
+
     let rec private lookingUp (lookup: SuffixLookup) (proposed: SuffixProposal option) : Drafter = {
         new Drafter with
             member _.Name = "suffix-lookup"
@@ -223,15 +231,7 @@ module Drafter =
 
             member _.Draft(request, reading) =
                 let struct (proposal, lookup) = SuffixLookup.propose request.Ahead request.Text lookup
-
-                let drafts =
-                    Array.init (proposal.LengthAbove SuffixLookup.leastChance) (fun place -> {
-                        Draft.certain proposal.Draft.Tokens[place] with
-                            Confidence = ValueSome proposal.Draft.Shares[place]
-                            Source = DraftSource.Lookup
-                    })
-
-                struct (drafts, reading, lookingUp lookup (Some proposal))
+                struct (lookedUp proposal, reading, lookingUp lookup (Some proposal))
 
             member this.Learn seen =
                 match proposed with

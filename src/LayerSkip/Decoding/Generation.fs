@@ -16,11 +16,18 @@ module Generation =
         round.Tokens
         |> Seq.mapi (fun i token ->
             token,
-            if isFirst then Origin.Prefill
-            elif i < round.Accepted then Origin.Drafted
-            elif round.Drafted = 0 then Origin.Plain
-            elif round.Accepted < round.Drafted then Origin.Corrected
-            else Origin.Bonus)
+            if isFirst then
+                Origin.Prefill
+            elif i < round.Accepted then
+                match round.Sources[i] with
+                | DraftSource.Lookup -> Origin.LookedUp
+                | _ -> Origin.Drafted
+            elif round.Drafted = 0 then
+                Origin.Plain
+            elif round.Accepted < round.Drafted then
+                Origin.Corrected
+            else
+                Origin.Bonus)
 
     let private faults (config: LlamaConfig) tokenizer (options: GenerationOptions) (prompt: int[]) = [
         yield! PromptIds.faults config prompt

@@ -23,6 +23,17 @@ type StopRule =
     /// The rule after one more round.
     abstract Learn: RoundSeen -> StopRule
 
+/// A stop rule by its name.
+[<RequireQualifiedAccess>]
+type StopRuleKind =
+    | Never
+    /// Above 0, at most 1.
+    | Confidence of least: float
+    | DraftVerify
+    | AdaEdl
+    | Del
+    | Marginal
+
 [<RequireQualifiedAccess>]
 module StopRule =
     let private folded
@@ -164,3 +175,47 @@ module StopRule =
             calibrations, 0.95 * tokens + float (seen.Round.Accepted + 1), 0.95 * ms + seen.Ms
 
         folded "marginal" DraftReading.Confidence isEnough learn (Map.empty, 0.0, 0.0)
+
+    /// As options spell it, and what `tryParse` reads.
+    let spell (kind: StopRuleKind) : string =
+        match kind with
+        | StopRuleKind.Never -> "never"
+        | StopRuleKind.Confidence least -> $"confidence:{Number.show least}"
+        | StopRuleKind.DraftVerify -> "draft-verify"
+        | StopRuleKind.AdaEdl -> "adaedl"
+        | StopRuleKind.Del -> "del"
+        | StopRuleKind.Marginal -> "marginal"
+
+    /// A rule as an option names it: never, confidence:0.6, draft-verify, adaedl, del, marginal.
+    let tryParse (text: string) : Result<StopRuleKind, LayerSkipError list> =
+        let whole = [
+            StopRuleKind.Never
+            StopRuleKind.DraftVerify
+            StopRuleKind.AdaEdl
+            StopRuleKind.Del
+            StopRuleKind.Marginal
+        ]
+
+        let least =
+            match text.Split ':' with
+            | [| "confidence"; number |] -> Number.tryReal number
+            | _ -> None
+
+        match whole |> List.tryFind (fun kind -> spell kind = text), least with
+        | Some kind, _ -> Ok kind
+        | None, Some least when least > 0.0 && least <= 1.0 -> Ok(StopRuleKind.Confidence least)
+        | _ ->
+            Check.outOfRange
+                "stop-rule"
+                text
+                "never, confidence:T with T above 0 and at most 1 (as confidence:0.6), draft-verify, adaedl, del or marginal"
+
+    /// The rule of a name; only the marginal one asks what rounds cost.
+    let create (cost: unit -> RoundCost) (kind: StopRuleKind) : StopRule =
+        match kind with
+        | StopRuleKind.Never -> never
+        | StopRuleKind.Confidence least -> confidence least
+        | StopRuleKind.DraftVerify -> draftVerify
+        | StopRuleKind.AdaEdl -> adaEdl
+        | StopRuleKind.Del -> del
+        | StopRuleKind.Marginal -> marginal (cost ())

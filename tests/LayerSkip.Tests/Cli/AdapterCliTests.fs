@@ -159,7 +159,8 @@ let tests =
                     "--drafter adapter --adapter-file nowhere.safetensors", "nowhere.safetensors: not found"
                     "--adapter-file nowhere.safetensors", "--adapter-file goes with --drafter adapter"
                     "--drafter wide", "drafter"
-                    "--drafter lookup --exit-layer 1", "exclude each other"
+                    "--drafter lookup --exit-layer 1",
+                    "--exit-layer is 1, it must be left out with drafter lookup"
                     "--drafter exit --strategy autoregressive", "exclude each other"
                     "--drafter adapter --strategy early-exit", "exclude each other"
                 ] do

@@ -97,6 +97,7 @@ let tests =
                 TokenPlots.coloured "t" "" "<i>" [
                     token "<script>" Origin.Prefill None
                     token "a\n" Origin.Drafted (Some 2)
+                    token "c" Origin.LookedUp None
                     token "" Origin.Corrected None
                     token "b" Origin.Bonus None
                 ]
@@ -106,6 +107,7 @@ let tests =
             for part in
                 [
                     "class=\"drafted\""
+                    "class=\"lookup\""
                     "class=\"corrected\""
                     "class=\"bonus\""
                     "&lt;script&gt;"

@@ -1,0 +1,68 @@
+namespace LayerSkip.Cli
+
+open Argu
+open LayerSkip
+
+/// The options of `layerskip generate`, and what its manual says of them.
+[<RequireQualifiedAccess>]
+type internal GenerateArgument =
+    | [<Unique; EqualsAssignmentOrSpaced>] Prompt of text: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-ids")>] PromptIds of ids: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-file")>] PromptFile of file: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Strategy of StrategyName
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-length")>] DraftLength of d: int
+    | [<Unique; EqualsAssignmentOrSpaced>] Drafter of DrafterKind
+    | [<Unique; EqualsAssignmentOrSpaced>] Policy of DraftPolicyKind
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-rule")>] StopRule of rule: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--draft-vocabulary")>] DraftVocabulary of
+        ids: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--layers-kept")>] LayersKept of layers: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
+    | [<EqualsAssignmentOrSpaced>] Stop of text: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
+    | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
+    | [<Unique>] Special
+    | [<Unique; EqualsAssignmentOrSpaced>] Output of file: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Html of file: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Prompt _ ->
+                "the text to continue; an empty one is the tokenizer's beginning-of-text token. Write --prompt=TEXT for a text that looks like an option."
+            | PromptIds _ -> "the token ids to continue, as 1,2,3; instead of --prompt."
+            | PromptFile _ -> "a UTF-8 file whose whole text is continued; instead of --prompt."
+            | MaxNewTokens _ ->
+                $"the most new tokens, 1 or more (default {GenerationOptions.defaults.MaxNewTokens}); a full context ends the text sooner."
+            | Strategy _ ->
+                "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same greedy text, or with a temperature the same distribution, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
+            | ExitLayer _ ->
+                "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
+            | DraftLength _ ->
+                $"the most tokens that a round drafts, 1 or more (default: the model's recommendation, else {LlamaConfig.defaultDraft})."
+            | Drafter _ -> DraftingArguments.drafter
+            | Policy _ -> DraftingArguments.policy
+            | StopRule _ -> DraftingArguments.stopRule
+            | DraftVocabulary _ -> DraftingArguments.draftVocabulary
+            | LayersKept _ -> DraftingArguments.layersKept
+            | AdapterFile _ -> DraftingArguments.adapterFile
+            | Temperature _ ->
+                $"what logits are divided by before sampling; 0 is greedy (default {Sampling.defaultTemperature})."
+            | TopK _ ->
+                $"samples among the k most probable tokens only; 0 is all (default {Sampling.defaultTopK})."
+            | TopP _ ->
+                $"samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default {Sampling.defaultTopP})."
+            | Stop _ ->
+                "ends the text before this string; may be given several times. token_ids go on to the token that completed it."
+            | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."
+            | IgnoreEos -> "does not stop at the model's end-of-text ids."
+            | Special -> "shows special tokens in the text."
+            | Output _ ->
+                "also writes the text (the object with --json) to this file, once all of it is there."
+            | Html _ ->
+                "also writes a page to this file: the text, each token coloured by where it comes from."

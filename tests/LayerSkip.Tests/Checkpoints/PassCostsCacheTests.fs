@@ -1,0 +1,210 @@
+module LayerSkip.Tests.PassCostsCacheTests
+
+open System
+open System.IO
+open System.Threading
+open System.Threading.Tasks
+open Expecto
+open LayerSkip
+open LayerSkip.Tests.FileSupport
+open LayerSkip.Tests.CliSupport
+
+Backend.ensure ()
+
+/// Numbers that six digits hold.
+let private costs = { Rows = [| 1.0; 1.25; 1.5; 2.0 |]; DraftBase = 0.125; DraftLayer = 0.25 }
+
+/// A model's folder, a folder for the cache, and how often passes were measured meanwhile.
+let private withCache (body: Checkpoint -> string -> (unit -> PassCosts) -> (unit -> int) -> unit) =
+    withModel (fun model ->
+        withFolder (fun cache ->
+            use checkpoint = Checkpoint.load model None Device.Cpu |> Check.getOrRaise
+            let mutable measured = 0
+
+            let measure () =
+                Interlocked.Increment &measured |> ignore
+                costs
+
+            body checkpoint cache measure (fun () -> measured)))
+
+let private file (folder: string) =
+    Directory.GetFiles(folder, "*", SearchOption.AllDirectories) |> Array.exactlyOne
+
+/// With an environment of its own, which is the process's.
+let private withVariables (values: (string * string | null) list) (body: unit -> unit) =
+    let before = [ for name, _ in values -> name, Environment.GetEnvironmentVariable name ]
+
+    try
+        for name, value in values do
+            Environment.SetEnvironmentVariable(name, value)
+
+        body ()
+    finally
+        for name, value in before do
+            Environment.SetEnvironmentVariable(name, value)
+
+[<Tests>]
+let tests =
+    testSequenced
+    <| testList "what passes cost, remembered" [
+        testCase "what was measured once is read the next time, to the digits that are kept" (fun () ->
+            withCache (fun checkpoint cache measure measured ->
+                let folder = Some(Path.Combine(cache, "not", "there", "yet"))
+                let get () = PassCostsCache.inFolder folder measure None checkpoint
+                Expect.equal (get ()) costs "measured"
+                Expect.equal (get ()) costs "read"
+                Expect.equal (measured ()) 1 "once"
+
+                let text = File.ReadAllText(file cache)
+                Expect.isLessThan text.Length 2000 "small"
+
+                for words in [ "\"threads\""; "model.safetensors, "; "\"processor\""; "rows_ms" ] do
+                    Expect.stringContains text words "for people to read"))
+
+        testCase "another model, vocabulary or number of threads is another thing" (fun () ->
+            withCache (fun checkpoint cache measure measured ->
+                let get plan = PassCostsCache.inFolder (Some cache) measure plan checkpoint |> ignore
+                get None
+                get (Some(ContextVocabulary.around [| 1; 2 |]))
+                Expect.equal (measured ()) 2 "a vocabulary"
+
+                let threads = CpuKernels.threads ()
+
+                try
+                    CpuKernels.setThreads (threads + 1)
+                    get None
+                finally
+                    CpuKernels.setThreads threads
+
+                Expect.equal (measured ()) 3 "threads"
+                get None
+                Expect.equal (measured ()) 3 "the first is still known"
+                let weights = Path.Combine(checkpoint.Path, "model.safetensors")
+                File.SetLastWriteTimeUtc(weights, DateTime.UtcNow.AddHours 1.0)
+                get None
+                Expect.equal (measured ()) 4 "written again"))
+
+        testCase "a file that is broken, another's or senseless is measured anew, and put right" (fun () ->
+            withCache (fun checkpoint cache measure measured ->
+                let get () = PassCostsCache.inFolder (Some cache) measure None checkpoint
+                get () |> ignore
+                let path = file cache
+                let good = File.ReadAllText path
+
+                let broken = [
+                    ""
+                    "{"
+                    "[]"
+                    "null"
+                    good[.. good.Length / 2]
+                    good.Replace("\"threads\"", "\"thread\"")
+                    good.Replace("0.125", "-1")
+                    good.Replace("0.125", "\"0.125\"")
+                    good.Replace("0.125", "1e999")
+                    good.Replace("rows_ms\": [", "rows_ms\": [ 0,")
+                    good.Replace("rows_ms\": [", "rows_ms\": [ 9999,")
+                    good.Replace("rows_ms\": [", "rows_ms\": [], \"other\": [")
+                    String('x', 100_000)
+                    "\ud800\u0000\u0001"
+                ]
+
+                for number, text in List.indexed broken do
+                    Expect.notEqual text good "it is broken"
+                    File.WriteAllText(path, text)
+                    let before = measured ()
+                    Expect.equal (get ()) costs "measured"
+                    Expect.equal (measured ()) (before + 1) $"anew, {number}"
+                    Expect.equal (File.ReadAllText path) good "and written"))
+
+        testCase "no place to write is no fault" (fun () ->
+            withCache (fun checkpoint cache measure measured ->
+                let get folder = PassCostsCache.inFolder folder measure None checkpoint
+                let occupied = Path.Combine(cache, "file")
+                File.WriteAllText(occupied, "in the way")
+
+                for folder in
+                    [
+                        None
+                        Some occupied
+                        Some(Path.Combine(occupied, "inside"))
+                        Some "/proc/layerskip"
+                        Some "/dev/null/layerskip"
+                        Some(Path.Combine(cache, String('x', 300)))
+                        Some "\u0000"
+                    ] do
+                    Expect.equal (get folder) costs $"%A{folder}"
+
+                Expect.equal (measured ()) 7 "measured each time"
+                Expect.equal (File.ReadAllText occupied) "in the way" "nothing is overwritten"
+
+                asNobody (fun () -> Expect.equal (get (Some(Path.Combine(cache, "mine")))) costs "no right")))
+
+        testCase "what stands in the file's place is left alone" (fun () ->
+            withCache (fun checkpoint cache measure _ ->
+                let get () = PassCostsCache.inFolder (Some cache) measure None checkpoint
+                get () |> ignore
+                let path = file cache
+                File.Delete path
+                Directory.CreateDirectory path |> ignore
+                Expect.equal (get ()) costs "measured"
+                Expect.isTrue (Directory.Exists path) "still a folder"))
+
+        testCase "two that write at once leave one whole file" (fun () ->
+            withCache (fun checkpoint cache measure _ ->
+                Parallel.For(
+                    0,
+                    16,
+                    fun _ ->
+                        let made = PassCostsCache.inFolder (Some cache) measure None checkpoint
+                        Expect.equal made costs "measured or read"
+                )
+                |> ignore
+
+                let before = Directory.GetFiles cache
+                Expect.equal before.Length 1 "no unfinished file"
+
+                let fails () = failwith "it is there"
+                Expect.equal (PassCostsCache.inFolder (Some cache) fails None checkpoint) costs "and good"))
+
+        testCase "a folder keeps the newest only" (fun () ->
+            withCache (fun checkpoint cache measure _ ->
+                for number in 1..80 do
+                    let path = Path.Combine(cache, $"passes-{number:D16}.json")
+                    File.WriteAllText(path, "{}")
+                    File.SetLastWriteTimeUtc(path, DateTime.UtcNow.AddDays(-float number))
+
+                File.WriteAllText(Path.Combine(cache, "another's.json"), "{}")
+                PassCostsCache.inFolder (Some cache) measure None checkpoint |> ignore
+                Expect.equal (Directory.GetFiles(cache, "passes-*")).Length 64 "64"
+                Expect.isTrue (File.Exists(Path.Combine(cache, "another's.json"))) "others' files stay"
+                Expect.isFalse (File.Exists(Path.Combine(cache, $"passes-{80:D16}.json"))) "the oldest went"))
+
+        testCase "the environment says where, or nowhere" (fun () ->
+            let folder (cache: string | null) (off: string | null) =
+                let mutable found = None
+
+                withVariables [ "XDG_CACHE_HOME", cache; PassCostsCache.variable, off ] (fun () ->
+                    found <- PassCostsCache.folder ())
+
+                found
+
+            Expect.equal (folder "/somewhere" null) (Some "/somewhere/layerskip") "XDG_CACHE_HOME"
+            Expect.equal (folder "/somewhere" "off") None "off"
+            Expect.notEqual
+                (folder "relative" null)
+                (Some "relative/layerskip")
+                "a relative path counts for nothing"
+
+            match folder null null with
+            | Some path -> Expect.stringEnds path "/.cache/layerskip" "the home's"
+            | None -> ())
+
+        testCase "a process measures a model once" (fun () ->
+            withModel (fun model ->
+                use checkpoint = Checkpoint.load model None Device.Cpu |> Check.getOrRaise
+                let first = PassCostsCache.get None checkpoint
+                Expect.isTrue (obj.ReferenceEquals(first, PassCostsCache.get None checkpoint)) "the same"
+
+                let other = PassCostsCache.get (Some(ContextVocabulary.around [| 1; 2 |])) checkpoint
+                Expect.isFalse (obj.ReferenceEquals(first, other)) "another vocabulary"))
+    ]
