@@ -223,7 +223,13 @@ let claims: (string * (unit -> unit)) list = [
                         List.map fst (sources bytes)
                     else
                         []
-                let texts = Encoding.Latin1.GetString bytes :: Encoding.Unicode.GetString bytes :: documents
+                // Texts of two bytes a character begin at any byte.
+                let texts = [
+                    Encoding.Latin1.GetString bytes
+                    Encoding.Unicode.GetString bytes
+                    Encoding.Unicode.GetString(bytes, 1, bytes.Length - 1)
+                    yield! documents
+                ]
 
                 for folder in [ root; downloaded ] do
                     let named =

@@ -138,7 +138,8 @@ internal static class Translate
 
         var sampling = SamplingModule.create(options.Temperature, options.TopK, options.TopP);
         var law = sampling.IsOk ? sampling.ResultValue : Sampling.Greedy;
-        var rule = options.StopRule is { } named ? StopRuleModule.tryParse(named.Text) : null;
+        FSharpResult<StopRuleKind, FSharpList<LayerSkipError>>? rule =
+            options.StopRule is { } named ? StopRuleModule.tryParse(named.Text) : null;
         var drafting = Drafting(options, rule is { IsOk: true } ? rule.Value.ResultValue : null);
         var strategy = Decided(checkpoint, options, drafting);
         var (decided, faults) = strategy switch

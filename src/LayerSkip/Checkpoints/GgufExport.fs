@@ -57,11 +57,14 @@ module internal GgufExport =
         Size = GgufFormat.size format source.Shape
         Write =
             fun file ->
-                match format, tryAsTheyAre format source with
-                | _, Some blocks -> RawMemory.write file blocks.Memory
-                | GgufFormat.Quantised blocks, None -> source |> WeightPart.eachPiece (pack blocks file)
-                | (GgufFormat.F32 | GgufFormat.F16 | GgufFormat.BF16), None ->
-                    WeightPart.write (GgufFormat.dtype format) file source
+                match tryAsTheyAre format source with
+                | Some blocks -> RawMemory.write file blocks.Memory
+                | None ->
+                    match format with
+                    | GgufFormat.Quantised blocks -> source |> WeightPart.eachPiece (pack blocks file)
+                    | GgufFormat.F32
+                    | GgufFormat.F16
+                    | GgufFormat.BF16 -> WeightPart.write (GgufFormat.dtype format) file source
     }
 
     let private ropeTable (config: LlamaConfig) = [
@@ -90,18 +93,16 @@ module internal GgufExport =
 
     /// Norms and biases are float32.
     let private formatOf (target: Target) (config: LlamaConfig) (source: WeightPart) : GgufFormat =
+        let orF32 format = Option.defaultValue GgufFormat.F32 format
+
         match target with
         | Target.Mix mix -> GgufMix.format mix config source.Name source.Shape
-        | Target.Dtype _
-        | Target.AsStored when source.Shape.Length = 1 -> GgufFormat.F32
-        | Target.Dtype dtype -> GgufFormat.tryOfDtype dtype |> Option.defaultValue GgufFormat.F32
+        | _ when source.Shape.Length = 1 -> GgufFormat.F32
+        | Target.Dtype dtype -> GgufFormat.tryOfDtype dtype |> orF32
         | Target.AsStored ->
             match source.Blocks with
             | Some blocks -> GgufFormat.Quantised blocks.Format
-            | None ->
-                ScalarType.tryDtype source.ScalarType
-                |> Option.bind GgufFormat.tryOfDtype
-                |> Option.defaultValue GgufFormat.F32
+            | None -> ScalarType.tryDtype source.ScalarType |> Option.bind GgufFormat.tryOfDtype |> orF32
 
     /// Weights that a mix cannot hold: not finite, or beyond float16, of which its scales are.
     let private beyondMix (mix: GgufMix) (weights: Weights) = [
