@@ -129,7 +129,7 @@ internal static class GenerateTests
         Case("auto follows the model's recommendation", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
-            var auto = model.Generate("a", Plain with { Strategy = Strategy.Auto });
+            var auto = model.Generate("a", Plain with { Strategy = Strategy.Auto, Policy = DraftPolicy.Static });
             var named = model.Generate(
                 "a", Plain with { Strategy = Strategy.SelfSpeculative, ExitLayer = 2, DraftLength = 3 });
             True(auto.Statistics.NumSpecSteps > 0, "it speculates");

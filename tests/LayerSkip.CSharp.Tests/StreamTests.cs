@@ -8,7 +8,7 @@ namespace LayerSkip.CSharp.Tests;
 
 internal static class StreamTests
 {
-    private static readonly GenerateOptions Options = new() { MaxNewTokens = 40, IgnoreEos = true };
+    private static readonly GenerateOptions Options = new() { MaxNewTokens = 40, IgnoreEos = true, Policy = DraftPolicy.Static };
 
     public static Test All(Tiny tiny) => Runner.TestList("stream", [
         Case("its steps are the result: texts, tokens and last step", async () =>
@@ -162,7 +162,7 @@ internal static class StreamTests
             (string Prompt, GenerateOptions Options)[] wishes =
             [
                 ("Once upon", Options with { Strategy = Strategy.SelfSpeculative, ExitLayer = 1 }),
-                ("xyz", Options with { Strategy = Strategy.Autoregressive }),
+                ("xyz", Options with { Strategy = Strategy.Autoregressive, Policy = null }),
                 ("狐", Options with { Temperature = 1, Seed = 5 }),
             ];
             var alone = wishes.Select(wish => model.Generate(wish.Prompt, wish.Options).TokenIds).ToList();

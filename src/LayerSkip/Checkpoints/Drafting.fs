@@ -23,7 +23,7 @@ type DraftingPlan = {
 [<RequireQualifiedAccess>]
 module Drafting =
     /// What decides where nothing is said of drafting.
-    let defaultPolicy = DraftPolicyKind.Static
+    let defaultPolicy = DraftPolicyKind.Auto
 
     /// The most tokens that policy auto drafts in a round.
     let private longestOfAuto = 16

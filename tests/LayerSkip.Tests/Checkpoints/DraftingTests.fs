@@ -78,7 +78,7 @@ let tests =
                     refused <- refused + 1
 
                     for line in List.map LayerSkipError.message faults do
-                        let names = DraftingOptions.named options @ [ "drafter" ]
+                        let names = DraftingOptions.named options @ [ "drafter"; "adapter" ]
                         Expect.exists names (fun name -> line.Contains name) $"{told options}: {line}"
                         Expect.isFalse (line.Contains '\n') "one line"
 

@@ -37,6 +37,7 @@ let generating =
                     "mean_acceptance_length", N
                     "acceptance_histogram", A
                     "rounds", A
+                    "sources", A
                     "acceptance_histogram_by_draft_length", O
                     "per_position_acceptance_rate", A
                 ]
@@ -130,7 +131,11 @@ let generating =
                     "{\"assistant_early_exit\": 3, \"num_assistant_tokens\": 5}"
                 )
 
-                Expect.equal (chosen []) ("self-speculative", [ "3"; "5" ]) "recommended"
+                Expect.equal (chosen []) ("self-speculative", [ "3"; "" ]) "recommended, of whatever length"
+                Expect.equal
+                    (chosen [ "--policy"; "static" ])
+                    ("self-speculative", [ "3"; "5" ])
+                    "the recommended length too"
                 Expect.equal
                     (chosen [ "--exit-layer"; "2" ])
                     ("self-speculative", [ "2"; "5" ])
