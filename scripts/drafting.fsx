@@ -18,10 +18,10 @@ let given =
         "--ways A,B", "all of them, and the fixed exits and lengths that a replay has at the front"
         "--of WAY", "auto where it is among the ways, else suffix-lookup"
         "--statics N", "3 fixed exits and lengths"
-        "--texts N", "3 of each kind"
-        "--prompt-tokens N", "384, at most the model's context"
+        "--texts N", "2 of each kind, of code 4"
+        "--prompt-tokens N", "256, at most the model's context"
         "--max-new-tokens N", "64"
-        "--runs N", "5"
+        "--runs N", "3"
         "--threads N", "one for each core"
         "--json FILE", "none"
         "--html FILE", "none"
@@ -43,9 +43,9 @@ given.TryWhole("--threads", 1) |> Option.iter CpuKernels.setThreads
 
 let isQuick = given.TryText "--quick" |> Option.isSome
 let number name quick full = given.TryWhole(name, 1) |> Option.defaultValue (if isQuick then quick else full)
-let textsOfKind, runs = number "--texts" 1 3, number "--runs" 2 5
+let textsOfKind, runs = number "--texts" 1 2, number "--runs" 2 3
 let limit, statics = number "--max-new-tokens" 32 64, number "--statics" 2 3
-let promptTokens = number "--prompt-tokens" 192 384
+let promptTokens = number "--prompt-tokens" 96 256
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 let data = given.Path "--data"
 
@@ -232,12 +232,34 @@ let table (title: string) (cells: ComparedCell list) =
             sources
             (if summary.SameText then "" else "  ANOTHER TEXT")
 
+/// Ways over kinds of text, times as fast as plain decoding.
+let byKind (cells: ComparedCell list) =
+    let sets = cells |> List.groupBy _.Text.Set
+    let short (name: string) = name[.. min name.Length 10 - 1]
+    printfn
+        "\n%-22s %s"
+        "times plain's speed"
+        (sets |> List.map (fun (set, _) -> $"%10s{short set}") |> String.concat " ")
+
+    for way in cells |> List.map _.Way |> List.distinct do
+        let ratios =
+            sets
+            |> List.map (fun (_, cells) ->
+                $"%10.2f{(Comparison.ratio Comparison.plain.Name way cells).Value}")
+            |> String.concat " "
+
+        printfn "%-22s %s" way ratios
+
 /// What the way in question is worth beside the best static, where there is one, and plain decoding.
 let verdict (best: string option) (cells: ComparedCell list) =
     if cells |> List.exists (fun cell -> cell.Way = judged) then
         match best with
         | Some best ->
-            printfn "%s over the best static, %s: %s" judged best (shown (Comparison.ratio best judged cells))
+            printfn
+                "\n%s over the best static (%s): %s"
+                judged
+                best
+                (shown (Comparison.ratio best judged cells))
         | None -> ()
 
         match Comparison.worst Comparison.plain.Name judged cells with
@@ -245,13 +267,22 @@ let verdict (best: string option) (cells: ComparedCell list) =
             printfn "%s over plain decoding on its worst prompt, %s: %s" judged text.Name (shown lowest)
         | None -> ()
 
+let quickTexts = [ "multi-turn 1"; "rag 1"; "TinyStories 1"; "Gutenberg 1"; "code edit 1" ]
+
 /// "best static": what of each model the best static did, under one name.
 let bestStatic = "best static"
 
 let compare (name: string, path: string) =
     use model = Checkpoint.load path None Device.Cpu |> orStop
     let most = min promptTokens (model.Config.Context - limit)
-    let texts = Prompts.sets data model textsOfKind most
+    let all = Prompts.sets data model textsOfKind most
+
+    let texts =
+        if isQuick then
+            // Of every kind one is like it.
+            all |> List.filter (fun text -> List.contains text.Name quickTexts)
+        else
+            all
     let fixedOnes, oracle = replayed model texts
 
     let began = Diagnostics.Stopwatch.StartNew()
@@ -281,6 +312,7 @@ let compare (name: string, path: string) =
     let best = Comparison.summaries cells |> Comparison.bestStatic |> Option.map _.Way
     let about = $"{name}, {CpuKernels.threads ()} threads, {Benchmark.cpu ()}, {runs} runs of {limit} tokens"
     table about cells
+    byKind cells
     verdict best cells
 
     let line = ComparisonJson.line name oracle cells
@@ -306,6 +338,7 @@ let cells = made |> List.collect (fun (cells, _, _) -> cells)
 
 if models.Length > 1 then
     table "all models" cells
+    byKind cells
     verdict (Some bestStatic) cells
 
 given.TryText "--json"
