@@ -44,8 +44,8 @@ given.TryWhole("--threads", 1) |> Option.iter CpuKernels.setThreads
 let isQuick = given.TryText "--quick" |> Option.isSome
 let number name quick full = given.TryWhole(name, 1) |> Option.defaultValue (if isQuick then quick else full)
 let textsOfKind, runs = number "--texts" 1 2, number "--runs" 2 3
-let limit, statics = number "--max-new-tokens" 32 64, number "--statics" 2 3
-let promptTokens = number "--prompt-tokens" 96 256
+let limit, statics = number "--max-new-tokens" 32 64, number "--statics" 1 3
+let promptTokens = number "--prompt-tokens" 192 256
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 let data = given.Path "--data"
 
@@ -133,6 +133,9 @@ let ways: (string * (Checkpoint -> PassCosts -> PastTexts -> Strategy)) list = [
 
 let wanted =
     match given.TryText "--ways" with
+    | None when isQuick ->
+        ways
+        |> List.filter (fun (way, _) -> List.contains way [ "prompt-lookup"; "suffix-lookup"; "del"; "auto" ])
     | None -> ways
     | Some names ->
         listed names
