@@ -13,7 +13,8 @@ let given =
     Given [
         "--quick", "no; a first look, in two minutes or so"
         "--models DIR,FILE",
-        "stories-10m, SmolLM2-135M in f16 and q4_k_m, and trained stories260K where runs/ has it"
+        "stories-10m, SmolLM2-135M in f16 and q4_k_m, and stories260K where it is trained"
+        "--trained DIR", "runs/stories260k"
         "--data DIR", "../shared/data"
         "--ways A,B", "all of them, and the fixed exits and lengths that a replay has at the front"
         "--of WAY", "auto where it is among the ways, else suffix-lookup"
@@ -69,7 +70,8 @@ let quantised () =
 
 /// What scripts/continual-stories260k.fsx has made, if it has.
 let trained () =
-    let folder = Path.Combine(root, "runs", "stories260k", "settle")
+    let run = given.Path "--trained"
+    let folder = Path.Combine(run, "settle")
 
     match
         (if Directory.Exists folder then
@@ -79,8 +81,7 @@ let trained () =
     with
     | (_, latest) :: _ -> [ ("stories260K, trained", latest) ]
     | [] ->
-        eprintfn
-            "stories260K is left out: scripts/continual-stories260k.fsx has not made runs/stories260k yet"
+        eprintfn $"stories260K is left out: scripts/continual-stories260k.fsx has not made {run}"
         []
 
 let models =
