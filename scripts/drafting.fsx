@@ -127,6 +127,10 @@ let ways: (string * (Checkpoint -> PassCosts -> PastTexts -> Strategy)) list = [
         AdaptivePolicies.del false layers [||]
         |> Drafter.ofPolicy [ for exit in 1 .. layers - 1 -> exitOf model exit ] 32 StopRule.never
         |> Strategy.Adaptive
+    "cascade",
+    fun model _ _ ->
+        let exit, length = Checkpoint.exitAndDraft model
+        Strategy.Adaptive(CascadeDrafter.create StopRule.never (exitOf model exit) length None)
     "auto, exits alone", fun model costs _ -> auto model costs false None
     "auto", fun model costs _ -> auto model costs true None
     "auto, past", fun model costs past -> auto model costs true (Some past)
@@ -136,7 +140,8 @@ let wanted =
     match given.TryText "--ways" with
     | None when isQuick ->
         ways
-        |> List.filter (fun (way, _) -> List.contains way [ "prompt-lookup"; "suffix-lookup"; "del"; "auto" ])
+        |> List.filter (fun (way, _) ->
+            List.contains way [ "prompt-lookup"; "suffix-lookup"; "del"; "cascade"; "auto" ])
     | None -> ways
     | Some names ->
         listed names
