@@ -1,8 +1,9 @@
-// The main job: decode a prompt with every layer, then with the first layers drafting and the rest verifying,
+// The main job: decode a prompt with every layer, then with the first layers (or the text) drafting and every layer verifying,
 // and show that both write the same text, and what it costs.
 //
 //     dotnet fsi scripts/speculate.fsx
 //     dotnet fsi scripts/speculate.fsx --model DIR --prompt TEXT --exit-layer E --draft-length D --max-new-tokens N
+//     dotnet fsi scripts/speculate.fsx --policy static --drafter lookup
 #load "options.fsx"
 
 open Options
@@ -14,6 +15,8 @@ let given =
         "--prompt-ids 1,2,3", "those of the prompt"
         "--exit-layer E", "the model's own"
         "--draft-length D", "the model's own"
+        "--policy static|auto|del", "auto; static with --exit-layer or --draft-length"
+        "--drafter exit|lookup|cascade|layers|adapter", "exit; cascade with policy auto"
         "--max-new-tokens N", "128"
         "--compute auto|float", "auto"
         "--kv f32|f16|q8", "f32"
@@ -55,9 +58,18 @@ let model =
     |> Result.map (Checkpoint.withPrefill prefill)
     |> orStop
 
-let recommendedExit, recommendedDraft = Checkpoint.exitAndDraft model
-let exitLayer = given.TryWhole("--exit-layer", any) |> Option.defaultValue recommendedExit
-let draftLength = given.TryWhole("--draft-length", any) |> Option.defaultValue recommendedDraft
+let drafting = {
+    DraftingOptions.none with
+        Policy =
+            given.TryText "--policy"
+            |> Option.map (oneOf "--policy" DraftPolicyKind.name DraftPolicyKind.all)
+        Drafter =
+            given.TryText "--drafter"
+            |> Option.map (oneOf "--drafter" DrafterKind.name DrafterKind.all)
+        ExitLayer = given.TryWhole("--exit-layer", any)
+        DraftLength = given.TryWhole("--draft-length", any)
+}
+
 let limit = given.Whole("--max-new-tokens", any)
 let runs = given.Whole("--runs", 1)
 
@@ -82,9 +94,8 @@ let decode strategy : Completion =
 
     Generation.complete model.Weights model.Tokenizer options prompt |> orStop
 
-let speculative =
-    let exit = ExitLayer.TryCreate(model.Config.Layers, exitLayer) |> orStop
-    Strategy.SelfSpeculative(exit, draftLength)
+let plan = Drafting.decide Sampling.Greedy model drafting |> orStop
+let speculative = Drafting.strategy model plan
 
 // The first pair warms up and shows the texts; the timed pairs alternate, so that noise meets both.
 let plain, fast = decode Strategy.Autoregressive, decode speculative
@@ -108,15 +119,36 @@ let median (values: float[]) = (Array.sort values)[values.Length / 2]
 let timed = Array.init runs (fun _ -> decode Strategy.Autoregressive, decode speculative)
 let rate pick = timed |> Array.map (fun pair -> (pick pair: Completion).TokensPerSecond) |> median
 let slow, quick = rate fst, rate snd
-let stats = fast.Stats
+// What is chosen depends on time: of the last timed run.
+let last = snd (Array.last timed)
+let stats = last.Stats
 
 printfn "texts              equal, %d new tokens (%A)" plain.TokenIds.Length plain.Finish
 
-printfn
-    "draft              layers 1..%d of %d write up to %d tokens a round"
-    exitLayer
-    model.Config.Layers
-    draftLength
+match plan with
+| {
+      Policy = DraftPolicyKind.Static
+      Drafter = DrafterKind.Exit
+      Exit = Some exit
+      Length = Some length
+  } ->
+    printfn
+        "draft              layers 1..%d of %d write up to %d tokens a round"
+        exit.Layers
+        model.Config.Layers
+        length
+| _ ->
+    let layers =
+        match plan.Exit with
+        | Some exit -> $", layers 1..{exit.Layers} of {model.Config.Layers} at first"
+        | None -> ""
+
+    printfn
+        "draft              policy %s, drafter %s%s; %.1f tokens a round"
+        (DraftPolicyKind.name plan.Policy)
+        (DrafterKind.name plan.Drafter)
+        (if plan.Policy = DraftPolicyKind.Auto then layers else "")
+        (float stats.NumDraftTokens / float (max 1 stats.Rounds.Length))
 
 printfn
     "accepted           %d of %d drafted tokens (%.1f %%) in %d rounds"
@@ -124,6 +156,25 @@ printfn
     stats.NumDraftTokens
     (100.0 * stats.DraftAcceptanceRate)
     stats.Rounds.Length
+
+if plan.Policy <> DraftPolicyKind.Static || plan.Drafter <> DrafterKind.Exit then
+    for source in stats.Sources do
+        let exit =
+            if source.MeanExitLayer > 0.0 then
+                $" {source.MeanExitLayer:F1}"
+            else
+                ""
+
+        printfn
+            "                   %s%s: %d of %d"
+            source.Source
+            exit
+            source.AcceptedDraftTokens
+            source.DraftTokens
+
+    printfn
+        "policy             %.1f %% of the time"
+        (100.0 * last.Timings.PolicyMs / max 1e-9 last.Timings.DecodeMs)
 
 printfn "autoregressive     %.1f tokens/s" slow
 printfn "self-speculative   %.1f tokens/s" quick

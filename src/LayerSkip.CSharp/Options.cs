@@ -128,8 +128,8 @@ public sealed record GenerateOptions
     public Drafter? Drafter { get; init; }
 
     /// <summary>
-    /// What decides how each round drafts; null is as for the command: <see cref="DraftPolicy.Static"/> where options of a fixed drafting or
-    /// a temperature are given.
+    /// What decides how each round drafts; null is <see cref="DraftPolicy.Auto"/>, but <see cref="DraftPolicy.Static"/> with
+    /// <see cref="Strategy.SelfSpeculative"/> and nothing else that says how to draft, with options of a fixed drafting, and with a temperature.
     /// </summary>
     public DraftPolicy? Policy { get; init; }
 

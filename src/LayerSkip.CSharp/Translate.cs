@@ -144,6 +144,8 @@ internal static class Translate
         var strategy = Decided(checkpoint, options, drafting);
         var (decided, faults) = strategy switch
         {
+            CSharp.Strategy.SelfSpeculative when options.Strategy == strategy =>
+                Drafted(checkpoint, law, LayerSkip.Drafting.ofSelfSpeculative(drafting), adapters),
             CSharp.Strategy.SelfSpeculative => Drafted(checkpoint, law, drafting, adapters),
             CSharp.Strategy.EarlyExit => Plain(checkpoint, options, LayerSkip.Strategy.EarlyExit),
             _ => Plain(checkpoint, options, _ => LayerSkip.Strategy.Autoregressive),

@@ -134,6 +134,8 @@ internal static class GenerateTests
                 "a", Plain with { Strategy = Strategy.SelfSpeculative, ExitLayer = 2, DraftLength = 3 });
             True(auto.Statistics.NumSpecSteps > 0, "it speculates");
             Same(auto.Statistics.Rounds, named.Statistics.Rounds, "with the recommended exit and length");
+            var alone = model.Generate("a", Plain with { Strategy = Strategy.SelfSpeculative });
+            Same(alone.Statistics.Rounds, named.Statistics.Rounds, "as where nothing but the strategy is named");
         }),
         Case("early exit is another text, of the early layers alone", () =>
         {

@@ -11,7 +11,7 @@ module internal DraftingArguments =
 
     /// --policy
     let policy =
-        $"what decides how each round drafts. static: one exit layer and draft length. auto: exits and lookup, token by token, while the next one is worth its time, and none where drafting does not pay; passes are timed first, in 0.3 s, once for a model and a machine. del: DEL's choice of both, for comparison. Default: {DraftPolicyKind.name Drafting.defaultPolicy}, but static with other options of a fixed drafting or a temperature, for what auto drafts depends on time, and one seed is to draw one text."
+        $"what decides how each round drafts. static: one exit layer and draft length. auto: exits and lookup, token by token, while the next one is worth its time, and none where drafting does not pay; passes are timed first, in 0.3 s, once for a model and a machine. del: DEL's choice of both, for comparison. Default: {DraftPolicyKind.name Drafting.defaultPolicy}, but static with --strategy self-speculative and nothing else, with options of a fixed drafting, and with a temperature: what auto drafts depends on time, and one seed is to draw one text."
 
     /// --stop-rule
     let stopRule =

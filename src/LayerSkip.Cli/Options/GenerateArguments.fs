@@ -40,7 +40,7 @@ type internal GenerateArgument =
             | MaxNewTokens _ ->
                 $"the most new tokens, 1 or more (default {GenerationOptions.defaults.MaxNewTokens}); a full context ends the text sooner."
             | Strategy _ ->
-                "autoregressive: every layer for every token. self-speculative: layers 1..E draft, the rest verify; the same greedy text, or with a temperature the same distribution, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or --exit-layer or --draft-length is given, else autoregressive."
+                "autoregressive: every layer for every token. self-speculative: layers 1..E or the text draft, every layer verifies; the same greedy text, or with a temperature the same distribution, faster. early-exit: layers 1..E only; another text. Default: self-speculative where the model recommends an exit or an option says how to draft, else autoregressive."
             | ExitLayer _ ->
                 "the layer E to leave after, 1 to L-1 (default: the model's recommendation, else a third of its layers)."
             | DraftLength _ ->

@@ -126,7 +126,13 @@ module internal GenerateOptions =
         | None when not (Drafting.isMeant checkpoint given.Drafting) -> Strategy.Autoregressive, None
         | Some StrategyName.SelfSpeculative
         | None ->
-            let plan = Drafting.decide sampling checkpoint given.Drafting |> Check.getOrRaise
+            let drafting =
+                if given.Strategy.IsSome then
+                    Drafting.ofSelfSpeculative given.Drafting
+                else
+                    given.Drafting
+
+            let plan = Drafting.decide sampling checkpoint drafting |> Check.getOrRaise
             Drafting.strategy checkpoint plan, Some plan
 
     /// What the library is asked for: given options, and the model's choices for the others; and the drafting that the strategy has.

@@ -63,8 +63,8 @@ module Drafting =
 
         let faultOfPolicy =
             match policy, drafter with
-            | DraftPolicyKind.Auto, (DrafterKind.Adapter | DrafterKind.Layers) ->
-                Some $"static {withDrafter}: auto chooses among exits and lookup"
+            | DraftPolicyKind.Auto, DrafterKind.Layers ->
+                Some $"static {withDrafter}: auto chooses among exits, or an adapter, and lookup"
             | DraftPolicyKind.Del, (DrafterKind.Lookup | DrafterKind.Cascade) ->
                 Some $"static or auto {withDrafter}: DEL chooses among exits"
             | DraftPolicyKind.Del, (DrafterKind.Adapter | DrafterKind.Layers) ->
@@ -222,21 +222,23 @@ module Drafting =
 
         match plan.Policy, plan.Drafter with
         | DraftPolicyKind.Auto, drafter ->
-            let drafter =
-                AutoDrafter.create {
-                    Costs = costs ()
-                    Exits =
-                        if drafter = DrafterKind.Lookup then
-                            []
-                        else
-                            AutoDrafter.candidates layers plan.Exit
-                    Start = plan.Exit
-                    Longest = defaultArg plan.Length longestOfAuto
-                    Lookup = drafter <> DrafterKind.Exit
-                    Past = plan.Past
-                }
+            let options: AutoOptions = {
+                Costs = costs ()
+                Exits =
+                    if drafter = DrafterKind.Lookup then
+                        []
+                    else
+                        AutoDrafter.candidates layers plan.Exit
+                Start = plan.Exit
+                Longest = defaultArg plan.Length longestOfAuto
+                Lookup = drafter <> DrafterKind.Exit
+                Past = plan.Past
+            }
 
-            drafter, None
+            (match plan.Adapter with
+             | Some adapter -> AutoDrafter.createOver adapter options
+             | None -> AutoDrafter.create options),
+            None
         | DraftPolicyKind.Del, _ ->
             AdaptivePolicies.del false layers [||]
             |> Drafter.ofPolicy (everyExit layers) 32 StopRule.never,
@@ -275,6 +277,13 @@ module Drafting =
         (options: DraftingOptions)
         : Result<Strategy, LayerSkipError list> =
         decide sampling checkpoint options |> Result.map (strategy checkpoint)
+
+    /// What options mean where self-speculation itself is named: without more the paper's, the model's exit layer and draft length.
+    let ofSelfSpeculative (options: DraftingOptions) : DraftingOptions =
+        if (DraftingOptions.named options).IsEmpty then
+            { options with Policy = Some DraftPolicyKind.Static }
+        else
+            options
 
     /// Whether a decoding drafts of which no strategy is named: where the model or an option gives a reason for it.
     let isMeant (checkpoint: Checkpoint) (options: DraftingOptions) : bool =

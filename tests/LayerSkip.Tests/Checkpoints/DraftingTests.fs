@@ -133,6 +133,15 @@ let tests =
 
             let policy, _, _, _ = greedy recommended none
             Expect.equal policy Drafting.defaultPolicy "nothing is said"
+            Expect.equal
+                (greedy recommended (Drafting.ofSelfSpeculative none))
+                (static', exit, Some 3, Some 5)
+                "the strategy itself is named, and nothing else"
+            Expect.equal
+                (greedy recommended (Drafting.ofSelfSpeculative { none with Drafter = Some cascade }))
+                (Drafting.defaultPolicy, cascade, Some 3, None)
+                "or something else"
+
             let policy, _, _, _ = plan drawn recommended none
             Expect.equal policy static' "one seed, one text: auto's drafts depend on time"
 
@@ -211,6 +220,41 @@ let tests =
             let longest = made.Sources |> Array.find (fun source -> source.Source = "exit") |> _.DraftTokens
 
             Expect.isLessThanOrEqual longest (3 * made.NumSpecSteps) "the exit drafts its length")
+
+        testCase "an adapter drafts by either policy, until a rule ends its drafts" (fun () ->
+            use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 4 4 2 true; Seed = 5L }
+            use adapter = Adapter.initial 1L 3 AdapterForm.Block (exit 4 2) weights
+            let checkpoint = over weights None
+            let plain = text weights Strategy.Autoregressive 40 [| 1; 2; 3 |]
+            let asked = ResizeArray<int option>()
+
+            for drafting in
+                [
+                    { none with Drafter = Some DrafterKind.Adapter }
+                    { none with Drafter = Some DrafterKind.Adapter; StopRule = Some StopRuleKind.Marginal }
+                    {
+                        none with
+                            Drafter = Some DrafterKind.Adapter
+                            Policy = Some DraftPolicyKind.Auto
+                            ExitLayer = Some 2
+                    }
+                ] do
+                let adapters layer =
+                    asked.Add layer
+                    Ok adapter
+
+                let plan =
+                    Drafting.decideWith adapters Sampling.Greedy checkpoint drafting |> Check.getOrRaise
+
+                Expect.equal (plan.Exit |> Option.map _.Layers) (Some 2) "the adapter's exit"
+                let strategy = Drafting.strategyWith (fun () -> cheap 4) checkpoint plan
+                Expect.equal (text weights strategy 40 [| 1; 2; 3 |]) plain (told drafting)
+
+            Expect.equal (List.ofSeq asked) [ None; None; Some 2 ] "asked for once, where one is to draft"
+
+            Drafting.decide Sampling.Greedy checkpoint { none with Drafter = Some DrafterKind.Adapter }
+            |> messages
+            |> expectFault [ "has no adapter" ])
 
         testCase "each kept draft has the origin of who made it" (fun () ->
             use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 4 4 2 false; Seed = 5L }

@@ -133,6 +133,10 @@ let generating =
 
                 Expect.equal (chosen []) ("self-speculative", [ "3"; "" ]) "recommended, of whatever length"
                 Expect.equal
+                    (chosen [ "--strategy"; "self-speculative" ])
+                    ("self-speculative", [ "3"; "5" ])
+                    "the strategy itself is named"
+                Expect.equal
                     (chosen [ "--policy"; "static" ])
                     ("self-speculative", [ "3"; "5" ])
                     "the recommended length too"

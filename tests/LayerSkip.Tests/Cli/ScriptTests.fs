@@ -63,7 +63,14 @@ let tests =
             (fun () ->
                 let script = File.ReadAllText(Path.Combine(Support.root, "scripts/speculate.fsx"))
                 let told = $"\"--max-new-tokens N\", \"{GenerationOptions.defaults.MaxNewTokens}\""
-                Expect.stringContains script told "the default")
+                Expect.stringContains script told "the default"
+
+                let policies = DraftPolicyKind.all |> List.map DraftPolicyKind.name |> String.concat "|"
+                let policy = $"\"--policy {policies}\", \"{DraftPolicyKind.name Drafting.defaultPolicy};"
+                Expect.stringContains script policy "the policies, and which of them it is"
+
+                for drafter in List.map DrafterKind.name DrafterKind.all do
+                    Expect.isMatch script $"\"--drafter [a-z|]*{drafter}" "the drafters")
 
         testCase "a source at any depth, of any project of the library, makes it stale" (fun () ->
             withFolder (fun folder ->
