@@ -226,20 +226,26 @@ let tests =
                         // Some tokens are frequent, as words are.
                         "words", Array.init 8192 (fun _ -> int (random.NextDouble() ** 4.0 * 3000.0))
                     ] do
-                    let times = [
-                        for _ in 1..9 do
-                            let began = Stopwatch.GetTimestamp()
-                            let mutable index = SuffixIndex.empty
+                    let time () =
+                        let began = Stopwatch.GetTimestamp()
+                        let mutable index = SuffixIndex.empty
 
-                            for count in 1 .. text.Length do
-                                index <- SuffixIndex.ofText (ReadOnlyMemory(text, 0, count)) index
-                                SuffixIndex.lookup 8 index |> ignore
+                        for count in 1 .. text.Length do
+                            index <- SuffixIndex.ofText (ReadOnlyMemory(text, 0, count)) index
+                            SuffixIndex.lookup 8 index |> ignore
 
-                            Expect.isLessThan (index.Bytes / int64 text.Length) 250L $"{name}: bytes a token"
-                            Stopwatch.GetElapsedTime(began).TotalMicroseconds / float text.Length
-                    ]
+                        Expect.isLessThan (index.Bytes / int64 text.Length) 250L $"{name}: bytes a token"
+                        Stopwatch.GetElapsedTime(began).TotalMicroseconds / float text.Length
 
-                    Expect.isLessThan (List.min times) 5.0 $"{name}: us a token")
+                    // .NET compiles for speed in the background, which a busy machine delays: the first runs say nothing.
+                    let waiting = Stopwatch.StartNew()
+                    let mutable least = time ()
+
+                    while least >= 5.0 && waiting.Elapsed.TotalSeconds < 10.0 do
+                        System.Threading.Thread.Sleep 50
+                        least <- min least (time ())
+
+                    Expect.isLessThan least 5.0 $"{name}: us a token")
 
         testCase "past texts of no token are a mistake" (fun () ->
             Expect.throwsT<ArgumentException> (fun () -> PastTexts 0 |> ignore) "at least one")
