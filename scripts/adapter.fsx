@@ -43,13 +43,7 @@ let dtype =
         | Some dtype -> dtype
         | None -> stop 2 $"--dtype is {name}, it must be f32, f16, bf16 or f64")
 
-let lengths =
-    (given.Text "--draft-lengths").Split(',', StringSplitOptions.TrimEntries)
-    |> Array.map (fun item ->
-        match Number.tryWhole item with
-        | Some length when length > 0 -> length
-        | _ -> stop 2 $"--draft-lengths has {item}, they must be whole numbers above 0 with commas between")
-    |> List.ofArray
+let lengths = given.Wholes("--draft-lengths", 1, Int32.MaxValue)
 
 let loaded = Checkpoint.load (given.Path "--model") dtype Device.Cpu |> orStop
 

@@ -94,14 +94,7 @@ let vocabulary = config.Vocabulary
 let runs, limit = given.Whole("--runs", 1), given.Whole("--max-new-tokens", 1)
 let round = given.Whole("--round", 1)
 
-let sizes =
-    (given.Text "--sizes").Split(',', StringSplitOptions.TrimEntries)
-    |> Array.map (fun item ->
-        match Number.tryWhole item with
-        | Some size when size > 0 -> size
-        | _ -> stop 2 $"--sizes has {item}, they must be whole numbers above 0 with commas between")
-    |> Array.filter (fun size -> size < vocabulary)
-    |> List.ofArray
+let sizes = given.Wholes("--sizes", 1, Int32.MaxValue) |> List.filter (fun size -> size < vocabulary)
 
 let median (values: seq<float>) =
     let sorted = values |> Seq.sort |> Array.ofSeq
@@ -431,17 +424,8 @@ match model |> Option.bind _.Tokenizer with
                 text.Prompt, Array.append text.Prompt text.Tokens
     ]
 
-    match given.TryText "--exit-layers" with
-    | None -> ()
-    | Some text ->
-        let exits = [
-            for item in text.Split(',', StringSplitOptions.TrimEntries) ->
-                match Number.tryWhole item with
-                | Some exit when exit > 0 && exit < config.Layers -> exit
-                | _ -> stop 2 $"--exit-layers has {item}, they must be from 1 to {config.Layers - 1}"
-        ]
-
-        live model.Value exits frequent begun
+    given.TryWholes("--exit-layers", 1, config.Layers - 1)
+    |> Option.iter (fun exits -> live model.Value exits frequent begun)
 
     printfn ""
     printfn

@@ -2,38 +2,12 @@
 module Kinds
 
 #if READY
-#load "library.fsx"
+#load "data.fsx"
 
 open System
 open System.IO
-open System.IO.Compression
-open System.Text.Json
 open LayerSkip
-open Options
-
-let private file (folder: string) (name: string) : string =
-    let path = Path.Combine(folder, name)
-
-    if not (File.Exists path) then
-        stop 2 $"{path} is not there; give the folder of texts and evaluations, ../shared/data"
-
-    path
-
-let private field (name: string) (line: string) : string =
-    use document = JsonDocument.Parse line
-    let value = document.RootElement.GetProperty name
-
-    if value.ValueKind = JsonValueKind.Array then
-        value[0].GetString()
-    else
-        value.GetString()
-
-let private unzipped (path: string) : string =
-    use stream = new GZipStream(File.OpenRead path, CompressionMode.Decompress)
-    use reader = new StreamReader(stream)
-    reader.ReadToEnd()
-
-let private lines (text: string) = text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+open Data
 
 /// Of each kind `count` prompts of up to `tokens` ids, spread over what there is from `first` on, 0 to 1: two values give other
 /// prompts.
@@ -63,8 +37,7 @@ let prompts (folder: string) (tokenizer: Tokenizer) (count: int) (tokens: int) (
         |> Seq.map (field "turns")
         |> spread
         "HumanEval",
-        unzipped (file "eval/humaneval/HumanEval.jsonl.gz")
-        |> lines
+        packedLines (file "eval/humaneval/HumanEval.jsonl.gz")
         |> Seq.map (field "prompt")
         |> spread
     ]

@@ -54,16 +54,9 @@ let tokenizer =
     | None -> stop 2 "the model has no tokenizer"
 
 let skipped =
-    match given.TryText "--skipped" with
-    | None -> [ 1; 2; 4; 6; 8; 10; 13; 16; 20 ] |> List.filter (fun count -> count < layers)
-    | Some text ->
-        text.Split(',', StringSplitOptions.TrimEntries)
-        |> Array.map (fun item ->
-            match Number.tryWhole item with
-            | Some count when count > 0 && count < layers -> count
-            | _ ->
-                stop 2 $"--skipped is {text}, it must be numbers from 1 to {layers - 1} with commas between")
-        |> List.ofArray
+    given.TryWholes("--skipped", 1, layers - 1)
+    |> Option.defaultWith (fun () ->
+        [ 1; 2; 4; 6; 8; 10; 13; 16; 20 ] |> List.filter (fun count -> count < layers))
 
 let prompts first =
     Kinds.prompts

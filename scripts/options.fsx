@@ -113,6 +113,27 @@ type Given(options: (string * string) list) =
 
     member this.Whole(name: string, least: int) : int = this.Checked(name, least, this.Text name)
 
+    member private _.Many(name: string, least: int, most: int, text: string) : int list =
+        let what =
+            match least, most with
+            | Int32.MinValue, _ -> "whole numbers"
+            | _, Int32.MaxValue -> $"whole numbers, {least} or more,"
+            | _ -> $"whole numbers from {least} to {most}"
+
+        [
+            for item in text.Split(',', StringSplitOptions.TrimEntries) ->
+                match Number.tryWhole item with
+                | Some value when value >= least && value <= most -> value
+                | _ -> stop 2 $"{name} is {text}, it must be {what} with commas between"
+        ]
+
+    /// Whole numbers with commas between, each from `least` to `most`.
+    member this.TryWholes(name: string, least: int, most: int) : int list option =
+        Map.tryFind name given |> Option.map (fun text -> this.Many(name, least, most, text))
+
+    member this.Wholes(name: string, least: int, most: int) : int list =
+        this.Many(name, least, most, this.Text name)
+
     /// A number above 0.
     member this.Real(name: string) : float =
         let text = this.Text name

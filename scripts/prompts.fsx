@@ -2,33 +2,16 @@
 module Prompts
 
 #if READY
-#load "library.fsx"
+#load "data.fsx"
 
 open System
 open System.IO
-open System.IO.Compression
-open System.Text.Json
 open LayerSkip
+open Data
 open Options
 
 /// A text before it is ids. A model that chats gets a request as one, and begins its answer as said; others read on.
 type private Request = { Set: string; Text: string; IsRequest: bool; Answer: string }
-
-let private file (folder: string) (name: string) : string =
-    let path = Path.Combine(folder, name)
-
-    if not (File.Exists path) then
-        stop 2 $"{path} is not there; give the folder of texts and evaluations, ../shared/data"
-
-    path
-
-let private texts (name: string) (line: string) : string =
-    use document = JsonDocument.Parse line
-    let value = document.RootElement.GetProperty name
-    if value.ValueKind = JsonValueKind.Array then
-        value[0].GetString()
-    else
-        value.GetString()
 
 /// So many of them, spread over all.
 let private spread (count: int) (all: 'T seq) : 'T list =
@@ -43,7 +26,7 @@ let private questions folder count =
 
     File.ReadAllLines(file folder "eval/spec_bench/question.jsonl")
     |> Array.groupBy (fun line ->
-        let category = texts "category" line
+        let category = field "category" line
         if single.Contains category then category else "multi-turn")
     |> List.ofArray
     |> List.collect (fun (category, lines) ->
@@ -51,7 +34,7 @@ let private questions folder count =
         |> spread count
         |> List.map (fun line -> {
             Set = category
-            Text = texts "turns" line
+            Text = field "turns" line
             IsRequest = true
             Answer = ""
         }))
@@ -76,19 +59,11 @@ let private books folder count =
 
 /// HumanEval's solutions, each with one of four changes asked for: most of the answer stands in the prompt.
 let private edits folder count =
-    use packed =
-        new GZipStream(
-            File.OpenRead(file folder "eval/humaneval/HumanEval.jsonl.gz"),
-            CompressionMode.Decompress
-        )
-
-    use reader = new StreamReader(packed)
-
-    reader.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries)
+    packedLines (file folder "eval/humaneval/HumanEval.jsonl.gz")
     |> spread count
     |> List.mapi (fun index line ->
-        let name = texts "entry_point" line
-        let head = texts "prompt" line
+        let name = field "entry_point" line
+        let head = field "prompt" line
         let parameter =
             head.Substring(head.IndexOf $"def {name}(" + name.Length + 5).Split([| ':'; ','; ')' |]).[0]
 
@@ -102,7 +77,7 @@ let private edits folder count =
         {
             Set = "code edit"
             Text =
-                $"""{change} Change nothing else, and write the whole code.{"\n"}```python{"\n"}{head.Trim()}{"\n"}{(texts "canonical_solution" line).TrimEnd()}{"\n"}```"""
+                $"""{change} Change nothing else, and write the whole code.{"\n"}```python{"\n"}{head.Trim()}{"\n"}{(field "canonical_solution" line).TrimEnd()}{"\n"}```"""
             IsRequest = true
             Answer = "```python\n"
         })

@@ -38,15 +38,7 @@ let limit = given.Whole("--max-new-tokens", 2)
 let runs = given.Whole("--runs", 1)
 
 let numbers (name: string) (fallback: int list) =
-    match given.TryText name with
-    | None -> fallback
-    | Some text ->
-        text.Split(',', StringSplitOptions.TrimEntries)
-        |> Array.map (fun item ->
-            match Number.tryWhole item with
-            | Some value -> value
-            | None -> stop 2 $"{name} is {text}, it must be whole numbers with commas between")
-        |> List.ofArray
+    given.TryWholes(name, Int32.MinValue, Int32.MaxValue) |> Option.defaultValue fallback
 
 let exits =
     [ 1; 2; 3; 4; 6; 8; 12; 16; 20; layers - 1 ]

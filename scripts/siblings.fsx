@@ -41,15 +41,7 @@ let weights, layers = model.Weights, model.Config.Layers
 let limit, samples = given.Whole("--max-new-tokens", 2), given.Whole("--samples", 3)
 
 let numbers (name: string) (fallback: int list) =
-    match given.TryText name with
-    | None -> fallback
-    | Some text ->
-        text.Split(',', StringSplitOptions.TrimEntries)
-        |> Array.map (fun item ->
-            match Number.tryWhole item with
-            | Some value when value > 0 -> value
-            | _ -> stop 2 $"{name} is {text}, it must be whole numbers above 0 with commas between")
-        |> List.ofArray
+    given.TryWholes(name, 1, Int32.MaxValue) |> Option.defaultValue fallback
 
 let ownExit, ownLength = Checkpoint.exitAndDraft model
 

@@ -172,9 +172,7 @@ if plan.Policy <> DraftPolicyKind.Static || plan.Drafter <> DrafterKind.Exit the
             source.AcceptedDraftTokens
             source.DraftTokens
 
-    printfn
-        "policy             %.1f %% of the time"
-        (100.0 * last.Timings.PolicyMs / max 1e-9 last.Timings.DecodeMs)
+    printfn "policy             %.1f %% of the time" (100.0 * last.Timings.PolicyShare)
 
 printfn "autoregressive     %.1f tokens/s" slow
 printfn "self-speculative   %.1f tokens/s" quick

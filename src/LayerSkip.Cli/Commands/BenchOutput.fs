@@ -105,7 +105,7 @@ module internal BenchOutput =
                 writer
                 |> JsonWrite.object "stats" (fun _ ->
                     StatisticsJson.speculation metrics writer
-                    writer |> Output.sources report.Sources
+                    writer |> StatisticsJson.sources report.Sources
 
                     match fixedNumbers plan with
                     | Some(exit, _) -> metrics.TokensPerLayer(checkpoint.Config.Layers, exit)

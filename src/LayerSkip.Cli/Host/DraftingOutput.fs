@@ -69,14 +69,6 @@ module internal DraftingOutput =
 
         match plan with
         | Some plan when not (isExitAlone plan) ->
-            let timings = completion.Timings
-
-            let share =
-                if timings.DecodeMs > 0.0 then
-                    timings.PolicyMs / timings.DecodeMs
-                else
-                    0.0
-
             let sources =
                 stats.Sources
                 |> List.ofArray
@@ -89,7 +81,7 @@ module internal DraftingOutput =
                 else
                     $"{rounds}: {sources}; {perRound}"
 
-            Some $"{drafted}; policy {Shown.percent share} of the time"
+            Some $"{drafted}; policy {Shown.percent completion.Timings.PolicyShare} of the time"
         | _ when stats.NumSpecSteps = 0 -> None
         | _ ->
             let drafts = Terminal.count stats.NumDraftTokens "draft"

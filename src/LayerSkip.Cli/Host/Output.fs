@@ -12,16 +12,6 @@ module internal Output =
     let milliseconds (name: string) (value: float) (writer: Utf8JsonWriter) : unit =
         writer.WriteNumber(name, Math.Round(value, 6))
 
-    /// "sources": by whose drafts they were, the one of most rounds first.
-    let sources (sources: SourceStats[]) (writer: Utf8JsonWriter) : unit =
-        writer
-        |> JsonWrite.objects "sources" sources (fun source ->
-            writer.WriteString("source", source.Source)
-            writer.WriteNumber("rounds", source.Rounds)
-            writer.WriteNumber("draft_tokens", source.DraftTokens)
-            writer.WriteNumber("accepted_draft_tokens", source.AcceptedDraftTokens)
-            writer.WriteNumber("mean_exit_layer", source.MeanExitLayer))
-
     /// "stats": what speculation did, in vLLM's names; `rounds` has [drafted, accepted] of each round.
     let stats (stats: SpeculationStats) (writer: Utf8JsonWriter) : unit =
         writer
@@ -40,7 +30,7 @@ module internal Output =
                 writer.WriteNumberValue accepted
                 writer.WriteEndArray())
 
-            writer |> sources stats.Sources
+            writer |> StatisticsJson.sources stats.Sources
 
             StatisticsJson.byLength (SpeculationMetrics.ofRounds stats.Rounds) writer)
 

@@ -18,6 +18,10 @@ type ExitLayer =
         else
             Error [ LayerSkipError.ExitOutsideModel(exit, layers) ]
 
+    /// Every exit of a model of `layers`, the first layer's first.
+    static member All(layers: int) : ExitLayer list =
+        List.init (max 0 (layers - 1)) (fun index -> ExitLayer(index + 1))
+
 /// How rotary angles stretch beyond the context a model was trained with. The names are those of transformers
 /// (modeling_rope_utils.py), the numbers unitless but for `original`, in positions.
 [<RequireQualifiedAccess>]

@@ -14,14 +14,16 @@ module internal PassTimes =
         Scope.free body
         elapsed started
 
-    /// The medians of some passes, each of which says what it took.
-    let private interleaved times (passes: (unit -> float) list) : float list =
-        let round () = passes |> List.map (fun pass -> pass ())
-        round () |> ignore
-        List.init times (fun _ -> round ()) |> List.transpose |> List.map median
+    /// What some passes say they took, of each pass: one time after another, each pass once in turn, after one turn to warm up.
+    let private turns times (passes: (unit -> 'T) list) : 'T list list =
+        let turn () = passes |> List.map (fun pass -> pass ())
+        turn () |> ignore
+        List.init times (fun _ -> turn ()) |> List.transpose
 
-    let private ids (weights: Weights) count =
-        Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
+    let private interleaved times (passes: (unit -> float) list) : float list =
+        turns times passes |> List.map median
+
+    let private ids = PassProfile.ids
 
     let private choose hidden = Model.logits hidden |> Sampling.verdicts Sampling.Greedy |> ignore
 
@@ -49,7 +51,7 @@ module internal PassTimes =
         let mutable cache = filled weights weights.Config.Layers length (List.max rows)
         use _storage = cache.Slab
 
-        let pass count =
+        let pass count () =
             let mutable headMs = 0.0
 
             let ms =
@@ -64,11 +66,7 @@ module internal PassTimes =
 
             ms - headMs, headMs
 
-        let round () = rows |> List.map pass
-        round () |> ignore
-
-        List.init times (fun _ -> round ())
-        |> List.transpose
+        turns times (List.map pass rows)
         |> List.map (fun samples -> median (List.map fst samples), median (List.map snd samples))
 
     /// One draft pass, 0 where there is none, and the verification of `drafted` tokens for each of some numbers, heads

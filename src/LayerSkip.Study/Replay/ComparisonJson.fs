@@ -5,13 +5,6 @@ open System.Text.Json
 /// How a comparison is written as JSON. Writers of a field come last, for pipes.
 [<RequireQualifiedAccess>]
 module ComparisonJson =
-    let private source (source: SourceStats) (json: Utf8JsonWriter) =
-        json.WriteString("source", source.Source)
-        json.WriteNumber("rounds", source.Rounds)
-        json.WriteNumber("draft_tokens", source.DraftTokens)
-        json.WriteNumber("accepted_draft_tokens", source.AcceptedDraftTokens)
-        json |> StatisticsJson.number "mean_exit_layer" source.MeanExitLayer
-
     let private summary (summary: ComparedSummary) (json: Utf8JsonWriter) =
         let text, lowest = summary.Worst
         json.WriteString("way", summary.Way)
@@ -21,7 +14,7 @@ module ComparisonJson =
         json.WriteString("worst_text", text.Name)
         json |> StatisticsJson.interval "worst" lowest
         json |> StatisticsJson.number "policy_share" summary.PolicyShare
-        json |> JsonWrite.objects "sources" summary.Sources (fun part -> source part json)
+        json |> StatisticsJson.sources summary.Sources
         json.WriteBoolean("same_text", summary.SameText)
 
     let private cell (cell: ComparedCell) (json: Utf8JsonWriter) =
@@ -38,7 +31,7 @@ module ComparisonJson =
             else
                 json.WriteNullValue())
 
-        json |> JsonWrite.objects "sources" cell.Stats.Sources (fun part -> source part json)
+        json |> StatisticsJson.sources cell.Stats.Sources
         json.WriteBoolean("same_text", cell.SameText)
 
     /// One line: what every way came to, by set of texts too, each way over each other one that is named, and every text.

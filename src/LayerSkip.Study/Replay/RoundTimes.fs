@@ -166,7 +166,7 @@ module RoundTimes =
         else
             let longest = List.max (1 :: options.Lengths)
             let start = max 1 (min (length - stretch / 2) (context - stretch - longest - 2))
-            let prompt = Array.init start (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
+            let prompt = PassProfile.ids weights start
             let plain, plainEnd = source weights prompt Strategy.Autoregressive
             use _plain = plainEnd
 

@@ -35,6 +35,16 @@ module StatisticsJson =
             json |> number "head" phases.HeadMs
             json |> number "overhead" phases.OverheadMs)
 
+    /// "sources": by whose drafts they were, the one of most rounds first.
+    let sources (sources: SourceStats seq) (json: Utf8JsonWriter) : unit =
+        json
+        |> JsonWrite.objects "sources" sources (fun source ->
+            json.WriteString("source", source.Source)
+            json.WriteNumber("rounds", source.Rounds)
+            json.WriteNumber("draft_tokens", source.DraftTokens)
+            json.WriteNumber("accepted_draft_tokens", source.AcceptedDraftTokens)
+            json |> number "mean_exit_layer" source.MeanExitLayer)
+
     /// "acceptance_histogram_by_draft_length": at each draft length, in quotes, how many rounds kept exactly 0..d drafts;
     /// "per_position_acceptance_rate".
     let byLength (metrics: SpeculationMetrics) (json: Utf8JsonWriter) : unit =

@@ -211,10 +211,6 @@ module Drafting =
         | (DraftPolicyKind.Static | DraftPolicyKind.Auto), (DrafterKind.Exit | DrafterKind.Cascade) -> true
         | _ -> false
 
-    let private everyExit layers = [
-        for layer in 1 .. layers - 1 -> ExitLayer.TryCreate(layers, layer) |> Check.getOrRaise
-    ]
-
     /// What drafts, and the most tokens of a round's draft, where they are fixed.
     let private drafterWith (costs: unit -> PassCosts) (checkpoint: Checkpoint) (plan: DraftingPlan) =
         let layers = checkpoint.Config.Layers
@@ -241,7 +237,7 @@ module Drafting =
             None
         | DraftPolicyKind.Del, _ ->
             AdaptivePolicies.del false layers [||]
-            |> Drafter.ofPolicy (everyExit layers) 32 StopRule.never,
+            |> Drafter.ofPolicy (ExitLayer.All layers) 32 StopRule.never,
             plan.Length
         | DraftPolicyKind.Static, DrafterKind.Lookup -> Drafter.suffixLookup plan.Past, plan.Length
         | DraftPolicyKind.Static, DrafterKind.Cascade ->

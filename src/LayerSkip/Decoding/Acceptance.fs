@@ -44,6 +44,15 @@ module DraftSource =
         | DraftSource.Layers -> "layers"
         | DraftSource.Unnamed -> "drafter"
 
+    /// The layer that it leaves after, where it has one.
+    let tryExit (source: DraftSource) : int option =
+        match source with
+        | DraftSource.Exit layer
+        | DraftSource.Adapter layer -> Some layer
+        | DraftSource.Lookup
+        | DraftSource.Layers
+        | DraftSource.Unnamed -> None
+
 [<RequireQualifiedAccess>]
 module Draft =
     /// A token without doubt or number.

@@ -12,9 +12,6 @@ type DelState = {
 /// Policies that learn from matches, at exits 1 to L-1, from what each round shows of all of them.
 [<RequireQualifiedAccess>]
 module AdaptivePolicies =
-    let private exits (layers: int) =
-        Array.init (layers - 1) (fun index -> ExitLayer.TryCreate(layers, index + 1) |> Check.getOrRaise)
-
     /// DEL's decay of what it remembers, and the most tokens that it drafts.
     let delDecay, delLongest = 0.95, 18
 
@@ -24,7 +21,7 @@ module AdaptivePolicies =
     /// mean of the exit's mean confidences with and without a match; or the length limits drafts too, of which there is always
     /// one. It starts at exit 1 with one draft, or from evidence: the prompt's last rows (32 in the paper).
     let del (honoursLength: bool) (layers: int) (evidence: JudgedRow[]) : DraftPolicy =
-        let exits = exits layers
+        let exits = Array.ofList (ExitLayer.All layers)
         let zeros () = Array.zeroCreate<float> exits.Length
 
         let learn (rows: JudgedRow[]) (state: DelState) =

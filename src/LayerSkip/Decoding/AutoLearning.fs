@@ -18,12 +18,10 @@ module internal AutoLearning =
 
     /// Tokens a millisecond at the best length, of an exit that drafts the whole model's token so often.
     let private worth (costs: PassCosts) (known: AutoExit) : float =
-        // With two positions of neither kind.
-        let share = (known.Matches + 1.0) / (known.Asked + 2.0)
         let mutable best, tokens, power = 0.0, 1.0, 1.0
 
         for drafts in 1..12 do
-            power <- power * share
+            power <- power * known.Share
             tokens <- tokens + power
             best <- max best (tokens / PassCosts.round costs known.Exit.Layers drafts)
 
@@ -85,7 +83,7 @@ module internal AutoLearning =
                 exits
                 |> Array.mapi (fun place known ->
                     if place = next then
-                        { known with Kept = (known.Matches + 1.0) / (known.Asked + 2.0) }
+                        { known with Kept = known.Share }
                     else
                         known)
 

@@ -45,8 +45,46 @@ module internal AutoProposal =
             survival <- survival * chance
             goesOn <- drafts.Count < ahead && not (request.IsStop draft.Token)
 
-        let reads = DraftReading.Confidence
-        let ofLookup token = Draft.certain token |> Draft.by DraftSource.Lookup
+        let addIfWorth draft features byLookup chance ms =
+            if isWorth chance ms then
+                add draft features byLookup chance
+            else
+                goesOn <- false
+
+        let ofLookup (found: SuffixDraft) = Draft.certain found.Tokens[0] |> Draft.by DraftSource.Lookup
+
+        /// The exit, or the adapter behind it, reads what it has not of the last token and `count` drafts, and says the next.
+        let ask exit count : Draft =
+            let reads = DraftReading.Confidence
+            let ids = read[seen..count]
+
+            if seen = 0 then
+                reading <- { reading with Cache = Cache.splitAt exit reading.Cache }
+
+            let draft =
+                match state.Adapter with
+                | Some adapter ->
+                    let before =
+                        if seen = 0 then
+                            AdapterDrafter.start adapter request reading memory
+                        else
+                            memory.Value
+
+                    let struct (draft, after, own) =
+                        AdapterDrafter.step adapter reads ids request reading before.Cache
+
+                    reading <- after
+                    memory <- ValueSome(AdapterDrafter.finish request read[1..count] own before)
+                    draft
+                | None ->
+                    let struct (hidden, cache) = Model.forwardEarly request.Weights ids reading.Cache
+                    let struct (draft, key) = request.Pick reads hidden reading.Key
+                    reading <- { Cache = cache; Key = key }
+                    draft
+
+            seen <- count + 1
+            steps <- steps + 1
+            draft
 
         while goesOn do
             let count = drafts.Count
@@ -64,11 +102,10 @@ module internal AutoProposal =
                 else
                     0.0
 
-            if looked >= sure || state.Current < 0 then
-                if found.Tokens.Length > 0 && isWorth looked row then
-                    add (ofLookup found.Tokens[0]) ofFound true looked
-                else
-                    goesOn <- false
+            if found.Tokens.Length = 0 && state.Current < 0 then
+                goesOn <- false
+            elif looked >= sure || state.Current < 0 then
+                addIfWorth (ofLookup found) ofFound true looked row
             else
                 let known = state.Exits[state.Current]
                 let exit = known.Exit.Layers
@@ -77,57 +114,17 @@ module internal AutoProposal =
                 if not (isWorth (max known.Kept looked) (row + cost)) then
                     goesOn <- false
                 else
-                    if seen = 0 then
-                        reading <- { reading with Cache = Cache.splitAt exit reading.Cache }
-
-                    let draft =
-                        match state.Adapter with
-                        | Some adapter ->
-                            let before =
-                                if seen = 0 then
-                                    AdapterDrafter.start adapter request reading memory
-                                else
-                                    memory.Value
-
-                            let struct (draft, after, own) =
-                                AdapterDrafter.step
-                                    adapter
-                                    reads
-                                    read[seen..count]
-                                    request
-                                    reading
-                                    before.Cache
-
-                            reading <- after
-                            memory <- ValueSome(AdapterDrafter.finish request read[1..count] own before)
-                            draft
-                        | None ->
-                            let struct (hidden, cache) =
-                                Model.forwardEarly request.Weights read[seen..count] reading.Cache
-
-                            let struct (draft, key) = request.Pick reads hidden reading.Key
-                            reading <- { Cache = cache; Key = key }
-                            draft
-
-                    seen <- count + 1
-                    steps <- steps + 1
+                    let draft = ask exit count
                     let features = AutoState.exitFeatures draft.Confidence.Value draft.Token found
                     let chance = Odds.chance features known.Odds
-                    let draft = { draft with Source = known.Source }
 
                     match draft.Law with
                     // What was drawn from a law is proposed, whatever it is, or it would be of another law.
-                    | DraftLaw.Drawn _ -> add draft features false chance
+                    | DraftLaw.Drawn _ -> add { draft with Source = known.Source } features false chance
                     | DraftLaw.Certain when looked > chance ->
-                        if isWorth looked row then
-                            add (ofLookup found.Tokens[0]) ofFound true looked
-                        else
-                            goesOn <- false
+                        addIfWorth (ofLookup found) ofFound true looked row
                     | DraftLaw.Certain ->
-                        if isWorth chance row then
-                            add draft features false chance
-                        else
-                            goesOn <- false
+                        addIfWorth { draft with Source = known.Source } features false chance row
 
         let state = { state with Index = index; Made = made.ToArray(); Steps = steps; Memory = memory }
 

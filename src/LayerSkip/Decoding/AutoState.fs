@@ -30,7 +30,10 @@ type internal AutoExit = {
     /// Positions at which it would have drafted the whole model's token, and all that it was asked at.
     Matches: float
     Asked: float
-}
+} with
+
+    /// The share of them, with two positions of neither kind.
+    member this.Share: float = (this.Matches + 1.0) / (this.Asked + 2.0)
 
 /// A draft as it was made, to learn from.
 [<Struct; NoEquality; NoComparison>]

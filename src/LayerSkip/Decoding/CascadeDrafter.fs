@@ -26,9 +26,8 @@ module CascadeDrafter =
         Seq.init length (fun _ -> kept) |> Seq.scan (*) 1.0 |> Seq.skip 1 |> Seq.sum
 
     let private judged (seen: RoundSeen) (kept: float) =
-        Seq.init (min seen.Round.Drafted (seen.Round.Accepted + 1)) (fun place ->
-            if place < seen.Round.Accepted then 1.0 else 0.0)
-        |> Seq.fold (fun kept came -> decay * kept + (1.0 - decay) * came) kept
+        seen.Judged
+        |> Array.fold (fun kept (_, isKept) -> decay * kept + (if isKept then 1.0 - decay else 0.0)) kept
 
     let rec private drafter (state: State) : Drafter = {
         new Drafter with

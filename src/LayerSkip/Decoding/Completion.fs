@@ -89,6 +89,13 @@ type Timings = {
     /// Of DecodeMs, beside all passes.
     member this.OverheadMs = this.DecodeMs - this.DraftMs - this.VerifyMs
 
+    /// Of DecodeMs, the policy's share; 0 where nothing was decoded.
+    member this.PolicyShare =
+        if this.DecodeMs > 0.0 then
+            this.PolicyMs / this.DecodeMs
+        else
+            0.0
+
 /// A finished text.
 type Completion = {
     PromptIds: int[]
@@ -161,11 +168,7 @@ module SourceStats =
 [<RequireQualifiedAccess>]
 module SpeculationStats =
     let private sources (rounds: Round[]) : SourceStats[] =
-        let exitOf (source: DraftSource) =
-            match source with
-            | DraftSource.Exit layer
-            | DraftSource.Adapter layer -> float layer
-            | _ -> 0.0
+        let exitOf source = DraftSource.tryExit source |> Option.defaultValue 0 |> float
 
         rounds
         |> Seq.indexed

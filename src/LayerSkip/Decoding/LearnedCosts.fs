@@ -78,10 +78,3 @@ module internal LearnedCosts =
                     DraftLayer = draftScale * profile.DraftLayer
                 }
         }
-
-/// Drafting that pays, or none. An exit and the lookup of what the text said before propose token by token, and a draft goes on while what the
-/// next token is expected to bring is worth its time: s p > rho t, where s is the chance that all drafts before it are kept, p its own, t what it
-/// adds to the round, and rho the tokens a millisecond that decoding makes, or would make plainly where that is more. The chance of a token is
-/// learned as it goes: of the exit's from its confidence and from whether lookup says the same, of lookup's from the length of the
-/// match. What drafts is chosen by full information: from time to time every exit that may draft is asked what it would have said, at
-/// positions that the whole model has judged, in no more than a share of the time.

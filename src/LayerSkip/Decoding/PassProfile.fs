@@ -13,7 +13,8 @@ module PassProfile =
     // Once so many turns were had, more would tell little: code is compiled by then.
     let private turns = 100
 
-    let private ids (weights: Weights) count =
+    /// Ids of which hardly two are the same, for passes that are timed.
+    let internal ids (weights: Weights) (count: int) : int[] =
         Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
 
     /// What is timed, the most telling first.
@@ -27,7 +28,6 @@ module PassProfile =
         use _noGrad = Scope.noGrad ()
         let layers = weights.Config.Layers
         let began = Stopwatch.StartNew()
-        let samples = ResizeArray<Kind * float>()
         let longest = 17
         let room = min weights.Config.Context (context + longest)
         let few = max 1 (layers / 8)
@@ -64,8 +64,6 @@ module PassProfile =
             Scope.free body
             Stopwatch.GetElapsedTime(started).TotalMilliseconds
 
-        let start = max 1 (min context (room - longest))
-
         let pass kind =
             let read count =
                 let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
@@ -83,13 +81,13 @@ module PassProfile =
                         choose vocabulary hidden
                         cache <- next)
 
-            cache <- Cache.truncate start cache
+            cache <- Cache.truncate context cache
             ms
 
         let fits =
             function
-            | Kind.Rows rows -> start + rows <= room
-            | Kind.Draft _ -> start + 1 <= room
+            | Kind.Rows rows -> context + rows <= room
+            | Kind.Draft _ -> context + 1 <= room
 
         let kinds = kinds |> List.filter fits
 
@@ -97,7 +95,7 @@ module PassProfile =
             PassCosts.ofShares layers 1.0 1.0
         else
             Scope.free (fun () ->
-                let struct (_, next) = Model.forward weights 1 (ids weights start) cache
+                let struct (_, next) = Model.forward weights 1 (ids weights context) cache
                 cache <- next)
 
             // Once for code to be compiled and caches to be warm; never for a model whose pass takes long.
@@ -107,22 +105,15 @@ module PassProfile =
                 | Kind.Rows rows -> first * (1.0 + 0.15 * float (rows - 1))
                 | Kind.Draft exit -> first * float (exit + 1) / float layers
 
-            let mutable turn, hasTime = 0, true
-            samples.Add(Kind.Rows 1, first)
-
-            while hasTime && turn < turns do
-                for kind in kinds do
-                    if hasTime then
-                        if began.Elapsed.TotalMilliseconds + estimate kind > budgetMs then
-                            hasTime <- false
-                        else
-                            samples.Add(kind, pass kind)
-
-                turn <- turn + 1
-
             // The least: what else the machine does, and code that is not compiled yet, only adds.
             let times =
-                samples
+                seq {
+                    for _ in 1..turns do
+                        yield! kinds
+                }
+                |> Seq.takeWhile (fun kind -> began.Elapsed.TotalMilliseconds + estimate kind <= budgetMs)
+                |> Seq.map (fun kind -> kind, pass kind)
+                |> Seq.append [ Kind.Rows 1, first ]
                 |> Seq.groupBy fst
                 |> Seq.map (fun (kind, samples) -> kind, samples |> Seq.map snd |> Seq.min)
                 |> List.ofSeq

@@ -27,7 +27,14 @@ type RoundSeen = {
     Ms: float
     /// Of that, in drafting.
     DraftMs: float
-}
+} with
+
+    /// The drafts that the whole model looked at, each with whether it was kept: those after the first refused one were made in a
+    /// context that is not the text.
+    member this.Judged: (Draft * bool)[] =
+        this.Drafts
+        |> Array.truncate (this.Round.Accepted + 1)
+        |> Array.mapi (fun place draft -> draft, place < this.Round.Accepted)
 
 /// What a drafter wants to look at beside its own drafts.
 type Watch = {
@@ -41,9 +48,3 @@ type Watch = {
 module Watch =
     /// Nothing.
     let nothing: Watch = { Exits = []; PromptRows = 0 }
-
-    /// What either wants.
-    let both (a: Watch) (b: Watch) : Watch = {
-        Exits = List.distinct (a.Exits @ b.Exits)
-        PromptRows = max a.PromptRows b.PromptRows
-    }

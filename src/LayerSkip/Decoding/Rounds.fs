@@ -76,17 +76,11 @@ module Rounds =
             { standing with Reading = { standing.Reading with Cache = cache } }
 
     /// What watched exits say of the last `rows` positions that every layer has read, where the whole model says `tokens`, or its best.
-    let private look
-        (decoding: Decoding)
-        (watch: Watch)
-        rows
-        (tokens: int[] voption)
-        (standing: Standing)
-        : JudgedRow[] =
+    let private look (decoding: Decoding) rows (tokens: int[] voption) (standing: Standing) : JudgedRow[] =
         let layers = decoding.Weights.Config.Layers
         let cache = standing.Reading.Cache
         let start = cache.Late.Length - rows
-        let exits = watch.Exits |> List.distinct |> List.sort |> Array.ofList
+        let exits = cache.Slab.KeptLayers
 
         let tokens =
             match tokens with
@@ -141,7 +135,7 @@ module Rounds =
                     if rows = 0 then
                         lazy [||]
                     else
-                        lazy (Scope.free (fun () -> look decoding drafter.Watch rows tokens standing))
+                        lazy (Scope.free (fun () -> look decoding rows tokens standing))
 
                 drafter.Learn(seen looked)
 

@@ -36,8 +36,18 @@ type StopRuleKind =
 
 [<RequireQualifiedAccess>]
 module StopRule =
+    /// As options spell it, and what `tryParse` reads.
+    let spell (kind: StopRuleKind) : string =
+        match kind with
+        | StopRuleKind.Never -> "never"
+        | StopRuleKind.Confidence least -> $"confidence:{Number.show least}"
+        | StopRuleKind.DraftVerify -> "draft-verify"
+        | StopRuleKind.AdaEdl -> "adaedl"
+        | StopRuleKind.Del -> "del"
+        | StopRuleKind.Marginal -> "marginal"
+
     let private folded
-        name
+        kind
         reads
         (isEnough: 'State -> Draft list -> bool)
         (learn: RoundSeen -> 'State -> 'State)
@@ -45,7 +55,7 @@ module StopRule =
         =
         let rec after (state: 'State) : StopRule = {
             new StopRule with
-                member _.Name = name
+                member _.Name = spell kind
                 member _.Reads = reads
                 member _.IsEnough made = isEnough state made
                 member this.Learn seen = if seen.IsPrompt then this else after (learn seen state)
@@ -55,20 +65,13 @@ module StopRule =
 
     let private confidenceOf (draft: Draft) = ValueOption.defaultValue 1.0 draft.Confidence
 
-    /// The drafts that the whole model looked at, each with whether it was kept: those after the first refused one were made in
-    /// a context that is not the text.
-    let private judged (seen: RoundSeen) : (Draft * bool)[] =
-        seen.Drafts
-        |> Array.truncate (seen.Round.Accepted + 1)
-        |> Array.mapi (fun i draft -> draft, i < seen.Round.Accepted)
-
     /// Only the length ends a draft: the paper's d.
-    let never: StopRule = folded "never" DraftReading.Token (fun () _ -> false) (fun _ () -> ()) ()
+    let never: StopRule = folded StopRuleKind.Never DraftReading.Token (fun () _ -> false) (fun _ () -> ()) ()
 
     /// A draft of less probability than `least` is the last (Kangaroo, arXiv 2404.18911; its value is 0.6).
     let confidence (least: float) : StopRule =
         folded
-            $"confidence:{Number.show least}"
+            (StopRuleKind.Confidence least)
             DraftReading.Confidence
             (fun () made -> confidenceOf made.Head < least)
             (fun _ () -> ())
@@ -76,7 +79,7 @@ module StopRule =
 
     /// A threshold of a certainty that follows how much is kept (Zhang et al. 2023, arXiv 2309.08168, section 3.3: its beta 0.5 and
     /// 0.9, step 0.01 and wished share 0.9): state (share kept, threshold).
-    let private following name reads (certainty: Draft -> float) (start: float) =
+    let private following kind reads (certainty: Draft -> float) (start: float) =
         let learn (seen: RoundSeen) (share, threshold) =
             match seen.Round.Drafted with
             | 0 -> share, threshold
@@ -94,10 +97,10 @@ module StopRule =
 
                 share, 0.9 * threshold + 0.1 * wished
 
-        folded name reads (fun (_, threshold) made -> certainty made.Head < threshold) learn (1.0, start)
+        folded kind reads (fun (_, threshold) made -> certainty made.Head < threshold) learn (1.0, start)
 
     /// Draft & Verify's adaptive threshold of confidence, which starts at 0.8.
-    let draftVerify: StopRule = following "draft-verify" DraftReading.Confidence confidenceOf 0.8
+    let draftVerify: StopRule = following StopRuleKind.DraftVerify DraftReading.Confidence confidenceOf 0.8
 
     /// AdaEDL (Agrawal et al. 2024, arXiv 2410.18351): 1 - sqrt(kappa H) bounds acceptance from below, where H is the entropy of the draft's
     /// law and kappa 0.2; under a threshold, which follows what is kept as Draft & Verify's does, a draft is the last.
@@ -107,14 +110,14 @@ module StopRule =
             | ValueSome entropy -> 1.0 - sqrt (0.2 * entropy)
             | ValueNone -> 1.0
 
-        following "adaedl" DraftReading.Entropy bound 0.4
+        following StopRuleKind.AdaEdl DraftReading.Entropy bound 0.4
 
     /// DEL's (arXiv 2504.05598): half way between the mean confidences of kept and of refused drafts, older rounds counting 0.95 of
     /// newer ones.
     let del: StopRule =
         let learn (seen: RoundSeen) (kept: float, keptCount: float, refused: float, refusedCount: float) =
             let sum wanted value =
-                judged seen
+                seen.Judged
                 |> Array.sumBy (fun (draft, isKept) -> if isKept = wanted then value draft else 0.0)
 
             let decayed before now = AdaptivePolicies.delDecay * before + now
@@ -129,7 +132,7 @@ module StopRule =
             && refusedCount > 0.0
             && confidenceOf made.Head < (kept / keptCount + refused / refusedCount) / 2.0
 
-        folded "del" DraftReading.Confidence isEnough learn (0.0, 0.0, 0.0, 0.0)
+        folded StopRuleKind.Del DraftReading.Confidence isEnough learn (0.0, 0.0, 0.0, 0.0)
 
     /// What the marginal rule has learned of an exit: how likely a draft of a confidence is kept, and the share of judged drafts that are.
     [<NoEquality; NoComparison>]
@@ -150,12 +153,7 @@ module StopRule =
             let survival = made |> List.fold (fun product draft -> product * chance calibration draft) 1.0
             let rate = if ms > 0.0 then tokens / ms else 1.0 / cost 1 0
 
-            let exit =
-                match made.Head.Source with
-                | DraftSource.Exit layer
-                | DraftSource.Adapter layer -> layer
-                | _ -> 1
-
+            let exit = DraftSource.tryExit made.Head.Source |> Option.defaultValue 1
             let next = cost exit (made.Length + 1) - cost exit made.Length
             survival * calibration.Kept <= rate * next
 
@@ -168,23 +166,13 @@ module StopRule =
             let calibrations =
                 match Array.tryHead seen.Drafts with
                 | Some first ->
-                    let after = judged seen |> Array.fold step (of' first.Source calibrations)
+                    let after = seen.Judged |> Array.fold step (of' first.Source calibrations)
                     Map.add first.Source after calibrations
                 | None -> calibrations
 
             calibrations, 0.95 * tokens + float (seen.Round.Accepted + 1), 0.95 * ms + seen.Ms
 
-        folded "marginal" DraftReading.Confidence isEnough learn (Map.empty, 0.0, 0.0)
-
-    /// As options spell it, and what `tryParse` reads.
-    let spell (kind: StopRuleKind) : string =
-        match kind with
-        | StopRuleKind.Never -> "never"
-        | StopRuleKind.Confidence least -> $"confidence:{Number.show least}"
-        | StopRuleKind.DraftVerify -> "draft-verify"
-        | StopRuleKind.AdaEdl -> "adaedl"
-        | StopRuleKind.Del -> "del"
-        | StopRuleKind.Marginal -> "marginal"
+        folded StopRuleKind.Marginal DraftReading.Confidence isEnough learn (Map.empty, 0.0, 0.0)
 
     /// A rule as an option names it: never, confidence:0.6, draft-verify, adaedl, del, marginal.
     let tryParse (text: string) : Result<StopRuleKind, LayerSkipError list> =

@@ -167,68 +167,63 @@ module internal Storage =
         copy 1L 0 (early.Length * old.KeptLayers.Length) old.Kept fresh.Kept
         Scope.release (Storage.TensorsOf old)
 
+    /// States of positions, [1; room * each; hidden], of which those at `index` of each position are meant, from position `start` on.
+    [<Struct; NoEquality; NoComparison>]
+    type private Strided = { States: Tensor; Each: int; Index: int; Start: int }
+
+    /// Copies the states of `rows` positions.
+    let private copyStates (rows: int) (source: Strided) (target: Strided) : unit =
+        if source.States.device_type <> DeviceType.CPU then
+            use _scope = Scope.start ()
+
+            let states (at: Strided) =
+                at.States
+                    .view(1L, -1L, int64 at.Each, at.States.shape[2])
+                    .narrow(1L, int64 at.Start, int64 rows)
+                    .select(2L, int64 at.Index)
+
+            (states target).copy_(states source) |> ignore
+        else
+            // Without libtorch's threads, as above.
+            let bytes = nativeint (source.States.ElementSize * source.States.shape[2])
+            let from, into = Tensors.address source.States, Tensors.address target.States
+            let offset (at: Strided) row = nativeint ((at.Start + row) * at.Each + at.Index) * bytes
+
+            for row in 0 .. rows - 1 do
+                NativeMemory.Copy(
+                    (from + offset source row).ToPointer(),
+                    (into + offset target row).ToPointer(),
+                    unativeint bytes
+                )
+
+            GC.KeepAlive source.States
+            GC.KeepAlive target.States
+
+    let private whole (states: Tensor) start : Strided = {
+        States = states
+        Each = 1
+        Index = 0
+        Start = start
+    }
+
+    let private keptOf (storage: Storage) index start : Strided = {
+        States = storage.Kept
+        Each = storage.KeptLayers.Length
+        Index = index
+        Start = start
+    }
+
     /// Keeps the states of `rows` positions that stand at a place, if they are those after a layer to be kept.
     let keep (place: StatePlace) (layer: int) (start: int) (rows: int) (storage: Storage) : unit =
         match Array.IndexOf(storage.KeptLayers, layer) with
         | -1 -> ()
-        | index ->
-            let each = storage.KeptLayers.Length
-            let source = states place storage
-
-            if source.device_type <> DeviceType.CPU then
-                use _scope = Scope.start ()
-
-                let target =
-                    storage.Kept
-                        .view(1L, -1L, int64 each, storage.Kept.shape[2])
-                        .narrow(1L, int64 start, int64 rows)
-                        .select(2L, int64 index)
-
-                target.copy_ (source.narrow (1L, int64 start, int64 rows)) |> ignore
-            else
-                let bytes = nativeint (source.ElementSize * source.shape[2])
-                let from, into = Tensors.address source, Tensors.address storage.Kept
-
-                for row in start .. start + rows - 1 do
-                    NativeMemory.Copy(
-                        (from + nativeint row * bytes).ToPointer(),
-                        (into + nativeint (row * each + index) * bytes).ToPointer(),
-                        unativeint bytes
-                    )
-
-                GC.KeepAlive source
-                GC.KeepAlive storage
+        | index -> copyStates rows (whole (states place storage) start) (keptOf storage index start)
 
     /// Copies the states of `rows` positions after a layer that `source` keeps to where `target` has exit states, from position `at` on.
     let copyKept (layer: int) (start: int) (rows: int) (source: Storage) (at: int) (target: Storage) : unit =
-        let each, index = source.KeptLayers.Length, Array.IndexOf(source.KeptLayers, layer)
-
-        if index < 0 then
-            invalidOp $"this cache keeps no states of layer {layer}"
-
-        if source.Kept.device_type <> DeviceType.CPU then
-            use _scope = Scope.start ()
-
-            let states =
-                source.Kept
-                    .view(1L, -1L, int64 each, source.Kept.shape[2])
-                    .narrow(1L, int64 start, int64 rows)
-                    .select(2L, int64 index)
-
-            target.Exits.narrow(1L, int64 at, int64 rows).copy_ states |> ignore
-        else
-            let bytes = nativeint (source.Kept.ElementSize * source.Kept.shape[2])
-            let from, into = Tensors.address source.Kept, Tensors.address target.Exits
-
-            for row in 0 .. rows - 1 do
-                NativeMemory.Copy(
-                    (from + nativeint ((start + row) * each + index) * bytes).ToPointer(),
-                    (into + nativeint (at + row) * bytes).ToPointer(),
-                    unativeint bytes
-                )
-
-            GC.KeepAlive source
-            GC.KeepAlive target
+        match Array.IndexOf(source.KeptLayers, layer) with
+        | -1 -> invalidOp $"this cache keeps no states of layer {layer}"
+        | index -> copyStates rows (keptOf source index start) (whole target.Exits at)
 
     /// Puts exit states where the late layers turn them into last states: the exit states stay.
     let carry (start: int) (rows: int) (storage: Storage) : unit =

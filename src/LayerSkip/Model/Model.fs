@@ -95,13 +95,15 @@ module Model =
             cache.Slab.Sequence.Embed(ids, cache.Early.Length)
             { cache with Stamp = stamp; Early = run StatePlace.Exit cache.Early ids.Length cache }
 
-    let private lastOf place rows (cache: Cache) : Hidden = {
+    let private at place start rows (cache: Cache) : Hidden = {
         Slab = cache.Slab
         Stamp = cache.Stamp
         Place = place
-        Start = cache.Early.Length - rows
+        Start = start
         Rows = rows
     }
+
+    let private lastOf place rows (cache: Cache) : Hidden = at place (cache.Early.Length - rows) rows cache
 
     /// Reads `ids` with the early layers, and keeps what they make of them for the verification.
     /// Returns the last row's hidden state after the exit layer.
@@ -240,26 +242,14 @@ module Model =
                 (nameof rows)
                 $"{rows} positions from {start} of {cache.Late.Length}, {each} layers kept of each"
 
-        {
-            Slab = cache.Slab
-            Stamp = cache.Stamp
-            Place = StatePlace.Kept
-            Start = start * each
-            Rows = rows * each
-        }
+        at StatePlace.Kept (start * each) (rows * each) cache
 
     /// The hidden states after the last layer of `rows` positions from `start`, which every layer has read.
     let last start rows (cache: Cache) : Hidden =
         if start < 0 || rows < 1 || start + rows > cache.Late.Length then
             invalidArg (nameof rows) $"{rows} positions from {start} of {cache.Late.Length}"
 
-        {
-            Slab = cache.Slab
-            Stamp = cache.Stamp
-            Place = StatePlace.Last
-            Start = start
-            Rows = rows
-        }
+        at StatePlace.Last start rows cache
 
     /// What the shared norm and head say of hidden states: [rows; vocabulary].
     let logits (hidden: Hidden) : Logits =

@@ -190,8 +190,7 @@ module AdapterTraining =
             )
 
         let move () =
-            let clipped = min 1.0 (options.ClipNorm / (norm + 1e-6))
-            let scale = if options.ClipNorm > 0.0 then clipped else 1.0
+            let scale = TrainingOptions.clip norm options
             AdamW.step options.Adam rate scale tensors gradients trainee.Optimiser
 
         match judgement with

@@ -175,8 +175,7 @@ module Training =
         let rate = RateOptions.at options.Steps options.Rate step
 
         let move () =
-            let clipped = min 1.0 (options.ClipNorm / (norm + 1e-6))
-            let scale = if options.ClipNorm > 0.0 then clipped else 1.0
+            let scale = TrainingOptions.clip norm options
             AdamW.step options.Adam rate scale masters gradients trainee.Optimiser
 
         let moved (spike: Spike option) (optimiser: AdamWState) =

@@ -43,6 +43,13 @@ type TrainingOptions = {
 
 [<RequireQualifiedAccess>]
 module TrainingOptions =
+    /// What gradients of a norm are multiplied by, so that it is at most `ClipNorm`; 1 where that is 0.
+    let internal clip (norm: float) (options: TrainingOptions) : float =
+        if options.ClipNorm > 0.0 then
+            min 1.0 (options.ClipNorm / (norm + 1e-6))
+        else
+            1.0
+
     /// The highest learning rate of weights that have learned before; that of weights from scratch is `standard`'s.
     let continuedPeak = 3e-4
 

@@ -2,7 +2,6 @@ namespace LayerSkip
 
 open System
 open System.IO
-open TorchSharp
 
 /// What a run of an adapter needs to go on, beside its tensors.
 [<NoEquality; NoComparison>]
@@ -23,9 +22,9 @@ type AdapterState = {
 /// adapter in the folder itself. The base is in neither.
 [<RequireQualifiedAccess>]
 module AdapterCheckpoint =
-    let private stateFile, momentsFile = "adapter_state.json", "optimizer.safetensors"
+    let private stateFile = "adapter_state.json"
     let private version = 1
-    let private sealedFiles = [ AdapterFile.name; momentsFile ]
+    let private sealedFiles = [ AdapterFile.name; Moments.file ]
 
     let private checksums (folder: string) =
         Map [
@@ -87,11 +86,6 @@ module AdapterCheckpoint =
 
     let private bytes (state: AdapterState) = Json.write (fun json -> JsonField.write fields json state)
 
-    let private moments (adapter: Adapter) (state: AdamWState) : (string * Tensor) list = [
-        for kind, tensors in [ "exp_avg", state.First; "exp_avg_sq", state.Second ] do
-            for name, moment in Adapter.namedLike adapter tensors -> $"{kind}.{name}", moment
-    ]
-
     /// Writes a checkpoint of an adapter of `weights`, and then removes the oldest; the folder.
     let save (output: string) (state: AdapterState) (weights: Weights) (trainee: AdapterTrainee) =
         let target = Path.Combine(output, $"checkpoint-{trainee.Step}")
@@ -100,8 +94,7 @@ module AdapterCheckpoint =
         let fill folder =
             AdapterFile.write (Path.Combine(folder, AdapterFile.name)) weights trainee.Adapter
             |> Result.bind (fun () ->
-                moments trainee.Adapter trainee.Optimiser
-                |> TensorWriter.safetensors (Path.Combine(folder, momentsFile)) (Map [ "format", "pt" ]))
+                Moments.write folder (Adapter.namedLike trainee.Adapter) trainee.Optimiser)
             |> Result.bind (fun () ->
                 let state = {
                     state with
@@ -152,37 +145,6 @@ module AdapterCheckpoint =
 
             Check.all seals state)
 
-    let private readMoments (folder: string) (updates: int list) (trainee: AdapterTrainee) =
-        let path = Path.Combine(folder, momentsFile)
-
-        Safetensors.openFile path
-        |> Result.bind (fun file ->
-            use file = file
-            use _inference = Scope.inference ()
-            let stored = file.Tensors |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
-
-            let faults = [
-                for name, destination in moments trainee.Adapter trainee.Optimiser do
-                    match Map.tryFind name stored with
-                    | Some tensor when tensor.Shape = destination.shape ->
-                        use source = Tensors.ofStored tensor
-                        destination.copy_ source |> ignore
-                    | Some tensor ->
-                        LayerSkipError.WrongShape(
-                            name,
-                            List.ofArray destination.shape,
-                            List.ofArray tensor.Shape
-                        )
-                    | None -> LayerSkipError.MissingTensor name
-
-                if updates.Length <> trainee.Optimiser.Updates.Length then
-                    LayerSkipError.BadFile(folder, "counts the updates of other tensors")
-            ]
-
-            match faults with
-            | [] -> Ok { trainee with Optimiser = { trainee.Optimiser with Updates = Array.ofList updates } }
-            | faults -> Error [ LayerSkipError.InWeights(path, faults) ])
-
     /// The trainee of a checkpoint, beside the base that the run began with.
     let load (folder: string) (state: AdapterState) (weights: Weights) =
         let master = if weights.Dtype = Dtype.F64 then Dtype.F64 else Dtype.F32
@@ -195,7 +157,8 @@ module AdapterCheckpoint =
             if adapter.Base <> Adapter.fingerprint weights then
                 Check.bad state.Model "is another model than the one that this run began with"
             else
-                readMoments folder state.Updates trainee
+                Moments.read folder (Adapter.namedLike adapter) "tensors" state.Updates trainee.Optimiser
+                |> Result.map (fun optimiser -> { trainee with Optimiser = optimiser })
             |> Check.orDispose trainee)
 
     /// Gives a checkpoint other options, for good.

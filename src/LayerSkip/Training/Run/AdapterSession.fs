@@ -157,23 +157,12 @@ module AdapterSession =
             log.Add(
                 report.Step,
                 (fun json ->
-                    if Double.IsFinite report.Divergence then
-                        json.WriteNumber("kl", report.Divergence)
-                    else
-                        json.WriteNull "kl"
-
+                    LogJson.number json "kl" report.Divergence
                     json.WriteNumber("learning_rate", report.LearningRate)
                     json.WriteNumber("gradient_norm", report.GradientNorm)
                     json.WriteNumber("tokens", report.Tokens)
 
-                    report.Spike
-                    |> Option.iter (fun spike ->
-                        json.WriteStartObject "spike"
-                        json.WriteNumber("limit", spike.Limit)
-                        json.WriteNumber("in_a_row", spike.InARow)
-                        json.WriteBoolean("skipped", spike.IsSkipped)
-                        json.WriteEndObject())
-
+                    LogJson.spike json report.Spike
                     json.WriteNumber("tokens_per_second", Math.Round(rate, 1))),
                 [
                     "train/kl", report.Divergence
@@ -277,16 +266,12 @@ module AdapterSession =
     /// Makes the steps that are left, and writes down what they come to; the finished adapter is in the run's folder before the last
     /// event. A full disk is thrown as LayerSkipException.
     let run (isStopped: unit -> bool) (session: AdapterSession) : seq<AdapterEvent> =
-        let writing (write: unit -> 'T) : 'T =
-            try
-                write ()
-            with e when (WriteFault.why e).IsSome ->
-                raise (LayerSkipException [ WriteFault.failed session.Output (WriteFault.why e).Value ])
-
         seq {
-            use log = writing (fun () -> TrainingLog.Open(session.Output, session.Trainee.Step))
+            use log =
+                RunFolder.writing session.Output (fun () ->
+                    TrainingLog.Open(session.Output, session.Trainee.Step))
 
             for event in events isStopped session do
-                writing (fun () -> write log event)
+                RunFolder.writing session.Output (fun () -> write log event)
                 event
         }

@@ -104,3 +104,11 @@ module internal RunFolder =
         | Ok _, true -> Check.bad output "could not be prepared by the first rank"
         | Error faults, _ -> Error faults
         | Ok claim, false -> orLetGo claim (fun () -> work claim)
+
+    /// Writes into a run's folder while it goes on. A full disk ends the run with a line that says so; it is thrown, as nothing can be
+    /// told through the log.
+    let writing (output: string) (write: unit -> 'T) : 'T =
+        try
+            write ()
+        with e when (WriteFault.why e).IsSome ->
+            raise (LayerSkipException [ WriteFault.failed output (WriteFault.why e).Value ])

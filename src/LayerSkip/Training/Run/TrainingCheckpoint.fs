@@ -9,7 +9,7 @@ open System.Text.Json
 /// `training_state.json` beside the model, and the finished model in the folder itself.
 [<RequireQualifiedAccess>]
 module TrainingCheckpoint =
-    let private optimiserFile, prefix = "optimizer.safetensors", "checkpoint-"
+    let private prefix = "checkpoint-"
 
     let private folders (output: string) : string[] =
         try
@@ -30,12 +30,6 @@ module TrainingCheckpoint =
             | _ -> None
 
         folders output |> List.ofArray |> List.choose stepOf |> List.sortByDescending fst
-
-    /// Moments under PyTorch's names for them and the names of the weights that they belong to.
-    let private moments (config: LlamaConfig) (state: AdamWState) : (string * Tensor) list = [
-        for kind, tensors in [ "exp_avg", state.First; "exp_avg_sq", state.Second ] do
-            for name, moment in Weights.namedLike config tensors -> $"{kind}.{name}", moment
-    ]
 
     // A checkpoint of which a kill left half must not look like one.
     let private remove (folder: string) =
@@ -58,8 +52,7 @@ module TrainingCheckpoint =
         let fill folder =
             HuggingFaceExport.fill folder { model with Weights = trainee.Weights }
             |> Result.bind (fun _ ->
-                moments trainee.Weights.Config trainee.Optimiser
-                |> TensorWriter.safetensors (Path.Combine(folder, optimiserFile)) (Map [ "format", "pt" ]))
+                Moments.write folder (Weights.namedLike trainee.Weights.Config) trainee.Optimiser)
             |> Result.bind (fun () ->
                 let stored = {
                     State = state
@@ -81,39 +74,14 @@ module TrainingCheckpoint =
         use _scope = Scope.start ()
         HuggingFaceExport.fill output { model with Weights = weights } |> Result.map ignore
 
-    let private readMoments (folder: string) (updates: int[]) (weights: Weights) =
-        let path = Path.Combine(folder, optimiserFile)
+    let private readMoments (folder: string) (updates: int list) (weights: Weights) =
+        let state = AdamW.start (Weights.tensors weights)
 
-        match Safetensors.openFile path with
-        | Error faults -> Error faults
-        | Ok file ->
-            use _file = file :> IDisposable
-            use _inference = Scope.inference ()
-            let state = AdamW.start (Weights.tensors weights)
-            let stored = file.Tensors |> List.map (fun tensor -> tensor.Name, tensor) |> Map.ofList
-
-            let faults =
-                moments weights.Config state
-                |> List.collect (fun (name, destination) ->
-                    match Map.tryFind name stored with
-                    | Some tensor when tensor.Shape = destination.shape ->
-                        use source = Tensors.ofStored tensor
-                        destination.copy_ source |> ignore
-                        []
-                    | Some tensor ->
-                        let expected, found = List.ofArray destination.shape, List.ofArray tensor.Shape
-                        [ LayerSkipError.WrongShape(name, expected, found) ]
-                    | None -> [ LayerSkipError.MissingTensor name ])
-
-            let counted =
-                LayerSkipError.BadFile(folder, "counts the updates of other weights")
-                |> Check.that (updates.Length = state.Updates.Length)
-
-            match faults @ counted with
-            | [] -> Ok { state with Updates = updates }
-            | faults ->
-                Scope.release (AdamWState.TensorsOf state)
-                Error [ LayerSkipError.InWeights(path, faults) ]
+        match Moments.read folder (Weights.namedLike weights.Config) "weights" updates state with
+        | Ok read -> Ok read
+        | Error faults ->
+            Scope.release (AdamWState.TensorsOf state)
+            Error faults
 
     /// What somebody may have changed by hand.
     let private stateFaults (folder: string) (state: TrainingState) (config: LlamaConfig) =
@@ -131,7 +99,7 @@ module TrainingCheckpoint =
         let weights = Weights.withoutKernels model.Weights
 
         Check.all (stateFaults folder stored.State model.Config) ()
-        |> Result.bind (fun () -> readMoments folder (Array.ofList stored.Updates) weights)
+        |> Result.bind (fun () -> readMoments folder stored.Updates weights)
         |> Result.bind (fun optimiser ->
             let trainee = {
                 Weights = weights

@@ -6,6 +6,26 @@ open System.Text
 open System.Text.Json
 open TorchSharp
 
+/// What lines of a log have in common.
+[<RequireQualifiedAccess>]
+module internal LogJson =
+    /// What JSON has no number for is null.
+    let number (json: Utf8JsonWriter) (name: string) (value: float) : unit =
+        if Double.IsFinite value then
+            json.WriteNumber(name, value)
+        else
+            json.WriteNull name
+
+    /// "spike", where there was one.
+    let spike (json: Utf8JsonWriter) (spike: Spike option) : unit =
+        spike
+        |> Option.iter (fun spike ->
+            json.WriteStartObject "spike"
+            json.WriteNumber("limit", spike.Limit)
+            json.WriteNumber("in_a_row", spike.InARow)
+            json.WriteBoolean("skipped", spike.IsSkipped)
+            json.WriteEndObject())
+
 /// What a run writes down: `log.jsonl`, an object a line, and TensorBoard's events in `tensorboard`.
 [<Sealed; AllowNullLiteral>]
 type TrainingLog private (path: string, board: Modules.SummaryWriter) =
@@ -33,18 +53,11 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
         memory.WriteByte(byte '\n')
         file.Write(memory.GetBuffer(), 0, int memory.Length)
 
-    /// What JSON has no number for is null.
-    let number (json: Utf8JsonWriter) (name: string) (value: float) =
-        if Double.IsFinite value then
-            json.WriteNumber(name, value)
-        else
-            json.WriteNull name
-
     let exits (json: Utf8JsonWriter) (name: string) (values: (int * float) seq) =
         json.WriteStartObject name
 
         for exit, value in values do
-            number json (string exit) value
+            LogJson.number json (string exit) value
 
         json.WriteEndObject()
 
@@ -84,10 +97,10 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
             let rate = float report.Tokens / report.Seconds
 
             line report.Step (fun json ->
-                number json "loss" (defaultArg loss nan)
+                LogJson.number json "loss" (defaultArg loss nan)
                 exits json "cross_entropy" entropies
                 json.WriteNumber("learning_rate", report.LearningRate)
-                number json "gradient_norm" report.GradientNorm
+                LogJson.number json "gradient_norm" report.GradientNorm
                 json.WriteNumber("tokens", report.Tokens)
                 json.WriteNumber("learned_tokens", report.Sums.Tokens)
                 json.WriteNumber("padding", report.Padding)
@@ -95,14 +108,7 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
                 if report.Kept.Length > 0 then
                     exits json "kept" (report.Kept |> Seq.mapi (fun layer share -> layer + 1, share))
 
-                report.Spike
-                |> Option.iter (fun spike ->
-                    json.WriteStartObject "spike"
-                    json.WriteNumber("limit", spike.Limit)
-                    json.WriteNumber("in_a_row", spike.InARow)
-                    json.WriteBoolean("skipped", spike.IsSkipped)
-                    json.WriteEndObject())
-
+                LogJson.spike json report.Spike
                 json.WriteNumber("tokens_per_second", Math.Round(rate, 1)))
 
             loss |> Option.iter (fun loss -> scalar "train/loss" loss report.Step)

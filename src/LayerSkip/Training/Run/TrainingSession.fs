@@ -193,12 +193,7 @@ module TrainingSession =
         let options, ranks = session.Plan.Options, session.Plan.Ranks
         let promptLength = promptLength session.Model.Config
 
-        // A full disk ends the run with a line that says so; it is thrown, as nothing can be told through the log.
-        let writing (write: unit -> 'T) : 'T =
-            try
-                write ()
-            with e when (WriteFault.why e).IsSome ->
-                raise (LayerSkipException [ WriteFault.failed session.Output (WriteFault.why e).Value ])
+        let writing write = RunFolder.writing session.Output write
 
         let state (trainee: Trainee) = {
             Options = options

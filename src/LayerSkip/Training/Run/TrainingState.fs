@@ -37,7 +37,7 @@ module internal TrainingState =
     let private version, first = 2, 1
 
     /// What the state belongs to: a model that computes otherwise is not the one that the optimiser saw.
-    let private sealedFiles = [ "config.json"; "model.safetensors"; "optimizer.safetensors" ]
+    let private sealedFiles = [ "config.json"; "model.safetensors"; Moments.file ]
 
     let checksum (path: string) : string =
         use stream = File.OpenRead path
