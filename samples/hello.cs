@@ -18,7 +18,7 @@ try
         if (step.Result is { Statistics: var speculation, Timings: var timings, TokenIds.Count: var tokens })
         {
             Console.WriteLine($"\n\n{tokens} tokens, {timings.TokensPerSecond:F0} a second; layers 1 to "
-                + $"{model.RecommendedExitLayer} of {model.Layers} drafted {speculation.NumDraftTokens}, "
+                + $"{model.Info.RecommendedExitLayer} of {model.Info.LayerCount} drafted {speculation.DraftTokenCount}, "
                 + $"the others kept {speculation.DraftAcceptanceRate:P0}: {speculation.MeanAcceptanceLength:F2} tokens a round");
         }
     }

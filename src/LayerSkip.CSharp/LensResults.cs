@@ -1,59 +1,93 @@
 namespace LayerSkip.CSharp;
 
 /// <summary>What every layer would say at every position of a text. Layers and ranks count from 1, positions from 0.</summary>
-/// <param name="Tokens">The text, a token for each position.</param>
-/// <param name="FinalTokens">What the last layer says after each position: greedy decoding's next token.</param>
-/// <param name="SettledLayers">
-/// By position, the first layer from which on every layer's choice is the last one's; the model's last where it changes the answer.
-/// </param>
-/// <param name="Exits">The layers that were asked for, in order of depth.</param>
-/// <param name="ExitLogits">By layer and id, at the last position; null where they were not asked for.</param>
-public sealed record LensResult(
-    IReadOnlyList<LensToken> Tokens,
-    IReadOnlyList<LensToken> FinalTokens,
-    IReadOnlyList<int> SettledLayers,
-    IReadOnlyList<LensExit> Exits,
-    IReadOnlyList<IReadOnlyList<double>>? ExitLogits);
+public sealed record LensResult
+{
+    /// <summary>The text, a token for each position.</summary>
+    public required IReadOnlyList<LensToken> Tokens { get; init; }
+
+    /// <summary>What the last layer says after each position: greedy decoding's next token.</summary>
+    public required IReadOnlyList<LensToken> FinalTokens { get; init; }
+
+    /// <summary>
+    /// By position, the first layer from which on every layer's choice is the last one's; the model's last where it changes the answer.
+    /// </summary>
+    public IReadOnlyList<int> SettledLayers { get; init; } = [];
+
+    /// <summary>The layers that were asked for, in order of depth.</summary>
+    public required IReadOnlyList<LensExit> Exits { get; init; }
+
+    /// <summary>By layer and id, at the last position; null where they were not asked for.</summary>
+    public IReadOnlyList<IReadOnlyList<double>>? ExitLogits { get; init; }
+}
 
 /// <summary>A token.</summary>
-/// <param name="Id">Its id.</param>
-/// <param name="Text">Its text with its spaces, or as the vocabulary spells it where it is a part of a character; null without a tokenizer.</param>
-public readonly record struct LensToken(int Id, string? Text);
+public readonly record struct LensToken
+{
+    /// <summary>Its id.</summary>
+    public int Id { get; init; }
+
+    /// <summary>Its text with its spaces, or as the vocabulary spells it where it is a part of a character; null without a tokenizer.</summary>
+    public string? Text { get; init; }
+}
 
 /// <summary>What one exit says along a text. Means are over positions, in nats.</summary>
-/// <param name="Layer">The layer after which it is.</param>
-/// <param name="Positions">What it says at each position.</param>
-/// <param name="Agreement">The share of positions where its choice is the last layer's: of what it would draft, what would be accepted.</param>
-/// <param name="MeanKl">Mean of KL(last layer || exit).</param>
-/// <param name="MeanEntropy">Mean entropy.</param>
-/// <param name="CrossEntropy">Mean of -ln p of the text's next tokens; null for a text of one token.</param>
-public sealed record LensExit(
-    int Layer,
-    IReadOnlyList<LensPosition> Positions,
-    double Agreement,
-    double MeanKl,
-    double MeanEntropy,
-    double? CrossEntropy);
+public sealed record LensExit
+{
+    /// <summary>The layer after which it is.</summary>
+    public int Layer { get; init; }
+
+    /// <summary>What it says at each position.</summary>
+    public required IReadOnlyList<LensPosition> Positions { get; init; }
+
+    /// <summary>The share of positions where its choice is the last layer's: of what it would draft, what would be accepted.</summary>
+    public double Agreement { get; init; }
+
+    /// <summary>Mean of KL(last layer || exit).</summary>
+    public double MeanKl { get; init; }
+
+    /// <summary>Mean entropy.</summary>
+    public double MeanEntropy { get; init; }
+
+    /// <summary>Mean of -ln p of the text's next tokens; null for a text of one token.</summary>
+    public double? CrossEntropy { get; init; }
+}
 
 /// <summary>What an exit says at a position.</summary>
-/// <param name="Top">The most probable tokens, the most probable first.</param>
-/// <param name="Entropy">Of its law, in nats.</param>
-/// <param name="Kl">KL(last layer || exit), in nats: what is lost by taking the exit's law for the model's.</param>
-/// <param name="Final">What it makes of the token that the last layer chooses.</param>
-/// <param name="Next">What it makes of the text's next token; null at the last position.</param>
-public sealed record LensPosition(
-    IReadOnlyList<LensCandidate> Top,
-    double Entropy,
-    double Kl,
-    LensReading Final,
-    LensReading? Next);
+public sealed record LensPosition
+{
+    /// <summary>The most probable tokens, the most probable first.</summary>
+    public required IReadOnlyList<LensCandidate> Top { get; init; }
+
+    /// <summary>Of its law, in nats.</summary>
+    public double Entropy { get; init; }
+
+    /// <summary>KL(last layer || exit), in nats: what is lost by taking the exit's law for the model's.</summary>
+    public double Kl { get; init; }
+
+    /// <summary>What it makes of the token that the last layer chooses.</summary>
+    public LensReading Final { get; init; }
+
+    /// <summary>What it makes of the text's next token; null at the last position.</summary>
+    public LensReading? Next { get; init; }
+}
 
 /// <summary>A token that an exit proposes.</summary>
-/// <param name="Token">The token.</param>
-/// <param name="Probability">Its probability.</param>
-public readonly record struct LensCandidate(LensToken Token, double Probability);
+public readonly record struct LensCandidate
+{
+    /// <summary>The token.</summary>
+    public LensToken Token { get; init; }
+
+    /// <summary>Its probability.</summary>
+    public double Probability { get; init; }
+}
 
 /// <summary>What an exit makes of a token.</summary>
-/// <param name="LogProbability">ln of its probability.</param>
-/// <param name="Rank">1 for the exit's own choice, and one more for each token that it would take before this one.</param>
-public readonly record struct LensReading(double LogProbability, int Rank);
+public readonly record struct LensReading
+{
+    /// <summary>ln of its probability.</summary>
+    public double LogProbability { get; init; }
+
+    /// <summary>1 for the exit's own choice, and one more for each token that it would take before this one.</summary>
+    public int Rank { get; init; }
+}

@@ -145,12 +145,12 @@ public sealed record GenerateOptions
     public IReadOnlyList<int>? LayersKept { get; init; }
 
     /// <summary>
-    /// The layer E after which drafts leave, 1 to Layers - 1; null is <see cref="LayerSkipModel.RecommendedExitLayer"/>.
+    /// The layer E after which drafts leave, 1 to L - 1 of the model's L; null is <see cref="ModelInfo.RecommendedExitLayer"/>.
     /// </summary>
     public int? ExitLayer { get; init; }
 
     /// <summary>
-    /// The most tokens that a round drafts, 1 or more; null is <see cref="LayerSkipModel.RecommendedDraftLength"/>.
+    /// The most tokens that a round drafts, 1 or more; null is <see cref="ModelInfo.RecommendedDraftLength"/>.
     /// </summary>
     public int? DraftLength { get; init; }
 
@@ -170,18 +170,18 @@ public sealed record GenerateOptions
     /// Tokens that end the text; null is the model's own. One that does is neither in <see cref="GenerateResult.TokenIds"/>
     /// nor in <see cref="GenerateResult.Text"/>.
     /// </summary>
-    public IReadOnlyList<int>? StopIds { get; init; }
+    public IReadOnlyList<int>? StopTokenIds { get; init; }
 
     /// <summary>
     /// Texts that end the text, wherever tokens part them. <see cref="GenerateResult.Text"/> ends before the first of them;
     /// <see cref="GenerateResult.TokenIds"/> has the tokens that spell it, up to the one that completed it.
     /// </summary>
-    public IReadOnlyList<string> Stop
+    public IReadOnlyList<string> StopTexts
     {
         get;
         init
         {
-            ArgumentNullException.ThrowIfNull(value, nameof(Stop));
+            ArgumentNullException.ThrowIfNull(value, nameof(StopTexts));
             field = value;
         }
     } = [];
@@ -189,7 +189,7 @@ public sealed record GenerateOptions
     /// <summary>The same seed draws the same text.</summary>
     public long Seed { get; init; } = GenerationOptionsModule.defaults.Seed;
 
-    /// <summary>Writes on past the model's own stop tokens; those of <see cref="StopIds"/> still end the text.</summary>
+    /// <summary>Writes on past the model's own stop tokens; those of <see cref="StopTokenIds"/> still end the text.</summary>
     public bool IgnoreEos { get; init; }
 
     /// <summary>Whether special tokens appear in the text.</summary>

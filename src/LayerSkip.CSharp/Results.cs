@@ -37,74 +37,124 @@ public enum FinishReason
 /// The texts of all steps together are the text of the result, the tokens are its tokens: those that spell a stop text are steps,
 /// with the text before it.
 /// </summary>
-/// <param name="Id">The token; null at the last step, which brings text held back until then, and the result.</param>
-/// <param name="Text">The text that is certain now; empty without a tokenizer.</param>
-/// <param name="Origin">Where the token comes from; null at the last step.</param>
-/// <param name="Result">The whole result at the last step; null before.</param>
-public sealed record GeneratedToken(int? Id, string Text, TokenOrigin? Origin, GenerateResult? Result);
+public sealed record GeneratedToken
+{
+    /// <summary>The token; null at the last step, which brings text held back until then, and the result.</summary>
+    public int? Id { get; init; }
+
+    /// <summary>The text that is certain now; empty without a tokenizer.</summary>
+    public string Text { get; init; } = "";
+
+    /// <summary>Where the token comes from; null at the last step.</summary>
+    public TokenOrigin? Origin { get; init; }
+
+    /// <summary>The whole result at the last step; null before.</summary>
+    public GenerateResult? Result { get; init; }
+}
 
 /// <summary>A finished text.</summary>
-/// <param name="PromptIds">The tokens of the prompt.</param>
-/// <param name="TokenIds">
-/// The new tokens, without a stop token. After a stop text they are the tokens up to the one that completed it, so they decode to
-/// more than <paramref name="Text"/>: to the stop text too, and to what else its last token holds.
-/// </param>
-/// <param name="Text">The text of the new tokens, up to a stop text; null without a tokenizer.</param>
-/// <param name="FinishReason">Why the text ended.</param>
-/// <param name="Statistics">What speculation did.</param>
-/// <param name="Timings">How long it took.</param>
-public sealed record GenerateResult(
-    IReadOnlyList<int> PromptIds,
-    IReadOnlyList<int> TokenIds,
-    string? Text,
-    FinishReason FinishReason,
-    SpeculationStatistics Statistics,
-    GenerateTimings Timings);
+public sealed record GenerateResult
+{
+    /// <summary>The tokens of the prompt.</summary>
+    public required IReadOnlyList<int> PromptIds { get; init; }
 
-/// <summary>What speculation did, in vLLM's names.</summary>
-/// <param name="NumSpecSteps">Rounds that drafted.</param>
-/// <param name="NumDraftTokens">Tokens drafted.</param>
-/// <param name="NumAcceptedDraftTokens">Drafted tokens that the whole model kept.</param>
-/// <param name="DraftAcceptanceRate">Accepted over drafted; 0 where nothing was drafted.</param>
-/// <param name="MeanAcceptanceLength">The tokens that a drafting round yields: 1 + accepted over rounds; 0 where there was none.</param>
-/// <param name="AcceptanceHistogram">At j, how many drafting rounds kept exactly j drafts.</param>
-/// <param name="Rounds">Every round in order.</param>
-/// <param name="Sources">By whose drafts they were, the one of most rounds first.</param>
-public sealed record SpeculationStatistics(
-    int NumSpecSteps,
-    int NumDraftTokens,
-    int NumAcceptedDraftTokens,
-    double DraftAcceptanceRate,
-    double MeanAcceptanceLength,
-    IReadOnlyList<int> AcceptanceHistogram,
-    IReadOnlyList<SpeculationRound> Rounds,
-    IReadOnlyList<DraftSourceStatistics> Sources);
+    /// <summary>
+    /// The new tokens, without a stop token. After a stop text they are the tokens up to the one that completed it, so they decode to
+    /// more than <see cref="Text"/>: to the stop text too, and to what else its last token holds.
+    /// </summary>
+    public required IReadOnlyList<int> TokenIds { get; init; }
+
+    /// <summary>The text of the new tokens, up to a stop text; null without a tokenizer.</summary>
+    public string? Text { get; init; }
+
+    /// <summary>Why the text ended.</summary>
+    public FinishReason FinishReason { get; init; }
+
+    /// <summary>What speculation did.</summary>
+    public SpeculationStatistics Statistics { get; init; } = SpeculationStatistics.None;
+
+    /// <summary>How long it took.</summary>
+    public GenerateTimings Timings { get; init; } = new();
+}
+
+/// <summary>What speculation did.</summary>
+public sealed record SpeculationStatistics
+{
+    /// <summary>Rounds that drafted.</summary>
+    public int DraftRoundCount { get; init; }
+
+    /// <summary>Tokens drafted.</summary>
+    public int DraftTokenCount { get; init; }
+
+    /// <summary>Drafted tokens that the whole model kept.</summary>
+    public int AcceptedDraftTokenCount { get; init; }
+
+    /// <summary>Accepted over drafted; 0 where nothing was drafted.</summary>
+    public double DraftAcceptanceRate { get; init; }
+
+    /// <summary>The tokens that a drafting round yields: 1 + accepted over rounds; 0 where there was none.</summary>
+    public double MeanAcceptanceLength { get; init; }
+
+    /// <summary>At j, how many drafting rounds kept exactly j drafts.</summary>
+    public IReadOnlyList<int> AcceptanceHistogram { get; init; } = [];
+
+    /// <summary>Every round in order.</summary>
+    public IReadOnlyList<SpeculationRound> Rounds { get; init; } = [];
+
+    /// <summary>By whose drafts they were, the one of most rounds first.</summary>
+    public IReadOnlyList<DraftSourceStatistics> Sources { get; init; } = [];
+
+    /// <summary>Where nothing was drafted.</summary>
+    internal static SpeculationStatistics None { get; } = new();
+}
 
 /// <summary>What one source's drafts came to.</summary>
-/// <param name="Source">"exit", "lookup", "adapter", "layers".</param>
-/// <param name="Rounds">Rounds with a draft of its.</param>
-/// <param name="DraftTokens">Tokens that it drafted.</param>
-/// <param name="AcceptedDraftTokens">Those that the whole model kept.</param>
-/// <param name="MeanExitLayer">The mean exit layer of its drafts; 0 where they have none.</param>
-public sealed record DraftSourceStatistics(
-    string Source, int Rounds, int DraftTokens, int AcceptedDraftTokens, double MeanExitLayer);
+public sealed record DraftSourceStatistics
+{
+    /// <summary>"exit", "lookup", "adapter", "layers"; "drafter" of <see cref="Drafter.From"/>.</summary>
+    public required string Source { get; init; }
+
+    /// <summary>Rounds with a draft of its.</summary>
+    public int RoundCount { get; init; }
+
+    /// <summary>Tokens that it drafted.</summary>
+    public int DraftTokenCount { get; init; }
+
+    /// <summary>Those that the whole model kept.</summary>
+    public int AcceptedDraftTokenCount { get; init; }
+
+    /// <summary>The mean exit layer of its drafts; null where they have none.</summary>
+    public double? MeanExitLayer { get; init; }
+}
 
 /// <summary>One round: what it drafted and what was kept; 0 and 0 is a plain step.</summary>
-/// <param name="Drafted">Tokens drafted.</param>
-/// <param name="Accepted">Drafted tokens that were kept.</param>
-public readonly record struct SpeculationRound(int Drafted, int Accepted);
+public readonly record struct SpeculationRound
+{
+    /// <summary>Tokens drafted.</summary>
+    public int Drafted { get; init; }
+
+    /// <summary>Drafted tokens that were kept.</summary>
+    public int Accepted { get; init; }
+}
 
 /// <summary>Times of computing; what a caller does between the steps of a stream does not count.</summary>
-/// <param name="TimeToFirstToken">From the loaded model to the first token.</param>
-/// <param name="Decode">From the first token to the last.</param>
-/// <param name="Draft">Of <paramref name="Decode"/>, in drafting.</param>
-/// <param name="Verify">Of <paramref name="Decode"/>, in the whole model's passes.</param>
-/// <param name="Policy">Of <paramref name="Decode"/>, in deciding what to draft and learning from what came of it.</param>
-/// <param name="TokensPerSecond">New tokens after the first over <paramref name="Decode"/>; 0 where there are none.</param>
-public sealed record GenerateTimings(
-    TimeSpan TimeToFirstToken,
-    TimeSpan Decode,
-    TimeSpan Draft,
-    TimeSpan Verify,
-    TimeSpan Policy,
-    double TokensPerSecond);
+public sealed record GenerateTimings
+{
+    /// <summary>From the loaded model to the first token.</summary>
+    public TimeSpan TimeToFirstToken { get; init; }
+
+    /// <summary>From the first token to the last.</summary>
+    public TimeSpan Decode { get; init; }
+
+    /// <summary>Of <see cref="Decode"/>, in drafting.</summary>
+    public TimeSpan Draft { get; init; }
+
+    /// <summary>Of <see cref="Decode"/>, in the whole model's passes.</summary>
+    public TimeSpan Verify { get; init; }
+
+    /// <summary>Of <see cref="Decode"/>, in deciding what to draft and learning from what came of it.</summary>
+    public TimeSpan Policy { get; init; }
+
+    /// <summary>New tokens after the first over <see cref="Decode"/>; 0 where there are none.</summary>
+    public double TokensPerSecond { get; init; }
+}

@@ -19,9 +19,10 @@ internal static class ArgumentTests
                     BindingFlags.Public | BindingFlags.Instance | BindingFlags.Static | BindingFlags.DeclaredOnly)
                 from parameter in method.GetParameters()
                 where !parameter.ParameterType.IsValueType
+                    && !parameter.IsOut
                     && Nullability.Create(parameter).WriteState == NullabilityState.NotNull
                 select (method, parameter);
-            Equal(cases.Count(), 9, "load, encode, decode, generate, stream and lens of texts and ids");
+            Equal(cases.Count(), 18, "load, encode, decode, generate, stream, lens, evaluate and export");
 
             foreach (var (method, parameter) in cases)
             {
@@ -33,9 +34,9 @@ internal static class ArgumentTests
         Case("a null among the options names the option", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
-            Equal(Throws<ArgumentNullException>(() => new GenerateOptions { Stop = null! }).ParamName, "Stop", "no list");
+            Equal(Throws<ArgumentNullException>(() => new GenerateOptions { StopTexts = null! }).ParamName, "StopTexts", "no list");
             True(
-                Throws<ArgumentException>(() => model.Generate("a", new() { Stop = ["x", null!] })).Message.Contains("Stop"),
+                Throws<ArgumentException>(() => model.Generate("a", new() { StopTexts = ["x", null!] })).Message.Contains("StopTexts"),
                 "a null in it");
         }),
         Case("a value that an enumeration lacks names the option, and the parameter that brought it", () =>
@@ -54,8 +55,11 @@ internal static class ArgumentTests
             Names("Kv", () => LayerSkipModel.Load(tiny.Path, new() { Kv = (KvFormat)4 }));
             Names("Prefill", () => LayerSkipModel.Load(tiny.Path, new() { Prefill = (Prefill)2 }));
             Names("Strategy", () => model.Generate([1], new() { Strategy = (Strategy)4 }));
-            Names("Drafter", () => model.Generate([1], new() { Drafter = (Drafter)5 }));
-            Names("Policy", () => model.Generate([1], new() { Policy = (DraftPolicy)3 }));
+            Names("Format", () => model.Export("nowhere", new() { Format = (ExportFormat)3 }));
+            TrainOptions training = new() { Model = tiny.Path, Data = TrainData.FromTexts("text") };
+            Names("Recipe", () => LayerSkipTrainer.Train("nowhere", training with { Recipe = (TrainRecipe)9 }));
+            Names("Layout", () => LayerSkipTrainer.Train("nowhere", training with { Layout = (SampleLayout)3 }));
+            Names("OnSpike", () => LayerSkipTrainer.Train("nowhere", training with { OnSpike = (SpikeHandling)3 }));
         }),
         Case("every fault of prompt and options is told at once, in the names of the options", () =>
         {
@@ -68,13 +72,13 @@ internal static class ArgumentTests
                 ExitLayer = 9,
                 DraftLength = 0,
                 MaxNewTokens = -3,
-                StopIds = [999],
+                StopTokenIds = [999],
             };
             foreach (var strategy in Enum.GetValues<Strategy>())
             {
                 var fault = Throws<LayerSkipException>(() => model.Generate([777], wrong with { Strategy = strategy }));
                 Same(
-                    fault.Faults.Order(),
+                    fault.Faults.Select(each => each.Message).Order(),
                     new[]
                     {
                         "DraftLength is 0, it must be 1 or more",
@@ -98,7 +102,7 @@ internal static class ArgumentTests
             var options = new GenerateOptions { MaxNewTokens = 40, IgnoreEos = true };
             var whole = model.Generate("Once", options);
             var stop = $"{whole.Text!.First(char.IsAscii)}";
-            var cut = model.Generate("Once", options with { Stop = [stop] });
+            var cut = model.Generate("Once", options with { StopTexts = [stop] });
             Same(cut.TokenIds, whole.TokenIds.Take(cut.TokenIds.Count), "the ids are the whole text's first ones");
             True(model.Decode(cut.TokenIds).StartsWith(cut.Text + stop, StringComparison.Ordinal), "they spell the stop text");
             True(
@@ -109,7 +113,11 @@ internal static class ArgumentTests
 
     /// <summary>Something that a parameter takes.</summary>
     private static object? Any(ParameterInfo parameter) =>
-        parameter.HasDefaultValue
-            ? parameter.ParameterType.IsValueType ? parameter.DefaultValue ?? Activator.CreateInstance(parameter.ParameterType) : null
-            : throw new InvalidOperationException($"{parameter} needs a value");
+        parameter switch
+        {
+            { HasDefaultValue: true, ParameterType: { IsValueType: true } type } => parameter.DefaultValue ?? Activator.CreateInstance(type),
+            _ when parameter.ParameterType == typeof(string) => "",
+            _ when parameter.ParameterType == typeof(IReadOnlyList<string>) => Array.Empty<string>(),
+            _ => null,
+        };
 }

@@ -132,7 +132,7 @@ internal static class GenerateTests
             var auto = model.Generate("a", Plain with { Strategy = Strategy.Auto, Policy = DraftPolicy.Static });
             var named = model.Generate(
                 "a", Plain with { Strategy = Strategy.SelfSpeculative, ExitLayer = 2, DraftLength = 3 });
-            True(auto.Statistics.NumSpecSteps > 0, "it speculates");
+            True(auto.Statistics.DraftRoundCount > 0, "it speculates");
             Same(auto.Statistics.Rounds, named.Statistics.Rounds, "with the recommended exit and length");
             var alone = model.Generate("a", Plain with { Strategy = Strategy.SelfSpeculative });
             Same(alone.Statistics.Rounds, named.Statistics.Rounds, "as where nothing but the strategy is named");
@@ -143,6 +143,23 @@ internal static class GenerateTests
             var early = model.Generate("Once", Plain with { Strategy = Strategy.EarlyExit, ExitLayer = 1 });
             True(!early.TokenIds.SequenceEqual(model.Generate("Once", Plain).TokenIds), "differs");
             Equal(early.Statistics.Rounds.Count, 0, "no rounds");
+        }),
+        Case("statistics and times agree with each other", async () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var result = await model.GenerateAsync("Once upon", Plain with { Strategy = Strategy.SelfSpeculative });
+            Same(result.TokenIds, (await model.GenerateAsync(model.Encode("Once upon"), Plain)).TokenIds, "text");
+            var (statistics, timings) = (result.Statistics, result.Timings);
+            var drafting = statistics.Rounds.Where(round => round.Drafted > 0).ToList();
+            Equal(statistics.DraftRoundCount, drafting.Count, "rounds that drafted");
+            Equal(statistics.MeanAcceptanceLength, 1.0 + drafting.Average(round => round.Accepted), "mean acceptance length");
+            Same(
+                statistics.AcceptanceHistogram,
+                Enumerable.Range(0, statistics.AcceptanceHistogram.Count).Select(kept => drafting.Count(round => round.Accepted == kept)),
+                "histogram");
+            True(timings is { TimeToFirstToken.Ticks: > 0, Draft.Ticks: > 0, Verify.Ticks: > 0, Policy.Ticks: >= 0 }, "times");
+            True(timings.Draft + timings.Verify + timings.Policy <= timings.Decode, "parts of the whole");
+            True(Math.Abs(timings.TokensPerSecond - (39 / timings.Decode.TotalSeconds)) < 1, "rate");
         }),
         Case("the text is that of the tokens", () =>
         {
@@ -157,7 +174,7 @@ internal static class GenerateTests
             using var model = LayerSkipModel.Load(tiny.Path);
             var whole = model.Generate("Once", Plain).TokenIds;
             var stop = whole[7];
-            var cut = model.Generate("Once", Plain with { StopIds = [stop] });
+            var cut = model.Generate("Once", Plain with { StopTokenIds = [stop] });
             Same(cut.TokenIds, whole.TakeWhile(id => id != stop), "up to the stop token");
             Equal(cut.FinishReason, FinishReason.Stop, "reason");
         }),
@@ -166,7 +183,7 @@ internal static class GenerateTests
             using var model = LayerSkipModel.Load(tiny.Path);
             var whole = model.Generate("Once", Plain).Text!;
             var stop = $"{whole.First(char.IsAscii)}";
-            var cut = model.Generate("Once", Plain with { Stop = [stop] });
+            var cut = model.Generate("Once", Plain with { StopTexts = [stop] });
             Equal(cut.Text, whole[..whole.IndexOf(stop, StringComparison.Ordinal)], "text");
             Equal(cut.FinishReason, FinishReason.Stop, "reason");
         }),
@@ -197,7 +214,7 @@ internal static class GenerateTests
             Refused(() => model.Generate([]), "prompt is empty");
             Refused(() => model.Generate([258]), "258");
             Refused(() => model.Generate(new int[96]), "96");
-            Refused(() => model.Generate("a", new() { StopIds = [-1] }), "-1");
+            Refused(() => model.Generate("a", new() { StopTokenIds = [-1] }), "-1");
             Refused(() => model.Generate("a", new() { Temperature = -1, TopP = 2, ExitLayer = 9 }), "Temperature", "TopP", "ExitLayer");
             Throws<ArgumentNullException>(() => model.Generate((string)null!));
             Throws<ArgumentOutOfRangeException>(() => model.Generate("a", new() { Strategy = (Strategy)9 }));

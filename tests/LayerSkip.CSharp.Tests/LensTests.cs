@@ -24,12 +24,12 @@ internal static class LensTests
             }
 
             Equal(lens.ExitLogits!.Count, 4, "logits of every layer");
-            True(lens.ExitLogits.All(logits => logits.Count == model.VocabularySize), "of every token");
+            True(lens.ExitLogits.All(logits => logits.Count == model.Info.VocabularySize), "of every token");
         }),
         Case("its numbers agree with each other", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
-            var lens = model.Lens("some text", new() { TopK = model.VocabularySize });
+            var lens = model.Lens("some text", new() { TopK = model.Info.VocabularySize });
             foreach (var exit in lens.Exits)
             {
                 for (var at = 0; at < lens.Tokens.Count; at++)
@@ -39,12 +39,15 @@ internal static class LensTests
                     Equal(position.Final.Rank, final + 1, "rank");
                     True(Math.Abs(Math.Exp(position.Final.LogProbability) - position.Top[final].Probability) < 1e-12, "probability");
                     True(Math.Abs(position.Top.Sum(top => top.Probability) - 1) < 1e-12, "probabilities sum to 1");
+                    var entropy = position.Top.Sum(top => top.Probability > 0 ? -top.Probability * Math.Log(top.Probability) : 0);
+                    True(Math.Abs(position.Entropy - entropy) < 1e-9, "entropy");
                     Equal(position.Next is null, at == lens.Tokens.Count - 1, "the next token");
                     var settles = lens.Exits.Where(other => other.Layer >= lens.SettledLayers[at])
                         .All(other => other.Positions[at].Top[0].Token.Id == lens.FinalTokens[at].Id);
                     True(settles, "from the settled layer on all agree");
                 }
 
+                True(Math.Abs(exit.MeanEntropy - exit.Positions.Average(position => position.Entropy)) < 1e-12, "mean entropy");
                 True(Math.Abs(exit.MeanKl - exit.Positions.Average(position => position.Kl)) < 1e-12, "mean KL");
                 var surprise = exit.Positions.SkipLast(1).Average(position => -position.Next!.Value.LogProbability);
                 True(Math.Abs(exit.CrossEntropy!.Value - surprise) < 1e-12, "cross entropy");
@@ -58,7 +61,7 @@ internal static class LensTests
         {
             using var model = LayerSkipModel.Load(tiny.WithoutTokenizer);
             var lens = model.Lens([3, 4], new() { Layers = [2] });
-            Same(lens.Tokens, [new LensToken(3, null), new LensToken(4, null)], "tokens");
+            Same(lens.Tokens, [new LensToken { Id = 3 }, new LensToken { Id = 4 }], "tokens");
             Same(lens.Exits.Select(exit => exit.Layer), [2, 4], "the layers that were asked for, and the last");
             Refused(() => model.Lens("text"), "tokenizer");
         }),

@@ -10,14 +10,14 @@ internal static class LoadTests
         Case("tells what the files say", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
-            Equal((model.Layers, model.VocabularySize, model.ContextLength), (4, 258, 96), "sizes");
-            Equal((model.RecommendedExitLayer, model.RecommendedDraftLength), (2, 3), "recommended");
-            Equal((model.HasTokenizer, model.Dtype, model.Device), (true, Dtype.F64, Device.Cpu), "kind");
+            Equal((model.Info.LayerCount, model.Info.VocabularySize, model.Info.ContextLength), (4, 258, 96), "sizes");
+            Equal((model.Info.RecommendedExitLayer, model.Info.RecommendedDraftLength), (2, 3), "recommended");
+            Equal((model.Info.HasTokenizer, model.Info.Dtype, model.Info.Device), (true, Dtype.F64, Device.Cpu), "kind");
         }),
         Case("converts to the dtype asked for", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path, new() { Dtype = Dtype.BF16, Threads = 1 });
-            Equal(model.Dtype, Dtype.BF16, "dtype");
+            Equal(model.Info.Dtype, Dtype.BF16, "dtype");
             Equal(model.Generate([1, 2, 3], new() { MaxNewTokens = 4, IgnoreEos = true }).TokenIds.Count, 4, "tokens");
         }),
         Case("holds keys and values as asked, or says why not", () =>
@@ -37,14 +37,14 @@ internal static class LoadTests
             foreach (var compute in Enum.GetValues<Compute>())
             {
                 using var model = LayerSkipModel.Load(tiny.Quantised, new() { Compute = compute });
-                Equal((model.WeightsFormat, model.Dtype), ("q8_0", Dtype.F32), "as the file has them");
+                Equal((model.Info.WeightsFormat, model.Info.Dtype), ("q8_0", Dtype.F32), "as the file has them");
                 var plain = new GenerateOptions { Strategy = Strategy.Autoregressive, MaxNewTokens = 12 };
                 var fast = plain with { Strategy = Strategy.SelfSpeculative, ExitLayer = 2 };
                 Same(model.Generate([1, 2, 3], fast).TokenIds, model.Generate([1, 2, 3], plain).TokenIds, $"{compute}");
             }
 
             using var converted = LayerSkipModel.Load(tiny.Quantised, new() { Dtype = Dtype.F16 });
-            Equal((converted.WeightsFormat, converted.Dtype), ("f16", Dtype.F16), "converted");
+            Equal((converted.Info.WeightsFormat, converted.Info.Dtype), ("f16", Dtype.F16), "converted");
         }),
         Case("encodes and decodes", () =>
         {
@@ -104,12 +104,12 @@ internal static class LoadTests
         Case("says so where there is no tokenizer", () =>
         {
             using var model = LayerSkipModel.Load(tiny.WithoutTokenizer);
-            True(!model.HasTokenizer, "none");
+            True(!model.Info.HasTokenizer, "none");
             Refused(() => model.Encode("text"), "no tokenizer");
             Refused(() => model.Decode([1]), "no tokenizer");
             Refused(() => model.Generate("text"), "no tokenizer");
             Refused(() => model.StreamAsync("text"), "no tokenizer");
-            Refused(() => model.Generate([1], new() { Stop = ["x"] }), "tokenizer");
+            Refused(() => model.Generate([1], new() { StopTexts = ["x"] }), "tokenizer");
             True(model.Generate([1], new() { MaxNewTokens = 2 }).Text is null, "no text");
         }),
         Case("frees all that it loaded, and refuses to run then", async () =>

@@ -31,6 +31,13 @@ var tests = Runner.TestList("csharp", [
     GenerateTests.All(tiny),
     StreamTests.All(tiny),
     LensTests.All(tiny),
+    ErrorTests.All(tiny),
+    LoadAsyncTests.All(tiny),
+    DraftFunctionTests.All(tiny),
+    ScheduleTests.All,
+    TrainTests.All(tiny),
+    StudyTests.All(tiny),
+    MockTests.All,
     ReferenceTests.All]);
 Tests.CLIArguments[] settings =
 [

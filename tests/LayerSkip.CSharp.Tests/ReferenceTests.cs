@@ -33,7 +33,7 @@ internal static class ReferenceTests
                 "Once upon a time" + string.Concat(steps.Select(step => step.Text)),
                 "Once upon a time" + model.Generate("Once upon a time", options).Text,
                 "text");
-            True(steps[^1].Result!.Statistics.NumAcceptedDraftTokens > 0, "some drafts are kept");
+            True(steps[^1].Result!.Statistics.AcceptedDraftTokenCount > 0, "some drafts are kept");
         }),
     ]);
 

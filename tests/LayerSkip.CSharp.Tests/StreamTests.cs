@@ -25,7 +25,7 @@ internal static class StreamTests
                 Equal(steps[^1].Result!.Text, whole.Text, "but the result");
                 Equal(
                     steps.Count(step => step.Origin == TokenOrigin.Drafted),
-                    whole.Statistics.NumAcceptedDraftTokens,
+                    whole.Statistics.AcceptedDraftTokenCount,
                     "drafted tokens");
             }
         }),
@@ -33,7 +33,7 @@ internal static class StreamTests
         {
             using var model = LayerSkipModel.Load(tiny.Path);
             var whole = model.Generate("Once", Options).Text!;
-            var options = Options with { Stop = [whole[4..6]] };
+            var options = Options with { StopTexts = [whole[4..6]] };
             var steps = await model.StreamAsync("Once", options).ToList();
             Equal(string.Concat(steps.Select(step => step.Text)), model.Generate("Once", options).Text, "text");
         }),

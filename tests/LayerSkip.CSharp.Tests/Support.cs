@@ -77,4 +77,25 @@ internal static class Support
 
         return steps;
     }
+
+    /// <summary>Checks that work ends as cancelled.</summary>
+    public static async Task Cancelled(Func<Task> body)
+    {
+        try
+        {
+            await body();
+        }
+        catch (OperationCanceledException)
+        {
+            return;
+        }
+
+        throw new AssertException("it was not cancelled");
+    }
+}
+
+/// <summary>Progress that is heard at once, on the thread that reports it.</summary>
+internal sealed class Told<T>(Action<T> hear) : IProgress<T>
+{
+    public void Report(T value) => hear(value);
 }

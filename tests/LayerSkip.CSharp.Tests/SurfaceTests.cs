@@ -2,6 +2,7 @@ using System.Reflection;
 using System.Reflection.Metadata;
 using System.Reflection.Metadata.Ecma335;
 using System.Reflection.PortableExecutable;
+using System.Runtime.CompilerServices;
 using System.Text.RegularExpressions;
 using Expecto;
 using Expecto.CSharp;
@@ -22,7 +23,9 @@ internal static class SurfaceTests
             var foreign =
                 from type in Facade.GetExportedTypes()
                 from part in Signature(type).SelectMany(Parts).Distinct()
-                where part.Assembly != Facade && Regex.IsMatch(part.Assembly.GetName().Name!, "^(FSharp.Core|LayerSkip.*|TorchSharp)$")
+                where part.Assembly != Facade
+                    && (Regex.IsMatch(part.Assembly.GetName().Name!, "^(FSharp.Core|LayerSkip.*|TorchSharp)$")
+                        || Regex.IsMatch(part.FullName ?? "", "^System.(Value)?Tuple"))
                 select $"{type.Name}: {part}";
             Same(foreign, [], "foreign types");
         }),
@@ -31,6 +34,38 @@ internal static class SurfaceTests
             var hidden = typeof(Task<>).MakeGenericType(typeof(KeyValuePair<,>)
                 .MakeGenericType(typeof(int), typeof(LayerSkip.Strategy).MakeArrayType()));
             True(Parts(hidden.MakeByRefType()).Contains(typeof(LayerSkip.Strategy)), "found");
+            True(Parts(typeof(List<(int, int)>)).Any(part => Regex.IsMatch(part.FullName ?? "", "^System.(Value)?Tuple")), "and tuples");
+        }),
+        Case("every public member is named by a test", () =>
+        {
+            var named = Named(typeof(SurfaceTests).Module);
+            bool IsNamed(MethodBase? method) => method is not null && named.Contains((method.Module, method.MetadataToken));
+            bool IsOwn(MemberInfo member) => !member.IsDefined(typeof(CompilerGeneratedAttribute));
+            const BindingFlags Public = BindingFlags.Public | BindingFlags.Instance | BindingFlags.Static | BindingFlags.DeclaredOnly;
+            var forgotten =
+                from type in Facade.GetExportedTypes()
+                where !type.IsEnum
+                from name in Enumerable.Concat(
+                    from property in type.GetProperties(Public)
+                    where IsOwn(property) && !IsNamed(property.GetMethod) && !IsNamed(property.SetMethod)
+                    select property.Name,
+                    from method in type.GetMethods(Public)
+                    where IsOwn(method) && !method.IsSpecialName && method.GetBaseDefinition().DeclaringType != typeof(object) && !IsNamed(method)
+                    select $"{method}")
+                select $"{type.Name}: {name}";
+            Same(forgotten, [], "members");
+            True(IsNamed(typeof(LayerSkipModel).GetMethod(nameof(LayerSkipModel.Encode))), "it sees those that are");
+            True(!IsNamed(typeof(SurfaceTests).GetMethod("Texts", Declared)), "and not those that are not");
+        }),
+        Case("results and options can gain members: none has a constructor with parameters", () =>
+        {
+            var fixedOnes =
+                from type in Facade.GetExportedTypes()
+                where !type.IsEnum && !typeof(Exception).IsAssignableFrom(type)
+                from made in type.GetConstructors()
+                where made.GetParameters().Length > 0
+                select $"{type.Name}";
+            Same(fixedOnes, [], "constructors");
         }),
         Case("no text of the libraries names an option of the command", () =>
         {
@@ -61,6 +96,29 @@ internal static class SurfaceTests
             Equal((lens.TopK, lens.Layers, lens.Logits), (5, null, false), "a lens's");
         }),
     ]);
+
+    /// <summary>The methods that a module's code may call, by their module and token.</summary>
+    private static HashSet<(Module, int)> Named(Module module)
+    {
+        using PEReader file = new(File.OpenRead(module.FullyQualifiedName));
+        HashSet<(Module, int)> named = [];
+        foreach (var reference in file.GetMetadataReader().MemberReferences)
+        {
+            try
+            {
+                if (module.ResolveMember(MetadataTokens.GetToken(reference)) is MethodBase method)
+                {
+                    named.Add((method.Module, method.MetadataToken));
+                }
+            }
+            catch (ArgumentException)
+            {
+                // Of a type that is generic where it is named: none of ours.
+            }
+        }
+
+        return named;
+    }
 
     /// <summary>The literals of an assembly's code.</summary>
     private static List<string> Texts(Assembly assembly)

@@ -128,6 +128,33 @@ module StoredTensor =
                         { blocks with Start = blocks.Start + BlockFormat.bytes (first * row) blocks.Format })
         }
 
+    /// The same tensors, which tell before each reading how many bytes were read so far and how many there are, as values of `Dtype`.
+    /// What `tell` throws ends the reading.
+    let telling (tell: int64 -> int64 -> unit) (tensors: StoredTensor list) : StoredTensor list =
+        let all, read = List.sumBy size tensors, ref 0L
+
+        let count bytes =
+            tell (min all (Threading.Interlocked.Read &read.contents)) all
+            Threading.Interlocked.Add(&read.contents, bytes) |> ignore
+
+        tensors
+        |> List.map (fun tensor -> {
+            tensor with
+                Fill =
+                    fun rows memory ->
+                        count memory.Length
+                        tensor.Fill rows memory
+                Blocks =
+                    tensor.Blocks
+                    |> Option.map (fun blocks -> {
+                        blocks with
+                            Map =
+                                fun () ->
+                                    count (size tensor)
+                                    blocks.Map()
+                    })
+        })
+
     /// The values as float64: of tables, which an array holds.
     let toFloats (stored: StoredTensor) : float[] =
         let bytes = Array.zeroCreate<byte>(Checked.int (size stored))

@@ -141,6 +141,7 @@ module Checkpoint =
         path
         (format: WeightsFormat)
         device
+        tell
         (config: LlamaConfig)
         (stored: StoredTensor list)
         tokenizer
@@ -155,7 +156,7 @@ module Checkpoint =
             | WeightsFormat.Of dtype
             | WeightsFormat.ToWriteIn dtype -> StoredWeights.load dtype device
 
-        load config stored
+        load config (StoredTensor.telling tell stored)
         |> Result.map (fun weights -> {
             ofWeights path weights tokenizer with
                 Remarks = headRemarks weights stored
@@ -169,13 +170,13 @@ module Checkpoint =
             else
                 [ LayerSkipError.InWeights(path, faults) ])
 
-    let private loadFolder (folder: string) format device =
+    let private loadFolder (folder: string) format device tell =
         let config = LlamaConfig.load (Path.Combine(folder, "config.json"))
         let files = Safetensors.openFolder folder
         let tokenizer = Tokenizer.tryLoad folder |> readable
         let generation = config |> Result.bind (GenerationConfig.read folder)
 
-        let result =
+        try
             match config, files, tokenizer, generation with
             | Ok config, Ok files, Ok(tokenizer, remarks), Ok generation ->
                 let stored = files |> List.collect _.Tensors |> WrapperPrefixes.huggingFace
@@ -186,7 +187,7 @@ module Checkpoint =
                     |> List.map (fun name -> Path.Combine(folder, name))
                     |> List.partition File.Exists
 
-                Check.guard (fun () -> build false folder format device config stored tokenizer)
+                Check.guard (fun () -> build false folder format device tell config stored tokenizer)
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         StopIds = generation.StopIds
@@ -209,13 +210,11 @@ module Checkpoint =
                     else
                         Check.faults generation
                 Error(Check.faults config @ Check.faults files @ Check.faults tokenizer @ generation)
+        finally
+            for file in files |> Result.defaultValue [] do
+                (file :> IDisposable).Dispose()
 
-        for file in files |> Result.defaultValue [] do
-            (file :> IDisposable).Dispose()
-
-        result
-
-    let private loadGguf (path: string) (hint: string) format device =
+    let private loadGguf (path: string) (hint: string) format device tell =
         match Gguf.openFile path with
         | Error [ LayerSkipError.NotFound(absent, _) ] when absent = path ->
             Error [ LayerSkipError.NotFound(path, hint) ]
@@ -225,7 +224,7 @@ module Checkpoint =
 
             Check.both (readable (Tokenizer.ofGguf path file.Metadata)) (Gguf.recommended file)
             |> Result.bind (fun ((tokenizer, remarks), recommended) ->
-                build true path format device file.Config file.Tensors tokenizer
+                build true path format device tell file.Config file.Tensors tokenizer
                 |> Result.map (fun checkpoint -> {
                     checkpoint with
                         Recommended = recommended
@@ -234,8 +233,10 @@ module Checkpoint =
                 }))
 
     /// Loads a folder or a GGUF file, whatever its name, with weights in `format` on `device`; every fault at once: of the files,
-    /// the configuration, the tokenizer, the recommendation; then those of the weights. The caller disposes it.
-    let loadAs
+    /// the configuration, the tokenizer, the recommendation; then those of the weights. The caller disposes it. `tell` is told how many
+    /// bytes of the tensors are read, and how many there are, before each; what it throws ends the loading.
+    let loadTelling
+        (tell: int64 -> int64 -> unit)
         (format: WeightsFormat)
         (path: string)
         (device: Device)
@@ -247,12 +248,16 @@ module Checkpoint =
             let isGguf () = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) || Gguf.isFile path
 
             match PathKind.find path with
-            | PathKind.Folder -> loadFolder path format device
+            | PathKind.Folder -> loadFolder path format device tell
             | PathKind.RegularFile when not (isGguf ()) -> Check.unsupported $"the file {path}" hint
             // What is no file says so when it is opened.
             | PathKind.RegularFile
             | PathKind.Special
-            | PathKind.Nothing -> loadGguf path hint format device)
+            | PathKind.Nothing -> loadGguf path hint format device tell)
+
+    /// `loadTelling` nobody.
+    let loadAs format path device : Result<Checkpoint, LayerSkipError list> =
+        loadTelling (fun _ _ -> ()) format path device
 
     /// The same in a dtype; None: as the file has them.
     let load (path: string) (dtype: Dtype option) (device: Device) : Result<Checkpoint, LayerSkipError list> =

@@ -24,6 +24,8 @@ type DropoutShape =
     | Constant
     /// 2^x - 1, from 0 to 1.
     | Exponential
+    /// x, from 0 to 1: beyond the paper.
+    | Linear
 
 /// How a model learns to exit early: all of it but the optimiser.
 type Recipe = {
@@ -139,6 +141,7 @@ module Recipe =
         match shape with
         | DropoutShape.Constant -> Schedule.constant 1.0
         | DropoutShape.Exponential -> Schedule.exponential count
+        | DropoutShape.Linear -> Schedule.linear count
 
     let private shares layers steps (rule: ExitRule) =
         let paper curriculum scale = ExitShares.tryCreate layers curriculum (ExitScale.paper scale)

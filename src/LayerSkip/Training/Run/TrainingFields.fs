@@ -5,7 +5,11 @@ open System.Text.Json
 /// The options of a run as fields of a JSON object: in its checkpoints and its log.
 [<RequireQualifiedAccess>]
 module internal TrainingFields =
-    let private shapes = [ "constant", DropoutShape.Constant; "exponential", DropoutShape.Exponential ]
+    let private shapes = [
+        "constant", DropoutShape.Constant
+        "exponential", DropoutShape.Exponential
+        "linear", DropoutShape.Linear
+    ]
     let private layouts = [ "packed", Layout.Packed; "each", Layout.Each ]
     let private precisions = [ for dtype in [ Dtype.F32; Dtype.BF16; Dtype.F64 ] -> Dtype.name dtype, dtype ]
     let private tryRule text = ExitRule.tryParse text |> Result.mapError LayerSkipError.summary

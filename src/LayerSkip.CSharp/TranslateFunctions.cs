@@ -1,0 +1,126 @@
+using Microsoft.FSharp.Collections;
+using Microsoft.FSharp.Core;
+
+namespace LayerSkip.CSharp;
+
+/// <summary>Strategies whose drafter, policy or stop rule is a caller's function.</summary>
+internal static class TranslateFunctions
+{
+    public static bool Has(GenerateOptions options) =>
+        options.Drafter?.Custom is not null || options.Policy?.Custom is not null || options.StopRule?.Custom is not null;
+
+    /// <summary>A strategy that drafts; where the options are at fault, one that does not.</summary>
+    public static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) Strategy(
+        Checkpoint checkpoint,
+        Sampling sampling,
+        GenerateOptions options,
+        DraftingOptions drafting,
+        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
+    {
+        var (strategy, faults) = options switch
+        {
+            { Drafter.Custom: { } propose } => OfDrafter(checkpoint, options, propose),
+            { Policy.Custom: { } policy } => OfPolicy(checkpoint, options, policy),
+            _ => OfRule(checkpoint, sampling, options.StopRule!, drafting, adapters),
+        };
+        return (faults.Any() ? LayerSkip.Strategy.Autoregressive : strategy, faults);
+    }
+
+    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) OfDrafter(
+        Checkpoint checkpoint, GenerateOptions options, Func<DraftContext, IReadOnlyList<int>> propose)
+    {
+        const string With = "with a drafter that is a function";
+        var length = options.DraftLength ?? CheckpointModule.exitAndDraft(checkpoint).Item2;
+        IEnumerable<LayerSkipError> faults =
+        [
+            .. Unless(options.Policy is null || options.Policy == DraftPolicy.Static, "policy", options.Policy, $"Static {With}"),
+            .. LeftOut("stop-rule", options.StopRule, $"{With}, whose drafts end by themselves"),
+            .. LeftOut("exit-layer", options.ExitLayer, With),
+            .. LeftOut("draft-vocabulary", options.DraftVocabulary, $"{With}, which asks no head"),
+            .. LeftOut("layers-kept", options.LayersKept, With),
+            .. Check.atLeast(1, "draft-length", length),
+        ];
+        return (LayerSkip.Strategy.Speculative(CustomDrafting.Drafter(propose), LengthPolicy.NewFixed(length)), faults);
+    }
+
+    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) OfPolicy(
+        Checkpoint checkpoint, GenerateOptions options, Func<int, LayerSkip.DraftPolicy> policy)
+    {
+        const string With = "with a policy that is a function";
+        var layers = checkpoint.Config.Layers;
+        FSharpResult<StopRuleKind, FSharpList<LayerSkipError>>? kind =
+            options.StopRule is { Custom: null } named ? StopRuleModule.tryParse(named.Text) : null;
+        var vocabulary = ContextVocabularyModule.parse("draft-vocabulary", checkpoint.Config, options.DraftVocabulary?.Text ?? "all");
+        FSharpList<LayerSkipError> faults = ListModule.OfSeq<LayerSkipError>(
+        [
+            .. Unless(options.Drafter is null || options.Drafter == Drafter.Exit, "drafter", options.Drafter, $"Exit {With}"),
+            .. LeftOut("exit-layer", options.ExitLayer, $"{With}, which chooses exits itself"),
+            .. LeftOut("draft-length", options.DraftLength, $"{With}, which chooses lengths itself"),
+            .. LeftOut("layers-kept", options.LayersKept, With),
+            .. kind is { } read ? Check.faults(read) : [],
+            .. Check.faults(vocabulary),
+            .. Check.faults(ExitLayer.TryCreate(layers, 1)),
+        ]);
+        if (!faults.IsEmpty)
+        {
+            return (LayerSkip.Strategy.Autoregressive, faults);
+        }
+
+        var ids = vocabulary.ResultValue;
+        var rule = options.StopRule switch
+        {
+            null => StopRuleModule.never,
+            { Custom: { } isEnough, ReadsEntropy: var readsEntropy } => CustomDrafting.StopRule(isEnough, readsEntropy),
+            _ => StopRuleModule.create(FuncConvert.FromFunc(() => Cost(checkpoint, ids)), kind!.Value.ResultValue),
+        };
+        var drafter = DrafterModule.ofPolicy(FSharpList<ExitLayer>.Empty, 0, rule, policy(layers));
+        return (Within(LayerSkip.Strategy.Adaptive(drafter), ids), []);
+    }
+
+    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) OfRule(
+        Checkpoint checkpoint,
+        Sampling sampling,
+        StopRule function,
+        DraftingOptions drafting,
+        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
+    {
+        var decided = TranslateOptions.Plan(checkpoint, sampling, drafting, adapters);
+        if (decided.IsError)
+        {
+            // The function's place was held by the rule that never ends a draft.
+            return (LayerSkip.Strategy.Autoregressive, decided.ErrorValue.Select(error =>
+                error is LayerSkipError.OutOfRange { option: "stop-rule" } fault
+                    ? LayerSkipError.NewOutOfRange("stop-rule", function.Text, fault.allowed)
+                    : error));
+        }
+
+        var plan = decided.ResultValue;
+        var rule = CustomDrafting.StopRule(function.Custom!, function.ReadsEntropy);
+        var drafter = plan.Drafter.Tag switch
+        {
+            DrafterKind.Tags.Cascade => CascadeDrafter.create(rule, plan.Exit.Value, plan.Length.Value, plan.Past),
+            DrafterKind.Tags.Layers => DrafterModule.layersUntil(rule, plan.Layers.Value),
+            DrafterKind.Tags.Adapter => AdapterDrafter.until(rule, plan.Adapter.Value),
+            _ => DrafterModule.earlyExitUntil(rule, plan.Exit.Value),
+        };
+        var strategy = plan.Drafter.IsCascade
+            ? LayerSkip.Strategy.Adaptive(drafter)
+            : LayerSkip.Strategy.Speculative(drafter, LengthPolicy.NewFixed(plan.Length.Value));
+        return (Within(strategy, plan.Vocabulary), []);
+    }
+
+    private static LayerSkip.Strategy Within(LayerSkip.Strategy strategy, FSharpOption<ContextVocabulary>? vocabulary) =>
+        vocabulary is { Value: var ids } ? strategy.Within(ids) : strategy;
+
+    private static FSharpFunc<int, FSharpFunc<int, double>> Cost(Checkpoint checkpoint, FSharpOption<ContextVocabulary>? vocabulary)
+    {
+        var costs = PassCostsCache.get(vocabulary, checkpoint);
+        return FuncConvert.FromFunc<int, int, double>((exit, drafted) => PassCostsModule.round(costs, exit, drafted));
+    }
+
+    private static IEnumerable<LayerSkipError> LeftOut(string option, object? value, string why) =>
+        Unless(value is null, option, value, $"left out {why}");
+
+    private static IEnumerable<LayerSkipError> Unless(bool holds, string option, object? value, string allowed) =>
+        holds ? [] : [LayerSkipError.NewOutOfRange(option, value is IEnumerable<int> numbers ? string.Join(',', numbers) : $"{value}", allowed)];
+}

@@ -1,0 +1,155 @@
+using Microsoft.FSharp.Collections;
+using Microsoft.FSharp.Core;
+
+namespace LayerSkip.CSharp;
+
+/// <summary>Between the study library's reports and this assembly's.</summary>
+internal static class TranslateStudy
+{
+    public static SweepResult Sweep(SweepReport report)
+    {
+        Dictionary<LayerSkip.SweepRow, SweepRow> rows = new(ReferenceEqualityComparer.Instance);
+        SweepRow Shown(LayerSkip.SweepRow row) => rows.TryGetValue(row, out var known) ? known : rows[row] = Row(row);
+        return new()
+        {
+            Rows = [.. report.Rows.Select(Shown)],
+            Best = report.Best is { Value: var best } ? Shown(best) : null,
+            TextCount = report.Texts,
+            DifferentTextCount = report.DifferentTexts,
+        };
+    }
+
+    public static CertifyResult Certificate(CertifyReport report) =>
+        new()
+        {
+            Tests =
+            [
+                .. report.Tests.Select(test => new CertifyTest
+                {
+                    Name = test.Name,
+                    CheckCount = test.Checks,
+                    ExactCount = test.Exact,
+                    TieCount = test.Tie,
+                    ViolationCount = test.Violation,
+                }),
+            ],
+            ExactCount = report.Exact,
+            TieCount = report.Tie,
+            ViolationCount = report.Violation,
+            Gap = report.Gap,
+            WorstGap = report.WorstGap,
+        };
+
+    public static EvalOptions Options(IReadOnlyList<string> files, EvaluateOptions options)
+    {
+        var usual = EvalOptionsModule.ofData(ListModule.OfSeq(files));
+        var generation = usual.Generation;
+        return new(
+            usual.Data,
+            ListModule.OfSeq(options.ExitLayers),
+            Optional(options.Limit),
+            options.Seed,
+            Optional(options.Shots),
+            options.ShotsFrom is { } from ? Translate.Some(from) : null,
+            options.NoBos,
+            new(options.Documents, Optional(options.Window), Optional(options.MaxChars)),
+            new(
+                generation.Strategies,
+                generation.Exit,
+                generation.DraftLength,
+                Optional(options.MaxNewTokens),
+                generation.Sampling,
+                generation.Samples,
+                generation.StopIds,
+                generation.RunCode,
+                generation.Limits));
+    }
+
+    public static EvaluateResult Evaluation(EvalReport report) =>
+        new()
+        {
+            Task = report.Task,
+            ItemCount = report.Done,
+            Exits = [.. report.Summary.Exits.Select(exit => new EvaluateExit { Layer = exit.Item1, Metrics = Metrics(exit.Item2) })],
+            Chance = report.Summary.Chance?.Value,
+            Remarks = [.. report.Summary.Remarks],
+        };
+
+    public static LayerSkip.ExportFormat Format(ExportFormat format, string output) =>
+        format switch
+        {
+            ExportFormat.HuggingFace => LayerSkip.ExportFormat.HuggingFace,
+            ExportFormat.Gguf => LayerSkip.ExportFormat.Gguf,
+            ExportFormat.Auto => output.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
+                ? LayerSkip.ExportFormat.Gguf
+                : LayerSkip.ExportFormat.HuggingFace,
+            _ => throw Translate.Undefined(nameof(ExportOptions.Format), format),
+        };
+
+    /// <summary>A mix by its name, where a format holds it and no number format is named beside it.</summary>
+    public static GgufMix Mix(string name, Dtype dtype, LayerSkip.ExportFormat format)
+    {
+        if (dtype != Dtype.Auto)
+        {
+            throw Translate.Exception(LayerSkipError.NewOutOfRange("mix", name, $"left out with a number format, {dtype}"));
+        }
+
+        var mix = GgufMixModule.tryFind(name)?.Value
+            ?? throw Translate.Exception(LayerSkipError.NewOutOfRange(
+                "mix", name, $"one of {string.Join(", ", GgufMixModule.all.Select(known => known.Name))}"));
+        LayerSkip.Export.checkMix(format, mix).OrThrow();
+        return mix;
+    }
+
+    public static ExportResult Export(ExportReport report) =>
+        new()
+        {
+            Output = report.Output,
+            WeightsFormat = report.Dtype,
+            LayerCount = report.Layers,
+            TensorCount = report.Tensors,
+            ByteCount = report.Bytes,
+            Remarks = [.. report.Remarks],
+        };
+
+    private static SweepRow Row(LayerSkip.SweepRow row) =>
+        new()
+        {
+            Strategy = row.Setting.Name,
+            ExitLayer = row.Setting.Exit?.Value,
+            DraftLength = row.Setting.DraftLength?.Value,
+            MillisecondsPerToken = Estimate(row.MsPerToken),
+            TokensPerSecond = Estimate(row.TokensPerSecond),
+            SpeedUp = Estimate(row.SpeedUp.OfTimes),
+            TimeToFirstToken = TimeSpan.FromMilliseconds(row.TtftMs),
+            Statistics = new()
+            {
+                DraftRoundCount = row.Metrics.NumSpecSteps,
+                DraftTokenCount = row.Metrics.NumDraftTokens,
+                AcceptedDraftTokenCount = row.Metrics.NumAcceptedDraftTokens,
+                DraftAcceptanceRate = row.Metrics.DraftAcceptanceRate,
+                MeanAcceptanceLength = row.Metrics.MeanAcceptanceLength,
+                AcceptanceHistogram = Array.AsReadOnly(row.Metrics.AcceptanceHistogram),
+            },
+            PredictedSpeedUp = Number(row.PredictedSpeedUp),
+            BreakEvenAcceptance = Number(row.BreakEven),
+            DifferentTextCount = row.DifferentTexts,
+        };
+
+    private static Estimate Estimate(Interval interval) =>
+        new() { Value = interval.Value, Low = Number(interval.Low), High = Number(interval.High) };
+
+    private static Dictionary<string, Estimate> Metrics(FSharpList<EvalMetric> metrics) =>
+        metrics.ToDictionary(
+            metric => metric.Name,
+            metric => new Estimate
+            {
+                Value = metric.Value,
+                Low = metric.Interval?.Value.Item1,
+                High = metric.Interval?.Value.Item2,
+            });
+
+    private static double? Number(double value) => double.IsNaN(value) ? null : value;
+
+    private static FSharpOption<int>? Optional(int? value) => value is { } number ? Translate.Some(number) : null;
+}
