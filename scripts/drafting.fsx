@@ -119,7 +119,7 @@ let ways: (string * (Checkpoint -> PassCosts -> PastTexts -> Strategy)) list = [
     "prompt-lookup",
     fun _ _ _ -> Strategy.Speculative(Drafter.promptLookup PromptLookup.defaultNgram, LengthPolicy.Fixed 10)
     "suffix-lookup", fun _ _ _ -> Strategy.Adaptive(Drafter.suffixLookup None)
-    "suffix-lookup, past", fun _ _ past -> Strategy.Adaptive(Drafter.suffixLookup (Some past))
+    "suffix-lookup with past", fun _ _ past -> Strategy.Adaptive(Drafter.suffixLookup (Some past))
     "del",
     fun model _ _ ->
         let layers = model.Config.Layers
@@ -131,9 +131,9 @@ let ways: (string * (Checkpoint -> PassCosts -> PastTexts -> Strategy)) list = [
     fun model _ _ ->
         let exit, length = Checkpoint.exitAndDraft model
         Strategy.Adaptive(CascadeDrafter.create StopRule.never (exitOf model exit) length None)
-    "auto, exits alone", fun model costs _ -> auto model costs false None
+    "auto of exits", fun model costs _ -> auto model costs false None
     "auto", fun model costs _ -> auto model costs true None
-    "auto, past", fun model costs past -> auto model costs true (Some past)
+    "auto with past", fun model costs past -> auto model costs true (Some past)
 ]
 
 let wanted =

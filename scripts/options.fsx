@@ -97,6 +97,10 @@ type Given(options: (string * string) list) =
 
     member this.Text(name: string) : string = this.TryText name |> Option.defaultValue defaults[name]
 
+    /// The number that was given, or that the default begins with: "2 of each kind".
+    member private this.Number(name: string) : string =
+        this.TryText name |> Option.defaultWith (fun () -> (defaults[name].Split ' ')[0])
+
     member this.Path(name: string) : string =
         this.TryText name
         |> Option.defaultWith (fun () -> Path.GetFullPath(Path.Combine(root, defaults[name])))
@@ -111,7 +115,7 @@ type Given(options: (string * string) list) =
     member this.TryWhole(name: string, least: int) : int option =
         Map.tryFind name given |> Option.map (fun text -> this.Checked(name, least, text))
 
-    member this.Whole(name: string, least: int) : int = this.Checked(name, least, this.Text name)
+    member this.Whole(name: string, least: int) : int = this.Checked(name, least, this.Number name)
 
     member private _.Many(name: string, least: int, most: int, text: string) : int list =
         let what =
@@ -132,11 +136,11 @@ type Given(options: (string * string) list) =
         Map.tryFind name given |> Option.map (fun text -> this.Many(name, least, most, text))
 
     member this.Wholes(name: string, least: int, most: int) : int list =
-        this.Many(name, least, most, this.Text name)
+        this.Many(name, least, most, this.Number name)
 
     /// A number above 0.
     member this.Real(name: string) : float =
-        let text = this.Text name
+        let text = this.Number name
 
         match Number.tryReal text with
         | Some value when value > 0.0 -> value

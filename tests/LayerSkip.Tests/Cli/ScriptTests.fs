@@ -2,6 +2,7 @@ module LayerSkip.Tests.ScriptTests
 
 open System
 open System.IO
+open System.Text.RegularExpressions
 open Expecto
 open LayerSkip
 open LayerSkip.Tests.CliSupport
@@ -71,6 +72,25 @@ let tests =
 
                 for drafter in List.map DrafterKind.name DrafterKind.all do
                     Expect.isMatch script $"\"--drafter [a-z|]*{drafter}" "the drafters")
+
+        testCase
+            "a number that a script reads without asking whether it was given is one where it was not"
+            (fun () ->
+                for path in Directory.GetFiles(Path.Combine(Support.root, "scripts"), "*.fsx") do
+                    let script = File.ReadAllText path
+
+                    let defaults =
+                        Map.ofSeq [
+                            for told in Regex.Matches(script, "\"(--[a-z-]+) [^\"]*\",\\s*\"([^\"]*)\"") do
+                                told.Groups[1].Value, told.Groups[2].Value
+                        ]
+
+                    for read in Regex.Matches(script, "given\\.Wholes? ?\\(?\"(--[a-z-]+)\"") do
+                        let name = read.Groups[1].Value
+                        let told = (defaults[name].Split ' ')[0]
+
+                        for number in told.Split ',' do
+                            Expect.isSome (Number.tryWhole number) $"{path}: {name} is {defaults[name]}")
 
         testCase "a source at any depth, of any project of the library, makes it stale" (fun () ->
             withFolder (fun folder ->
