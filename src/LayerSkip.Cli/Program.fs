@@ -132,7 +132,12 @@ module Program =
             && not (List.contains command [ "tokenizer"; "merge" ])
             && not isManual
             ->
-            Task.Run(fun () -> Backend.load () |> ignore)
+            let loading = Task.Run(fun () -> Backend.load () |> ignore)
+
+            if command = "generate" then
+                Warmup.after loading
+
+            loading
         | _ -> Task.CompletedTask
 
     /// Runs a command line as a process does, with signals.
