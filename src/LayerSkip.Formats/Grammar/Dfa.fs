@@ -8,8 +8,8 @@ open System.Collections.Generic
 /// With `lengths` it counts: it then is an automaton of a quoted text, whose state after the first byte (the quote) is the one
 /// between characters, and the characters between the quotes are `least` to `most` (below 0: any number). A position
 /// then holds the count too, so that a bound of a million characters takes no more states than none.
-[<Sealed>]
-type internal Dfa(classes: byte[], table: int[], ends: bool[], lengths: struct (int * int) voption) =
+[<Sealed; AllowNullLiteral>]
+type internal Dfa(classes: byte[], table: int[], ends: bool[], plain: Dfa, lengths: struct (int * int)) =
     let states = ends.Length
     let width = table.Length / states
 
@@ -17,9 +17,10 @@ type internal Dfa(classes: byte[], table: int[], ends: bool[], lengths: struct (
         Array.init states (fun state ->
             Seq.exists (fun c -> table[state * width + c] >= 0) (seq { 0 .. width - 1 }))
 
-    let counts = lengths.IsSome
-    let struct (least, most) = ValueOption.defaultValue (struct (0, -1)) lengths
-    let between = if counts then table[int classes[int '"']] else -1
+    let counts = not (isNull plain)
+    let struct (least, most) = lengths
+    // Past the opening quote.
+    let between = table[int classes[int '"']]
 
     let counted position (b: byte) =
         let state, count = position % states, position / states
@@ -38,8 +39,15 @@ type internal Dfa(classes: byte[], table: int[], ends: bool[], lengths: struct (
         else
             next + states * count
 
-    /// The automaton without its count.
+    /// An automaton that does not count.
+    new(classes, table, ends) = Dfa(classes, table, ends, null, struct (0, -1))
+
+    /// Classes of bytes, the way from state to state by class, and the states where a text may be over.
     member _.Table = struct (classes, table, ends)
+    /// The automaton without its count, where it counts.
+    member _.Plain = plain
+    /// The state between a quoted text's characters.
+    member _.Between = between
 
     /// The position after a byte, or -1; the first position is 0.
     member _.Step(position: int, b: byte) : int =
@@ -55,19 +63,11 @@ type internal Dfa(classes: byte[], table: int[], ends: bool[], lengths: struct (
     /// Whether there is no text at all.
     member _.IsNothing: bool = not (ends[0] || moves[0])
 
-    /// Positions of one key cannot be told apart by texts of up to `longest` characters.
-    member _.Key(position: int, longest: int) : int64 =
-        if not counts then
-            int64 position
-        else
-            let state, count = position % states, position / states
-            let needed = min (max 0 (least - count)) (longest + 1)
-            let room =
-                if most < 0 then
-                    longest + 1
-                else
-                    min (most - count) (longest + 1)
-            (int64 state <<< 48) ||| (int64 needed <<< 24) ||| int64 room
+    /// Of one that counts: the state of a position, how many characters are needed and for how many there is room.
+    member _.Counts(position: int) : struct (int * int * int) =
+        let count = position / states
+        let room = if most < 0 then System.Int32.MaxValue else most - count
+        struct (position % states, max 0 (least - count), room)
 
     /// Whether these bytes are a text of the automaton.
     member this.Matches(bytes: byte[]) : bool =
@@ -163,7 +163,7 @@ module internal Dfa =
             |> Array.collect (fun old ->
                 rows[old] |> Array.map (fun next -> if next < 0 then -1 else renamed[next]))
 
-        Dfa(classes, table, kept |> Array.map (fun old -> isEnd found[old]), ValueNone)
+        Dfa(classes, table, kept |> Array.map (fun old -> isEnd found[old]))
 
     /// Thompson's automaton of an expression: ways without a byte, and ways with one of a range.
     [<Sealed>]
@@ -312,4 +312,4 @@ module internal Dfa =
     /// A quoted text's automaton, with bounds for the characters between the quotes; `most` below 0: any number.
     let counting (least: int) (most: int) (quoted: Dfa) : Dfa =
         let struct (classes, table, ends) = quoted.Table
-        Dfa(classes, table, ends, ValueSome(struct (least, most)))
+        Dfa(classes, table, ends, quoted, struct (least, most))

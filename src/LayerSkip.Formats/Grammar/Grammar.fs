@@ -120,5 +120,7 @@ module Grammar =
                 )
         ]
 
+        // What the inside of a string allows is most of the work, and every grammar's.
+        tokens.Reach(JsonText.text, JsonText.text.Between) |> ignore
         let machine = GrammarMachine(grammar, tokens)
         Check.all faults (GrammarState(machine, Array.copy stopIds, machine.Start, false))

@@ -52,6 +52,7 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
     let nodes = Dictionary<int[], GrammarNode> byIds
     let unions = Dictionary<struct (int * int), GrammarRest>()
     let repeats = Dictionary<struct (int * int * int), GrammarPart>()
+    let beyonds = Dictionary<struct (int * int), TokenSet>()
     let mutable lastId = 0
     let mutable epoch = 0
     let mutable words = 0L
@@ -202,6 +203,7 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
         nodes.Clear()
         unions.Clear()
         repeats.Clear()
+        beyonds.Clear()
         partIds.Clear()
         words <- 0L
         epoch <- epoch + 1
@@ -261,22 +263,44 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
                 tokens.Mark(at, found)
                 at <- at + 1
 
+    let sizeOf (set: TokenSet) =
+        match set with
+        | TokenSet.Few ids -> ids.Length / 2
+        | TokenSet.Many own -> own.Length
+
+    // Tokens that go beyond the end of the automaton at hand, into what follows it.
+    let beyond (reach: TokenReach) (next: GrammarRest) : TokenSet =
+        let key = struct (reach.Id, next.Id)
+
+        match beyonds.TryGetValue key with
+        | true, known -> known
+        | _ ->
+            let found = Array.zeroCreate<uint64> tokens.Words
+            let path = Array.zeroCreate<GrammarNode>(tokens.Longest + 1)
+            let after = begun next
+
+            if after.Heads.Length > 0 then
+                for exit in reach.Exits do
+                    walk after exit found path
+
+            let set = TokenBytes.Pack found
+            words <- words + int64 (sizeOf set)
+            beyonds[key] <- set
+            set
+
     let allowed (at: GrammarNode) : TokenSet =
         let found = Array.zeroCreate<uint64> tokens.Words
-        let path = Array.zeroCreate<GrammarNode>(tokens.Longest + 1)
 
         for struct (dfa, position, next) in at.Heads do
             let reach = tokens.Reach(dfa, position)
             TokenBytes.Unite(reach.Inside, found.AsSpan())
 
             if reach.Exits.Length > 0 then
-                let after = begun next
+                TokenBytes.Unite(beyond reach next, found.AsSpan())
 
-                if after.Heads.Length > 0 then
-                    for exit in reach.Exits do
-                        walk after exit found path
-
-        TokenBytes.Pack found
+        let set = TokenBytes.Pack found
+        words <- words + int64 (sizeOf set)
+        set
 
     let over = GrammarRest(0, true, [||])
 
@@ -305,12 +329,5 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
         | ValueSome known -> known
         | ValueNone ->
             let set = allowed at
-            words <-
-                words
-                + int64 (
-                    match set with
-                    | TokenSet.Few ids -> ids.Length / 2
-                    | TokenSet.Many own -> own.Length
-                )
             at.Allowed <- ValueSome set
             set

@@ -20,15 +20,12 @@ type private SchemaCompiler(root: JsonElement) =
             SchemaReader.Refuse keyword facts.Place $"it has {what}; write a simpler one"
 
     let string (facts: SchemaFacts) : Dfa =
-        let known format =
-            match
-                automaton facts "format" (fun () ->
-                    StringFormats.tryFind format |> Option.defaultValue JsonText.text)
-            with
-            | dfa when Object.ReferenceEquals(dfa, JsonText.text) ->
+        let known (format: string) =
+            match StringFormats.tryFind format with
+            | Some dfa -> dfa
+            | None ->
                 let names = String.concat ", " StringFormats.names
                 SchemaReader.Refuse "format" facts.Place $"it is \"{format}\"; these are known: {names}"
-            | dfa -> dfa
 
         let patterned (pattern: string) =
             automaton facts "pattern" (fun () ->
@@ -272,7 +269,7 @@ type private SchemaCompiler(root: JsonElement) =
             match pairs with
             | [] when least > 0 -> GrammarPart.Either []
             | [] -> JsonParts.object [] None
-            // Of one name twice there would be too few.
+            // Were a name there twice, there would be too few.
             | _ when least > 1 ->
                 SchemaReader.Refuse "minProperties" facts.Place "above 1 it needs properties that are named"
             | pairs -> JsonParts.mapOf (GrammarPart.Either pairs) least most

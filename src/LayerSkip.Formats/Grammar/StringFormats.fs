@@ -69,7 +69,11 @@ module internal StringFormats =
     /// The names that are known.
     let names: string list = List.ofSeq all.Keys
 
+    // Made once they are asked for: some take a while.
+    let private automata =
+        all
+        |> Map.map (fun _ pattern ->
+            lazy (EcmaPattern.whole JsonText.character pattern |> JsonText.quoted |> Dfa.ofRegex))
+
     /// The automaton of strings of a format, quotes included.
-    let tryFind (name: string) : Dfa option =
-        all.TryFind name
-        |> Option.map (EcmaPattern.whole JsonText.character >> JsonText.quoted >> Dfa.ofRegex)
+    let tryFind (name: string) : Dfa option = automata.TryFind name |> Option.map _.Value

@@ -13,11 +13,29 @@ type internal TokenSet =
 /// What the tokens of a vocabulary do in an automaton, from one of its positions on.
 [<NoEquality; NoComparison>]
 type internal TokenReach = {
+    /// No other of the vocabulary has it.
+    Id: int
     /// Tokens that the automaton can read whole.
     Inside: TokenSet
     /// Nodes of the trie at which the automaton's text may be over, and after which tokens go on.
     Exits: int[]
 }
+
+/// The same in a quoted text whose characters are counted, for every count at once: what needs how many.
+[<NoEquality; NoComparison>]
+type internal CountedReach = {
+    /// At n, bits of the tokens that do not close the text and take up to n characters; the last has all.
+    UpTo: uint64[][]
+    /// Tokens that end with the text, and how many characters they bring.
+    Closing: struct (int * int)[]
+    /// `TokenReach.Exits`, and how many characters come before the end of the text.
+    Leaving: struct (int * int)[]
+    /// By what is needed and what there is room for.
+    Known: Dictionary<struct (int * int), TokenReach>
+}
+
+/// Of a node, the automaton's state there and the state before.
+type internal TokenVisit = delegate of node: int * state: int * before: int -> unit
 
 /// The bytes that each token of a vocabulary stands for, as a trie. Immutable; threads and grammars may share it, and should:
 /// it remembers what its tokens do within the strings and numbers that all JSON has in common.
@@ -74,7 +92,13 @@ type TokenBytes internal (bytes: byte[][]) =
         labels.ToArray(), depths.ToArray(), skips.ToArray(), firsts.ToArray()
 
     let longest = depths |> Array.fold max 0
-    let reaches = ConditionalWeakTable<Dfa, Dictionary<int64, TokenReach>>()
+    let reaches = ConditionalWeakTable<Dfa, Dictionary<int, TokenReach>>()
+    let countedReaches = ConditionalWeakTable<Dfa, Dictionary<int, CountedReach>>()
+    let mutable lastId = 0
+
+    let reach inside exits : TokenReach =
+        lastId <- lastId + 1
+        { Id = lastId; Inside = inside; Exits = exits }
 
     /// As many ids as there are, those that stand for nothing included.
     member _.Count = bytes.Length
@@ -128,45 +152,137 @@ type TokenBytes internal (bytes: byte[][]) =
             for place in 0 .. min words.Length own.Length - 1 do
                 words[place] <- words[place] ||| own[place]
 
-    member private _.Walk(dfa: Dfa, position: int) : TokenReach =
-        let words = Array.zeroCreate<uint64>((bytes.Length + 63) / 64)
-        let exits = List<int>()
-        let positions = Array.zeroCreate<int>(longest + 1)
-        positions[0] <- position
+    /// Calls `visit` with each node that an automaton which does not count can come to from `start`, the state there and the
+    /// state before.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+    member private _.Walk(dfa: Dfa, start: int, visit: TokenVisit) : unit =
+        let labels, depths, skips = labels, depths, skips
+        let struct (classes, table, ends) = dfa.Table
+        let width = table.Length / ends.Length
+        let path = Array.zeroCreate<int>(longest + 1)
+        path[0] <- start
         let mutable node = 0
 
         while node < labels.Length do
             let depth = depths[node]
-            let next = dfa.Step(positions[depth - 1], labels[node])
+            let before = path[depth - 1]
+            let next = table[before * width + int classes[int labels[node]]]
 
             if next < 0 then
                 node <- skips[node]
             else
-                positions[depth] <- next
+                path[depth] <- next
+                visit.Invoke(node, next, before)
+                node <- node + 1
 
-                for place in firsts[node] .. firsts[node + 1] - 1 do
-                    let id = ordered[place]
-                    words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
+    member private this.Plain(dfa: Dfa, state: int) : TokenReach =
+        let words = Array.zeroCreate<uint64> this.Words
+        let exits = List<int>()
 
+        this.Walk(
+            dfa,
+            state,
+            fun node next _ ->
+                this.Mark(node, words)
                 if skips[node] > node + 1 && dfa.IsEnd next then
                     exits.Add node
+        )
 
-                node <- if dfa.HasMoves next then node + 1 else skips[node]
+        reach (TokenBytes.Pack words) (exits.ToArray())
 
-        { Inside = TokenBytes.Pack words; Exits = exits.ToArray() }
+    member private this.Counted(dfa: Dfa, state: int) : CountedReach =
+        let counts = Array.zeroCreate<int>(longest + 1)
+        let needed = List<struct (int * int)>()
+        let closing, leaving = List<struct (int * int)>(), List<struct (int * int)>()
 
-    /// What tokens do in an automaton, remembered as long as the automaton lives.
+        this.Walk(
+            dfa,
+            state,
+            fun node next before ->
+                let depth = depths[node]
+                let isWhole = next = dfa.Between && before <> 0
+                let count = counts[depth - 1] + (if isWhole then 1 else 0)
+                counts[depth] <- count
+
+                if dfa.IsEnd next then
+                    for place in firsts[node] .. firsts[node + 1] - 1 do
+                        closing.Add(struct (ordered[place], count))
+                    if skips[node] > node + 1 then
+                        leaving.Add(struct (node, count))
+                else
+                    // A character that has begun needs its place.
+                    let count = if next = dfa.Between then count else count + 1
+
+                    for place in firsts[node] .. firsts[node + 1] - 1 do
+                        needed.Add(struct (ordered[place], count))
+        )
+
+        let most = needed |> Seq.fold (fun most (struct (_, count)) -> max most count) 0
+        let upTo = Array.init (most + 1) (fun _ -> Array.zeroCreate<uint64> this.Words)
+
+        for struct (id, count) in needed do
+            upTo[count][id >>> 6] <- upTo[count][id >>> 6] ||| (1UL <<< (id &&& 63))
+
+        for count in 1..most do
+            TokenBytes.Unite(TokenSet.Many upTo[count - 1], upTo[count].AsSpan())
+
+        {
+            UpTo = upTo
+            Closing = closing.ToArray()
+            Leaving = leaving.ToArray()
+            Known = Dictionary()
+        }
+
+    /// Of an automaton that counts: told from what holds for every count.
+    member private this.Among(dfa: Dfa, position: int) : TokenReach =
+        let struct (state, least, room) = dfa.Counts position
+        let known = countedReaches.GetValue(dfa.Plain, fun _ -> Dictionary())
+
+        let all =
+            match known.TryGetValue state with
+            | true, all -> all
+            | _ ->
+                let all = this.Counted(dfa.Plain, state)
+                known[state] <- all
+                all
+
+        // No token brings more characters than it has bytes.
+        let least, room = min least (longest + 1), min room (longest + 1)
+
+        match all.Known.TryGetValue(struct (least, room)) with
+        | true, found -> found
+        | _ ->
+            let words = Array.copy all.UpTo[min room (all.UpTo.Length - 1)]
+            let isWithin count = least <= count && count <= room
+
+            for struct (id, count) in all.Closing do
+                if isWithin count then
+                    words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
+
+            let exits = [|
+                for struct (node, count) in all.Leaving do
+                    if isWithin count then
+                        node
+            |]
+
+            let found = reach (TokenBytes.Pack words) exits
+            all.Known[struct (least, room)] <- found
+            found
+
+    /// What tokens do in an automaton, remembered as long as the automaton lives; counted texts share what they have in common.
     member internal this.Reach(dfa: Dfa, position: int) : TokenReach =
         lock reaches (fun () ->
-            let known = reaches.GetValue(dfa, fun _ -> Dictionary())
-            let key = dfa.Key(position, longest)
+            if not (isNull dfa.Plain) then
+                this.Among(dfa, position)
+            else
+                let known = reaches.GetValue(dfa, fun _ -> Dictionary())
 
-            match known.TryGetValue key with
-            | true, reach -> reach
-            | _ ->
-                let reach = this.Walk(dfa, position)
-                known[key] <- reach
-                reach)
+                match known.TryGetValue position with
+                | true, reach -> reach
+                | _ ->
+                    let reach = this.Plain(dfa, position)
+                    known[position] <- reach
+                    reach)
 
 /// Makes the bytes of vocabularies.
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
