@@ -232,10 +232,11 @@ type private SchemaCompiler(root: JsonElement) =
 
         let patterned = this.Patterned facts
 
-        // What is not said to be open is closed, once it names any property.
+        // What names its properties is closed, unless it says that it is open.
         let others =
             match facts.Additional with
-            | SchemaExtra.Unsaid when not (properties.IsEmpty && patterned.IsEmpty) -> None
+            | SchemaExtra.Unsaid when facts.NamesProperties || not (required.IsEmpty && patterned.IsEmpty) ->
+                None
             | extra -> this.Extra extra
 
         let otherName () =
@@ -347,7 +348,7 @@ module JsonSchemaGrammar =
 
     /// The JSON texts that a JSON schema (draft 2020-12) allows, as far as a grammar can tell: properties come in the order of
     /// the schema, as OpenAI's strict mode has it, with no white space but for at most one space after a colon or comma; an
-    /// object whose schema names properties and does not speak of additionalProperties has no others; oneOf is anyOf; where
+    /// object whose schema has a list of properties and does not speak of additionalProperties has no others; oneOf is anyOf; where
     /// no type is said it is told by the other keywords. Every text of the grammar is valid for the schema, but that a name
     /// may stand twice among additional properties. Errors: what is no JSON or no schema, a keyword that we do not serve, by
     /// its name and place; a schema that nothing fits; one that is too large (1 MiB, or automata of more than 16,384

@@ -24,6 +24,8 @@ type internal SchemaFacts = {
     Values: JsonElement list option
     /// In their order; each what all of its schemas hold of.
     Properties: (string * SchemaNode list) list
+    /// Whether there is a list of properties, be it empty.
+    NamesProperties: bool
     Required: string list
     Additional: SchemaExtra
     /// patternProperties.
@@ -53,6 +55,7 @@ module internal SchemaFacts =
         Types = None
         Values = None
         Properties = []
+        NamesProperties = false
         Required = []
         Additional = SchemaExtra.Unsaid
         Patterned = []
@@ -74,7 +77,7 @@ module internal SchemaFacts =
     /// Whether something is said of objects, and so on.
     let isOfObjects (facts: SchemaFacts) : bool =
         not (
-            facts.Properties.IsEmpty
+            not facts.NamesProperties
             && facts.Required.IsEmpty
             && facts.Additional.IsUnsaid
             && facts.Patterned.IsEmpty
@@ -200,6 +203,7 @@ module internal SchemaFacts =
                     a.Values
                     b.Values
             Properties = bothProperties a b
+            NamesProperties = a.NamesProperties || b.NamesProperties
             Required = List.distinct (a.Required @ b.Required)
             Additional = bothExtras a.Additional b.Additional
             Patterned = a.Patterned @ b.Patterned

@@ -138,7 +138,7 @@ type internal SchemaReader(root: JsonElement) =
             let properties =
                 SchemaReader.Named node keyword element
                 |> List.map (fun (name, schema) -> name, [ schema ])
-            { facts with Properties = properties }
+            { facts with Properties = properties; NamesProperties = true }
         | "required" ->
             let names = SchemaReader.Items place element |> List.map (SchemaReader.Text place)
             { facts with Required = List.distinct names }

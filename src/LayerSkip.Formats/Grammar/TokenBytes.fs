@@ -290,7 +290,13 @@ module TokenBytes =
     /// Of these tokens, by id; one of no bytes is never written.
     let ofBytes (bytes: byte[][]) : TokenBytes = TokenBytes(Array.map Array.copy bytes)
 
-    /// The bytes that a tokenizer's ids add to a text that goes on (`Tokenizer.decodeContinuing`). Special tokens stand for
-    /// none: no grammar lets them come, but for the ids that end a text.
+    let private known = ConditionalWeakTable<Tokenizer, TokenBytes>()
+
+    /// The bytes that a tokenizer's ids add to a text that goes on (`Tokenizer.decodeContinuing`); the same object for the same
+    /// tokenizer. Special tokens stand for none: no grammar lets them come, but for the ids that end a text.
     let ofTokenizer (tokenizer: Tokenizer) : TokenBytes =
-        TokenBytes(Array.init (Tokenizer.vocabularySize tokenizer) (tokenizer.Bytes false))
+        known.GetValue(
+            tokenizer,
+            fun tokenizer ->
+                TokenBytes(Array.init (Tokenizer.vocabularySize tokenizer) (tokenizer.Bytes false))
+        )

@@ -336,7 +336,9 @@ let isValid (schema: string) (text: string) : bool =
             OutputFormat = Json.Schema.OutputFormat.Flag
         )
 
-    (Json.Schema.JsonSchema.FromText schema).Evaluate((System.Text.Json.JsonDocument.Parse text).RootElement, options).IsValid
+    (Json.Schema.JsonSchema.FromText schema)
+        .Evaluate((System.Text.Json.JsonDocument.Parse text).RootElement, options)
+        .IsValid
 
 /// SmolLM2's tokenizer.
 let smol () : Tokenizer =

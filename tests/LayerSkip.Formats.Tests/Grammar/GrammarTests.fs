@@ -220,6 +220,7 @@ let private meanings = [
         " 1"
     ]
     """{"type":"object"}""", [ "{}"; "{\"a\":1}" ], [ "[]"; "1" ]
+    """{"type":"object","properties":{}}""", [ "{}" ], [ "{\"a\":1}" ]
     """{"type":["integer","null"]}""", [ "5"; "-12"; "null" ], [ "1.0"; "-0"; "\"\"" ]
     """{"properties":{"b":{"type":"integer"},"a":{}},"required":["b"]}""",
     [ "{\"b\":1}"; "{\"b\":1,\"a\":[]}"; "{\"b\": 1, \"a\": {}}" ],
