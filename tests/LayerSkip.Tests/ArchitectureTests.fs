@@ -10,7 +10,18 @@ open LayerSkip.Tests.Support
 /// Each project and its folders, in the order in which they may know each other: nothing knows what stands below it here.
 let private house = [
     "LayerSkip.Kernels", []
-    "LayerSkip.Formats", [ ""; "Files"; "Json"; "Config"; "Safetensors"; "Gguf"; "Tokenizers"; "Grammar"; "Data" ]
+    "LayerSkip.Formats",
+    [
+        ""
+        "Files"
+        "Json"
+        "Config"
+        "Safetensors"
+        "Gguf"
+        "Tokenizers"
+        "Grammar"
+        "Data"
+    ]
     "LayerSkip", [ "Tensors"; "Model"; "Decoding"; "Checkpoints"; "Training"; "Training/Run" ]
     "LayerSkip.Study",
     [
