@@ -42,6 +42,17 @@ let orStop (result: Result<'T, LayerSkipError list>) : 'T =
     match result with
     | Ok value -> value
     | Error faults -> stop 2 (LayerSkipError.summary faults)
+
+/// A model that is named as on a hub is brought; a path stays.
+let private located (text: string) =
+    let tell progress =
+        match progress with
+        | HubProgress.Remark remark -> eprintfn "%s" remark
+        | HubProgress.Transfer _ -> ()
+
+    (Hub.locate text tell Threading.CancellationToken.None).Result |> orStop
+#else
+let private located (text: string) = text
 #endif
 
 /// The options that were given, or their defaults. `options` are all there are: "--runs N", and what it is where it is not
@@ -102,8 +113,10 @@ type Given(options: (string * string) list) =
         this.TryText name |> Option.defaultWith (fun () -> (defaults[name].Split ' ')[0])
 
     member this.Path(name: string) : string =
-        this.TryText name
-        |> Option.defaultWith (fun () -> Path.GetFullPath(Path.Combine(root, defaults[name])))
+        match this.TryText name with
+        | Some text when name = "--model" -> located text
+        | Some text -> text
+        | None -> Path.GetFullPath(Path.Combine(root, defaults[name]))
 
 #if READY
     member private _.Checked(name: string, least: int, text: string) : int =

@@ -25,8 +25,8 @@ open LayerSkip
 
 let model =
     match given.TryText "--model" with
-    | Some path -> Checkpoint.load path None Device.Cpu |> orStop
-    | None -> stop 2 "--model is missing; give a Hugging Face folder or a .gguf file"
+    | Some _ -> Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
+    | None -> stop 2 "--model is missing; give a Hugging Face folder, a .gguf file, or a name on the hub"
 
 let number name fallback = given.TryWhole(name, 1) |> Option.defaultValue fallback
 

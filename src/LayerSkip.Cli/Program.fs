@@ -37,7 +37,7 @@ module Program =
     let private dispatch terminal (results: ParseResults<Argument>) =
         let command = results.TryGetSubCommand()
 
-        let given () = results.GetAllResults() |> Inputs.counting terminal command |> Inputs.common
+        let given () = results.GetAllResults() |> Inputs.counting terminal command |> Inputs.common terminal
 
         let common () = Inputs.unquantised (given ())
 
@@ -51,6 +51,7 @@ module Program =
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Lens own) -> LensCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Eval own) -> EvalCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Pull own) -> PullCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Merge own) -> MergeCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Export own) -> ExportCommand.run terminal (given ()) (own.GetAllResults())
         | Some(Argument.Replay own) -> ReplayCommand.run terminal (common ()) (own.GetAllResults())
@@ -126,10 +127,10 @@ module Program =
         let isManual = Array.contains "--help" argv
 
         match Array.tryHead argv with
-        // A tokenizer is trained, and files are merged, without tensors.
+        // A tokenizer is trained, files are merged and models brought without tensors.
         | Some command when
             List.contains command commands
-            && not (List.contains command [ "tokenizer"; "merge" ])
+            && not (List.contains command [ "tokenizer"; "merge"; "pull" ])
             && not isManual
             ->
             let loading = Task.Run(fun () -> Backend.load () |> ignore)

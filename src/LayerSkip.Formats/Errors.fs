@@ -59,6 +59,10 @@ type LayerSkipError =
     | NoBackend of tried: string
     /// The ranks of a parallel run that cannot be joined.
     | NoRanks of why: string
+    /// A model, named as the user wrote it, that a hub has not, or not for this user; `why` says what to do.
+    | NotOnHub of name: string * why: string
+    /// A model that did not come from a hub, and may when it is tried again.
+    | HubFailed of name: string * why: string
 
 /// Errors in words, for people: one line each, whatever the files and paths in them hold.
 [<RequireQualifiedAccess>]
@@ -169,6 +173,8 @@ module LayerSkipError =
         | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
         | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"
+        | LayerSkipError.NotOnHub(name, why)
+        | LayerSkipError.HubFailed(name, why) -> $"{piece name}: {piece why}"
 
     // GGUF files have the fastest dimension first.
     and private toldOfGguf (error: LayerSkipError) : string =
@@ -182,7 +188,7 @@ module LayerSkipError =
 
     /// Whether work failed over input that was good in itself, a computation or a writing: exit code 1 in the command, not 2.
     let isFailure (error: LayerSkipError) : bool =
-        error.IsOverflow || error.IsNotWritten || error.IsNotEnoughMemory
+        error.IsOverflow || error.IsNotWritten || error.IsNotEnoughMemory || error.IsHubFailed
 
     /// All of them on one line, which stays short: of many the first and how many follow. Faults of one file stand
     /// behind its name once.

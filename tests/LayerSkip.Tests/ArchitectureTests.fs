@@ -21,6 +21,7 @@ let private house = [
         "Tokenizers"
         "Grammar"
         "Data"
+        "Hub"
     ]
     "LayerSkip", [ "Tensors"; "Model"; "Decoding"; "Checkpoints"; "Training"; "Training/Run" ]
     "LayerSkip.Study",

@@ -240,7 +240,7 @@ module internal TrainCommand =
                     elif TrainOptions.isFromScratch given then
                         "a model from scratch"
                     else
-                        Inputs.modelOf common.Model
+                        common.Place.Value
 
                 let products =
                     Training.productDtype session.Trainee.Weights.Device session.Plan.Options |> Dtype.name

@@ -17,6 +17,17 @@ type internal InfoArgument =
             match this with
             | Output _ -> "also writes the facts (the object with --json) to this file."
 
+/// The options of `layerskip pull`.
+[<RequireQualifiedAccess>]
+type internal PullArgument =
+    | [<MainCommand>] Name of name: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Name _ ->
+                "the model: org/name, org/name@REVISION (a branch, a tag or a commit), org/name:Q4_K_M or org/name:FILE.gguf of a repository with several."
+
 /// What `--format` names.
 [<RequireQualifiedAccess>]
 type internal FormatName =
@@ -106,12 +117,13 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Sweep of ParseResults<SweepArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Pull of ParseResults<PullArgument>
 
     interface IArgParserTemplate with
         member this.Usage =
             match this with
             | Model _ ->
-                "a Hugging Face model folder or a .gguf file (default: the model in the project's models folder)."
+                "a Hugging Face model folder, a .gguf file, or a model on the hub as `layerskip pull` takes it: org/name[@REVISION][:FILE] (default: the model in the project's models folder)."
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
                 let mixes = GgufMix.all |> Seq.map _.Name |> String.concat ", "
@@ -144,6 +156,7 @@ type internal Argument =
                 "times every exit layer with every draft length beside plain decoding and prompt lookup; in shards, and resumable."
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
+            | Pull _ -> "brings a model from the hub into the cache, as --model does with a name."
 
 /// The parser of the schema, and what command lines must become before Argu reads all of them.
 [<RequireQualifiedAccess>]
@@ -162,6 +175,7 @@ module internal Arguments =
         "sweep"
         "train"
         "tokenizer"
+        "pull"
     ]
 
     /// Its structure is checked by a test, not here.
@@ -176,6 +190,14 @@ module internal Arguments =
     /// What a manual says after the options.
     let notes (argv: string[]) : string =
         match Array.tryHead argv with
+        | Some "pull" ->
+            "\n\nCACHE:\n\n"
+            + String.concat "\n" [
+                "    Models lie where Python's huggingface_hub has them: HF_HUB_CACHE, else $HF_HOME/hub, else ~/.cache/huggingface/hub."
+                "    Of HF_TOKEN (or the file that HF_TOKEN_PATH names, or $HF_HOME/token) the hub alone hears; HF_ENDPOINT is another"
+                "    hub, HF_HUB_OFFLINE=1 asks none, HF_HUB_DOWNLOAD_TIMEOUT is how many seconds to wait for it. What is broken off goes"
+                "    on where it was. Only what the model needs comes: configuration, tokenizer, .safetensors or one .gguf; no pickles."
+            ]
         | Some "certify" ->
             "\n\nTESTS:\n\n"
             + String.concat "\n" [

@@ -8,6 +8,8 @@ open LayerSkip
 type Common = {
     /// None: the project's own.
     Model: string option
+    /// Where the model lies that is meant: asked for late, since one that is named is brought then.
+    Place: Lazy<string>
     Device: Device
     /// None: auto.
     Dtype: Dtype option
@@ -26,7 +28,7 @@ type Common = {
 [<RequireQualifiedAccess>]
 module DefaultModel =
     let private hint =
-        "name a Hugging Face model folder or a .gguf file with --model, or put one into the project's folder models"
+        "name a Hugging Face model folder, a .gguf file or a model on the hub (org/name) with --model, or put one into the project's folder models"
 
     /// The models in a folder: the folder itself, its .gguf files, its folders with a config.json.
     let private models (folder: string) =
@@ -150,23 +152,31 @@ module internal Inputs =
         | Device.Cpu -> "cpu"
         | Device.Cuda -> "cuda"
 
-    /// The model that is meant: the default one where none is named.
-    let modelOf (given: string option) =
+    /// The model that is meant: the default one where none is named, and what a name on a hub stands for.
+    let private placeOf (terminal: Terminal) (isQuiet: bool) (given: string option) : string =
         match given with
-        | Some path -> notEmpty "model" "a Hugging Face model folder or a .gguf file" path
+        | Some text ->
+            let text =
+                notEmpty
+                    "model"
+                    "a Hugging Face model folder, a .gguf file, or a model on the hub as org/name"
+                    text
+            let bring progress = Hub.locate text progress Threading.CancellationToken.None
+            Downloads.wait terminal isQuiet text bring |> Check.getOrRaise
         | None ->
             match DefaultModel.find AppContext.BaseDirectory with
             | Ok path -> path
             | Error message -> usage message
 
-    /// The model that a command reads, where there is one.
+    /// The model that a command reads, where there is one. What a hub's name stands for lies where no output goes.
     let modelPlace (common: Common) : string list =
         match common.Model with
+        | Some text when HubName.isMeant text -> []
         | Some path -> [ path ]
         | None -> DefaultModel.find AppContext.BaseDirectory |> Result.toOption |> Option.toList
 
     /// Reads the common options; sets the number of threads, which is the process's.
-    let common (arguments: Argument list) : Common =
+    let common (terminal: Terminal) (arguments: Argument list) : Common =
         // A fold, for Argu's own look-ups by quotation take 10 ms each at start-up.
         let add (common: Common) argument =
             match argument with
@@ -186,21 +196,21 @@ module internal Inputs =
             // The version, and sub-commands.
             | _ -> common
 
-        let seed = GenerationOptions.defaults.Seed
-        List.fold
-            add
-            {
-                Model = None
-                Device = Device.Cpu
-                Dtype = None
-                Mix = None
-                Compute = Compute.Auto
-                Kv = None
-                Prefill = Prefill.Auto
-                Seed = seed
-                Json = false
-            }
-            arguments
+        let none = {
+            Model = None
+            Place = lazy ""
+            Device = Device.Cpu
+            Dtype = None
+            Mix = None
+            Compute = Compute.Auto
+            Kv = None
+            Prefill = Prefill.Auto
+            Seed = GenerationOptions.defaults.Seed
+            Json = false
+        }
+
+        let given = List.fold add none arguments
+        { given with Place = lazy (placeOf terminal given.Json given.Model) }
 
     /// The same for a command that writes no file of quantised formats.
     let unquantised (common: Common) : Common =
@@ -240,6 +250,7 @@ module internal Inputs =
         | Some(Argument.Train _) -> "train", compute
         | Some(Argument.Tokenizer _) -> "tokenizer train", all
         | Some(Argument.Merge _) -> "merge", all
+        | Some(Argument.Pull _) -> "pull", all
         | _ -> "", (fun _ -> None)
 
     /// The options that count for a command; of each other one that is given it says that it has no effect.
@@ -269,7 +280,7 @@ module internal Inputs =
     /// Loads the model in the format and on the device that are asked for, computed and with a cache as asked; every fault of its files at
     /// once.
     let private readAs (format: WeightsFormat) (common: Common) : Checkpoint =
-        Checkpoint.loadAs format (modelOf common.Model) common.Device
+        Checkpoint.loadAs format common.Place.Value common.Device
         |> Result.map (Checkpoint.withCompute common.Compute)
         |> Result.bind (Checkpoint.withKv common.Kv)
         |> Result.map (Checkpoint.withPrefill common.Prefill)

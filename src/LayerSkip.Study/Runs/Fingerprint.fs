@@ -47,9 +47,10 @@ module Fingerprint =
         weightsOf path
         |> Result.bind (fun files -> hashed (fun hash -> Check.each (add hash) files))
 
-    /// The last name of a path, by which a run calls what lies there.
+    /// The last name of a path, by which a run calls what lies there; of a model in the hub's cache its name there.
     let name (path: string) : string =
-        match Path.GetFileName(Path.TrimEndingDirectorySeparator path) with
-        | null
-        | "" -> path
-        | name -> name
+        match Hub.nameOf path, Path.GetFileName(Path.TrimEndingDirectorySeparator path) with
+        | Some name, _ -> name
+        | None, null
+        | None, "" -> path
+        | None, name -> name
