@@ -86,6 +86,8 @@ internal static class CallersWords
             LayerSkipError.Tags.NoText => LayerSkipErrorCode.NoText,
             LayerSkipError.Tags.NoTokenizer => LayerSkipErrorCode.NoTokenizer,
             LayerSkipError.Tags.NoTokenizerInGguf => LayerSkipErrorCode.NoTokenizer,
+            LayerSkipError.Tags.NotOnHub => LayerSkipErrorCode.NotOnHub,
+            LayerSkipError.Tags.HubFailed => LayerSkipErrorCode.HubFailed,
             LayerSkipError.Tags.NoDevice => LayerSkipErrorCode.DeviceMissing,
             LayerSkipError.Tags.NoBackend => LayerSkipErrorCode.BackendMissing,
             LayerSkipError.Tags.NoRanks => LayerSkipErrorCode.RanksNotJoined,

@@ -39,6 +39,12 @@ public enum LayerSkipErrorCode
     /// <summary>A chat, and the model has no chat template.</summary>
     NoChatTemplate,
 
+    /// <summary>A model that a hub has not, or not for this user.</summary>
+    NotOnHub,
+
+    /// <summary>A model that did not come from a hub, and may when it is tried again.</summary>
+    HubFailed,
+
     /// <summary>There is no such device, or it does not open.</summary>
     DeviceMissing,
 
