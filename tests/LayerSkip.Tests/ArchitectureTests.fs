@@ -23,7 +23,7 @@ let private house = [
         "Data"
         "Hub"
     ]
-    "LayerSkip", [ "Tensors"; "Model"; "Decoding"; "Checkpoints"; "Training"; "Training/Run" ]
+    "LayerSkip", [ "Tensors"; "Model"; "Decoding"; "Checkpoints"; "Serving"; "Training"; "Training/Run" ]
     "LayerSkip.Study",
     [
         "Exactness"

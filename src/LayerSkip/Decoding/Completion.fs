@@ -99,6 +99,8 @@ type Timings = {
 /// A finished text.
 type Completion = {
     PromptIds: int[]
+    /// How many of them a kept cache had read already.
+    ReusedIds: int
     /// The new tokens, without a stop token; after a stop string, up to the one that completed it.
     TokenIds: int[]
     /// The text of the new tokens, up to a stop string; None without a tokenizer.

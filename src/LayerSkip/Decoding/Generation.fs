@@ -48,16 +48,23 @@ module Generation =
             LayerSkipError.Unsupported(what, "give stop ids instead")
     ]
 
-    /// The events of a prompt and options that are good.
-    let private events (weights: Weights) tokenizer (options: GenerationOptions) (prompt: int[]) cancelled =
+    /// The events of a prompt and options that are good, a round's at a time.
+    let private rounds
+        (loan: CacheLoan option)
+        (weights: Weights)
+        tokenizer
+        (options: GenerationOptions)
+        (prompt: int[])
+        cancelled
+        : seq<GenerationEvent list> =
         let options = {
             options with
                 MaxNewTokens = min options.MaxNewTokens (weights.Config.Context - prompt.Length)
         }
 
-        let advance (clock: Clock) (rounds: IEnumerator<struct (Round * Standing)>) progress =
+        // A text that has ended says so with its last tokens.
+        let andEnd (clock: Clock) (reused: int ref) events progress =
             match progress with
-            | Ended -> None
             | Decoding(transcript, drafted, ttft, decode) when transcript.Finish.IsSome ->
                 let timings = {
                     TtftMs = defaultArg ttft 0.0
@@ -69,7 +76,17 @@ module Generation =
                 }
 
                 let stats = SpeculationStats.ofRounds (Array.ofList (List.rev drafted))
-                Some([ Transcript.finish prompt stats timings transcript ], Ended)
+                Some(events @ [ Transcript.finish prompt reused.Value stats timings transcript ], Ended)
+            | progress -> Some(events, progress)
+
+        let advance
+            (clock: Clock)
+            (reused: int ref)
+            (rounds: IEnumerator<struct (Round * Standing)>)
+            progress
+            =
+            match progress with
+            | Ended -> None
             | Decoding(transcript, drafted, ttft, decode) ->
                 let began = Stopwatch.GetTimestamp()
 
@@ -79,19 +96,18 @@ module Generation =
                 let struct (round, _) = rounds.Current
                 let struct (events, transcript) = Transcript.add (origins ttft.IsNone round) transcript
                 let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
+                let andEnd = andEnd clock reused
 
                 match ttft with
                 | None ->
                     // The pass over the prompt is no part of decoding.
                     clock.Reset()
-                    Some(events, Decoding(transcript, [], Some ms, 0.0))
+                    Decoding(transcript, [], Some ms, 0.0) |> andEnd events
                 | Some _ when options.Strategy.Drafter.IsNone ->
-                    Some(events, Decoding(transcript, [], ttft, decode + ms))
+                    Decoding(transcript, [], ttft, decode + ms) |> andEnd events
                 | Some _ ->
-                    Some(
-                        events @ [ GenerationEvent.Round round ],
-                        Decoding(transcript, round :: drafted, ttft, decode + ms)
-                    )
+                    Decoding(transcript, round :: drafted, ttft, decode + ms)
+                    |> andEnd (events @ [ GenerationEvent.Round round ])
 
         seq {
             let decoding = {
@@ -101,9 +117,22 @@ module Generation =
                     Seed = options.Seed
             }
 
-            use rounds = (Rounds.run decoding prompt cancelled).GetEnumerator()
+            let reused = ref 0
+
+            let run =
+                match loan with
+                | None -> Rounds.run
+                | Some loan ->
+                    let take () =
+                        let cache = loan.Take()
+                        reused.Value <- cache.Early.Length
+                        cache
+
+                    Rounds.runOver { loan with Take = take }
+
+            use rounds = (run decoding prompt cancelled).GetEnumerator()
             let start = Decoding(Transcript.create tokenizer options, [], None, 0.0)
-            yield! Seq.unfold (advance decoding.Clock rounds) start |> Seq.concat
+            yield! Seq.unfold (advance decoding.Clock reused rounds) start
         }
 
     /// `run`, to be started with a token that ends it: once that is cancelled, the pull under way throws
@@ -115,7 +144,19 @@ module Generation =
         (prompt: int[])
         =
         let faults = faults weights.Config tokenizer options prompt
-        Check.all faults (events weights tokenizer options prompt)
+        Check.all faults (rounds None weights tokenizer options prompt >> Seq.concat)
+
+    /// `prepare`, over a cache that is lent, with the events of a round at a time: none, one or several of each pull. The cache is taken at
+    /// the first pull, and given back when the sequence ends or its enumerator is disposed. A sequence is for one enumeration.
+    let prepareOver
+        (loan: CacheLoan)
+        (weights: Weights)
+        (tokenizer: Tokenizer option)
+        (options: GenerationOptions)
+        (prompt: int[])
+        : Result<CancellationToken -> seq<GenerationEvent list>, LayerSkipError list> =
+        let faults = faults weights.Config tokenizer options prompt
+        Check.all faults (rounds (Some loan) weights tokenizer options prompt)
 
     /// Decodes a prompt of ids. The sequence starts anew, with a cache of its own, each time it is enumerated,
     /// and computes a round when one is asked for. Events may be pulled from any thread, one at a time. Where the model's

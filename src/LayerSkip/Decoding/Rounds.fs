@@ -141,7 +141,7 @@ module Rounds =
 
             { standing with Drafter = Some(decoding.Clock.Time(Part.Policy, next)) }
 
-    /// Reads the prompt, and chooses the first token.
+    /// Reads what the cache has not of the prompt, and chooses the first token.
     let private start (decoding: Decoding) (prompt: int[]) cache =
         let began = Stopwatch.GetTimestamp()
 
@@ -155,7 +155,8 @@ module Rounds =
             Likeliest = [||]
         }
 
-        let struct (seen, standing) = Verification.pass decoding 0 1 prompt standing
+        let read = cache.Early.Length
+        let struct (seen, standing) = Verification.pass decoding read 1 prompt[read..] standing
         let struct (_, first, standing) = Verification.judge [||] seen standing
         let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
 
@@ -222,10 +223,9 @@ module Rounds =
                      |> widen decoding round.Tokens
                      |> learn decoding round.Tokens.Length (ValueSome round.Tokens) seen))
 
-    /// The pass over a prompt, which brings a token, and then round after round as they are asked for, until a stop token
-    /// or `MaxNewTokens`. Where numbers overflow, the next pull throws a LayerSkipException; once cancelled, within about
-    /// a tenth of a second's work an OperationCanceledException.
-    let run
+    /// `run`, over a cache that is lent: it may have read a beginning of the prompt, which is then not read again.
+    let runOver
+        (loan: CacheLoan)
         (decoding: Decoding)
         (prompt: int[])
         (cancelled: CancellationToken)
@@ -245,16 +245,40 @@ module Rounds =
                     Some(Scope.free (fun () -> next decoding room standing))
 
         seq {
-            let exit = Verification.layersTo decoding.Strategy.Exit decoding
-            let kept = decoding.Strategy.Drafter |> Option.map _.Watch.Exits |> Option.defaultValue []
+            let cache = loan.Take()
+            let latest = ref ValueNone
 
-            let cache = Cache.createKeeping kept decoding.Weights exit (prompt.Length + decoding.MaxNewTokens)
-
-            use _storage = cache.Slab :> IDisposable
+            // What was read before the last round stays good, whatever ends that one.
+            use _loan = {
+                new IDisposable with
+                    member _.Dispose() =
+                        match latest.Value with
+                        | ValueSome(struct (_: Round, standing)) ->
+                            struct (standing.Text.Memory, standing.Reading.Cache)
+                        | ValueNone -> struct (ReadOnlyMemory prompt, cache)
+                        |> ReadText.left decoding.Strategy
+                        |> loan.Return
+            }
 
             yield!
-                ValueNone
-                |> Seq.unfold (fun latest ->
-                    advance { cache with Cancelled = cancelled } latest
-                    |> Option.map (fun round -> round, ValueSome round))
+                ()
+                |> Seq.unfold (fun () ->
+                    advance { cache with Cancelled = cancelled } latest.Value
+                    |> Option.map (fun round ->
+                        latest.Value <- ValueSome round
+                        round, ()))
         }
+
+    /// The pass over a prompt, which brings a token, and then round after round as they are asked for, until a stop token
+    /// or `MaxNewTokens`. Where numbers overflow, the next pull throws a LayerSkipException; once cancelled, within about
+    /// a tenth of a second's work an OperationCanceledException.
+    let run (decoding: Decoding) (prompt: int[]) (cancelled: CancellationToken) =
+        let own = {
+            Take =
+                fun () ->
+                    let capacity = prompt.Length + decoding.MaxNewTokens
+                    ReadText.empty capacity decoding.Weights decoding.Strategy
+            Return = ReadText.dispose
+        }
+
+        runOver own decoding prompt cancelled

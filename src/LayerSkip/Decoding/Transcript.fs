@@ -78,7 +78,13 @@ module Transcript =
         struct (List.rev events, transcript)
 
     /// The last event. Text held back because a stop string or a character might have followed is text after all.
-    let finish (prompt: int[]) (stats: SpeculationStats) (timings: Timings) (transcript: Transcript) =
+    let finish
+        (prompt: int[])
+        (reused: int)
+        (stats: SpeculationStats)
+        (timings: Timings)
+        (transcript: Transcript)
+        =
         let rest =
             match transcript.Stream with
             | Some stream when not transcript.Stops.Matched ->
@@ -89,6 +95,7 @@ module Transcript =
             rest,
             {
                 PromptIds = prompt
+                ReusedIds = reused
                 TokenIds = Array.ofList (List.rev transcript.Reversed)
                 Text =
                     transcript.Stream

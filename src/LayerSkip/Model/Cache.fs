@@ -9,7 +9,9 @@ open TorchSharp
 [<Sealed>]
 type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab option) =
     let gate = obj ()
-    let sequence = Sequence.create weights
+    let mutable sequence = Sequence.create weights
+    // Between texts its buffers serve others.
+    let mutable rests = false
     let mutable storage: Storage option = None
     // What goes with it, and before it.
     let owned = ResizeArray<IDisposable>()
@@ -41,17 +43,34 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
         | _, [] -> needed
         | _, missing -> raise (LayerSkipException missing)
 
+    let awake () =
+        if rests then
+            sequence <- Sequence.create weights
+            rests <- false
+            storage |> Option.iter sequence.Use
+
+        sequence
+
     let grow needed early late =
         let fresh = Storage.create weights kept (roomFor needed)
         storage |> Option.iter (fun old -> Storage.move early late old fresh)
         storage <- Some fresh
-        sequence.Use fresh
+        (awake ()).Use fresh
+
+    let disposeOwned () =
+        for part in owned do
+            part.Dispose()
+
+        owned.Clear()
 
     /// The most positions that it may hold.
     member _.Capacity = capacity
 
     /// Positions that it has memory for at the moment.
     member _.Room = storage |> Option.map _.Room |> Option.defaultValue 0
+
+    /// Bytes of that memory.
+    member this.Bytes: int64 = int64 this.Room * Storage.bytesPerPosition weights kept.Length
 
     /// Whose head it reads with: that of an adapter is its base's.
     member internal _.Lender = lender
@@ -66,7 +85,7 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
     member internal _.Weights = weights
 
     /// The forward pass over this memory.
-    member internal _.Sequence = sequence
+    member internal _.Sequence = awake ()
 
     /// Runs `body` while nothing else uses or frees the memory.
     member internal _.During(body: unit -> 'T) : 'T =
@@ -77,7 +96,7 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
     /// Room for some of the head's rows, which lasts as long as this.
     member internal this.Narrow(capacity: int) : NarrowHead =
         this.During(fun () ->
-            let head = sequence.Narrow capacity
+            let head = (awake ()).Narrow capacity
             owned.Add head
             head)
 
@@ -117,15 +136,35 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
 
         this.Claim seen
 
+    /// Gives back what one text needed beside the memory of its positions, until the next pass: whatever was gathered or read with it
+    /// is then of no use. Returns the next stamp, whatever a pass that did not end had claimed.
+    member internal _.Rest() : int =
+        lock gate (fun () ->
+            ObjectDisposedException.ThrowIf(disposed, typeof<Slab>)
+            disposeOwned ()
+
+            if not rests then
+                sequence.Dispose()
+                rests <- true
+
+            stamp <- stamp + 1
+            stamp)
+
+    /// Copies what halves of another slab hold into this one, which holds nothing yet.
+    member internal this.Fill(source: Slab, early: CacheHalf, late: CacheHalf) : unit =
+        source.During(fun () ->
+            grow early.Length early late
+            Storage.copyFront early late source.Storage this.Storage)
+
     interface IDisposable with
         member _.Dispose() =
             lock gate (fun () ->
                 disposed <- true
+                disposeOwned ()
 
-                for part in owned do
-                    part.Dispose()
+                if not rests then
+                    sequence.Dispose()
 
-                sequence.Dispose()
                 storage |> Option.iter (Storage.TensorsOf >> Scope.release)
                 storage <- None)
 
@@ -224,6 +263,33 @@ module Cache =
                 Early = { cache.Early with Length = length }
                 Late = { cache.Late with Length = min length cache.Late.Length }
         }
+
+    /// What a record holds, once the text that was read on from it has ended, whatever ended it: passes write behind the positions of the record
+    /// that they are given. Records that grew from it are stale, and what was gathered for the text's drafts is gone.
+    let internal rest (cache: Cache) : Cache = {
+        cache with
+            Stamp = cache.Slab.Rest()
+            Cancelled = CancellationToken.None
+    }
+
+    /// A cache of its own, of the first `length` positions that another holds: what is read into either is not in the other.
+    let copyFront (length: int) (cache: Cache) : Cache =
+        cache.Slab.Check cache.Stamp
+
+        if length < 1 || length > cache.Early.Length then
+            invalidArg (nameof length) $"the cache holds {cache.Early.Length} positions, not {length}"
+
+        let early = { cache.Early with Length = length }
+        let late = { cache.Late with Length = min length cache.Late.Length }
+        let slab = new Slab(cache.Slab.Weights, cache.Slab.Capacity, cache.Slab.KeptLayers, None)
+
+        try
+            slab.Fill(cache.Slab, early, late)
+        with _ ->
+            (slab :> IDisposable).Dispose()
+            reraise ()
+
+        { cache with Slab = slab; Stamp = 0; Early = early; Late = late }
 
     /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views, or widened where the cache holds
     /// them in fewer bits than activations have. Of the latest record alone: an older one's positions may have been overwritten.

@@ -154,17 +154,39 @@ module internal Storage =
             GC.KeepAlive source
             GC.KeepAlive target
 
+    let private layersOf (half: CacheHalf) = seq { half.First .. half.First + half.Count - 1 }
+
+    let private copyLayer (half: CacheHalf) (layer: int) (source: Storage) (target: Storage) : unit =
+        copy 2L 0 half.Length source.Keys[layer] target.Keys[layer]
+        copy 2L 0 half.Length source.Values[layer] target.Values[layer]
+
+    let private copyAllStates
+        (early: CacheHalf)
+        (late: CacheHalf)
+        (source: Storage)
+        (target: Storage)
+        : unit =
+        copy 1L 0 early.Length source.Exits target.Exits
+        copy 1L 0 late.Length source.Lasts target.Lasts
+        copy 1L 0 (early.Length * source.KeptLayers.Length) source.Kept target.Kept
+
+    /// Copies what the halves hold.
+    let copyFront (early: CacheHalf) (late: CacheHalf) (source: Storage) (target: Storage) : unit =
+        for half in [ early; late ] do
+            for layer in layersOf half do
+                copyLayer half layer source target
+
+        copyAllStates early late source target
+
     /// Moves what the halves hold; layer by layer, so that little of it is there twice. The old tensors are then gone.
     let move (early: CacheHalf) (late: CacheHalf) (old: Storage) (fresh: Storage) : unit =
         for half in [ early; late ] do
-            for layer in half.First .. half.First + half.Count - 1 do
-                for source, target in
-                    [ old.Keys[layer], fresh.Keys[layer]; old.Values[layer], fresh.Values[layer] ] do
-                    copy 2L 0 half.Length source target
-                    source.Dispose()
+            for layer in layersOf half do
+                copyLayer half layer old fresh
+                old.Keys[layer].Dispose()
+                old.Values[layer].Dispose()
 
-        copy 1L 0 early.Length old.Exits fresh.Exits
-        copy 1L 0 (early.Length * old.KeptLayers.Length) old.Kept fresh.Kept
+        copyAllStates early late old fresh
         Scope.release (Storage.TensorsOf old)
 
     /// States of positions, [1; room * each; hidden], of which those at `index` of each position are meant, from position `start` on.

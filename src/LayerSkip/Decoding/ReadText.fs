@@ -1,0 +1,101 @@
+namespace LayerSkip
+
+open System
+
+/// A cache between two texts: what it has read stays read, for a prompt that begins with the same ids.
+[<NoEquality; NoComparison>]
+type ReadText = {
+    /// The ids that its positions were read from, the first one first: as many as the early layers have read.
+    Ids: int[]
+    Cache: Cache
+    /// Whose hidden states beside keys and values it has of every position; "": nobody's.
+    Watcher: string
+}
+
+/// Whose cache a decoding reads into: it is taken when the decoding begins, and given back when that ends, however it ends.
+[<NoEquality; NoComparison>]
+type CacheLoan = {
+    /// A cache that fits the strategy (`ReadText.empty`, `take` or `copy`), which has read a beginning of the prompt, but not all of it.
+    Take: unit -> Cache
+    /// The same cache, with all that it has read since, up to the last round that came to an end.
+    Return: ReadText -> unit
+}
+
+/// What a text left behind, for the next: with the products of every row exact (`Prefill.Exact`), the next one's tokens are to the bit those
+/// of a cache that reads the whole prompt. With `Prefill.Auto` what is read into an empty cache may be rounded, and what is read later is
+/// not: tokens are then the whole model's after the prompt as it was read.
+[<RequireQualifiedAccess>]
+module ReadText =
+    let private watched (strategy: Strategy) =
+        strategy.Drafter |> Option.map _.Watch.Exits |> Option.defaultValue []
+
+    /// Policies keep states of some positions only, each its own.
+    let private watcher (strategy: Strategy) =
+        match watched strategy, strategy.Drafter with
+        | [], _
+        | _, None -> ""
+        | exits, Some drafter -> drafter.Name + " " + String.Join(',', List.sort exits)
+
+    let private earlyLayers (weights: Weights) (strategy: Strategy) =
+        strategy.Exit |> Option.map _.Layers |> Option.defaultValue weights.Config.Layers
+
+    /// An empty cache for a strategy's texts of up to `capacity` positions.
+    let empty (capacity: int) (weights: Weights) (strategy: Strategy) : Cache =
+        Cache.createKeeping (watched strategy) weights (earlyLayers weights strategy) capacity
+
+    /// What a cache holds when a text has ended that a strategy wrote.
+    let internal left (strategy: Strategy) (struct (text: ReadOnlyMemory<int>, cache: Cache)) : ReadText = {
+        Ids = text.Slice(0, cache.Early.Length).ToArray()
+        Cache = Cache.rest cache
+        Watcher =
+            if cache.Slab.KeptLayers.Length = 0 then
+                ""
+            else
+                watcher strategy
+    }
+
+    /// How many of a prompt's first ids a strategy need not read again, but never the last, which brings the first token. 0: the cache is no use
+    /// to it: of other weights, read by fewer layers, or without the states that its drafter looks at.
+    let usable (weights: Weights) (strategy: Strategy) (prompt: ReadOnlySpan<int>) (text: ReadText) : int =
+        let cache = text.Cache
+        let wanted = watcher strategy
+
+        let fits =
+            obj.ReferenceEquals(cache.Slab.Weights, weights)
+            && (wanted = "" || wanted = text.Watcher)
+            && prompt.Length <= cache.Slab.Capacity
+
+        // What only the layers up to an exit have read is of use to a text of that exit's alone.
+        let read =
+            match strategy.Depth with
+            | Some exit when exit.Layers = cache.Early.Count -> cache.Early.Length
+            | _ -> cache.Late.Length
+
+        if fits then
+            prompt
+                .Slice(0, prompt.Length - 1)
+                .CommonPrefixLength(text.Ids.AsSpan(0, min read text.Ids.Length))
+        else
+            0
+
+    let private fitted (weights: Weights) (strategy: Strategy) (cache: Cache) : Cache =
+        let cache = Cache.splitAt (earlyLayers weights strategy) cache
+        { cache with Keeps = cache.Slab.KeptLayers.Length > 0 }
+
+    /// The cache, with the first `length` positions alone, at most as many as are `usable`. The text is then of no more use.
+    let take (strategy: Strategy) (length: int) (text: ReadText) : Cache =
+        Cache.truncate length text.Cache |> fitted text.Cache.Slab.Weights strategy
+
+    /// The same of a cache of its own: the text stays what it is.
+    let copy (strategy: Strategy) (length: int) (text: ReadText) : Cache =
+        Cache.copyFront length text.Cache |> fitted text.Cache.Slab.Weights strategy
+
+    /// Bytes that a position of a strategy's text takes.
+    let bytesPerPosition (weights: Weights) (strategy: Strategy) : int64 =
+        watched strategy |> List.distinct |> List.length |> Storage.bytesPerPosition weights
+
+    /// Bytes that its cache holds.
+    let bytes (text: ReadText) : int64 = text.Cache.Slab.Bytes
+
+    /// Frees its cache.
+    let dispose (text: ReadText) : unit = (text.Cache.Slab :> IDisposable).Dispose()
