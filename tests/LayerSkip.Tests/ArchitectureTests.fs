@@ -23,7 +23,16 @@ let private house = [
         "Data"
         "Hub"
     ]
-    "LayerSkip", [ "Tensors"; "Model"; "Decoding"; "Checkpoints"; "Serving"; "Training"; "Training/Run" ]
+    "LayerSkip",
+    [
+        "Tensors"
+        "Model"
+        "Decoding"
+        "Checkpoints"
+        "Serving"
+        "Training"
+        "Training/Run"
+    ]
     "LayerSkip.Study",
     [
         "Exactness"
