@@ -98,7 +98,7 @@ let private concurrently (engine: Engine) (checkpoint: Checkpoint) count limit i
 
     let mutable written = 0
 
-    for index, struct (options, prompt, ticket, source) in Array.indexed asked do
+    for index, struct (_, _, ticket, source) in Array.indexed asked do
         if isCancelled index then
             // Some before their turn, some in the middle.
             if index % 2 = 0 then
