@@ -53,6 +53,10 @@ type LayerSkipError =
     | NoTokenizer of path: string
     /// The same of a GGUF file.
     | NoTokenizerInGguf of path: string
+    /// A conversation, where the model at `path` came without a chat template.
+    | NoChatTemplate of path: string
+    /// A conversation that the model's chat template refuses, in the template's own words.
+    | ChatRefused of why: string
     /// A device that libtorch does not know, or cannot open: "cuda:1".
     | NoDevice of device: string * why: string
     /// No libtorch could be loaded; `tried` says where we looked and what each place answered.
@@ -170,6 +174,9 @@ module LayerSkipError =
             $"{place path}: no tokenizer beside the model (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); add one"
         | LayerSkipError.NoTokenizerInGguf path ->
             $"{place path}: the file holds no tokenizer (tokenizer.ggml.model, tokenizer.ggml.tokens); take one that does"
+        | LayerSkipError.NoChatTemplate path ->
+            $"{place path}: the model has no chat template (chat_template.jinja, \"chat_template\" of tokenizer_config.json, tokenizer.chat_template of a GGUF file); take an instruction-tuned model, or give a plain prompt"
+        | LayerSkipError.ChatRefused why -> $"the model's chat template refuses these messages: {piece why}"
         | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"
         | LayerSkipError.NoRanks why -> $"the ranks cannot be joined: {why}"

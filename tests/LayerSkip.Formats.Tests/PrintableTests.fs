@@ -27,6 +27,8 @@ let private errorsWith (text: string) : LayerSkipError list = [
     LayerSkipError.OutOfRange(text, text, text)
     LayerSkipError.NoTokenizer text
     LayerSkipError.NoTokenizerInGguf text
+    LayerSkipError.NoChatTemplate text
+    LayerSkipError.ChatRefused text
     LayerSkipError.NoDevice(text, "why")
 ]
 

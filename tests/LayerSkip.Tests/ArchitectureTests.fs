@@ -15,11 +15,13 @@ let private house = [
         ""
         "Files"
         "Json"
+        "Jinja"
         "Config"
         "Safetensors"
         "Gguf"
         "Tokenizers"
         "Grammar"
+        "Chat"
         "Data"
         "Hub"
     ]

@@ -57,13 +57,23 @@ module internal AddedToken =
     let private isWord (text: string) (at: int) =
         at >= 0 && at < text.Length && (Char.IsLetterOrDigit text[at] || text[at] = '_')
 
-    /// Cuts a text at the leftmost longest occurrences of the tokens. Of tokens with the same text the last counts.
-    /// Threads may share the function.
-    let splitter (tokens: AddedToken list) : string -> Segment list =
+    /// Whether a text that somebody typed must never become it: special tokens, and those that look like one. Tools that add
+    /// tokens to a model often leave the flag out, and `<|im_start|>` forges a turn whatever its flag is; llama.cpp's conversion
+    /// takes the same for control tokens.
+    let isGuarded (token: AddedToken) : bool =
+        let isBetween (first: string) (last: string) =
+            token.Content.StartsWith(first, StringComparison.Ordinal)
+            && token.Content.EndsWith(last, StringComparison.Ordinal)
+
+        token.Special || isBetween "<|" "|>" || isBetween "<\uFF5C" "\uFF5C>"
+
+    /// Cuts a text at the leftmost longest occurrences of the tokens that may stand there: `allows token start stop`, in characters
+    /// of the text [UTF-16]. Of tokens with the same text the last counts. Threads may share the function.
+    let cutter (tokens: AddedToken list) : (AddedToken -> int -> int -> bool) -> string -> Segment list =
         let tokens = tokens |> List.filter (fun token -> token.Content <> "")
 
         if tokens.IsEmpty then
-            fun text -> [ Segment.Text text ]
+            fun _ text -> [ Segment.Text text ]
         else
             let byContent = Dictionary<string, AddedToken>()
 
@@ -76,14 +86,29 @@ module internal AddedToken =
             let lengths =
                 byContent.Keys |> Seq.map _.Length |> Seq.distinct |> Seq.sortDescending |> Array.ofSeq
 
-            // The longest that stands there.
-            let tokenAt (text: string) (at: int) : AddedToken =
-                let length =
-                    lengths
-                    |> Array.find (fun length ->
-                        at + length <= text.Length && bySpan.ContainsKey(text.AsSpan(at, length)))
+            // The longest that stands there and may.
+            let tokenAt
+                (allows: AddedToken -> int -> int -> bool)
+                (text: string)
+                (at: int)
+                : AddedToken voption =
+                let mutable found = ValueNone
+                let mutable next = 0
 
-                bySpan[text.AsSpan(at, length)]
+                while found.IsNone && next < lengths.Length do
+                    let length = lengths[next]
+                    let mutable token = Unchecked.defaultof<AddedToken>
+
+                    if
+                        at + length <= text.Length
+                        && bySpan.TryGetValue(text.AsSpan(at, length), &token)
+                        && allows token at (at + length)
+                    then
+                        found <- ValueSome token
+
+                    next <- next + 1
+
+                found
 
             // From `start`, or -1.
             let find (text: string) (start: int) =
@@ -91,33 +116,38 @@ module internal AddedToken =
                 | -1 -> -1
                 | at -> start + at
 
-            fun text ->
+            fun allows text ->
                 let segments = List<Segment>()
                 let mutable start = 0
                 let mutable found = find text 0
 
                 while found >= 0 do
-                    let token = tokenAt text found
-                    let mutable left = found
-                    let mutable right = found + token.Content.Length
-                    let within = token.SingleWord && (isWord text (left - 1) || isWord text right)
+                    match tokenAt allows text found with
+                    | ValueNone -> found <- find text (found + 1)
+                    | ValueSome token ->
+                        let mutable left = found
+                        let mutable right = found + token.Content.Length
+                        let within = token.SingleWord && (isWord text (left - 1) || isWord text right)
 
-                    if not within then
-                        while token.TakesLeft && left > start && Char.IsWhiteSpace text[left - 1] do
-                            left <- left - 1
+                        if not within then
+                            while token.TakesLeft && left > start && Char.IsWhiteSpace text[left - 1] do
+                                left <- left - 1
 
-                        while token.TakesRight && right < text.Length && Char.IsWhiteSpace text[right] do
-                            right <- right + 1
+                            while token.TakesRight && right < text.Length && Char.IsWhiteSpace text[right] do
+                                right <- right + 1
 
-                        if left > start then
-                            segments.Add(Segment.Text text[start .. left - 1])
+                            if left > start then
+                                segments.Add(Segment.Text text[start .. left - 1])
 
-                        segments.Add(Segment.Token(token.Id, text[left .. right - 1]))
-                        start <- right
+                            segments.Add(Segment.Token(token.Id, text[left .. right - 1]))
+                            start <- right
 
-                    found <- find text right
+                        found <- find text right
 
                 if start < text.Length then
                     segments.Add(Segment.Text text[start..])
 
                 List.ofSeq segments
+
+    /// The same where all tokens may stand anywhere.
+    let splitter (tokens: AddedToken list) : string -> Segment list = cutter tokens (fun _ _ _ -> true)

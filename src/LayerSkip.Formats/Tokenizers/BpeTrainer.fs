@@ -154,7 +154,7 @@ module BpeTrainer =
         let bos = if options.AddsBos then first else None
 
         let fill folder =
-            TokenizerJsonWriter.config bos.IsSome first first None options.ModelMaxLength
+            TokenizerJsonWriter.config bos.IsSome first first [] options.ModelMaxLength
             |> AtomicFile.writeBytes (configOf folder)
             |> Result.bind (fun () ->
                 TokenizerJsonWriter.tokenizer options.SpecialTokens bos trained.Pieces trained.Merges

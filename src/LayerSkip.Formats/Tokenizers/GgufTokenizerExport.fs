@@ -127,8 +127,13 @@ module internal GgufTokenizerExport =
             key "add_bos_token", GgufValue.Bool tokenizer.Parts.AddsBos
             key "add_space_prefix", GgufValue.Bool startsWithSpace
 
-            for template in Option.toList tokenizer.Parts.Template do
-                "tokenizer.chat_template", GgufValue.Text template
+            for name, template in tokenizer.Parts.Templates do
+                let suffix = if name = "default" then "" else "." + name
+                "tokenizer.chat_template" + suffix, GgufValue.Text template
+
+            match tokenizer.Parts.Templates |> List.map fst |> List.filter ((<>) "default") with
+            | [] -> ()
+            | names -> "tokenizer.chat_templates", GgufValue.Texts(Array.ofList names)
         ]
 
     /// Whether two tokenizers cut the probe into the same words, and encode it to the same ids.

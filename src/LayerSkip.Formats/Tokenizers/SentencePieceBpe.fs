@@ -110,5 +110,5 @@ module internal SentencePieceBpe =
         AddsBos = true
         Bos = None
         Eos = None
-        Template = None
+        Templates = []
     }

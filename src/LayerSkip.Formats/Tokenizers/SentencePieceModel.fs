@@ -117,7 +117,7 @@ module internal SentencePieceModel =
                     AddsBos = bos.IsSome && defaultArg config.AddsBos true
                     Bos = bos
                     Eos = named config.Eos |> Option.orElse (inside proto.Eos)
-                    Template = config.Template
+                    Templates = config.Templates
             }
 
             seq {

@@ -53,6 +53,12 @@ module Tokenizer =
         && Array.truncate front.Length ids = front
         && tokenizer.Parts.Bos = Some ids[front.Length]
 
+    /// Ids of a text in pieces, encoded as one, without BOS: special tokens are read where all of their text is trusted, and
+    /// nowhere else, nor is what only looks like one (`<|...|>`). Other added tokens are read wherever they stand. Where no typed
+    /// piece holds such a token's text, these are the ids of the whole text with special tokens parsed.
+    let encodeMarked (tokenizer: Tokenizer) (text: MarkedText) : int[] =
+        tokenizer.EncodeMarked(Place.First, false, Marked.ofText text).Ids.ToArray()
+
     /// Ids of a text that goes on from another: without BOS, and without the space that some tokenizers put before a text.
     let encodeContinuing (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
         tokenizer.Encode(Place.Continuing, false, parseSpecial, text).Ids.ToArray()
@@ -78,7 +84,11 @@ module Tokenizer =
     let vocabularySize (tokenizer: Tokenizer) : int = tokenizer.Pieces.Length
 
     /// The Jinja template of a conversation, where the files have one.
-    let chatTemplate (tokenizer: Tokenizer) : string option = tokenizer.Parts.Template
+    let chatTemplate (tokenizer: Tokenizer) : string option =
+        tokenizer.Parts.Templates |> List.tryFind (fst >> (=) "default") |> Option.map snd
+
+    /// All Jinja templates that the files have, by name: "default", and what else a model has, as "tool_use".
+    let chatTemplates (tokenizer: Tokenizer) : (string * string) list = tokenizer.Parts.Templates
 
     /// "byte-level BPE" or "SentencePiece BPE".
     let kind (tokenizer: Tokenizer) : string = tokenizer.Parts.Kind
@@ -86,6 +96,10 @@ module Tokenizer =
     /// Whether an id is a control token, which `decode false` leaves out.
     let isSpecial (tokenizer: Tokenizer) (id: int) : bool =
         tokenizer.Added.TryFind id |> Option.exists _.Special
+
+    /// Whether an id is one that no typed text may become (`encodeMarked`): a control token, or one that looks like it.
+    let isControl (tokenizer: Tokenizer) (id: int) : bool =
+        tokenizer.Added.TryFind id |> Option.exists AddedToken.isGuarded
 
     /// The piece of an id as the vocabulary spells it; "" outside the vocabulary.
     let tokenText (tokenizer: Tokenizer) (id: int) : string =

@@ -42,7 +42,8 @@ type internal TokenizerParts = {
     AddsBos: bool
     Bos: int option
     Eos: int option
-    Template: string option
+    /// Chat templates by name; the one that files give no name is "default".
+    Templates: (string * string) list
 }
 
 /// The text of ids that arrive one by one. Immutable: `TextStream.push` returns the stream after the id.
@@ -87,10 +88,53 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
 
     let cutAll, cutPlain = cutting true, cutting false
 
-    let encode normalize words (start: Place) addBos parseSpecial (text: string) : Encoded =
+    // All of them, each where it may stand.
+    let cutterTyped, cutterNormalized =
+        let later, typed = added |> List.partition _.Normalized
+        AddedToken.cutter typed, AddedToken.cutter later
+
+    let hasGuardedLater = added |> List.exists (fun token -> token.Normalized && AddedToken.isGuarded token)
+
+    // Which parts of a normalized text are trusted, where it is known of the text as typed: each border is as far on as the
+    // text before it is long. Where that is not so, as when a border parts what the form C joins, nothing is.
+    let normalizedMarks place (typed: Marked) (normalized: string) : Marked =
+        let border flip =
+            if flip = 0 then
+                Some 0
+            else
+                let before: string = parts.Normalize place typed.Text[.. flip - 1]
+
+                if normalized.StartsWith(before, StringComparison.Ordinal) then
+                    Some before.Length
+                else
+                    None
+
+        match typed.Flips with
+        | [||] -> Marked.trusted normalized
+        | flips ->
+            match flips |> List.ofArray |> List.map border |> Check.every with
+            | Some borders when
+                borders |> List.pairwise |> List.forall (fun (a, b) -> a < b)
+                && List.last borders < normalized.Length
+                  ->
+                  { Text = normalized; Flips = Array.ofList borders }
+            | _ -> Marked.typed normalized
+
+    let mayStand (text: Marked) (token: AddedToken) start stop =
+        not (AddedToken.isGuarded token) || Marked.isTrusted start stop text
+
+    // `cutNormalized` is given where in the text its part begins, how long that is, and where it stands.
+    let encodeBy
+        normalize
+        words
+        (start: Place)
+        addBos
+        (cutTyped: string -> Segment list)
+        (cutNormalized: int -> int -> Place -> string -> Segment list)
+        (text: string)
+        : Encoded =
         let encoded = Encoded()
         let encodeWord = Bpe.encoder parts.Bpe
-        let struct (cutTyped, cutNormalized) = if parseSpecial then cutAll else cutPlain
 
         if addBos then
             for id in parts.Prefix do
@@ -101,13 +145,16 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
             encoded.Add(id, taken.Length)
 
         let mutable place = start
+        let mutable at = 0
 
         for typed in cutTyped text do
             match typed with
-            | Segment.Token(id, taken) -> token id taken
+            | Segment.Token(id, taken) ->
+                token id taken
+                at <- at + taken.Length
             | Segment.Text "" -> ()
             | Segment.Text text ->
-                for segment in cutNormalized (normalize place text) do
+                for segment in cutNormalized at text.Length place (normalize place text) do
                     match segment with
                     | Segment.Token(id, taken) -> token id taken
                     | Segment.Text "" -> ()
@@ -117,9 +164,15 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
 
                     place <- Place.Later
 
+                at <- at + text.Length
+
             place <- Place.Later
 
         encoded
+
+    let encode normalize words start addBos parseSpecial text =
+        let struct (cutTyped, cutNormalized) = if parseSpecial then cutAll else cutPlain
+        encodeBy normalize words start addBos cutTyped (fun _ _ _ -> cutNormalized) text
 
     let given (text: string) (settings: EncodeSettings) : Encoded =
         let normalize =
@@ -161,6 +214,26 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
     /// Ids of a text whose beginning stands at `start`.
     member internal _.Encode(start: Place, addBos: bool, parseSpecial: bool, text: string) : Encoded =
         encode parts.Normalize parts.Words start addBos parseSpecial text
+
+    /// Ids of a text with marks, encoded as one; guarded tokens are read where all of their text is trusted.
+    member internal _.EncodeMarked(start: Place, addBos: bool, text: Marked) : Encoded =
+        let cutNormalized at length place (normalized: string) =
+            let marks =
+                if hasGuardedLater then
+                    normalizedMarks place (Marked.sub at length text) normalized
+                else
+                    Marked.typed normalized
+
+            cutterNormalized (mayStand marks) normalized
+
+        encodeBy
+            parts.Normalize
+            parts.Words
+            start
+            addBos
+            (cutterTyped (mayStand text))
+            cutNormalized
+            text.Text
 
     /// The bytes that an id adds to a text; none for an id outside the vocabulary, as padded models may produce.
     member internal _.Bytes (showSpecial: bool) (id: int) : byte[] =

@@ -17,7 +17,8 @@ type internal TokenizerConfig = {
     Added: AddedToken list
     /// All that is named as a special token.
     Special: string list
-    Template: string option
+    /// Chat templates by name.
+    Templates: (string * string) list
 } with
 
     /// Whether transformers' own post-processor of these classes stands in place of the file's, which begins a text with BOS
@@ -40,7 +41,7 @@ module internal TokenizerConfig =
         Eos = None
         Added = []
         Special = []
-        Template = None
+        Templates = []
     }
 
     // A token is a string, or an object with its `content`.
@@ -60,20 +61,41 @@ module internal TokenizerConfig =
         | _ -> ()
     ]
 
-    // A template is a string, or one of a list under the name "default".
-    let private template (root: JsonPart) =
+    // A template is a string, or several are a list of objects with name and template.
+    let private templates (root: JsonPart) : (string * string) list =
         match root.TryField "chat_template" with
-        | Some part when part.Kind = JsonValueKind.String -> Some part.Text
-        | Some part when part.Kind = JsonValueKind.Array ->
-            part.Items
-            |> Seq.tryFind (fun item -> item.TryText "name" = Some "default")
-            |> Option.bind (fun item -> item.TryText "template")
-        | _ -> None
+        | Some part when part.Kind = JsonValueKind.String -> [ "default", part.Text ]
+        | Some part when part.Kind = JsonValueKind.Array -> [
+            for item in part.Items do
+                if item.Kind = JsonValueKind.Object then
+                    match item.TryText "name", item.TryText "template" with
+                    | Some name, Some template -> name, template
+                    | _ -> ()
+          ]
+        | _ -> []
 
-    let private jinja (folder: string) =
-        SourceFile.tryReadAll (Path.Combine(folder, "chat_template.jinja"))
-        |> Check.getOrRaise
-        |> Option.map Utf8Text.decode
+    let private file (path: string) : string option =
+        SourceFile.tryReadAll path |> Check.getOrRaise |> Option.map Utf8Text.decode
+
+    /// Templates in files of their own: the usual one, and those of a folder by their names.
+    let private jinja (folder: string) : (string * string) list =
+        let others = Path.Combine(folder, "additional_chat_templates")
+
+        [
+            for template in Option.toList (file (Path.Combine(folder, "chat_template.jinja"))) do
+                "default", template
+
+            if Directory.Exists others then
+                for path in Array.sort (Directory.GetFiles(others, "*.jinja")) do
+                    for template in Option.toList (file path) do
+                        Path.GetFileNameWithoutExtension path, template
+        ]
+
+    // A file of its own goes before what tokenizer_config.json says, as in transformers.
+    let private withFiles (folder: string) (inConfig: (string * string) list) : (string * string) list =
+        match jinja folder with
+        | [] -> inConfig
+        | inFiles -> inFiles
 
     /// added_tokens_decoder: tokens by id.
     let private decoder (root: JsonPart) : AddedToken list =
@@ -103,7 +125,7 @@ module internal TokenizerConfig =
             Eos = named "eos_token" root
             Added = decoder root
             Special = specials root
-            Template = template root |> Option.orElse (jinja folder)
+            Templates = withFiles folder (templates root)
         }
 
     /// Tokens of an added_tokens.json, by their text.
@@ -126,7 +148,7 @@ module internal TokenizerConfig =
     let load (folder: string) : Result<TokenizerConfig, LayerSkipError list> =
         let file name = Path.Combine(folder, name)
 
-        JsonPart.guard folder (fun () -> Ok { empty with Template = jinja folder })
+        JsonPart.guard folder (fun () -> Ok { empty with Templates = jinja folder })
         |> Result.bind (fun none -> orEmpty (file "tokenizer_config.json") none (config folder))
         |> Result.bind (fun config ->
             orEmpty (file "special_tokens_map.json") [] (specials >> Ok)

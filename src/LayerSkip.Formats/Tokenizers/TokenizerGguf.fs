@@ -96,6 +96,18 @@ module internal TokenizerGguf =
         else
             Ok(SentencePieceBpe.parts prefix (SentencePieceBpe.build pieces scores types true))
 
+    // One key for the usual template, and one with its name behind a dot for each other.
+    let private templates (metadata: Map<string, GgufValue>) : (string * string) list = [
+        let key = "tokenizer.chat_template"
+
+        for entry in metadata do
+            match entry.Value with
+            | GgufValue.Text template when entry.Key = key -> "default", template
+            | GgufValue.Text template when entry.Key.StartsWith(key + ".", System.StringComparison.Ordinal) ->
+                entry.Key[key.Length + 1 ..], template
+            | _ -> ()
+    ]
+
     let private build path metadata (model: string) : Result<Tokenizer, LayerSkipError list> =
         let reader = Reader(path, metadata)
         let pieces = reader.Require("tokens", reader.Texts "tokens", [||])
@@ -123,7 +135,7 @@ module internal TokenizerGguf =
                     AddsBos = bos.IsSome && defaultArg addsBos parts.AddsBos
                     Bos = bos
                     Eos = eos
-                    Template = metadata.TryFind "tokenizer.chat_template" |> Option.bind GgufValue.tryText
+                    Templates = templates metadata
             }
 
             pieces

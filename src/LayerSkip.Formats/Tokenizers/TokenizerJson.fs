@@ -171,7 +171,7 @@ module internal TokenizerJson =
                     config.Eos
                     |> Option.bind idOf
                     |> Option.orElse (List.tryPick idOf [ "</s>"; "<|end_of_text|>"; "<|endoftext|>" ])
-                Template = config.Template
+                Templates = config.Templates
             }
 
             // A token that is looked for after normalization is looked for as normalization leaves it.

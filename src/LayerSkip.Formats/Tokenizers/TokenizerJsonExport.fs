@@ -96,7 +96,7 @@ module internal TokenizerJsonExport =
             tokenizer.Parts.AddsBos
             (piece tokenizer.Parts.Bos)
             (piece tokenizer.Parts.Eos)
-            tokenizer.Parts.Template
+            tokenizer.Parts.Templates
             None
 
     /// Whether a folder's tokenizer cuts, encodes and decodes as the source does.

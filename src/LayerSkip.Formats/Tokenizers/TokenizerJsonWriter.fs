@@ -106,7 +106,7 @@ module internal TokenizerJsonWriter =
         (addsBos: bool)
         (bos: string option)
         (eos: string option)
-        (template: string option)
+        (templates: (string * string) list)
         (modelMaxLength: int option)
         : byte[] =
         let where (name: string) (value: 'T option) = [ for value in Option.toList value -> name, box value ]
@@ -115,7 +115,14 @@ module internal TokenizerJsonWriter =
             "add_bos_token", addsBos
             yield! where "bos_token" bos
             yield! where "eos_token" eos
-            yield! where "chat_template" template
+            match templates with
+            | [] -> ()
+            | [ "default", template ] -> "chat_template", template
+            | templates ->
+                "chat_template",
+                [
+                    for name, template in templates -> object [ "name", name; "template", template ]
+                ]
             "clean_up_tokenization_spaces", false
             yield! where "model_max_length" modelMaxLength
             "tokenizer_class", "PreTrainedTokenizerFast"

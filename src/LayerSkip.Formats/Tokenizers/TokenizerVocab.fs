@@ -68,7 +68,7 @@ module internal TokenizerVocab =
                     AddsBos = bos.IsSome && config.AddsBos = Some true
                     Bos = bos
                     Eos = config.Eos |> Option.defaultValue ending |> idOf
-                    Template = config.Template
+                    Templates = config.Templates
             }
 
             TokenizerCore.create path parts added (AddedToken.pieces ids config.Added))

@@ -177,5 +177,5 @@ module internal WordRules =
         AddsBos = rule.AddsBos
         Bos = None
         Eos = None
-        Template = None
+        Templates = []
     }

@@ -11,6 +11,8 @@ type Checkpoint = {
     Path: string
     Weights: Weights
     Tokenizer: Tokenizer option
+    /// The chat template, read when it is first asked for; None where the files have none.
+    Chat: Lazy<Result<ChatTemplate option, LayerSkipError list>>
     /// generation_config.json's, else config.json's eos_token_id; eos and eot of a GGUF.
     StopIds: int[]
     /// Exit layer and draft length that generation_config.json recommends, or a GGUF file's `layerskip.` keys.
@@ -47,6 +49,12 @@ module Checkpoint =
         Path = path
         Weights = weights
         Tokenizer = tokenizer
+        Chat =
+            lazy
+                (match tokenizer |> Option.map Tokenizer.chatTemplates with
+                 | None
+                 | Some [] -> Ok None
+                 | Some templates -> ChatTemplate.ofNamed path templates |> Result.map Some)
         StopIds = weights.Config.StopIds
         Recommended = None
         Adapters = []

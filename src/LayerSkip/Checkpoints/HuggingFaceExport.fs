@@ -29,6 +29,22 @@ module internal HuggingFaceExport =
                 Some folder
             | _ -> None
 
+    /// The folder of a model's other chat templates, where it has one.
+    let private copyTemplates (source: string) (target: string) : Result<unit, LayerSkipError list> =
+        let inner folder = Path.Combine(folder, "additional_chat_templates")
+
+        if not (Directory.Exists(inner source)) then
+            Ok()
+        else
+            AtomicFile.makeFolder (inner target)
+            |> Result.bind (fun () ->
+                Directory.GetFiles(inner source, "*.jinja")
+                |> List.ofArray
+                |> Check.each (fun path ->
+                    AtomicFile.writeBytes
+                        (Path.Combine(inner target, Path.GetFileName path))
+                        (File.ReadAllBytes path)))
+
     // No copy of the file's rights: a read-only source must not make a read-only folder.
     let private copyTokenizer (source: string) (target: string) : Result<unit, LayerSkipError list> =
         tokenizerFiles
@@ -36,6 +52,7 @@ module internal HuggingFaceExport =
         |> Check.each (fun name ->
             let bytes = File.ReadAllBytes(Path.Combine(source, name))
             AtomicFile.writeBytes (Path.Combine(target, name)) bytes)
+        |> Result.bind (fun () -> copyTemplates source target)
 
     /// Puts a model's tokenizer into a folder: its files, where it has any, else files made from it, where they describe it.
     let private putTokenizer (target: string) (checkpoint: Checkpoint) : Result<unit, LayerSkipError list> =
