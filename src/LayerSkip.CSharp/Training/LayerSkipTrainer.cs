@@ -206,7 +206,7 @@ public static class LayerSkipTrainer
             tiedHead: sizes.TiedHead);
 
     private static Checkpoint Recommending(Checkpoint model, FSharpOption<Tuple<int, int>>? recommended) =>
-        new(model.Path, model.Weights, model.Tokenizer, model.StopIds, recommended, model.Adapters, model.Kept, model.Remarks);
+        new(model.Path, model.Weights, model.Tokenizer, model.Chat, model.StopIds, recommended, model.Adapters, model.Kept, model.Remarks);
 
     private static void SetThreads(int? threads)
     {
