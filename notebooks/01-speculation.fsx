@@ -122,7 +122,7 @@ a step that had no room for a draft.
 let origins =
     events
     |> List.choose (function
-        | GenerationEvent.Token(_, origin, _) -> Some(string origin)
+        | GenerationEvent.Token token -> Some(string token.Origin)
         | _ -> None)
     |> List.countBy id
     |> List.sortByDescending snd

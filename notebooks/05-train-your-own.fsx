@@ -43,7 +43,7 @@ let tell (seed: int) =
         GenerationOptions.greedy
             (Strategy.SelfSpeculative(ExitLayer.TryCreate(teller.Config.Layers, 2) |> Check.getOrRaise, 3))
             120 with
-            Sampling = Sampling.Filtered(0.7, 0, 1.0)
+            Sampling = Sampling.Filtered(0.7, 0, 1.0, 0.0)
             StopIds = teller.StopIds
             Seed = int64 seed
     }

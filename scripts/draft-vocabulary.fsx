@@ -282,9 +282,9 @@ let count = given.Whole("--prompts", 0)
 /// Drafts of an exit, of which each is right with probability `rate` where the right token is among the ids; at the cost of the exit's own.
 let replaced (rate: float) (text: int[]) (exit: ExitLayer) : Drafter =
     Drafter.stateless "replaced" (Some exit) (fun request reading ->
-        let propose token (reading: Reading) =
+        let propose made token (reading: Reading) =
             let struct (hidden, cache) = Model.forwardEarly request.Weights [| token |] reading.Cache
-            let struct (draft, key) = request.Pick DraftReading.Token hidden reading.Key
+            let struct (draft, key) = request.Pick DraftReading.Token made hidden reading.Key
             let place = cache.Early.Length
             let struct (u, _) = Key.uniform { Key.ofSeed 5L with Counter = uint64 place }
             let right = if place < text.Length then text[place] else 0
@@ -298,7 +298,7 @@ let replaced (rate: float) (text: int[]) (exit: ExitLayer) : Drafter =
 
         let last = request.Text.Span[request.Text.Length - 1]
 
-        Speculation.oneByOne request.IsStop propose request.Ahead last {
+        Speculation.untilEnough (fun _ -> false) request.IsStop propose request.Ahead last {
             reading with
                 Cache = Cache.splitAt exit.Layers reading.Cache
         })

@@ -72,7 +72,7 @@ for spread, shape in [ 1.0, "flat"; 4.0, "steep" ] do
             "top-p 0.9", 0.8, 0, 0.9
             "top-k 50, top-p 0.9", 0.8, 50, 0.9
         ] do
-        let law () = Sampling.law (Sampling.Filtered(temperature, k, p)) logits
+        let law () = Sampling.law (Sampling.Filtered(temperature, k, p, 0.0)) logits
         let plain () = sorted temperature k p logits
 
         // Until .NET has compiled all of it for speed.

@@ -1,3 +1,5 @@
+using System.Collections.ObjectModel;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What computes.</summary>
@@ -165,6 +167,40 @@ public sealed record GenerateOptions
 
     /// <summary>Samples from the fewest tokens whose probabilities reach p, above 0 and at most 1.</summary>
     public double TopP { get; init; } = SamplingModule.defaultTopP;
+
+    /// <summary>
+    /// Samples, after the other filters, from tokens at least this many times as probable as the most probable, 0 (all) to 1.
+    /// </summary>
+    public double MinP { get; init; } = SamplingModule.defaultMinP;
+
+    /// <summary>
+    /// What logits of tokens that prompt or text have are divided by where they are above 0, else multiplied by; 0.01 to 100, 1 is nothing.
+    /// Like the penalties and the bias below, it holds for drafts too: speculation writes plain decoding's text under the same.
+    /// </summary>
+    public double RepetitionPenalty { get; init; } = TokenRulesModule.none.RepetitionPenalty;
+
+    /// <summary>Taken from the logits of tokens that the new text has, -2 to 2; 0 is nothing.</summary>
+    public double PresencePenalty { get; init; } = TokenRulesModule.none.PresencePenalty;
+
+    /// <summary>Taken from the logit of a token once for each time that the new text has it, -2 to 2; 0 is nothing.</summary>
+    public double FrequencyPenalty { get; init; } = TokenRulesModule.none.FrequencyPenalty;
+
+    /// <summary>Added to the logits of token ids, -100 to 100.</summary>
+    public IReadOnlyDictionary<int, double> LogitBias
+    {
+        get;
+        init
+        {
+            ArgumentNullException.ThrowIfNull(value, nameof(LogitBias));
+            field = value;
+        }
+    } = ReadOnlyDictionary<int, double>.Empty;
+
+    /// <summary>
+    /// Tells the log-probability of each new token, by the model's own law, before filters, penalties and bias, and of so many of the likeliest
+    /// there, 0 to 20; null is neither.
+    /// </summary>
+    public int? LogProbs { get; init; }
 
     /// <summary>
     /// Tokens that end the text; null is the model's own. One that does is neither in <see cref="GenerateResult.TokenIds"/>

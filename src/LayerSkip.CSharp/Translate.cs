@@ -105,9 +105,22 @@ internal static class Translate
     public static GeneratedToken? Event(GenerationEvent happened) =>
         happened switch
         {
-            GenerationEvent.Token token => new() { Id = token.id, Text = token.text, Origin = Origin(token.origin) },
+            GenerationEvent.Token token => new()
+            {
+                Id = token.Item.Id,
+                Text = token.Item.Text,
+                Origin = Origin(token.Item.Origin),
+                LogProbs = token.Item.LogProbs is { } told ? LogProbs(told.Value) : null,
+            },
             GenerationEvent.End end => new() { Text = end.rest, Result = Result(end.Item2) },
             _ => null,
+        };
+
+    private static TokenLogProbs LogProbs(LayerSkip.TokenLogProbs told) =>
+        new()
+        {
+            LogProb = told.LogProb,
+            Top = [.. told.Top.Select(likely => new TokenLogProb { Id = likely.Id, LogProb = likely.LogProb })],
         };
 
     private static TokenOrigin Origin(Origin origin) =>
@@ -127,6 +140,7 @@ internal static class Translate
             PromptIds = Array.AsReadOnly(completion.PromptIds),
             TokenIds = Array.AsReadOnly(completion.TokenIds),
             Text = completion.Text?.Value,
+            LogProbs = [.. completion.LogProbs.Select(LogProbs)],
             FinishReason = completion.Finish.IsStop ? FinishReason.Stop : FinishReason.Length,
             Statistics = Statistics(completion.Stats),
             Timings = new()

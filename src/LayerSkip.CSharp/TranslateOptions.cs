@@ -20,7 +20,7 @@ internal static class TranslateOptions
             throw new ArgumentException($"{nameof(GenerateOptions.StopTexts)} has a null among its texts", nameof(options));
         }
 
-        var sampling = SamplingModule.create(options.Temperature, options.TopK, options.TopP);
+        var sampling = SamplingModule.createWith(options.MinP, options.Temperature, options.TopK, options.TopP);
         var law = sampling.IsOk ? sampling.ResultValue : Sampling.Greedy;
         FSharpResult<StopRuleKind, FSharpList<LayerSkipError>>? rule = options.StopRule switch
         {
@@ -44,13 +44,24 @@ internal static class TranslateOptions
         var given = new GenerationOptions(
             strategy: decided,
             sampling: law,
+            rules: Rules(options),
             maxNewTokens: options.MaxNewTokens,
             stopIds: [.. options.StopTokenIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)],
             stopTexts: ListModule.OfSeq(options.StopTexts),
             showSpecial: options.ShowSpecial,
-            seed: options.Seed);
+            seed: options.Seed,
+            logProbs: options.LogProbs is { } count ? Translate.Some(count) : null,
+            promptLogProbs: null);
         return (given, [.. Check.faults(sampling), .. rule is { } read ? Check.faults(read) : [], .. faults]);
     }
+
+    private static TokenRules Rules(GenerateOptions options) =>
+        new(
+            repetitionPenalty: options.RepetitionPenalty,
+            presencePenalty: options.PresencePenalty,
+            frequencyPenalty: options.FrequencyPenalty,
+            logitBias: ListModule.OfSeq(options.LogitBias.Select(bias => Tuple.Create(bias.Key, bias.Value))),
+            constraint: null);
 
     /// <summary>What the library decides of a drafting; with every fault of it.</summary>
     public static FSharpResult<DraftingPlan, FSharpList<LayerSkipError>> Plan(

@@ -27,6 +27,8 @@ type LayerSkipError =
     /// NaN or infinity in a forward pass over finite weights: in the output of a layer, of the embedding or of the head.
     /// Positions count from 0.
     | Overflow of place: string * position: int * dtype: string
+    /// A text after which a constraint lets no token follow, not even one that ends it; `position` is the missing token's.
+    | NothingAllowed of position: int
     /// Faults of the tensors in a model folder, whose configuration is another file.
     | InWeights of path: string * faults: LayerSkipError list
     /// Faults of the tensors in a GGUF file, which has its configuration too; named as the file names them.
@@ -146,6 +148,8 @@ module LayerSkipError =
         | LayerSkipError.Overflow(place, position, dtype) ->
             let wider = if dtype = "f64" then "" else ", or use a wider dtype"
             $"the output of {piece place} is not finite at position {position} (counted from 0): the model's numbers overflow in {dtype}; check its weights and config.json{wider}"
+        | LayerSkipError.NothingAllowed position ->
+            $"the constraint lets no token stand at position {position} (counted from 0), nor the text end there; give stop ids that it allows, or another constraint"
         | LayerSkipError.InWeights(path, faults) ->
             listed (faults |> List.map (fun fault -> place path, told fault)) + advice faults
         | LayerSkipError.InGguf(path, faults) ->

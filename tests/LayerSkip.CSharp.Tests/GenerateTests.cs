@@ -195,6 +195,42 @@ internal static class GenerateTests
             Same(Drawn(1), Drawn(1), "seed 1");
             True(!Drawn(1).SequenceEqual(Drawn(2)), "seed 2");
         }),
+        Case("penalties and biases hold in every strategy, and min-p leaves the most probable", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var plain = model.Generate("Once upon", Plain).TokenIds;
+            foreach (var options in (GenerateOptions[])
+                [
+                    Plain with { RepetitionPenalty = 1.8 },
+                    Plain with { PresencePenalty = 1.5, FrequencyPenalty = 0.5 },
+                    Plain with { LogitBias = new Dictionary<int, double> { [plain[0]] = -100, [plain[1]] = -100 } },
+                ])
+            {
+                var made = model.Generate("Once upon", options).TokenIds;
+                True(!made.SequenceEqual(plain), $"{options}");
+                Same(model.Generate("Once upon", options with { Strategy = Strategy.SelfSpeculative }).TokenIds, made, $"{options}");
+            }
+
+            Same(model.Generate("Once upon", Plain with { Temperature = 1, MinP = 1 }).TokenIds, plain, "only the most probable");
+        }),
+        Case("log-probabilities come with each token, and with the result", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            var plain = model.Generate("Once upon", Plain with { LogProbs = 3 });
+            Equal(plain.LogProbs.Count, plain.TokenIds.Count, "of each token");
+            Equal(model.Generate("Once upon", Plain).LogProbs.Count, 0, "only where they are asked for");
+            foreach (var (id, told) in plain.TokenIds.Zip(plain.LogProbs))
+            {
+                Equal((told.Top.Count, told.Top[0].Id, told.Top[0].LogProb), (3, id, told.LogProb), "greedy text is of the likeliest");
+                True(told.LogProb < 0 && told.Top[1].LogProb <= told.LogProb, "in order");
+            }
+
+            var drafted = model.Generate("Once upon", Plain with { Strategy = Strategy.SelfSpeculative, LogProbs = 3 });
+            // In float64, which libtorch multiplies, a row's last bits depend on the rows beside it.
+            True(
+                drafted.LogProbs.Zip(plain.LogProbs).All(pair => Math.Abs(pair.First.LogProb - pair.Second.LogProb) < 1e-9),
+                "the same whatever drafts");
+        }),
         Case("ends where the context does", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);
@@ -206,6 +242,13 @@ internal static class GenerateTests
             Refused(() => model.Generate("a", new() { Temperature = -1 }), "Temperature is -1");
             Refused(() => model.Generate("a", new() { TopP = 0 }), "TopP is 0");
             Refused(() => model.Generate("a", new() { TopK = -1 }), "TopK is -1");
+            Refused(() => model.Generate("a", new() { MinP = double.NaN }), "MinP is NaN");
+            Refused(() => model.Generate("a", new() { RepetitionPenalty = 0 }), "RepetitionPenalty is 0");
+            Refused(() => model.Generate("a", new() { PresencePenalty = 3, FrequencyPenalty = -3 }), "PresencePenalty is 3", "FrequencyPenalty is -3");
+            Refused(() => model.Generate("a", new() { LogitBias = new Dictionary<int, double> { [3] = 101 } }), "LogitBias is 101");
+            Refused(() => model.Generate("a", new() { LogitBias = new Dictionary<int, double> { [999] = 1 } }), "999");
+            Refused(() => model.Generate("a", new() { LogProbs = 21 }), "LogProbs is 21");
+            Throws<ArgumentNullException>(() => new GenerateOptions { LogitBias = null! });
             Refused(() => model.Generate("a", new() { ExitLayer = 4 }), "ExitLayer is 4", "1 to 3");
             Refused(() => model.Generate("a", Plain with { ExitLayer = 0 }), "ExitLayer is 0");
             Refused(() => model.Generate("a", new() { DraftLength = 0 }), "DraftLength is 0");

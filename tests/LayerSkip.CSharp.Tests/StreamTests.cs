@@ -16,9 +16,12 @@ internal static class StreamTests
             using var model = LayerSkipModel.Load(tiny.Path);
             foreach (var prompt in (string[])["Once upon", "x", "狐"])
             {
-                var whole = model.Generate(prompt, Options);
-                var steps = await model.StreamAsync(prompt, Options).ToList();
+                var options = Options with { LogProbs = 1 };
+                var whole = model.Generate(prompt, options);
+                var steps = await model.StreamAsync(prompt, options).ToList();
                 Equal(string.Concat(steps.Select(step => step.Text)), whole.Text, "text");
+                Same(steps.SkipLast(1).Select(step => step.LogProbs!.LogProb), whole.LogProbs.Select(told => told.LogProb), "what was said");
+                Equal(steps[^1].LogProbs, null, "and nothing of the last step");
                 Same(steps.SkipLast(1).Select(step => step.Id!.Value), whole.TokenIds, "tokens");
                 Equal(steps[0].Origin, TokenOrigin.Prefill, "the first token is the prompt's");
                 Equal(steps[^1].Id, null, "the last step brings no token");

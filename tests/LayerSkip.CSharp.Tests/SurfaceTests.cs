@@ -90,7 +90,9 @@ internal static class SurfaceTests
             Equal(options.MaxNewTokens, 128, "max-new-tokens");
             Equal(options.Strategy, Strategy.Auto, "strategy");
             Equal(options.Temperature, 0.0, "temperature");
-            Equal((options.TopK, options.TopP), (0, 1.0), "top-k and top-p");
+            Equal((options.TopK, options.TopP, options.MinP), (0, 1.0, 0.0), "top-k, top-p and min-p");
+            Equal((options.RepetitionPenalty, options.PresencePenalty, options.FrequencyPenalty), (1.0, 0.0, 0.0), "penalties");
+            Equal((options.LogitBias.Count, options.LogProbs), (0, null), "no bias, no log-probabilities");
             Equal((options.Seed, options.ShowSpecial), (0, false), "seed and special tokens");
             var lens = new LensOptions();
             Equal((lens.TopK, lens.Layers, lens.Logits), (5, null, false), "a lens's");

@@ -57,6 +57,9 @@ public enum LayerSkipErrorCode
     /// <summary>The model's numbers overflowed while it computed.</summary>
     NumbersOverflow,
 
+    /// <summary>A constraint lets no token follow, and the text may not end there.</summary>
+    NothingAllowed,
+
     /// <summary>There is no text to learn from.</summary>
     NoText,
 

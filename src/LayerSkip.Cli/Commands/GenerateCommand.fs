@@ -25,14 +25,28 @@ module internal GenerateCommand =
         $"{Inputs.machine checkpoint}, {name}{ways}{exit}{length}"
 
     /// The contract's object; times in milliseconds, the rate in tokens a second after the first.
-    let private json (checkpoint: Checkpoint) strategy plan (completion: Completion) =
-        let name, exit, length = described strategy plan
+    let private json (checkpoint: Checkpoint) (options: GenerationOptions) plan (completion: Completion) =
+        let name, exit, length = described options.Strategy plan
         let timings = completion.Timings
 
         JsonWrite.line (fun writer ->
             writer |> JsonWrite.ints "prompt_ids" completion.PromptIds
             writer |> JsonWrite.ints "token_ids" completion.TokenIds
             writer |> JsonWrite.textOrNull "text" completion.Text
+
+            if options.LogProbs.IsSome then
+                writer
+                |> JsonWrite.objects
+                    "logprobs"
+                    (Seq.zip completion.TokenIds completion.LogProbs)
+                    (fun (id, told) ->
+                        writer.WriteNumber("id", id)
+                        writer.WriteNumber("logprob", told.LogProb)
+
+                        writer
+                        |> JsonWrite.objects "top" told.Top (fun likely ->
+                            writer.WriteNumber("id", likely.Id)
+                            writer.WriteNumber("logprob", likely.LogProb)))
 
             writer.WriteString(
                 "finish_reason",
@@ -114,11 +128,12 @@ module internal GenerateCommand =
             for event in
                 (start cancelled.Token: GenerationEvent seq) |> Seq.takeWhile (fun _ -> signal () = 0) do
                 match event with
-                | GenerationEvent.Token(id, origin, text) ->
-                    keep { Id = id; Origin = origin; Text = text; Settled = None }
-                    shown checkpoint first id text
+                | GenerationEvent.Token token ->
+                    keep { Id = token.Id; Origin = token.Origin; Text = token.Text; Settled = None }
+
+                    shown checkpoint first token.Id token.Text
                     |> terminal.Shown
-                    |> Terminal.coloured terminal origin
+                    |> Terminal.coloured terminal token.Origin
                     |> write
                     first <- false
                 | GenerationEvent.Round _ -> ()
@@ -137,7 +152,10 @@ module internal GenerateCommand =
         (completion: Completion)
         (tokens: ShownToken list)
         =
-        let isWhole = options.Sampling = Sampling.Greedy && options.Strategy.Depth.IsNone
+        let isWhole =
+            options.Sampling = Sampling.Greedy
+            && options.Strategy.Depth.IsNone
+            && TokenRules.isNone options.Rules
 
         if not isWhole || tokens.Length > completion.TokenIds.Length then
             tokens
@@ -207,7 +225,7 @@ module internal GenerateCommand =
             code
         | Ok completion ->
             if common.Json then
-                output.Tell(terminal, json checkpoint options.Strategy plan completion)
+                output.Tell(terminal, json checkpoint options plan completion)
             else
                 let ids = completion.TokenIds |> Seq.map string |> String.concat ","
                 output.Write(defaultArg completion.Text ids)

@@ -52,7 +52,7 @@ module internal EvalDecoding =
 
     /// What the library is asked for.
     let resolve (given: EvalDecoding) : GenerationEvalOptions =
-        let sampling = Inputs.sampling given.Temperature given.TopK given.TopP
+        let sampling = Inputs.sampling given.Temperature given.TopK given.TopP None
 
         {
             given.Own with

@@ -23,6 +23,15 @@ type internal GenerateArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--min-p")>] MinP of p: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--repetition-penalty")>] RepetitionPenalty of
+        x: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--presence-penalty")>] PresencePenalty of
+        x: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--frequency-penalty")>] FrequencyPenalty of
+        x: string
+    | [<EqualsAssignmentOrSpaced; CustomCommandLine("--logit-bias")>] LogitBias of bias: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--logprobs")>] LogProbs of n: int
     | [<EqualsAssignmentOrSpaced>] Stop of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
@@ -57,6 +66,18 @@ type internal GenerateArgument =
                 $"samples among the k most probable tokens only; 0 is all (default {Sampling.defaultTopK})."
             | TopP _ ->
                 $"samples among the fewest tokens whose probabilities reach p, above 0 and at most 1 (default {Sampling.defaultTopP})."
+            | MinP _ ->
+                $"samples, after the other filters, among tokens at least p times as probable as the most probable only, 0 (all) to 1 (default {Sampling.defaultMinP})."
+            | RepetitionPenalty _ ->
+                $"what logits of tokens that prompt or text have are divided by where they are above 0, else multiplied by; 0.01 to 100 (default {TokenRules.none.RepetitionPenalty}: nothing). Rules hold for drafts too: the text is plain decoding's under the same."
+            | PresencePenalty _ ->
+                $"taken from the logits of tokens that the new text has, -2 to 2 (default {TokenRules.none.PresencePenalty})."
+            | FrequencyPenalty _ ->
+                $"taken from the logit of a token once for each time that the new text has it, -2 to 2 (default {TokenRules.none.FrequencyPenalty})."
+            | LogitBias _ ->
+                "ID=X: adds X, -100 to 100, to the logit of a token id, as 42=-100; may be given several times."
+            | LogProbs _ ->
+                $"with --json: \"logprobs\", the log-probability of each new token by the model's own law, before filters and rules, and of the n likeliest there, 0 to {TokenLogProbs.most}."
             | Stop _ ->
                 "ends the text before this string; may be given several times. token_ids go on to the token that completed it."
             | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."

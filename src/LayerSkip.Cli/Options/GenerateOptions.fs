@@ -14,6 +14,8 @@ type internal GenerateOptions = {
     Temperature: string option
     TopK: int
     TopP: string option
+    MinP: string option
+    Rules: GivenRules
     StopIds: string option
     IgnoreEos: bool
     Output: string option
@@ -33,6 +35,8 @@ module internal GenerateOptions =
         Temperature = None
         TopK = Sampling.defaultTopK
         TopP = None
+        MinP = None
+        Rules = GivenRules.none
         StopIds = None
         IgnoreEos = false
         Output = None
@@ -61,6 +65,12 @@ module internal GenerateOptions =
         | GenerateArgument.Temperature number -> { given with Temperature = Some number }
         | GenerateArgument.TopK count -> { given with TopK = count }
         | GenerateArgument.TopP number -> { given with TopP = Some number }
+        | GenerateArgument.MinP number -> { given with MinP = Some number }
+        | GenerateArgument.RepetitionPenalty number -> { given with Rules.RepetitionPenalty = Some number }
+        | GenerateArgument.PresencePenalty number -> { given with Rules.PresencePenalty = Some number }
+        | GenerateArgument.FrequencyPenalty number -> { given with Rules.FrequencyPenalty = Some number }
+        | GenerateArgument.LogitBias bias -> { given with Rules.LogitBias = given.Rules.LogitBias @ [ bias ] }
+        | GenerateArgument.LogProbs count -> { given with Own.LogProbs = Some count }
         | GenerateArgument.Stop text -> { given with Own.StopTexts = given.Own.StopTexts @ [ text ] }
         | GenerateArgument.StopIds ids -> { given with StopIds = Some ids }
         | GenerateArgument.IgnoreEos -> { given with IgnoreEos = true }
@@ -94,7 +104,7 @@ module internal GenerateOptions =
     let sampling (given: GenerateOptions) : Sampling =
         checkStrategy given
 
-        let sampling = Inputs.sampling given.Temperature given.TopK given.TopP
+        let sampling = Inputs.sampling given.Temperature given.TopK given.TopP given.MinP
 
         let emptyStop =
             Check.that
@@ -103,6 +113,8 @@ module internal GenerateOptions =
 
         Inputs.refuse (
             Check.faults sampling
+            @ TokenRules.outOfRange (GivenRules.read given.Rules)
+            @ TokenLogProbs.faults "logprobs" given.Own.LogProbs
             @ Inputs.atLeastOne "max-new-tokens" given.Own.MaxNewTokens
             @ (given.Drafting.DraftLength
                |> Option.toList
@@ -148,6 +160,7 @@ module internal GenerateOptions =
             given.Own with
                 Strategy = strategy
                 Sampling = sampling
+                Rules = GivenRules.read given.Rules
                 StopIds =
                     match given.StopIds with
                     | Some ids -> Inputs.numbers "stop-ids" ids

@@ -122,11 +122,13 @@ module internal Inputs =
         (temperature: string option)
         (topK: int)
         (topP: string option)
+        (minP: string option)
         : Result<Sampling, LayerSkipError list> =
         let orElse standard option allowed text =
             text |> Option.map (real option allowed) |> Option.defaultValue standard
 
-        Sampling.create
+        Sampling.createWith
+            (minP |> orElse Sampling.defaultMinP "min-p" "0 (all) to 1")
             (temperature |> orElse Sampling.defaultTemperature "temperature" "0 (greedy) or more")
             topK
             (topP |> orElse Sampling.defaultTopP "top-p" "above 0 and at most 1")

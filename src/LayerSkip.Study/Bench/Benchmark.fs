@@ -62,14 +62,14 @@ module Benchmark =
 
         for event in Generation.run weights None greedy options.Prompt |> Check.getOrRaise do
             match event with
-            | GenerationEvent.Token(_, origin, _) ->
+            | GenerationEvent.Token token ->
                 let now = Stopwatch.GetTimestamp()
 
                 if waited then
                     gaps.Add(Stopwatch.GetElapsedTime(last, now).TotalMilliseconds)
 
                 last <- now
-                waited <- origin = Origin.Prefill || origin = Origin.Plain
+                waited <- token.Origin = Origin.Prefill || token.Origin = Origin.Plain
             | GenerationEvent.Round _ -> waited <- true
             | GenerationEvent.End(_, completion) -> result <- Some completion
 

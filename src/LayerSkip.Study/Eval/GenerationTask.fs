@@ -104,10 +104,13 @@ module internal GenerationTask =
 
         match wanted.Sampling with
         | Sampling.Greedy -> json.WriteNumber("temperature", 0)
-        | Sampling.Filtered(temperature, k, p) ->
+        | Sampling.Filtered(temperature, k, p, minP) ->
             json.WriteNumber("temperature", temperature)
             json.WriteNumber("top_k", k)
             json.WriteNumber("top_p", p)
+
+            if minP > 0.0 then
+                json.WriteNumber("min_p", minP)
 
         json |> JsonWrite.ints "stop_ids" stopIds
 

@@ -51,10 +51,11 @@ module AdapterDrafter =
         | _ -> fresh adapter reading.Cache
         |> upTo request.Text.Span
 
-    /// The early layers, and then the adapter, read tokens, and the head proposes the next.
+    /// The early layers, and then the adapter, read tokens, the latest of the text and the drafts made, and the head proposes the next.
     let internal step
         (adapter: Adapter)
         reads
+        made
         (ids: int[])
         (request: DraftRequest)
         (reading: Reading)
@@ -62,7 +63,7 @@ module AdapterDrafter =
         =
         let struct (_, cache) = Model.forwardEarly request.Weights ids reading.Cache
         let struct (hidden, own) = read adapter cache own
-        let struct (draft, key) = request.Pick reads hidden reading.Key
+        let struct (draft, key) = request.Pick reads made hidden reading.Key
         struct ({ draft with Source = DraftSource.Adapter adapter.Exit.Layers },
                 { Cache = cache; Key = key },
                 own)
@@ -85,8 +86,9 @@ module AdapterDrafter =
             member _.Draft(request, reading) =
                 let memory = start adapter request reading memory
 
-                let propose token (struct (reading: Reading, own: Cache)) =
-                    let struct (draft, reading, own) = step adapter rule.Reads [| token |] request reading own
+                let propose made token (struct (reading: Reading, own: Cache)) =
+                    let struct (draft, reading, own) =
+                        step adapter rule.Reads made [| token |] request reading own
                     struct (draft, struct (reading, own))
 
                 let last = request.Text.Span[request.Text.Length - 1]

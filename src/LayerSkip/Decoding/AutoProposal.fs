@@ -29,6 +29,8 @@ module internal AutoProposal =
         // Of the last token and the drafts, how many the exit has read.
         let mutable seen = 0
         let mutable steps = 0
+        // The drafts, the latest first.
+        let mutable latest: Draft list = []
         let mutable survival = 1.0
         // An adapter reads the states of its exit, whoever drafts.
         let keeps = state.Looks || state.Adapter.IsSome
@@ -40,6 +42,7 @@ module internal AutoProposal =
 
         let add (draft: Draft) features byLookup chance =
             drafts.Add draft
+            latest <- draft :: latest
             made.Add { Features = features; ByLookup = byLookup }
             read[drafts.Count] <- draft.Token
             survival <- survival * chance
@@ -71,14 +74,14 @@ module internal AutoProposal =
                             memory.Value
 
                     let struct (draft, after, own) =
-                        AdapterDrafter.step adapter reads ids request reading before.Cache
+                        AdapterDrafter.step adapter reads latest ids request reading before.Cache
 
                     reading <- after
                     memory <- ValueSome(AdapterDrafter.finish request read[1..count] own before)
                     draft
                 | None ->
                     let struct (hidden, cache) = Model.forwardEarly request.Weights ids reading.Cache
-                    let struct (draft, key) = request.Pick reads hidden reading.Key
+                    let struct (draft, key) = request.Pick reads latest hidden reading.Key
                     reading <- { Cache = cache; Key = key }
                     draft
 
@@ -89,7 +92,11 @@ module internal AutoProposal =
         while goesOn do
             let count = drafts.Count
             let row = PassCosts.pass costs (count + 2) - PassCosts.pass costs (count + 1)
-            let found = AutoState.find state index request.Text (ReadOnlyMemory(read, 1, count))
+            let found =
+                match AutoState.find state index request.Text (ReadOnlyMemory(read, 1, count)) with
+                | found when found.Tokens.Length > 0 && not (request.Allows latest found.Tokens[0]) ->
+                    SuffixIndex.nothing
+                | found -> found
             let ofFound =
                 if found.Tokens.Length > 0 then
                     AutoState.lookupFeatures found
@@ -115,7 +122,11 @@ module internal AutoProposal =
                     goesOn <- false
                 else
                     let draft = ask exit count
-                    let features = AutoState.exitFeatures draft.Confidence.Value draft.Token found
+                    let features =
+                        AutoState.exitFeatures
+                            (ValueOption.defaultValue 0.0 draft.Confidence)
+                            draft.Token
+                            found
                     let chance = Odds.chance features known.Odds
 
                     match draft.Law with

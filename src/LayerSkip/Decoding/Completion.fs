@@ -5,6 +5,8 @@ namespace LayerSkip
 type GenerationOptions = {
     Strategy: Strategy
     Sampling: Sampling
+    /// What changes the model's logits before a token is chosen: penalties, bias, a constraint. They hold for drafts too.
+    Rules: TokenRules
     /// The most new tokens; the context may end the text sooner.
     MaxNewTokens: int
     /// Tokens that end the text and are no part of it.
@@ -15,6 +17,10 @@ type GenerationOptions = {
     ShowSpecial: bool
     /// Of all random draws: one seed, one text. Greedy decoding draws none.
     Seed: int64
+    /// Tells the log-probability of each new token, and so many of the likeliest there, 0 to 20; None: neither.
+    LogProbs: int option
+    /// The same of the prompt's tokens; they cost the head's time over the prompt, and no pass.
+    PromptLogProbs: int option
 }
 
 /// Where a token comes from.
@@ -105,6 +111,10 @@ type Completion = {
     TokenIds: int[]
     /// The text of the new tokens, up to a stop string; None without a tokenizer.
     Text: string option
+    /// Of each new token, where they are asked for; else empty.
+    LogProbs: TokenLogProbs[]
+    /// Of each token of the prompt, None of the first, where they are asked for; else empty.
+    PromptLogProbs: TokenLogProbs option[]
     Finish: FinishReason
     Stats: SpeculationStats
     Timings: Timings
@@ -116,11 +126,20 @@ type Completion = {
         | ms when ms > 0.0 -> 1000.0 * float (max 0 (this.TokenIds.Length - 1)) / ms
         | _ -> 0.0
 
+/// A new token as it comes.
+type TokenEvent = {
+    Id: int
+    Origin: Origin
+    /// The text that it makes certain, which may be empty or that of earlier tokens.
+    Text: string
+    /// Where they are asked for.
+    LogProbs: TokenLogProbs option
+}
+
 /// What decoding has come to, as it goes on.
 [<RequireQualifiedAccess>]
 type GenerationEvent =
-    /// A new token and the text that it makes certain, which may be empty or that of earlier tokens.
-    | Token of id: int * origin: Origin * text: string
+    | Token of TokenEvent
     /// A round that may draft is over; its tokens came before it.
     | Round of Round
     /// The last event; `rest` is text that was held back until now.
@@ -132,11 +151,14 @@ module GenerationOptions =
     let defaults: GenerationOptions = {
         Strategy = Strategy.Autoregressive
         Sampling = Sampling.Greedy
+        Rules = TokenRules.none
         MaxNewTokens = 128
         StopIds = [||]
         StopTexts = []
         ShowSpecial = false
         Seed = 0L
+        LogProbs = None
+        PromptLogProbs = None
     }
 
     /// Greedy decoding up to `maxNewTokens`, with nothing else that ends the text.

@@ -8,6 +8,20 @@ module DraftChoice =
         | Some some -> Model.narrowLogits some hidden
         | None -> Model.logits hidden
 
+    /// Under the rules after `texts`, one for each row; a row in which they leave nothing prefers any token.
+    let internal choicesUnder
+        (texts: RuledText[])
+        (vocabulary: DraftVocabulary option)
+        (hidden: Hidden)
+        : struct (int * float)[] =
+        let struct (ruled, _) =
+            logits vocabulary hidden |> RuledLogits.over RuledLogits.least vocabulary texts
+
+        ruled
+        |> match vocabulary with
+           | Some some -> DraftVocabulary.choices some
+           | None -> Logits.choices
+
     /// The token that each row prefers, and its probability, good to six digits: 0 and 0 where numbers are not finite.
     let choices (vocabulary: DraftVocabulary option) (hidden: Hidden) : struct (int * float)[] =
         logits vocabulary hidden
@@ -49,6 +63,13 @@ module DraftChoice =
         | DraftReading.Entropy -> struct ({ draft with Entropy = ValueSome(Sampling.entropy law) }, key)
         | _ -> struct (draft, key)
 
+    let private choose sampling vocabulary reads key (logits: Logits) : struct (Draft * Key) =
+        match sampling with
+        | Sampling.Greedy -> struct (greedy vocabulary reads logits, key)
+        | Sampling.Filtered _ -> drawn vocabulary sampling reads logits key
+
+    let private nothing (key: Key) : struct (Draft * Key) = struct (Draft.certain 0, key)
+
     /// The draft of hidden states of one row, with as much as is to be read of it; None of a vocabulary is all of it. Where their
     /// numbers are not finite it is token 0, which the whole model, that may be sound, judges like any other.
     let pick
@@ -60,7 +81,32 @@ module DraftChoice =
         : struct (Draft * Key) =
         let logits = logits vocabulary hidden
 
-        match sampling, Logits.tryFirstNotFinite logits with
-        | _, Some _ -> struct (Draft.certain 0, key)
-        | Sampling.Greedy, None -> struct (greedy vocabulary reads logits, key)
-        | Sampling.Filtered _, None -> drawn vocabulary sampling reads logits key
+        if (Logits.tryFirstNotFinite logits).IsSome then
+            nothing key
+        else
+            choose sampling vocabulary reads key logits
+
+    /// `pick` under the rules after a text. Where a draft vocabulary has nothing that they allow, the whole one is asked; where that has
+    /// nothing either, the draft is token 0.
+    let rec internal pickUnder
+        (text: RuledText)
+        (sampling: Sampling)
+        (vocabulary: DraftVocabulary option)
+        (reads: DraftReading)
+        (hidden: Hidden)
+        (key: Key)
+        : struct (Draft * Key) =
+        let forbidden =
+            match sampling with
+            | Sampling.Greedy -> RuledLogits.least
+            | Sampling.Filtered _ -> RuledLogits.none
+
+        let logits = logits vocabulary hidden
+
+        if (Logits.tryFirstNotFinite logits).IsSome then
+            nothing key
+        else
+            match RuledLogits.over forbidden vocabulary [| text |] logits with
+            | struct (ruled, ValueNone) -> choose sampling vocabulary reads key ruled
+            | _ when vocabulary.IsSome -> pickUnder text sampling None reads hidden key
+            | _ -> nothing key

@@ -17,9 +17,13 @@ type DraftRequest = {
     IsStop: int -> bool
     /// The ids that `Pick` chooses from; None: all.
     Vocabulary: DraftVocabulary option
-    /// The draft that hidden states of one row make through the shared head, by the decoding's sampling, with as much as is to be
-    /// read of it. Where their numbers are not finite it is token 0, which the whole model judges like any other.
-    Pick: DraftReading -> Hidden -> Key -> struct (Draft * Key)
+    /// The draft that hidden states of one row make through the shared head, by the decoding's rules and sampling, with as much as is to be
+    /// read of it. The row stands after the text and the drafts made so far, the latest of which is first. Where numbers are not
+    /// finite, or the rules leave no token, it is token 0, which the whole model judges like any other.
+    Pick: DraftReading -> Draft list -> Hidden -> Key -> struct (Draft * Key)
+    /// Whether the rules let a token follow the text and the drafts made so far, the latest of which is first. A draft that they do not
+    /// is dropped before it is verified, with all after it.
+    Allows: Draft list -> int -> bool
 }
 
 /// What proposes tokens for the whole model to judge. Whatever it proposes, the text is the whole model's own.
@@ -88,9 +92,9 @@ module Drafter =
         (request: DraftRequest)
         (reading: Reading)
         =
-        let propose token (reading: Reading) =
+        let propose made token (reading: Reading) =
             let struct (hidden, cache) = pass.Forward request.Weights [| token |] reading.Cache
-            let struct (draft, key) = request.Pick reads hidden reading.Key
+            let struct (draft, key) = request.Pick reads made hidden reading.Key
 
             let altered () =
                 let token = alter cache.Early.Length draft.Token

@@ -12,27 +12,32 @@ module Generation =
         | Decoding of Transcript * Round list * TtftMs: float option * DecodeMs: float
         | Ended
 
-    let private origins isFirst (round: Round) =
+    let private origin isFirst (round: Round) place : Origin =
+        if isFirst then
+            Origin.Prefill
+        elif place < round.Accepted then
+            match round.Sources[place] with
+            | DraftSource.Lookup -> Origin.LookedUp
+            | _ -> Origin.Drafted
+        elif round.Drafted = 0 then
+            Origin.Plain
+        elif round.Accepted < round.Drafted then
+            Origin.Corrected
+        else
+            Origin.Bonus
+
+    let private told isFirst (round: Round) (standing: Standing) =
         round.Tokens
-        |> Seq.mapi (fun i token ->
-            token,
-            if isFirst then
-                Origin.Prefill
-            elif i < round.Accepted then
-                match round.Sources[i] with
-                | DraftSource.Lookup -> Origin.LookedUp
-                | _ -> Origin.Drafted
-            elif round.Drafted = 0 then
-                Origin.Plain
-            elif round.Accepted < round.Drafted then
-                Origin.Corrected
-            else
-                Origin.Bonus)
+        |> Seq.mapi (fun place token ->
+            token, origin isFirst round place, Array.tryItem place standing.LogProbs)
 
     let private faults (config: LlamaConfig) tokenizer (options: GenerationOptions) (prompt: int[]) = [
         yield! PromptIds.faults config prompt
         yield! PromptIds.unknown config options.StopIds
         yield! Check.atLeast 1 "max-new-tokens" options.MaxNewTokens
+        yield! TokenRules.faults config.Vocabulary options.Rules
+        yield! TokenLogProbs.faults "logprobs" options.LogProbs
+        yield! TokenLogProbs.faults "prompt-logprobs" options.PromptLogProbs
         yield!
             options.Strategy.DraftLength
             |> Option.toList
@@ -63,7 +68,7 @@ module Generation =
         }
 
         // A text that has ended says so with its last tokens.
-        let andEnd (clock: Clock) (reused: int ref) events progress =
+        let andEnd (clock: Clock) (reused: int ref) promptLogProbs events progress =
             match progress with
             | Decoding(transcript, drafted, ttft, decode) when transcript.Finish.IsSome ->
                 let timings = {
@@ -76,7 +81,8 @@ module Generation =
                 }
 
                 let stats = SpeculationStats.ofRounds (Array.ofList (List.rev drafted))
-                Some(events @ [ Transcript.finish prompt reused.Value stats timings transcript ], Ended)
+                let ending = Transcript.finish prompt reused.Value promptLogProbs stats timings transcript
+                Some(events @ [ ending ], Ended)
             | progress -> Some(events, progress)
 
         let advance
@@ -93,10 +99,10 @@ module Generation =
                 if not (rounds.MoveNext()) then
                     invalidOp "the rounds ended before the text"
 
-                let struct (round, _) = rounds.Current
-                let struct (events, transcript) = Transcript.add (origins ttft.IsNone round) transcript
+                let struct (round, standing) = rounds.Current
+                let struct (events, transcript) = Transcript.add (told ttft.IsNone round standing) transcript
                 let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
-                let andEnd = andEnd clock reused
+                let andEnd = andEnd clock reused standing.PromptLogProbs
 
                 match ttft with
                 | None ->
@@ -113,8 +119,11 @@ module Generation =
             let decoding = {
                 Rounds.greedy weights options.Strategy options.MaxNewTokens with
                     Sampling = options.Sampling
+                    Rules = options.Rules
                     StopIds = options.StopIds
                     Seed = options.Seed
+                    LogProbs = options.LogProbs
+                    PromptLogProbs = options.PromptLogProbs
             }
 
             let reused = ref 0
@@ -125,6 +134,14 @@ module Generation =
                 | Some loan ->
                     let take () =
                         let cache = loan.Take()
+
+                        // Only states after the last layer are those of every text.
+                        let cache =
+                            if options.PromptLogProbs.IsSome && options.Strategy.Depth.IsSome then
+                                Cache.truncate 0 cache
+                            else
+                                cache
+
                         reused.Value <- cache.Early.Length
                         cache
 

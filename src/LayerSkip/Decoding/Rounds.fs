@@ -16,9 +16,12 @@ module Rounds =
         Weights = weights
         Strategy = strategy
         Sampling = Sampling.Greedy
+        Rules = TokenRules.none
         StopIds = [||]
         MaxNewTokens = maxNewTokens
         Seed = 0L
+        LogProbs = None
+        PromptLogProbs = None
         Clock = Clock()
         Watch = None
     }
@@ -42,6 +45,28 @@ module Rounds =
                 fault $"drew from a law of {law.Length} probabilities; the vocabulary has {vocabulary} ids"
             | _ -> ()
 
+    let private rewind count (standing: Standing) =
+        if count = 0 then
+            standing
+        else
+            let cache = standing.Reading.Cache
+            let cache = Cache.truncate (cache.Early.Length - count) cache
+            { standing with Reading = { standing.Reading with Cache = cache } }
+
+    /// Drafts up to the first that the rules forbid where it stands, or to a stop token.
+    let private lawful (decoding: Decoding) (ruled: RuledText option) (drafts: Draft[]) : Draft[] =
+        let rec count (text: RuledText) place =
+            if place = drafts.Length || not (text.Allows drafts[place].Token) then
+                place
+            elif isStop decoding drafts[place].Token then
+                place + 1
+            else
+                count (text.After drafts[place].Token) (place + 1)
+
+        match ruled with
+        | None -> drafts
+        | Some text -> Array.truncate (count text 0) drafts
+
     let private propose (decoding: Decoding) (made: Draft[] ref) ahead _ (standing: Standing) =
         match standing.Drafter with
         | None -> struct ([||], standing)
@@ -53,34 +78,64 @@ module Rounds =
                 IsStop = isStop decoding
                 Vocabulary = standing.Vocabulary
                 Pick =
-                    fun reads hidden key ->
-                        decoding.Clock.Time(
-                            Part.Head,
-                            fun () -> DraftChoice.pick decoding.Sampling standing.Vocabulary reads hidden key
-                        )
+                    fun reads made hidden key ->
+                        let pick () =
+                            match standing.Ruled with
+                            | None -> DraftChoice.pick decoding.Sampling standing.Vocabulary reads hidden key
+                            | Some text ->
+                                let text = TokenRules.afterDrafts made text
+                                DraftChoice.pickUnder
+                                    text
+                                    decoding.Sampling
+                                    standing.Vocabulary
+                                    reads
+                                    hidden
+                                    key
+
+                        decoding.Clock.Time(Part.Head, pick)
+                Allows =
+                    fun made token ->
+                        standing.Ruled
+                        |> Option.forall (fun text -> (TokenRules.afterDrafts made text).Allows token)
             }
 
             let struct (drafts, reading, next) =
                 decoding.Clock.Time(Part.Draft, fun () -> drafter.Draft(request, standing.Reading))
 
             checkDrafts decoding drafter drafts next
-            made.Value <- Array.truncate ahead drafts
-            struct (made.Value, { standing with Reading = reading; Drafter = Some next })
+            let drafts = Array.truncate ahead drafts
+            made.Value <- lawful decoding standing.Ruled drafts
+            let next = { standing with Reading = reading; Drafter = Some next }
 
-    let private rewind count (standing: Standing) =
-        if count = 0 then
-            standing
-        else
-            let cache = standing.Reading.Cache
-            let cache = Cache.truncate (cache.Early.Length - count) cache
-            { standing with Reading = { standing.Reading with Cache = cache } }
+            if made.Value.Length = drafts.Length then
+                struct (made.Value, next)
+            else
+                // The verification reads what is left: layers may have read further.
+                let beyond = reading.Cache.Early.Length - standing.Text.Count - made.Value.Length
+                struct (made.Value, rewind (max 0 beyond) next)
 
-    /// What watched exits say of the last `rows` positions that every layer has read, where the whole model says `tokens`, or its best.
-    let private look (decoding: Decoding) rows (tokens: int[] voption) (standing: Standing) : JudgedRow[] =
+    /// What watched exits say of the last `rows` positions that every layer has read, where the whole model says `tokens`, or its best. A
+    /// round's begin after `ruled`; of a prompt's the rules say nothing.
+    let private look
+        (decoding: Decoding)
+        rows
+        (tokens: int[] voption)
+        (ruled: RuledText option)
+        (standing: Standing)
+        : JudgedRow[] =
         let layers = decoding.Weights.Config.Layers
         let cache = standing.Reading.Cache
         let start = cache.Late.Length - rows
         let exits = cache.Slab.KeptLayers
+
+        let choose =
+            match tokens, ruled with
+            | ValueSome tokens, Some text ->
+                // Of each position as many rows as there are exits.
+                TokenRules.along tokens[.. rows - 2] text
+                |> Array.collect (Array.replicate exits.Length)
+                |> DraftChoice.choicesUnder
+            | _ -> DraftChoice.choices
 
         let tokens =
             match tokens with
@@ -91,7 +146,7 @@ module Rounds =
             if exits.Length = 0 then
                 [||]
             else
-                Model.kept start rows cache |> DraftChoice.choices standing.Vocabulary
+                Model.kept start rows cache |> choose standing.Vocabulary
 
         Array.init rows (fun row ->
             let ids, confidences = Array.create layers -1, Array.zeroCreate layers
@@ -124,6 +179,7 @@ module Rounds =
         (decoding: Decoding)
         rows
         tokens
+        ruled
         (seen: Lazy<JudgedRow[]> -> RoundSeen)
         (standing: Standing)
         =
@@ -135,11 +191,24 @@ module Rounds =
                     if rows = 0 then
                         lazy [||]
                     else
-                        lazy (Scope.free (fun () -> look decoding rows tokens standing))
+                        lazy (Scope.free (fun () -> look decoding rows tokens ruled standing))
 
                 drafter.Learn(seen looked)
 
             { standing with Drafter = Some(decoding.Clock.Time(Part.Policy, next)) }
+
+    /// With a round's tokens at the end of the text. Nothing follows a stop token, so the rules do not go on from one.
+    let private written (decoding: Decoding) (tokens: int[]) (standing: Standing) =
+        let after text =
+            tokens
+            |> Seq.takeWhile (isStop decoding >> not)
+            |> Seq.fold (fun (text: RuledText) id -> text.After id) text
+
+        {
+            standing with
+                Text = standing.Text.Append tokens
+                Ruled = standing.Ruled |> Option.map after
+        }
 
     /// Reads what the cache has not of the prompt, and chooses the first token.
     let private start (decoding: Decoding) (prompt: int[]) cache =
@@ -150,14 +219,26 @@ module Rounds =
             Reading = { Cache = cache; Key = Key.ofSeed decoding.Seed }
             Drafter = decoding.Strategy.Drafter
             Rounds = []
-            Overflow = None
+            Fault = None
+            Ruled = TokenRules.start decoding.Weights.Config.Vocabulary prompt decoding.Rules
+            LogProbs = [||]
+            PromptLogProbs = [||]
             Vocabulary = None
             Likeliest = [||]
         }
 
         let read = cache.Early.Length
         let struct (seen, standing) = Verification.pass decoding read 1 prompt[read..] standing
-        let struct (_, first, standing) = Verification.judge [||] seen standing
+        let struct (_, first, standing) = Verification.judge decoding [||] seen standing
+
+        let standing =
+            match decoding.PromptLogProbs with
+            | None -> standing
+            | Some top ->
+                let depth = decoding.Strategy.Depth
+                let told = PromptLogProbs.ofCache depth top prompt standing.Reading.Cache
+                { standing with PromptLogProbs = told }
+
         let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
 
         let round = { Tokens = ValueOption.toArray first; Drafted = 0; Accepted = 0; Sources = [||] }
@@ -170,9 +251,9 @@ module Rounds =
         let seen rows = { IsPrompt = true; Round = round; Drafts = [||]; Rows = rows; Ms = ms; DraftMs = 0.0 }
 
         struct (round,
-                { standing with Text = standing.Text.Append round.Tokens }
+                written decoding round.Tokens standing
                 |> widen decoding round.Tokens
-                |> learn decoding evidence ValueNone seen)
+                |> learn decoding evidence ValueNone None seen)
 
     let private next (decoding: Decoding) (room: int) (standing: Standing) =
         let began = Stopwatch.GetTimestamp()
@@ -191,7 +272,7 @@ module Rounds =
                 (isStop decoding)
                 (propose decoding made)
                 (fun ids -> rows ids.Length ids)
-                Verification.judge
+                (Verification.judge decoding)
                 rewind
                 ahead
                 standing.Text.Last
@@ -208,11 +289,8 @@ module Rounds =
             DraftMs = decoding.Clock.DraftMs - draftMs
         }
 
-        let standing = {
-            standing with
-                Text = standing.Text.Append round.Tokens
-                Rounds = round :: standing.Rounds
-        }
+        let ruled = standing.Ruled
+        let standing = written decoding round.Tokens { standing with Rounds = round :: standing.Rounds }
 
         // A drafted stop token that is kept is the last: the whole model says nothing after it, and nothing follows.
         struct (round,
@@ -221,7 +299,7 @@ module Rounds =
                  else
                      standing
                      |> widen decoding round.Tokens
-                     |> learn decoding round.Tokens.Length (ValueSome round.Tokens) seen))
+                     |> learn decoding round.Tokens.Length (ValueSome round.Tokens) ruled seen))
 
     /// `run`, over a cache that is lent: it may have read a beginning of the prompt, which is then not read again.
     let runOver
@@ -241,7 +319,7 @@ module Rounds =
                 if room < 1 || Array.exists (isStop decoding) round.Tokens then
                     None
                 else
-                    standing.Overflow |> Option.iter (fun fault -> raise fault.Value)
+                    standing.Fault |> Option.iter (fun fault -> raise fault.Value)
                     Some(Scope.free (fun () -> next decoding room standing))
 
         seq {

@@ -8,8 +8,9 @@ type Sampling =
     /// The largest logit; of equal ones the lowest id.
     | Greedy
     /// Logits over the temperature, then the `topK` largest (0: all), then the fewest whose probabilities
-    /// reach `topP`, then softmax: the reference's order.
-    | Filtered of temperature: float * topK: int * topP: float
+    /// reach `topP`, then those at least `minP` times as probable as the most probable (0: all), then softmax: the order of the reference
+    /// and of transformers. vLLM has min-p before the other two.
+    | Filtered of temperature: float * topK: int * topP: float * minP: float
 
 /// What the whole model says at each row: its token, or the law that its token is drawn from.
 [<RequireQualifiedAccess>]
@@ -19,11 +20,16 @@ type Verdicts =
 
 [<RequireQualifiedAccess>]
 module Sampling =
-    /// The temperature, k and p of who names none: greedy, and filters that let every token through.
-    let defaultTemperature, defaultTopK, defaultTopP = 0.0, 0, 1.0
+    /// The temperature, k, p and least share of who names none: greedy, and filters that let every token through.
+    let defaultTemperature, defaultTopK, defaultTopP, defaultMinP = 0.0, 0, 1.0, 0.0
 
     /// Temperature 0 is greedy, whatever the filters. Every number outside its range is an error (`OutOfRange`).
-    let create (temperature: float) (topK: int) (topP: float) : Result<Sampling, LayerSkipError list> =
+    let createWith
+        (minP: float)
+        (temperature: float)
+        (topK: int)
+        (topP: float)
+        : Result<Sampling, LayerSkipError list> =
         let number (x: float) = x.ToString Globalization.CultureInfo.InvariantCulture
 
         let isWarm = Double.IsFinite temperature && temperature >= 0.0
@@ -32,9 +38,14 @@ module Sampling =
             Check.inRange isWarm "temperature" (number temperature) "0 (greedy) or more"
             @ Check.inRange (topK >= 0) "top-k" (string topK) "0 (all) or more"
             @ Check.inRange (topP > 0.0 && topP <= 1.0) "top-p" (number topP) "above 0 and at most 1"
+            @ Check.inRange (minP >= 0.0 && minP <= 1.0) "min-p" (number minP) "0 (all) to 1"
 
-        let filtered = Sampling.Filtered(temperature, topK, topP)
+        let filtered = Sampling.Filtered(temperature, topK, topP, minP)
         Check.all faults (if temperature = 0.0 then Sampling.Greedy else filtered)
+
+    /// `createWith`, without min-p.
+    let create (temperature: float) (topK: int) (topP: float) : Result<Sampling, LayerSkipError list> =
+        createWith defaultMinP temperature topK topP
 
     /// Probabilities of logits of at least `least`, over a temperature.
     let private tempered (temperature: float) (least: float) (logits: float[]) : float[] =
@@ -87,6 +98,16 @@ module Sampling =
 
             filtered
 
+    /// Drops what is less than `share` times as probable as the most probable (Nguyen et al. 2024, arXiv 2407.01082).
+    let private minP share (probabilities: float[]) =
+        if share = 0.0 then
+            probabilities
+        else
+            let least = share * Array.max probabilities
+            let kept = probabilities |> Array.map (fun p -> if p >= least then p else 0.0)
+            let mass = Array.sum kept
+            kept |> Array.map (fun p -> p / mass)
+
     /// The law that a token is drawn from: probabilities over the vocabulary. As the temperature goes to 0, it goes to
     /// equal shares of the largest logits.
     let law (sampling: Sampling) (logits: float[]) : float[] =
@@ -94,7 +115,7 @@ module Sampling =
         | Sampling.Greedy ->
             let best = Array.IndexOf(logits, Array.max logits)
             Array.init logits.Length (fun id -> if id = best then 1.0 else 0.0)
-        | Sampling.Filtered(temperature, k, p) ->
+        | Sampling.Filtered(temperature, k, p, share) ->
             // Those equal to the k-th largest stay.
             let least =
                 if k = 0 || k >= logits.Length then
@@ -102,7 +123,7 @@ module Sampling =
                 else
                     TopK.largest k logits
 
-            tempered temperature least logits |> topP p
+            tempered temperature least logits |> topP p |> minP share
 
     /// The entropy of a law, in nats.
     let entropy (law: float[]) : float =

@@ -15,26 +15,26 @@ type Judge<'State, 'Verdicts> = Draft[] -> 'Verdicts -> 'State -> struct (int * 
 /// Draft, verify, accept (LayerSkip, section 4.3; Leviathan et al. 2023), over any state: no tensor is known here.
 [<RequireQualifiedAccess>]
 module Speculation =
-    /// Drafts token by token with `propose`, which reads one token and proposes the next; a stop token ends the draft, and so
-    /// does `isEnough` of the drafts made, the latest of which is first.
+    /// Drafts token by token with `propose`, which gets the drafts made, the latest first, reads the token that it is given, the latest
+    /// of them or the one before them all, and proposes the next; a stop token ends the draft, and so does `isEnough` of the drafts made.
     let untilEnough
         (isEnough: Draft list -> bool)
         (isStop: int -> bool)
-        (propose: int -> 'State -> struct (Draft * 'State))
+        (propose: Draft list -> int -> 'State -> struct (Draft * 'State))
         : Propose<'State> =
         let rec draft made ahead last state =
             match made with
             | latest :: _ when ahead = 0 || isStop latest.Token || isEnough made ->
                 struct (Array.ofList (List.rev made), state)
             | _ ->
-                let struct (next, state) = propose last state
+                let struct (next, state) = propose made last state
                 draft (next :: made) (ahead - 1) next.Token state
 
         draft []
 
     /// `untilEnough`, where only the length and stop tokens end a draft.
     let oneByOne isStop (propose: int -> 'State -> struct (Draft * 'State)) : Propose<'State> =
-        untilEnough (fun _ -> false) isStop propose
+        untilEnough (fun _ -> false) isStop (fun _ -> propose)
 
     /// One round: drafts up to `ahead` tokens (0: a plain step), verifies them in one pass, keeps the agreeing
     /// ones and one of the whole model's own, and rewinds past the rest. Afterwards the state has read all of

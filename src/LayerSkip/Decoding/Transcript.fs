@@ -8,6 +8,8 @@ type Transcript = private {
     Options: GenerationOptions
     Reversed: int list
     Tokens: int
+    /// Latest first.
+    LogProbs: TokenLogProbs list
     Stream: TextStream option
     Stops: StopText
     /// Text made certain so far, in pieces, latest first.
@@ -25,6 +27,7 @@ module Transcript =
         Options = options
         Reversed = []
         Tokens = 0
+        LogProbs = []
         Stream = tokenizer |> Option.map (TextStream.continuing options.ShowSpecial)
         Stops = StopText.create options.StopTexts
         Pieces = []
@@ -62,17 +65,19 @@ module Transcript =
 
     /// Adds tokens until one ends the text: an event for each that is part of it.
     let add
-        (tokens: (int * Origin) seq)
+        (tokens: (int * Origin * TokenLogProbs option) seq)
         (transcript: Transcript)
         : struct (GenerationEvent list * Transcript) =
-        let add struct (events, transcript: Transcript) (id, origin) =
+        let add struct (events, transcript: Transcript) (id, origin, logProbs) =
             if transcript.Ended.IsSome then
                 struct (events, transcript)
             elif Array.contains id transcript.Options.StopIds then
                 struct (events, { transcript with Ended = Some FinishReason.Stop })
             else
                 let struct (piece, transcript) = write id transcript
-                struct (GenerationEvent.Token(id, origin, piece) :: events, transcript)
+                let event = { Id = id; Origin = origin; Text = piece; LogProbs = logProbs }
+                let known = Option.toList logProbs @ transcript.LogProbs
+                struct (GenerationEvent.Token event :: events, { transcript with LogProbs = known })
 
         let struct (events, transcript) = Seq.fold add (struct ([], transcript)) tokens
         struct (List.rev events, transcript)
@@ -81,6 +86,7 @@ module Transcript =
     let finish
         (prompt: int[])
         (reused: int)
+        (promptLogProbs: TokenLogProbs option[])
         (stats: SpeculationStats)
         (timings: Timings)
         (transcript: Transcript)
@@ -100,6 +106,8 @@ module Transcript =
                 Text =
                     transcript.Stream
                     |> Option.map (fun _ -> String.Concat(List.rev (rest :: transcript.Pieces)))
+                LogProbs = Array.ofList (List.rev transcript.LogProbs)
+                PromptLogProbs = promptLogProbs
                 Finish = defaultArg transcript.Ended FinishReason.Length
                 Stats = stats
                 Timings = timings

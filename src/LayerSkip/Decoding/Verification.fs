@@ -6,10 +6,16 @@ type Decoding = {
     Weights: Weights
     Strategy: Strategy
     Sampling: Sampling
+    /// What changes the logits before a token is chosen.
+    Rules: TokenRules
     StopIds: int[]
     /// New tokens at most, which must fit into the context.
     MaxNewTokens: int
     Seed: int64
+    /// Tells the log-probabilities of new tokens, and of so many of the likeliest there.
+    LogProbs: int option
+    /// The same of the prompt's tokens.
+    PromptLogProbs: int option
     Clock: Clock
     /// Looks at the logits that decide tokens: those of the first row decide the token at `place` of the text.
     Watch: (int -> Logits -> unit) option
@@ -24,8 +30,14 @@ type Standing = {
     Drafter: Drafter option
     /// The latest first; without the pass over the prompt.
     Rounds: Round list
-    /// The fault of the row that decides the next token, where its numbers are not finite.
-    Overflow: Lazy<exn> option
+    /// The fault of the row that decides the next token, where its numbers are not finite or the rules leave nothing.
+    Fault: Lazy<exn> option
+    /// The rules after the text; None where nothing is changed.
+    Ruled: RuledText option
+    /// Of the latest round's tokens, where they are asked for.
+    LogProbs: TokenLogProbs[]
+    /// Of the prompt's tokens, None of the first, where they are asked for.
+    PromptLogProbs: TokenLogProbs option[]
     /// The ids that the next drafts are chosen from; None: all.
     Vocabulary: DraftVocabulary option
     /// The whole model's likeliest ids at each row at which it last had the word, where the draft vocabulary takes them.
@@ -35,32 +47,64 @@ type Standing = {
 /// The pass in which every layer reads the drafts, and what it says of them (LayerSkip, section 4.3).
 [<RequireQualifiedAccess>]
 module internal Verification =
-    /// What a pass says of each row, up to the first whose numbers are not finite; that row's fault, should it count.
+    /// What a pass says of each row, up to the first whose numbers are not finite or in which the rules allow nothing; that row's fault,
+    /// should it count; and the model's own logits, until the next pass.
     [<NoEquality; NoComparison>]
-    type Seen = { Verdicts: Verdicts; Overflow: Lazy<exn> option; Likeliest: int[][] }
+    type Seen = { Verdicts: Verdicts; Fault: Lazy<exn> option; Likeliest: int[][]; Logits: Logits }
 
     /// The layers up to an exit, or all of them.
     let layersTo (exit: ExitLayer option) (decoding: Decoding) =
         exit |> Option.map _.Layers |> Option.defaultValue decoding.Weights.Config.Layers
 
-    /// A row counts only where all drafts before it are kept: one that the whole model would not have come to may overflow.
-    let private see (decoding: Decoding) (textUpTo: int -> int[]) (logits: Logits) : Seen =
-        let see logits overflow = {
-            Verdicts = Sampling.verdicts decoding.Sampling logits
-            Overflow = overflow
+    /// Logits with the rules in them, up to the first row in which they allow nothing; the fault of that one, else `fault`.
+    let private under (texts: RuledText[]) (textUpTo: int -> int[]) (logits: Logits) fault =
+        if Logits.rows logits = 0 then
+            logits, fault
+        else
+            let texts = Array.truncate (Logits.rows logits) texts
+
+            match RuledLogits.over RuledLogits.none None texts logits with
+            | struct (ruled, ValueNone) -> ruled, fault
+            | struct (ruled, ValueSome row) ->
+                let stuck () : exn =
+                    LayerSkipException [ LayerSkipError.NothingAllowed (textUpTo row).Length ]
+
+                Logits.truncate row ruled, Some(Lazy<exn> stuck)
+
+    /// A row counts only where all drafts before it are kept: one that the whole model would not have come to may overflow. `texts` are the
+    /// rules after what stands before each row, where there are any.
+    let private see
+        (decoding: Decoding)
+        (texts: RuledText[] voption)
+        (textUpTo: int -> int[])
+        (logits: Logits)
+        : Seen =
+        let sound, fault =
+            match Logits.tryFirstNotFinite logits with
+            | None -> logits, None
+            | Some row ->
+                let layers = layersTo decoding.Strategy.Depth decoding
+                let overflow = lazy (Overflow.exceptionOf decoding.Weights layers (textUpTo row))
+                Logits.truncate row logits, Some overflow
+
+        let ruled, fault =
+            match texts with
+            | ValueNone -> sound, fault
+            | ValueSome texts -> under texts textUpTo sound fault
+
+        let isAllowed row id = texts |> ValueOption.forall (fun texts -> texts[row].Allows id)
+
+        {
+            Verdicts = Sampling.verdicts decoding.Sampling ruled
+            Fault = fault
             Likeliest =
                 match decoding.Strategy.Vocabulary with
                 | Some plan when plan.Likeliest > 0 ->
-                    Array.init (Logits.rows logits) (fun row -> Logits.largest plan.Likeliest row logits)
+                    Array.init (Logits.rows ruled) (fun row ->
+                        Logits.largest plan.Likeliest row ruled |> Array.filter (isAllowed row))
                 | _ -> [||]
+            Logits = logits
         }
-
-        match Logits.tryFirstNotFinite logits with
-        | None -> see logits None
-        | Some row ->
-            let layers = layersTo decoding.Strategy.Depth decoding
-            let overflow = lazy (Overflow.exceptionOf decoding.Weights layers (textUpTo row))
-            see (Logits.truncate row logits) (Some overflow)
 
     /// One pass over what the choosing layers have not read: the verdicts of the last `rows` of `ids`, which follow the
     /// first `before` tokens of the text.
@@ -76,10 +120,16 @@ module internal Verification =
             let textUpTo row =
                 Array.append (standing.Text.Memory.Slice(0, before).ToArray()) ids[.. ids.Length - rows + row]
 
+            // What the rows stand after, beside the text before the first of them.
+            let texts =
+                standing.Ruled
+                |> ValueOption.ofOption
+                |> ValueOption.map (TokenRules.along ids[ids.Length - rows + 1 ..])
+
             let look () =
                 let logits = Model.logits hidden
                 decoding.Watch |> Option.iter (fun watch -> watch (cache.Early.Length - rows + 1) logits)
-                see decoding textUpTo logits
+                see decoding texts textUpTo logits
 
             let seen = decoding.Clock.Time(Part.Head, look)
             struct (seen, { standing with Reading = { standing.Reading with Cache = cache } })
@@ -94,7 +144,7 @@ module internal Verification =
             key
             (Array.zeroCreate<unit> count)
 
-    let judge (drafts: Draft[]) (seen: Seen) (standing: Standing) =
+    let judge (decoding: Decoding) (drafts: Draft[]) (seen: Seen) (standing: Standing) =
         let struct (agreed, next, reading) =
             match seen.Verdicts with
             | Verdicts.Tokens own ->
@@ -108,13 +158,21 @@ module internal Verification =
                 struct (agreed, next, { standing.Reading with Key = key })
 
         // The kept drafts may end the text before the row that overflows is asked for.
-        let overflow = if next.IsNone then seen.Overflow else None
+        let fault = if next.IsNone then seen.Fault else None
+
+        let logProbs =
+            match decoding.LogProbs with
+            | None -> [||]
+            | Some top ->
+                let kept = drafts[.. agreed - 1] |> Array.map _.Token
+                TokenLogProbs.ofRows top (Array.append kept (ValueOption.toArray next)) seen.Logits
 
         struct (agreed,
                 next,
                 {
                     standing with
                         Reading = reading
-                        Overflow = overflow
+                        Fault = fault
+                        LogProbs = logProbs
                         Likeliest = Array.truncate (agreed + 1) seen.Likeliest
                 })

@@ -96,10 +96,16 @@ module DraftVocabulary =
         check vocabulary
         vocabulary.Rows.Ids[.. vocabulary.Count - 1]
 
-    /// Whether an id is among them.
-    let contains (id: int) (vocabulary: DraftVocabulary) : bool =
+    /// The place of an id: a column of `Model.narrowLogits`.
+    let tryPlace (id: int) (vocabulary: DraftVocabulary) : int voption =
         check vocabulary
-        vocabulary.Rows.TryPlace id |> ValueOption.exists (fun place -> place < vocabulary.Count)
+
+        match vocabulary.Rows.TryPlace id with
+        | ValueSome place when place < vocabulary.Count -> ValueSome place
+        | _ -> ValueNone
+
+    /// Whether an id is among them.
+    let contains (id: int) (vocabulary: DraftVocabulary) : bool = (tryPlace id vocabulary).IsSome
 
     let private checkIds (vocabulary: DraftVocabulary) (ids: int[]) =
         let size = vocabulary.Rows.Slab.Weights.Config.Vocabulary

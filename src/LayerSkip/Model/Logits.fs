@@ -81,6 +81,12 @@ module Logits =
         | Logits.InMemory(_, rows, _) -> rows
         | Logits.Tensor tensor -> int tensor.shape[1]
 
+    /// How many numbers a row has: the vocabulary's, or those of some of its ids.
+    let columns (logits: Logits) : int =
+        match logits with
+        | Logits.InMemory(_, _, vocabulary) -> vocabulary
+        | Logits.Tensor tensor -> int tensor.shape[2]
+
     /// The first `rows` of them, over the same memory.
     let truncate (rows: int) (logits: Logits) : Logits =
         match logits with
@@ -109,6 +115,23 @@ module Logits =
         | Others tensor ->
             let copied = Scope.free (fun () -> Tensors.toFloats (tensor.narrow (1L, int64 index, 1L)))
             copied.CopyTo(values, 0)
+
+    /// A float32 copy in this process' memory, which the scope owns, and where its numbers lie: the caller's to alter.
+    let internal copied (logits: Logits) : struct (Logits * nativeint) =
+        match logits with
+        | Floats(first, rows, columns) ->
+            let copy = torch.empty ([| 1L; int64 rows; int64 columns |], torch.ScalarType.Float32)
+            let place = Tensors.address copy
+            (row first (rows * columns) 0)
+                .CopyTo(
+                    Span<float32>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<float32> place), rows * columns)
+                )
+
+            GC.KeepAlive logits
+            struct (Logits.Tensor copy, place)
+        | Others tensor ->
+            let copy = Scope.one (fun () -> tensor.``to``(torch.ScalarType.Float32).cpu().contiguous())
+            struct (Logits.Tensor copy, Tensors.address copy)
 
     /// The ids of a row's `count` largest logits, the largest first and of equal ones the lowest id.
     let largest (count: int) (index: int) (logits: Logits) : int[] =

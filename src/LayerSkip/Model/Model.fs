@@ -251,6 +251,13 @@ module Model =
 
         at StatePlace.Last start rows cache
 
+    /// The hidden states after the exit layer of `rows` positions from `start`, which the early layers have read.
+    let early start rows (cache: Cache) : Hidden =
+        if start < 0 || rows < 1 || start + rows > cache.Early.Length then
+            invalidArg (nameof rows) $"{rows} positions from {start} of {cache.Early.Length}"
+
+        at StatePlace.Exit start rows cache
+
     /// What the shared norm and head say of hidden states: [rows; vocabulary].
     let logits (hidden: Hidden) : Logits =
         hidden.During(fun slab -> slab.Sequence.Head(hidden.Place, hidden.Start, hidden.Rows))

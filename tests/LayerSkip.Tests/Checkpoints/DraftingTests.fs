@@ -270,7 +270,7 @@ let tests =
                 let tokens origin =
                     events
                     |> List.filter (function
-                        | GenerationEvent.Token(_, from, _) -> from = origin
+                        | GenerationEvent.Token token -> token.Origin = origin
                         | _ -> false)
                     |> List.length
 

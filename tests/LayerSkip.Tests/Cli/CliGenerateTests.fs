@@ -48,6 +48,53 @@ let generating =
                         0.0
                         name))
 
+        testCase "penalties and biases hold in every strategy, and change the text" (fun () ->
+            withModel (fun folder ->
+                let with' options strategy =
+                    ids @ count 20 @ [ "--ignore-eos"; "--strategy"; strategy ] @ options
+                    |> generate folder
+                    |> tokenIds
+
+                let plain = with' [] "autoregressive"
+
+                for options in
+                    [
+                        [ "--repetition-penalty"; "1.8" ]
+                        [ "--presence-penalty=1.5"; "--frequency-penalty=0.5" ]
+                        [ "--logit-bias"; $"{plain[0]}=-100"; $"--logit-bias={plain[1]}=-100" ]
+                    ] do
+                    let made = with' options "autoregressive"
+                    Expect.notEqual made plain $"%A{options}"
+                    Expect.equal (with' options "self-speculative") made $"%A{options}: drafted"
+
+                Expect.equal
+                    (with' [ "--logit-bias"; "7=100" ] "self-speculative")
+                    (Array.create 20 7)
+                    "nothing else"))
+
+        testCase "--logprobs tells the log-probability of each token, and of the likeliest" (fun () ->
+            withModel (fun folder ->
+                let asked = ids @ count 6 @ [ "--ignore-eos" ]
+                let without = generate folder asked
+                Expect.isFalse (without.TryGetProperty "logprobs" |> fst) "only where they are asked for"
+                let made = generate folder (asked @ [ "--logprobs"; "2" ])
+                let told = (made.GetProperty "logprobs").EnumerateArray() |> Array.ofSeq
+                Expect.equal
+                    (told |> Array.map (fun one -> (one.GetProperty "id").GetInt32()))
+                    (tokenIds made)
+                    "of each"
+
+                for one in told do
+                    let top = (one.GetProperty "top").EnumerateArray() |> Array.ofSeq
+                    let number (of': JsonElement) = (of'.GetProperty "logprob").GetDouble()
+                    Expect.equal top.Length 2 "two of the likeliest"
+                    Expect.equal
+                        ((top[0].GetProperty "id").GetInt32())
+                        ((one.GetProperty "id").GetInt32())
+                        "greedy"
+                    Expect.equal (number top[0]) (number one) "one number"
+                    Expect.isTrue (number top[1] <= number one && number one < 0.0) "in order"))
+
         testCase "accepted + 1 over the rounds is the tokens less one, whatever E, d and the limit" (fun () ->
             withModel (fun folder ->
                 for exit in 1 .. layers - 1 do

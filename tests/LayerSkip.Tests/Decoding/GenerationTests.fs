@@ -97,7 +97,7 @@ let tests =
                     let tokens =
                         list
                         |> List.choose (function
-                            | GenerationEvent.Token(id, origin, _) -> Some(id, origin)
+                            | GenerationEvent.Token token -> Some(token.Id, token.Origin)
                             | _ -> None)
 
                     let rounds =
@@ -127,7 +127,7 @@ let tests =
                     Expect.equal
                         (List.ofSeq events
                          |> List.choose (function
-                             | GenerationEvent.Token(id, origin, _) -> Some(id, origin)
+                             | GenerationEvent.Token token -> Some(token.Id, token.Origin)
                              | _ -> None))
                         tokens
                         "the same again"))
@@ -158,7 +158,7 @@ let tests =
         testCase "no native tensor is left after 50 generations" (fun () ->
             withWeights Dtype.F32 { Config = Tiny.config 24 3 4 2 false; Seed = 4L } (fun weights ->
                 let once seed =
-                    for sampling in [ Sampling.Greedy; Sampling.Filtered(0.8, 5, 0.9) ] do
+                    for sampling in [ Sampling.Greedy; Sampling.Filtered(0.8, 5, 0.9, 0.0) ] do
                         for strategy in
                             [
                                 Strategy.Autoregressive

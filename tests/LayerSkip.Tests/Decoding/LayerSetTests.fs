@@ -118,7 +118,7 @@ let tests =
             let made () =
                 let warm = {
                     options (drafting set (LengthPolicy.Fixed case.Draft)) 90 with
-                        Sampling = Sampling.Filtered(1.0, 0, 1.0)
+                        Sampling = Sampling.Filtered(1.0, 0, 1.0, 0.0)
                 }
                 (complete weights warm [| case.Prompt[0] |]).Stats.Rounds
 
@@ -130,7 +130,7 @@ let tests =
             let set = LayerSet.all case.Model.Config.Layers |> Check.getOrRaise
             let warm = {
                 options (drafting set (LengthPolicy.Fixed 3)) 24 with
-                    Sampling = Sampling.Filtered(1.0, 0, 1.0)
+                    Sampling = Sampling.Filtered(1.0, 0, 1.0, 0.0)
             }
             Expect.equal (complete weights warm case.Prompt).Stats.DraftAcceptanceRate 1.0 "accepted"
     ]

@@ -8,7 +8,7 @@ open LayerSkip
 
 /// The definition, with everything sorted: temperature, the k largest and their equals, softmax, the fewest tokens whose
 /// mass reaches p in order of probability, then of id.
-let private defined temperature k p (logits: float[]) : float[] =
+let private definedBefore temperature k p (logits: float[]) : float[] =
     let largest = Array.max logits
 
     let kept =
@@ -38,7 +38,19 @@ let private defined temperature k p (logits: float[]) : float[] =
         nucleus |> Array.iter (fun id -> isKept[id] <- true)
         Array.mapi (fun id kept -> if kept then probabilities[id] / mass else 0.0) isKept
 
-type private Case = { Logits: float[]; Temperature: float; TopK: int; TopP: float }
+/// And then those at least `share` times as probable as the most probable.
+let private defined temperature k p share logits : float[] =
+    let law = definedBefore temperature k p logits
+
+    if share = 0.0 then
+        law
+    else
+        let most = Array.max law
+        let kept = law |> Array.map (fun p -> if p < share * most then 0.0 else p)
+        let mass = Array.sum kept
+        kept |> Array.map (fun p -> p / mass)
+
+type private Case = { Logits: float[]; Temperature: float; TopK: int; TopP: float; MinP: float }
 
 /// Logits of any size and spread, often equal to each other, with filters at and beside their boundaries.
 type private Arbitraries =
@@ -63,6 +75,7 @@ type private Arbitraries =
                     ]
                 let! tenths = Gen.choose (1, 10)
                 let! odd = Gen.elements [ 0.0; 0.0; 1e-12; -1e-9; 0.037 ]
+                let! minP = Gen.elements [ 0.0; 0.0; 1e-9; 0.05; 0.3; 1.0 ]
                 let random = Random seed
 
                 let value _ =
@@ -79,6 +92,7 @@ type private Arbitraries =
                     Temperature = temperature
                     TopK = topK
                     TopP = Math.Clamp(float tenths / 10.0 + odd, 1e-9, 1.0)
+                    MinP = minP
                 }
             }
         )
@@ -89,7 +103,8 @@ let private settings = {
         arbitrary = [ typeof<Arbitraries> ]
 }
 
-let private lawOf case = Sampling.law (Sampling.Filtered(case.Temperature, case.TopK, case.TopP)) case.Logits
+let private lawOf case =
+    Sampling.law (Sampling.Filtered(case.Temperature, case.TopK, case.TopP, case.MinP)) case.Logits
 let private bits (law: float[]) = law |> Array.map BitConverter.DoubleToInt64Bits
 
 [<Tests>]
@@ -99,7 +114,7 @@ let tests =
             settings
             "what is selected is what sorting selects, to the bit, ties at boundaries included"
         <| fun (case: Case) ->
-            bits (lawOf case) = bits (defined case.Temperature case.TopK case.TopP case.Logits)
+            bits (lawOf case) = bits (defined case.Temperature case.TopK case.TopP case.MinP case.Logits)
 
         testPropertyWithConfig settings "whatever the temperature, a law is finite and sums to 1"
         <| fun (case: Case) ->
@@ -128,17 +143,18 @@ let tests =
 
                 for temperature in [ 1e-6; 1e-100; 1e-300; 1e-307; 1e-308; 1e-310; 1e-320; Double.Epsilon ] do
                     for k, p in [ 0, 1.0; 2, 1.0; 0, 0.9; 3, 0.5 ] do
-                        let law = Sampling.law (Sampling.Filtered(temperature, k, p)) logits
+                        let law = Sampling.law (Sampling.Filtered(temperature, k, p, 0.0)) logits
                         Expect.equal law [| 0.0; 1.0; 0.0; 0.0; 0.0 |] $"{temperature}"
 
                 // Logits that differ by less than the temperature still share, at any size.
-                let law = Sampling.law (Sampling.Filtered(Double.Epsilon, 0, 1.0)) [| 0.0; Double.Epsilon |]
+                let law =
+                    Sampling.law (Sampling.Filtered(Double.Epsilon, 0, 1.0, 0.0)) [| 0.0; Double.Epsilon |]
                 Expect.floatClose
                     Accuracy.high
                     law[1]
                     (1.0 / (1.0 + exp -1.0))
                     "one step of the least number"
-                let law = Sampling.law (Sampling.Filtered(Double.MaxValue, 0, 1.0)) [| 5.0; -5.0 |]
+                let law = Sampling.law (Sampling.Filtered(Double.MaxValue, 0, 1.0, 0.0)) [| 5.0; -5.0 |]
                 Expect.equal law [| 0.5; 0.5 |] "and a large temperature makes all equal")
 
         testCase "a whole vocabulary of equal logits, and one with outliers, are no harder" (fun () ->
@@ -149,6 +165,6 @@ let tests =
                     Array.init 128_256 (fun i -> if i % 2 = 0 then -1e300 else float i * 1e-4)
                 ] do
                 for k, p in [ 50, 1.0; 0, 0.9; 50, 0.9 ] do
-                    let case = { Logits = logits; Temperature = 1.0; TopK = k; TopP = p }
-                    Expect.isTrue (bits (lawOf case) = bits (defined 1.0 k p logits)) $"{k}, {p}")
+                    let case = { Logits = logits; Temperature = 1.0; TopK = k; TopP = p; MinP = 0.0 }
+                    Expect.isTrue (bits (lawOf case) = bits (defined 1.0 k p 0.0 logits)) $"{k}, {p}")
     ]

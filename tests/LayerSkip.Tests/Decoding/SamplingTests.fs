@@ -51,7 +51,7 @@ let private triples (weights: Weights) sampling prompt strategy draws =
         Generation.run weights None options prompt
         |> Check.getOrRaise
         |> Seq.choose (function
-            | GenerationEvent.Token(id, _, _) -> Some id
+            | GenerationEvent.Token token -> Some token.Id
             | _ -> None)
         |> Seq.truncate 3
         |> Seq.fold (fun cell id -> cell * vocabulary + id) 0
@@ -72,7 +72,7 @@ let tests =
         <| fun (values: NormalFloat list) (PositiveInt k) (PositiveInt tenths) ->
             let logits = logits values
             let k, p = 1 + k % 8, float (1 + tenths % 10) / 10.0
-            let law = Sampling.law (Sampling.Filtered(0.7, k, p)) logits
+            let law = Sampling.law (Sampling.Filtered(0.7, k, p, 0.0)) logits
             let kept = law |> Array.filter (fun x -> x > 0.0)
             let least =
                 Array.zip logits law |> Array.filter (fun (_, x) -> x > 0.0) |> Array.map fst |> Array.min
@@ -87,7 +87,7 @@ let tests =
             let logits = logits values
             let p = float (1 + hundredths % 99) / 100.0
             let all = Sampling.softmax logits
-            let kept = Sampling.law (Sampling.Filtered(1.0, 0, p)) logits |> Array.map (fun x -> x > 0.0)
+            let kept = Sampling.law (Sampling.Filtered(1.0, 0, p, 0.0)) logits |> Array.map (fun x -> x > 0.0)
             let masses = Array.zip all kept |> Array.filter snd |> Array.map fst
             let mass = Array.sum masses
             mass >= p - 1e-12 && mass - Array.min masses < p + 1e-12
@@ -95,7 +95,7 @@ let tests =
         testCase "filters come in the reference's order: temperature, then top-k, then top-p" (fun () ->
             // At temperature 2 the law is .4576 .2775 .1683 .0966; of the first three, .5066 .3073 .1863.
             let logits = [| 3.0; 2.0; 1.0; -0.11 |]
-            let law = Sampling.law (Sampling.Filtered(2.0, 3, 0.7)) logits
+            let law = Sampling.law (Sampling.Filtered(2.0, 3, 0.7, 0.0)) logits
             let e = exp 0.5
             Expect.floatClose Accuracy.high law[0] (e / (e + 1.0)) "renormalised over two"
             Expect.equal (law[2], law[3]) (0.0, 0.0) "dropped by p, dropped by k")
@@ -125,7 +125,10 @@ let tests =
             Expect.equal (Sampling.create -1.0 -2 1.5 |> Check.faults).Length 3 "three faults"
             Expect.equal (Sampling.create 0.0 0 1.0) (Ok Sampling.Greedy) "temperature 0 is greedy"
             Expect.isError (Sampling.create nan 0 1.0) "NaN"
-            Expect.isError (Sampling.create 1.0 0 0.0) "top-p 0")
+            Expect.isError (Sampling.create 1.0 0 0.0) "top-p 0"
+
+            for bad in [ -0.1; 1.1; nan; infinity ] do
+                Expect.isError (Sampling.createWith bad 1.0 0 1.0) $"min-p {bad}")
 
         testCase "exact enumeration: vocabulary 8, up to 3 drafts, within 1e-12" (fun () ->
             for salt in 1..4 do
@@ -153,9 +156,9 @@ let tests =
 
             for layer, draftLength, sampling in
                 [
-                    1, 1, Sampling.Filtered(1.0, 0, 1.0)
-                    1, 3, Sampling.Filtered(0.8, 6, 0.95)
-                    2, 2, Sampling.Filtered(1.3, 0, 0.9)
+                    1, 1, Sampling.Filtered(1.0, 0, 1.0, 0.0)
+                    1, 3, Sampling.Filtered(0.8, 6, 0.95, 0.0)
+                    2, 2, Sampling.Filtered(1.3, 0, 0.9, 0.0)
                 ] do
                 let strategy = Strategy.SelfSpeculative(exit 3 layer, draftLength)
                 let expected, counts = triples weights sampling [| 1; 5 |] strategy 20_000
@@ -171,7 +174,7 @@ let tests =
                     None
                     {
                         options (Strategy.SelfSpeculative(exit 3 1, 3)) 20 with
-                            Sampling = Sampling.Filtered(1.0, 0, 1.0)
+                            Sampling = Sampling.Filtered(1.0, 0, 1.0, 0.0)
                             Seed = seed
                     }
                     [| 1 |]

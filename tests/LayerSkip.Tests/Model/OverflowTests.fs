@@ -90,8 +90,8 @@ let private strategies =
 
 let private samplings = [
     Sampling.Greedy
-    Sampling.Filtered(1e-3, 0, 1.0)
-    Sampling.Filtered(1e-3, 5, 0.9)
+    Sampling.Filtered(1e-3, 0, 1.0, 0.0)
+    Sampling.Filtered(1e-3, 5, 0.9, 0.0)
 ]
 
 let private place culprit =

@@ -88,7 +88,7 @@ let private strategies layers = [
 let private faults (model: Odd) dtype : string list =
     use weights = Weights.random model.Seed 0.8 dtype Device.Cpu model.Config
     let plain = written weights Strategy.Autoregressive Sampling.Greedy 1L model.Prompt
-    let sampled = Sampling.Filtered(0.9, 7, 0.95)
+    let sampled = Sampling.Filtered(0.9, 7, 0.95, 0.0)
     let length = model.Config.Context - model.Prompt.Length
 
     [

@@ -103,7 +103,7 @@ let private stories =
             let streamed =
                 events
                 |> List.map (function
-                    | GenerationEvent.Token(_, _, text)
+                    | GenerationEvent.Token token -> token.Text
                     | GenerationEvent.End(text, _) -> text
                     | GenerationEvent.Round _ -> "")
                 |> String.concat ""

@@ -183,7 +183,7 @@ let tests =
                 events
                 |> List.map (function
                     | GenerationEvent.End(rest, _) -> rest
-                    | GenerationEvent.Token(_, _, text) -> text
+                    | GenerationEvent.Token token -> token.Text
                     | GenerationEvent.Round _ -> "")
                 |> String.concat ""
 

@@ -74,8 +74,8 @@ let private biased (exit: ExitLayer) : Drafter =
             member _.Watch = inner.Watch
 
             member _.Draft(request, reading) =
-                let pick reads hidden key =
-                    let struct (draft: Draft, key) = request.Pick reads hidden key
+                let pick reads made hidden key =
+                    let struct (draft: Draft, key) = request.Pick reads made hidden key
 
                     match draft.Law with
                     | DraftLaw.Drawn law ->
