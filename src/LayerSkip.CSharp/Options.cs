@@ -115,6 +115,18 @@ public sealed record LoadOptions
 
     /// <summary>Threads for the products of the whole process, 1 to 1024; null leaves them as they are.</summary>
     public int? Threads { get; init; }
+
+    /// <summary>The most texts that are written at once, a round each in turn; 1 or more. Others wait.</summary>
+    public int TextsAtOnce { get; init; } = EngineOptionsModule.defaults.Slots;
+
+    /// <summary>The most texts that wait; one more is refused (<see cref="LayerSkipErrorCode.Busy"/>). 0 or more.</summary>
+    public int TextsWaiting { get; init; } = EngineOptionsModule.defaults.Queue;
+
+    /// <summary>The most texts whose caches stay for prompts that begin as they do, as a conversation's next turn; 0 or more.</summary>
+    public int TextsKept { get; init; } = 8;
+
+    /// <summary>The most bytes of all caches, above 0; null: half of the memory that is free when the first text is asked for.</summary>
+    public long? CacheBytes { get; init; }
 }
 
 /// <summary>How a text is generated. The defaults are those of the command line.</summary>
@@ -168,24 +180,22 @@ public sealed record GenerateOptions
     /// <summary>Samples from the fewest tokens whose probabilities reach p, above 0 and at most 1.</summary>
     public double TopP { get; init; } = SamplingModule.defaultTopP;
 
-    /// <summary>
-    /// Samples, after the other filters, from tokens at least this many times as probable as the most probable, 0 (all) to 1.
-    /// </summary>
+    /// <summary>Samples from tokens at least so many times as probable as the most probable one, 0 (all) to 1; after the other filters.</summary>
     public double MinP { get; init; } = SamplingModule.defaultMinP;
 
     /// <summary>
-    /// What logits of tokens that prompt or text have are divided by where they are above 0, else multiplied by; 0.01 to 100, 1 is nothing.
-    /// Like the penalties and the bias below, it holds for drafts too: speculation writes plain decoding's text under the same.
+    /// What the logits of tokens that prompt or text have are divided by where they are positive, and multiplied by where they are not,
+    /// 0.01 to 100; 1 is none. Rules such as this one hold for drafts too: speculation writes what the whole model would under them.
     /// </summary>
     public double RepetitionPenalty { get; init; } = TokenRulesModule.none.RepetitionPenalty;
 
-    /// <summary>Taken from the logits of tokens that the new text has, -2 to 2; 0 is nothing.</summary>
+    /// <summary>What is taken from the logit of a token that the new text has, -2 to 2.</summary>
     public double PresencePenalty { get; init; } = TokenRulesModule.none.PresencePenalty;
 
-    /// <summary>Taken from the logit of a token once for each time that the new text has it, -2 to 2; 0 is nothing.</summary>
+    /// <summary>What is taken from the logit of a token each time that the new text has it, -2 to 2.</summary>
     public double FrequencyPenalty { get; init; } = TokenRulesModule.none.FrequencyPenalty;
 
-    /// <summary>Added to the logits of token ids, -100 to 100.</summary>
+    /// <summary>What is added to the logits of tokens, by id, -100 to 100.</summary>
     public IReadOnlyDictionary<int, double> LogitBias
     {
         get;
@@ -196,11 +206,23 @@ public sealed record GenerateOptions
         }
     } = ReadOnlyDictionary<int, double>.Empty;
 
+    /// <summary>A form that the text has; null: any text.</summary>
+    public ResponseFormat? ResponseFormat { get; init; }
+
     /// <summary>
-    /// Tells the log-probability of each new token, by the model's own law, before filters, penalties and bias, and of so many of the likeliest
-    /// there, 0 to 20; null is neither.
+    /// Tells the log-probability of each new token in the model's own law, before rules, temperature and filters, and so many of the likeliest
+    /// there, 0 to 20; null: neither.
     /// </summary>
     public int? LogProbs { get; init; }
+
+    /// <summary>The same of the prompt's tokens.</summary>
+    public int? PromptLogProbs { get; init; }
+
+    /// <summary>
+    /// Whether the text may begin on a cache that another left, where their prompts begin alike, and leave its own: a conversation's next turn
+    /// then costs what is new in it. How long a text takes tells whether its beginning was asked before.
+    /// </summary>
+    public bool SharesPrefix { get; init; } = true;
 
     /// <summary>
     /// Tokens that end the text; null is the model's own. One that does is neither in <see cref="GenerateResult.TokenIds"/>

@@ -48,14 +48,24 @@ public sealed record GeneratedToken
     /// <summary>Where the token comes from; null at the last step.</summary>
     public TokenOrigin? Origin { get; init; }
 
-    /// <summary>What the model said of it, where <see cref="GenerateOptions.LogProbs"/> asks; null at the last step.</summary>
+    /// <summary>What the model's own law says of the token; null where it was not asked for, and at the last step.</summary>
     public TokenLogProbs? LogProbs { get; init; }
 
     /// <summary>The whole result at the last step; null before.</summary>
     public GenerateResult? Result { get; init; }
 }
 
-/// <summary>A token and the natural logarithm of its probability.</summary>
+/// <summary>What the model's own law says of a token and of the likeliest in its place, before rules, temperature and filters.</summary>
+public sealed record TokenLogProbs
+{
+    /// <summary>ln of the token's probability.</summary>
+    public double LogProb { get; init; }
+
+    /// <summary>The likeliest tokens, as many as were asked for, the likeliest first.</summary>
+    public IReadOnlyList<TokenLogProb> Top { get; init; } = [];
+}
+
+/// <summary>A token and its probability.</summary>
 public readonly record struct TokenLogProb
 {
     /// <summary>The token.</summary>
@@ -63,19 +73,6 @@ public readonly record struct TokenLogProb
 
     /// <summary>ln of its probability.</summary>
     public double LogProb { get; init; }
-}
-
-/// <summary>What the model's own law says of a token and of the likeliest in its place, before filters, penalties and bias.</summary>
-public sealed record TokenLogProbs
-{
-    /// <summary>ln of the token's probability.</summary>
-    public double LogProb { get; init; }
-
-    /// <summary>
-    /// The likeliest tokens, as many as were asked for, the likeliest first. The token's own number is the same to the bit where it is
-    /// among them.
-    /// </summary>
-    public IReadOnlyList<TokenLogProb> Top { get; init; } = [];
 }
 
 /// <summary>A finished text.</summary>
@@ -93,8 +90,14 @@ public sealed record GenerateResult
     /// <summary>The text of the new tokens, up to a stop text; null without a tokenizer.</summary>
     public string? Text { get; init; }
 
-    /// <summary>What the model said of each new token, where <see cref="GenerateOptions.LogProbs"/> asks; else empty.</summary>
+    /// <summary>Of each new token, where they were asked for; else none.</summary>
     public IReadOnlyList<TokenLogProbs> LogProbs { get; init; } = [];
+
+    /// <summary>Of each token of the prompt, null of the first, where they were asked for; else none.</summary>
+    public IReadOnlyList<TokenLogProbs?> PromptLogProbs { get; init; } = [];
+
+    /// <summary>Tokens of the prompt that need not be read, as a cache that another text left had them.</summary>
+    public int ReusedTokenCount { get; init; }
 
     /// <summary>Why the text ended.</summary>
     public FinishReason FinishReason { get; init; }

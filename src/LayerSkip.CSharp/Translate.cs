@@ -105,22 +105,9 @@ internal static class Translate
     public static GeneratedToken? Event(GenerationEvent happened) =>
         happened switch
         {
-            GenerationEvent.Token token => new()
-            {
-                Id = token.Item.Id,
-                Text = token.Item.Text,
-                Origin = Origin(token.Item.Origin),
-                LogProbs = token.Item.LogProbs is { } told ? LogProbs(told.Value) : null,
-            },
+            GenerationEvent.Token token => new() { Id = token.Item.Id, Text = token.Item.Text, Origin = Origin(token.Item.Origin), LogProbs = LogProbs(token.Item.LogProbs) },
             GenerationEvent.End end => new() { Text = end.rest, Result = Result(end.Item2) },
             _ => null,
-        };
-
-    private static TokenLogProbs LogProbs(LayerSkip.TokenLogProbs told) =>
-        new()
-        {
-            LogProb = told.LogProb,
-            Top = [.. told.Top.Select(likely => new TokenLogProb { Id = likely.Id, LogProb = likely.LogProb })],
         };
 
     private static TokenOrigin Origin(Origin origin) =>
@@ -140,7 +127,9 @@ internal static class Translate
             PromptIds = Array.AsReadOnly(completion.PromptIds),
             TokenIds = Array.AsReadOnly(completion.TokenIds),
             Text = completion.Text?.Value,
+            ReusedTokenCount = completion.ReusedIds,
             LogProbs = [.. completion.LogProbs.Select(LogProbs)],
+            PromptLogProbs = [.. completion.PromptLogProbs.Select(LogProbs)],
             FinishReason = completion.Finish.IsStop ? FinishReason.Stop : FinishReason.Length,
             Statistics = Statistics(completion.Stats),
             Timings = new()
@@ -153,6 +142,12 @@ internal static class Translate
                 TokensPerSecond = completion.TokensPerSecond,
             },
         };
+
+    private static TokenLogProbs? LogProbs(FSharpOption<LayerSkip.TokenLogProbs>? told) =>
+        told is { Value: var known } ? LogProbs(known) : null;
+
+    private static TokenLogProbs LogProbs(LayerSkip.TokenLogProbs told) =>
+        new() { LogProb = told.LogProb, Top = [.. told.Top.Select(top => new TokenLogProb { Id = top.Id, LogProb = top.LogProb })] };
 
     private static SpeculationStatistics Statistics(SpeculationStats stats) =>
         new()

@@ -10,7 +10,7 @@ internal static class TranslateFunctions
         options.Drafter?.Custom is not null || options.Policy?.Custom is not null || options.StopRule?.Custom is not null;
 
     /// <summary>A strategy that drafts; where the options are at fault, one that does not.</summary>
-    public static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) Strategy(
+    public static DecidedStrategy Strategy(
         Checkpoint checkpoint,
         Sampling sampling,
         GenerateOptions options,
@@ -23,7 +23,7 @@ internal static class TranslateFunctions
             { Policy.Custom: { } policy } => OfPolicy(checkpoint, options, policy),
             _ => OfRule(checkpoint, sampling, options.StopRule!, drafting, adapters),
         };
-        return (faults.Any() ? LayerSkip.Strategy.Autoregressive : strategy, faults);
+        return new(faults.Any() ? LayerSkip.Strategy.Autoregressive : strategy, faults);
     }
 
     private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) OfDrafter(

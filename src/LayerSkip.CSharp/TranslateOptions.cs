@@ -10,10 +10,11 @@ internal static class TranslateOptions
     /// The library's options, and the faults of the caller's. What is at fault has a sound value in its place, so that the
     /// library finds the other faults too.
     /// </summary>
-    public static (GenerationOptions Given, IEnumerable<LayerSkipError> Faults) Options(
+    public static GivenOptions Options(
         Checkpoint checkpoint,
         GenerateOptions options,
-        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
+        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters,
+        Func<ResponseFormat, int[], FSharpResult<GrammarState, FSharpList<LayerSkipError>>> formats)
     {
         if (options.StopTexts.Any(text => text is null))
         {
@@ -29,39 +30,50 @@ internal static class TranslateOptions
             { Text: var name } => StopRuleModule.tryParse(name),
         };
         var drafting = Drafting(options, rule is { IsOk: true } ? rule.Value.ResultValue : null);
-        var strategy = Decided(checkpoint, options, drafting);
-        var (decided, faults) = strategy switch
+        var decided = Decided(checkpoint, options, drafting) switch
         {
             Strategy.SelfSpeculative when TranslateFunctions.Has(options) =>
                 TranslateFunctions.Strategy(checkpoint, law, options, drafting, adapters),
-            Strategy.SelfSpeculative when options.Strategy == strategy =>
+            Strategy.SelfSpeculative when options.Strategy == Strategy.SelfSpeculative =>
                 Drafted(checkpoint, law, LayerSkip.Drafting.ofSelfSpeculative(drafting), adapters),
             Strategy.SelfSpeculative => Drafted(checkpoint, law, drafting, adapters),
             Strategy.EarlyExit => Plain(checkpoint, options, LayerSkip.Strategy.EarlyExit),
             _ => Plain(checkpoint, options, _ => LayerSkip.Strategy.Autoregressive),
         };
 
-        var given = new GenerationOptions(
-            strategy: decided,
-            sampling: law,
-            rules: Rules(options),
-            maxNewTokens: options.MaxNewTokens,
-            stopIds: [.. options.StopTokenIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)],
-            stopTexts: ListModule.OfSeq(options.StopTexts),
-            showSpecial: options.ShowSpecial,
-            seed: options.Seed,
-            logProbs: options.LogProbs is { } count ? Translate.Some(count) : null,
-            promptLogProbs: null);
-        return (given, [.. Check.faults(sampling), .. rule is { } read ? Check.faults(read) : [], .. faults]);
-    }
-
-    private static TokenRules Rules(GenerateOptions options) =>
-        new(
+        int[] stopIds = [.. options.StopTokenIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)];
+        FSharpResult<GrammarState, FSharpList<LayerSkipError>>? form =
+            options.ResponseFormat is { } format ? formats(format, stopIds) : null;
+        TokenRules rules = new(
             repetitionPenalty: options.RepetitionPenalty,
             presencePenalty: options.PresencePenalty,
             frequencyPenalty: options.FrequencyPenalty,
             logitBias: ListModule.OfSeq(options.LogitBias.Select(bias => Tuple.Create(bias.Key, bias.Value))),
-            constraint: null);
+            constraint: form is { IsOk: true } ? Translate.Some<TokenConstraint>(new FormConstraint(form.Value.ResultValue)) : null);
+        return new()
+        {
+            Strategy = decided.Strategy,
+            Measured = decided.Measured,
+            Faults =
+            [
+                .. Check.faults(sampling),
+                .. rule is { } read ? Check.faults(read) : [],
+                .. form is { } started ? Check.faults(started) : [],
+                .. decided.Faults,
+            ],
+            With = strategy => new(
+                strategy: strategy,
+                sampling: law,
+                rules: rules,
+                maxNewTokens: options.MaxNewTokens,
+                stopIds: stopIds,
+                stopTexts: ListModule.OfSeq(options.StopTexts),
+                showSpecial: options.ShowSpecial,
+                seed: options.Seed,
+                logProbs: Optional(options.LogProbs),
+                promptLogProbs: Optional(options.PromptLogProbs)),
+        };
+    }
 
     /// <summary>What the library decides of a drafting; with every fault of it.</summary>
     public static FSharpResult<DraftingPlan, FSharpList<LayerSkipError>> Plan(
@@ -93,23 +105,37 @@ internal static class TranslateOptions
     private static FSharpOption<int>? Optional(int? value) => value is { } number ? Translate.Some(number) : null;
 
     /// <summary>A strategy that drafts; where the options are at fault, one that does not.</summary>
-    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) Drafted(
+    private static DecidedStrategy Drafted(
         Checkpoint checkpoint,
         Sampling sampling,
         DraftingOptions drafting,
         Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
     {
-        var plan = Plan(checkpoint, sampling, drafting, adapters);
-        return plan.IsOk
-            ? (LayerSkip.Drafting.strategy(checkpoint, plan.ResultValue), [])
-            : (LayerSkip.Strategy.Autoregressive, plan.ErrorValue);
+        var decided = Plan(checkpoint, sampling, drafting, adapters);
+        if (decided.IsError)
+        {
+            return new(LayerSkip.Strategy.Autoregressive, decided.ErrorValue);
+        }
+
+        var plan = decided.ResultValue;
+        if (!plan.Policy.IsAuto && !plan.StopRule.IsMarginal)
+        {
+            return new(LayerSkip.Drafting.strategy(checkpoint, plan), []);
+        }
+
+        // Passes are timed where no text is in the way, and options are checked before.
+        var guessed = FuncConvert.FromFunc(() => PassCostsModule.ofShares(checkpoint.Config.Layers, 1, 1));
+        return new(LayerSkip.Drafting.strategyWith(guessed, checkpoint, plan), [])
+        {
+            Measured = () => LayerSkip.Drafting.strategy(checkpoint, plan),
+        };
     }
 
     /// <summary>
     /// A strategy that drafts nothing. A wrong exit layer or draft length is an error even where it has no use for one; what says how to draft is
     /// one, whatever it says.
     /// </summary>
-    private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) Plain(
+    private static DecidedStrategy Plain(
         Checkpoint checkpoint,
         GenerateOptions options,
         Func<ExitLayer, LayerSkip.Strategy> strategy)
@@ -133,7 +159,7 @@ internal static class TranslateOptions
                where option.Value is not null
                select LayerSkipError.NewOutOfRange(option.Option, $"{option.Value}", $"left out where {options.Strategy} drafts nothing"),
         ];
-        return (exit.IsOk ? strategy(exit.ResultValue) : LayerSkip.Strategy.Autoregressive, faults);
+        return new(exit.IsOk ? strategy(exit.ResultValue) : LayerSkip.Strategy.Autoregressive, faults);
     }
 
     private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options, DraftingOptions drafting) =>
@@ -144,4 +170,32 @@ internal static class TranslateOptions
             var chosen when Enum.IsDefined(chosen) => chosen,
             var unknown => throw Translate.Undefined(nameof(GenerateOptions.Strategy), unknown),
         };
+}
+
+/// <summary>How a text is written, and what is at fault in what was asked for.</summary>
+internal sealed record DecidedStrategy(LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults)
+{
+    /// <summary>The strategy by what the model's passes take, which is measured when it is first asked; null where it measures nothing.</summary>
+    public Func<LayerSkip.Strategy>? Measured { get; init; }
+}
+
+/// <summary>The library's options but for their strategy, and what is at fault in the caller's.</summary>
+internal sealed record GivenOptions
+{
+    /// <summary>A strategy to check the options with, and the one to take where <see cref="Measured"/> is null.</summary>
+    public required LayerSkip.Strategy Strategy { get; init; }
+
+    public Func<LayerSkip.Strategy>? Measured { get; init; }
+
+    public required Func<LayerSkip.Strategy, GenerationOptions> With { get; init; }
+
+    public required IReadOnlyList<LayerSkipError> Faults { get; init; }
+}
+
+/// <summary>A form's grammar as the rule of a text.</summary>
+internal sealed class FormConstraint(GrammarState state) : TokenConstraint
+{
+    public void Allows(Span<ulong> mask) => state.Allows(mask);
+
+    public TokenConstraint Advance(int id) => new FormConstraint(state.Advance(id));
 }

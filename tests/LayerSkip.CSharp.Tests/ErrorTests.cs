@@ -20,7 +20,7 @@ internal static class ErrorTests
             // What the library's other faults and this assembly's own come to.
             LayerSkipErrorCode[] own =
             [
-                LayerSkipErrorCode.Other, LayerSkipErrorCode.TrainingFailed, LayerSkipErrorCode.Busy, LayerSkipErrorCode.NoChatTemplate,
+                LayerSkipErrorCode.Other, LayerSkipErrorCode.TrainingFailed, LayerSkipErrorCode.Busy,
             ];
             Same(
                 Enum.GetValues<LayerSkipErrorCode>().Except(codes.Values).Except(own),

@@ -19,18 +19,22 @@ internal static class MockTests
             Equal((await model.GenerateAsync([1])).TokenIds[0], 1, "ids later");
             Equal(string.Concat((await model.StreamAsync("hi").ToList()).Select(step => step.Text)), "hi", "stream");
             Equal((await model.StreamAsync([1]).ToList())[^1].Result!.FinishReason, FinishReason.Length, "stream of ids");
+            Equal(model.EncodeChat([ChatTurn.User("hi")]).Length, 2, "chat");
             Equal(model.Lens("hi").Tokens.Count, 0, "lens");
             Equal(model.Lens([1]).Exits.Count, 0, "lens of ids");
         }),
     ]);
 
-    private sealed class Parrot : ILayerSkipModel
+    /// <summary>Says again what it was prompted with.</summary>
+    internal sealed class Parrot : ILayerSkipModel
     {
         public ModelInfo Info { get; } = new() { Name = "parrot", LayerCount = 1, VocabularySize = 256, ContextLength = 99 };
 
         public int[] Encode(string text, bool parseSpecial = true) => [.. text.Select(letter => (int)letter)];
 
         public string Decode(IEnumerable<int> ids, bool showSpecial = false) => string.Concat(ids.Select(id => (char)id));
+
+        public int[] EncodeChat(IReadOnlyList<ChatTurn> turns, ChatPromptOptions? options = null) => Encode(turns[^1].Content);
 
         public GenerateResult Generate(string prompt, GenerateOptions? options = null, CancellationToken cancellationToken = default) =>
             Generate(Encode(prompt), options, cancellationToken);

@@ -37,6 +37,11 @@ var tests = Runner.TestList("csharp", [
     ScheduleTests.All,
     TrainTests.All(tiny),
     StudyTests.All(tiny),
+    CallersTests.All(tiny),
+    RulesTests.All(tiny),
+    FormatTests.All(tiny),
+    ChatTests.All(tiny),
+    HubTests.All(tiny),
     MockTests.All,
     ReferenceTests.All]);
 Tests.CLIArguments[] settings =

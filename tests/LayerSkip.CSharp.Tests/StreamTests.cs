@@ -10,6 +10,8 @@ internal static class StreamTests
 {
     private static readonly GenerateOptions Options = new() { MaxNewTokens = 40, IgnoreEos = true, Policy = DraftPolicy.Static };
 
+    private static readonly LoadOptions KeepsNothing = new() { TextsKept = 0 };
+
     public static Test All(Tiny tiny) => Runner.TestList("stream", [
         Case("its steps are the result: texts, tokens and last step", async () =>
         {
@@ -73,7 +75,7 @@ internal static class StreamTests
         }),
         Case("leaving it early frees the cache", async () =>
         {
-            using var model = LayerSkipModel.Load(tiny.Path);
+            using var model = LayerSkipModel.Load(tiny.Path, KeepsNothing);
             await LeavesNoTensor(async () =>
             {
                 await foreach (var step in model.StreamAsync("Once", Options))
@@ -87,7 +89,7 @@ internal static class StreamTests
         }),
         Case("cancelling it frees the cache", async () =>
         {
-            using var model = LayerSkipModel.Load(tiny.Path);
+            using var model = LayerSkipModel.Load(tiny.Path, KeepsNothing);
             await LeavesNoTensor(async () =>
             {
                 using var source = new CancellationTokenSource();
@@ -161,7 +163,7 @@ internal static class StreamTests
         }),
         Case("several at once on one model write what each writes alone", async () =>
         {
-            using var model = LayerSkipModel.Load(tiny.Path);
+            using var model = LayerSkipModel.Load(tiny.Path, KeepsNothing);
             (string Prompt, GenerateOptions Options)[] wishes =
             [
                 ("Once upon", Options with { Strategy = Strategy.SelfSpeculative, ExitLayer = 1 }),
@@ -183,7 +185,7 @@ internal static class StreamTests
         {
             await LeavesNoTensor(async () =>
             {
-                var model = LayerSkipModel.Load(tiny.Path);
+                var model = LayerSkipModel.Load(tiny.Path, KeepsNothing);
                 var expected = model.Generate("Once", Options).TokenIds;
                 GenerateResult? result = null;
                 await foreach (var step in model.StreamAsync("Once", Options))

@@ -19,11 +19,25 @@ internal sealed class Tiny : IDisposable
         File.WriteAllText(System.IO.Path.Combine(Path, "tokenizer.json"), JsonSerializer.Serialize(Tokenizer()));
         WithoutTokenizer = Write("ids");
         Quantised = Quantise();
+        Chat = Write("chat");
+        File.WriteAllText(System.IO.Path.Combine(Chat, "tokenizer.json"), JsonSerializer.Serialize(Tokenizer()));
+        File.WriteAllText(
+            System.IO.Path.Combine(Chat, "tokenizer_config.json"),
+            JsonSerializer.Serialize(new { bos_token = "<s>", eos_token = "</s>", chat_template = Template }));
     }
+
+    /// <summary>A turn between &lt;s&gt; and &lt;/s&gt;, with its role; tools, a variable and the date before all.</summary>
+    public static string Template =>
+        "{% if tools %}{{ tools[0].function.name }}{% endif %}{% if mood %}{{ mood }}{% endif %}"
+        + "{% for message in messages %}{{ '<s>' + message.role[0] + message.content + '</s>' }}{% endfor %}"
+        + "{% if add_generation_prompt %}{{ '<s>a' }}{% endif %}";
 
     public string Path { get; }
 
     public string WithoutTokenizer { get; }
+
+    /// <summary>The same model with a chat template.</summary>
+    public string Chat { get; }
 
     /// <summary>A GGUF file in Q8_0 of another model of four layers, which recommends nothing.</summary>
     public string Quantised { get; }

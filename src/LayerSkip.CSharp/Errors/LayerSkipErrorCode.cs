@@ -39,6 +39,9 @@ public enum LayerSkipErrorCode
     /// <summary>A chat, and the model has no chat template.</summary>
     NoChatTemplate,
 
+    /// <summary>A chat that the model's chat template refuses.</summary>
+    ChatRefused,
+
     /// <summary>A model that a hub has not, or not for this user.</summary>
     NotOnHub,
 

@@ -15,6 +15,9 @@ public interface ILayerSkipModel : IDisposable, IAsyncDisposable
     /// <inheritdoc cref="LayerSkipModel.Decode"/>
     string Decode(IEnumerable<int> ids, bool showSpecial = false);
 
+    /// <inheritdoc cref="LayerSkipModel.EncodeChat"/>
+    int[] EncodeChat(IReadOnlyList<ChatTurn> turns, ChatPromptOptions? options = null);
+
     /// <inheritdoc cref="LayerSkipModel.Generate(string, GenerateOptions?, CancellationToken)"/>
     GenerateResult Generate(string prompt, GenerateOptions? options = null, CancellationToken cancellationToken = default);
 

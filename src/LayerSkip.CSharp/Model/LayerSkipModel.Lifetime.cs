@@ -3,13 +3,18 @@ namespace LayerSkip.CSharp;
 public sealed partial class LayerSkipModel
 {
     private readonly TaskCompletionSource freed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly CancellationTokenSource ending = new();
+    private readonly EngineOptions serving;
+    private Engine? engine;
+    // Ends with the engine's thread, once the model is disposed of.
+    private Task? drained;
+    private bool hasEngineEnded;
     private int running;
     private bool disposed;
 
     /// <summary>Frees the weights, once the generations and lenses that still run have ended; no new one can start.</summary>
     public void Dispose()
     {
+        Engine? ending;
         lock (gate)
         {
             if (disposed)
@@ -18,7 +23,23 @@ public sealed partial class LayerSkipModel
             }
 
             disposed = true;
+            ending = engine;
             FreeIfUnused();
+        }
+
+        if (ending is not null)
+        {
+            drained = ending.Drain(CancellationToken.None);
+            if (ending.Counts is { Running: 0, Waiting: 0 })
+            {
+                // Which is at once: whoever disposes of an idle model has its memory back.
+                drained.Wait();
+                EngineHasEnded();
+            }
+            else
+            {
+                drained.ContinueWith(_ => EngineHasEnded(), TaskScheduler.Default);
+            }
         }
     }
 
@@ -29,8 +50,36 @@ public sealed partial class LayerSkipModel
     public async ValueTask DisposeAsync()
     {
         Dispose();
-        await ending.CancelAsync().ConfigureAwait(false);
+        if (engine is { } ending)
+        {
+            await ending.Stop().ConfigureAwait(false);
+            EngineHasEnded();
+        }
+
         await freed.Task.ConfigureAwait(false);
+    }
+
+    /// <summary>Of a disposed model, whoever ends last leaves when all is freed.</summary>
+    private async ValueTask LeaveAsync()
+    {
+        if (drained is { } ending && engine!.Counts is { Running: 0, Waiting: 0 })
+        {
+            await ending.ConfigureAwait(false);
+            EngineHasEnded();
+        }
+    }
+
+    private void EngineHasEnded()
+    {
+        lock (gate)
+        {
+            if (!hasEngineEnded)
+            {
+                hasEngineEnded = true;
+                running--;
+                FreeIfUnused();
+            }
+        }
     }
 
     private void FreeIfUnused()

@@ -7,7 +7,7 @@ namespace LayerSkip.CSharp;
 public sealed partial class LayerSkipModel
 {
     /// <summary>Loads a model, on this thread.</summary>
-    /// <param name="path">A Hugging Face folder or a .gguf file.</param>
+    /// <param name="path">A Hugging Face folder, a .gguf file, or a model's name on a hub: org/name, org/name@revision.</param>
     /// <param name="options">Device, number formats, threads.</param>
     /// <exception cref="LayerSkipException">The files, the device or the options cannot be used.</exception>
     public static LayerSkipModel Load(string path, LoadOptions? options = null)
@@ -17,7 +17,7 @@ public sealed partial class LayerSkipModel
     }
 
     /// <summary>Loads a model, on a thread of its own.</summary>
-    /// <param name="path">A Hugging Face folder or a .gguf file.</param>
+    /// <param name="path">A Hugging Face folder, a .gguf file, or a model's name on a hub: org/name, org/name@revision.</param>
     /// <param name="options">Device, number formats, threads.</param>
     /// <param name="progress">Is told how far it is, before each tensor.</param>
     /// <param name="cancellationToken">Ends it at the next tensor.</param>
@@ -33,7 +33,7 @@ public sealed partial class LayerSkipModel
     }
 
     /// <summary>Loads a model, on this thread, or says why it cannot.</summary>
-    /// <param name="path">A Hugging Face folder or a .gguf file.</param>
+    /// <param name="path">A Hugging Face folder, a .gguf file, or a model's name on a hub: org/name, org/name@revision.</param>
     /// <param name="options">Device, number formats, threads; null is all as it comes.</param>
     /// <param name="model">The model; null where there is none.</param>
     /// <param name="fault">What is wrong; null where nothing is.</param>
@@ -67,18 +67,51 @@ public sealed partial class LayerSkipModel
             SetThreads(threads);
         }
 
+        EngineOptions serving = new(
+            slots: options.TextsAtOnce,
+            queue: options.TextsWaiting,
+            prefixTexts: options.TextsKept,
+            kvBytes: options.CacheBytes is { } bytes ? Translate.Some(bytes) : null,
+            past: null);
+        if (EngineOptionsModule.faults(serving) is { IsEmpty: false } faults)
+        {
+            throw Translate.Exception(faults);
+        }
+
+
         Action<long, long> tell = (read, all) =>
         {
             progress?.Report(new() { Stage = LoadStage.Reading, BytesDone = read, BytesTotal = all });
             cancellationToken.ThrowIfCancellationRequested();
         };
         var format = dtype is { Value: var named } ? LayerSkip.WeightsFormat.NewOf(named) : LayerSkip.WeightsFormat.AsStored;
-        var loaded = CheckpointModule.loadTelling(FuncConvert.FromAction(tell), format, path, device).OrThrow();
+        var place = Locate(path, progress, cancellationToken);
+        var loaded = CheckpointModule.loadTelling(FuncConvert.FromAction(tell), format, place, device).OrThrow();
         var read = CheckpointModule.withPrefill(
             prefill, CheckpointModule.withKv(kv, CheckpointModule.withCompute(compute, loaded)).OrThrow());
-        LayerSkipModel model = new(options.AdapterFile is { } file ? Adapters.withFile(file, read) : read);
+        LayerSkipModel model = new(options.AdapterFile is { } adapter ? Adapters.withFile(adapter, read) : read, serving);
         progress?.Report(new() { Stage = LoadStage.Done, BytesDone = model.Info.WeightBytes, BytesTotal = model.Info.WeightBytes });
         return model;
+    }
+
+    /// <summary>Where a model lies: a path is where it is, a name is brought from its hub into the cache that Python's tools share.</summary>
+    private static string Locate(string path, IProgress<LoadProgress>? progress, CancellationToken cancellationToken)
+    {
+        Action<HubProgress> tell = happened =>
+        {
+            if (happened is HubProgress.Transfer { Item: var transfer })
+            {
+                progress?.Report(new()
+                {
+                    Stage = LoadStage.Downloading,
+                    BytesDone = transfer.Bytes,
+                    BytesTotal = transfer.Total,
+                    FilesDone = transfer.FilesDone,
+                    FilesTotal = transfer.Files,
+                });
+            }
+        };
+        return LayerSkip.Hub.locate(path, FuncConvert.FromAction(tell), cancellationToken).GetAwaiter().GetResult().OrThrow();
     }
 
     internal static void SetThreads(int threads)
@@ -97,7 +130,7 @@ public sealed partial class LayerSkipModel
         var (exit, length) = CheckpointModule.exitAndDraft(checkpoint);
         return new()
         {
-            Name = NameOf(checkpoint.Path),
+            Name = LayerSkip.Hub.nameOf(checkpoint.Path)?.Value ?? NameOf(checkpoint.Path),
             Path = checkpoint.Path,
             Family = FamilyModule.name(config.Family),
             LayerCount = config.Layers,
@@ -114,6 +147,7 @@ public sealed partial class LayerSkipModel
             Device = Translate.Device(weights.Device),
             HasTokenizer = checkpoint.Tokenizer is not null,
             StopTokenIds = Array.AsReadOnly(checkpoint.StopIds),
+            ChatStopTokenIds = Array.AsReadOnly(LayerSkip.Chat.stopIds(checkpoint)),
             ChatTemplate = checkpoint.Tokenizer is { Value: var tokenizer } ? TokenizerModule.chatTemplate(tokenizer)?.Value : null,
             RecommendsExit = checkpoint.Recommended is not null,
             RecommendedExitLayer = exit,

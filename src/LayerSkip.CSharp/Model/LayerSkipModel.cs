@@ -1,11 +1,11 @@
-using System.Runtime.CompilerServices;
 using Microsoft.FSharp.Collections;
 using Microsoft.FSharp.Core;
 
 namespace LayerSkip.CSharp;
 
 /// <summary>
-/// A model in memory. Any number of generations and lenses may run on it at once, on any threads: each has a cache of its own.
+/// A model in memory. Any number of callers, on any threads, may ask it for texts at once, which are written on one thread of its own, a round
+/// each in turn; what else it does, it does on the caller's.
 /// </summary>
 public sealed partial class LayerSkipModel : ILayerSkipModel
 {
@@ -14,9 +14,10 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
     // By exit layer; 0 is the model's first. They share its head, and go before it.
     private readonly Dictionary<int, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters = [];
 
-    private LayerSkipModel(Checkpoint checkpoint)
+    private LayerSkipModel(Checkpoint checkpoint, EngineOptions serving)
     {
         this.checkpoint = checkpoint;
+        this.serving = serving;
         Info = Describe(checkpoint);
     }
 
@@ -55,67 +56,6 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
             : TokenizerModule.decode(showSpecial, RequiredTokenizer(), all);
     }
 
-    /// <summary>Continues a text, on this thread.</summary>
-    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public GenerateResult Generate(
-        string prompt,
-        GenerateOptions? options = null,
-        CancellationToken cancellationToken = default) =>
-        Generate(EncodePrompt(prompt), options, cancellationToken);
-
-    /// <summary>Continues tokens, on this thread.</summary>
-    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public GenerateResult Generate(
-        IReadOnlyList<int> promptIds,
-        GenerateOptions? options = null,
-        CancellationToken cancellationToken = default)
-    {
-        var start = Prepare(promptIds, options);
-        using var use = new Use(this);
-        GenerateResult? result = null;
-        foreach (var happened in Translate.Pulled(start.Invoke(cancellationToken)))
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            result = Translate.Event(happened)?.Result;
-        }
-
-        return result!;
-    }
-
-    /// <summary>Continues a text, on another thread.</summary>
-    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public Task<GenerateResult> GenerateAsync(
-        string prompt, GenerateOptions? options = null, CancellationToken cancellationToken = default) =>
-        GenerateAsync(EncodePrompt(prompt), options, cancellationToken);
-
-    /// <summary>Continues tokens, on another thread.</summary>
-    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public Task<GenerateResult> GenerateAsync(
-        IReadOnlyList<int> promptIds, GenerateOptions? options = null, CancellationToken cancellationToken = default)
-    {
-        ArgumentNullException.ThrowIfNull(promptIds);
-        return OwnThread.Run("LayerSkip generate", () => Generate(promptIds, options, cancellationToken), cancellationToken);
-    }
-
-    /// <summary>
-    /// Continues a text, token by token, off the caller's thread; the next round is computed when a step asks for it.
-    /// Leaving the loop, or cancelling, ends the generation and frees what it held.
-    /// </summary>
-    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public IAsyncEnumerable<GeneratedToken> StreamAsync(
-        string prompt,
-        GenerateOptions? options = null,
-        CancellationToken cancellationToken = default) =>
-        StreamAsync(EncodePrompt(prompt), options, cancellationToken);
-
-    /// <summary>As the other <c>StreamAsync</c>, for a prompt of ids.</summary>
-    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public IAsyncEnumerable<GeneratedToken> StreamAsync(
-        IReadOnlyList<int> promptIds,
-        GenerateOptions? options = null,
-        CancellationToken cancellationToken = default) =>
-        Pull(Prepare(promptIds, options), cancellationToken);
-
     private int[] EncodePrompt(string prompt)
     {
         ArgumentNullException.ThrowIfNull(prompt);
@@ -124,17 +64,6 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
 
     private Tokenizer RequiredTokenizer() =>
         CheckpointModule.tokenizer(checkpoint).OrThrow();
-
-    /// <summary>Checks prompt and options; nothing is computed before the events are pulled.</summary>
-    private FSharpFunc<CancellationToken, IEnumerable<GenerationEvent>> Prepare(IReadOnlyList<int> promptIds, GenerateOptions? options)
-    {
-        ArgumentNullException.ThrowIfNull(promptIds);
-        ObjectDisposedException.ThrowIf(disposed, this);
-        var (given, faults) = TranslateOptions.Options(checkpoint, options ?? new(), AdapterBehind);
-        var prepared = Generation.prepare(checkpoint.Weights, checkpoint.Tokenizer, given, [.. promptIds]);
-        LayerSkipError[] all = [.. faults, .. Check.faults(prepared)];
-        return all is [] ? prepared.ResultValue : throw Translate.Exception(all);
-    }
 
     private FSharpResult<Adapter, FSharpList<LayerSkipError>> AdapterBehind(int? exit)
     {
@@ -147,24 +76,6 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
             }
 
             return adapter;
-        }
-    }
-
-    private async IAsyncEnumerable<GeneratedToken> Pull(
-        FSharpFunc<CancellationToken, IEnumerable<GenerationEvent>> start,
-        [EnumeratorCancellation] CancellationToken cancellationToken)
-    {
-        using var use = new Use(this);
-        using var pulled = Translate.Pulled(start.Invoke(cancellationToken)).GetEnumerator();
-
-        // A round under way ends itself when cancelled, and is awaited: its tensors must not be freed under it.
-        while (await Task.Run(pulled.MoveNext, cancellationToken).ConfigureAwait(false))
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            if (Translate.Event(pulled.Current) is { } step)
-            {
-                yield return step;
-            }
         }
     }
 }

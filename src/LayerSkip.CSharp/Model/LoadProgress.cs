@@ -19,12 +19,15 @@ public sealed record LoadProgress
     /// <summary>What it does.</summary>
     public LoadStage Stage { get; init; }
 
-    /// <summary>The file that it fetches; null while it reads.</summary>
-    public string? File { get; init; }
-
     /// <summary>Bytes of this stage that are done.</summary>
     public long BytesDone { get; init; }
 
     /// <summary>All bytes of this stage; null where that is not known.</summary>
     public long? BytesTotal { get; init; }
+
+    /// <summary>Of a download: files that are here.</summary>
+    public int FilesDone { get; init; }
+
+    /// <summary>Of a download: all files.</summary>
+    public int FilesTotal { get; init; }
 }

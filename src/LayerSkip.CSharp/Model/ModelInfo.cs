@@ -59,6 +59,9 @@ public sealed record ModelInfo
     /// <summary>The tokens that end a text where options name none.</summary>
     public IReadOnlyList<int> StopTokenIds { get; init; } = [];
 
+    /// <summary>The tokens that end an answer in a chat: those, and the one that the chat template writes behind an answer.</summary>
+    public IReadOnlyList<int> ChatStopTokenIds { get; init; } = [];
+
     /// <summary>The source of its chat template; null where it has none.</summary>
     public string? ChatTemplate { get; init; }
 
