@@ -579,6 +579,23 @@ let together =
                     (fun remark -> remark.Contains "waiting")
                     "the others say why they wait"))
 
+        testCase "a lock that another program holds, as Python's does (flock), is waited for" (fun () ->
+            against (fun _ good -> good) (fun hub cache ->
+                let locks = Path.Combine(cache, ".locks", "models--org--name")
+                Directory.CreateDirectory locks |> ignore
+                let held = Path.Combine(locks, hub.EtagOf "model.safetensors" + ".lock")
+                use holder = Process.Start("flock", [ held; "sleep"; "1.5" ])
+                let until = Stopwatch.StartNew()
+
+                while not (File.Exists held) && until.Elapsed.TotalSeconds < 5.0 do
+                    Thread.Sleep 20
+
+                Thread.Sleep 200
+                let watch = Stopwatch.StartNew()
+                isWhole hub cache (got (pull hub cache)) needed
+                Expect.isGreaterThan watch.Elapsed.TotalSeconds 0.5 "it waits"
+                holder.WaitForExit()))
+
         testCase "a cancelled pull leaves what has come, and nothing that looks whole" (fun () ->
             let cut = firstTimes 1 isWeights (fun _ good -> cutAt 100_000 good)
 
