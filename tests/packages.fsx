@@ -164,6 +164,7 @@ let writesTheText (output: string) =
 let libraries = [
     "LayerSkip"
     "LayerSkip.CSharp"
+    "LayerSkip.Extensions.AI"
     "LayerSkip.Formats"
     "LayerSkip.Kernels"
     "LayerSkip.Study"
@@ -172,7 +173,7 @@ let libraries = [
 let libtorchIn (folder: string) = Directory.GetFiles(folder, "libtorch_cpu.so", SearchOption.AllDirectories)
 
 let claims: (string * (unit -> unit)) list = [
-    "dotnet pack at the root packs our six packages and nothing else",
+    "dotnet pack at the root packs our packages and nothing else",
     fun () ->
         run root [] "dotnet" [ "pack"; "--nologo"; "-v"; "q"; "-o"; packed ] |> ignore
         let names = [ for path in packages.Value -> Path.GetFileName(path).Split(".0.")[0] ]
@@ -247,6 +248,20 @@ let claims: (string * (unit -> unit)) list = [
         dotnet folder [ "publish"; "--nologo"; "-v"; "q"; "-o"; published ] |> ignore
         Directory.Delete(folder, true)
         writesTheText (run "/" stranger (Path.Combine(published, "App")) [ model ])
+
+    "LayerSkip.Extensions.AI's README runs in an empty project, and says so of a model that is no chat's",
+    fun () ->
+        let folder =
+            project "chat" "cs" "LayerSkip.Extensions.AI" (example "LayerSkip.Extensions.AI" "csharp") ""
+        dotnet folder [ "build"; "--nologo"; "-v"; "q" ] |> ignore
+
+        let told =
+            try
+                run "/" stranger "dotnet" [ Path.Combine(folder, "bin/Debug/net10.0/App.dll"); model ]
+            with e ->
+                e.Message
+
+        check (told.Contains "chat template") told
 
     "LayerSkip's README runs in an empty project",
     fun () ->

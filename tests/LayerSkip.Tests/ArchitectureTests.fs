@@ -49,6 +49,7 @@ let private house = [
         "Plots"
     ]
     "LayerSkip.CSharp", []
+    "LayerSkip.Extensions.AI", []
     "LayerSkip.Cli", [ "Host"; "Options"; "Commands"; "" ]
 ]
 
@@ -76,9 +77,9 @@ let private sources (project: string) = [
 
 /// The assemblies that a project's own was compiled against and uses.
 let private used (project: string) = [
-    // The command's folder holds all of them; the facade's is beside it.
+    // The command's folder holds all of them; the facade's and its chat client's are beside it.
     let host =
-        if project = "LayerSkip.CSharp" then
+        if List.contains project [ "LayerSkip.CSharp"; "LayerSkip.Extensions.AI" ] then
             project
         else
             "LayerSkip.Cli"
