@@ -46,6 +46,8 @@ module Program =
             Terminal.result terminal $"layerskip {version ()}"
             ExitCode.done'
         | Some(Argument.Generate own) -> GenerateCommand.run terminal (common ()) (own.GetAllResults())
+        | Some(Argument.Chat own) ->
+            ChatCommand.run terminal (LineInput.standard terminal) (common ()) (own.GetAllResults())
         | Some(Argument.Info own) -> InfoCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Certify own) -> CertifyCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Bench own) -> BenchCommand.run terminal (common ()) (own.GetAllResults())

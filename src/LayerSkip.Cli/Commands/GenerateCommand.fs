@@ -14,7 +14,7 @@ module internal GenerateCommand =
         DraftingOutput.length strategy plan
 
     /// What decodes, in one line: "cpu, 2 threads, bf16, prefill auto, self-speculative, exit layer 2, draft length 4".
-    let private summary (checkpoint: Checkpoint) strategy plan =
+    let summary (checkpoint: Checkpoint) strategy plan =
         let name, exit, length = described strategy plan
 
         let part label value =
@@ -81,7 +81,7 @@ module internal GenerateCommand =
             writer.WriteNumber("threads", CpuKernels.threads ()))
 
     /// What is said at the end: how many tokens, how fast, and what speculation did.
-    let private statistics plan (completion: Completion) =
+    let statistics plan (completion: Completion) =
         let timings = completion.Timings
 
         let tokens, first =
@@ -106,7 +106,7 @@ module internal GenerateCommand =
         | None -> $",{id}"
 
     /// Pulls events until the last, writing text as it comes, and gives each token to `keep`; after a signal, its exit code.
-    let private follow (terminal: Terminal) checkpoint json keep start : Result<Completion, int> =
+    let follow (terminal: Terminal) checkpoint json keep start : Result<Completion, int> =
         let write (text: string) =
             if not json && text <> "" then
                 terminal.Out.Write text

@@ -12,8 +12,9 @@ module internal Signals =
     let mutable private received = 0
     let mutable private cooperative: (int -> unit) option = None
 
-    /// Calls its argument with the exit code instead of ending the process, until the result is disposed.
+    /// Calls its argument with the exit code instead of ending the process, until the result is disposed. What came before does not count.
     let cooperate (onSignal: int -> unit) : IDisposable =
+        Volatile.Write(&received, 0)
         Volatile.Write(&cooperative, Some onSignal)
 
         Disposable.create (fun () -> Volatile.Write(&cooperative, None))

@@ -166,6 +166,12 @@ module Terminal =
     /// Text in yellow.
     let yellow (terminal: Terminal) (text: string) = within terminal (escape + "33m") text
 
+    /// Text that stands out.
+    let bold (terminal: Terminal) (text: string) = within terminal (escape + "1m") text
+
+    /// Text that stands back.
+    let faint (terminal: Terminal) (text: string) = within terminal (escape + "2m") text
+
     /// What the colours mean.
     let legend (terminal: Terminal) =
         [

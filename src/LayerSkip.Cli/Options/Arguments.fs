@@ -106,6 +106,7 @@ type internal Argument =
     | [<Inherit; Unique>] Json
     | [<Unique>] Version
     | [<CliPrefix(CliPrefix.None); SubCommand>] Generate of ParseResults<GenerateArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Chat of ParseResults<ChatArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Certify of ParseResults<CertifyArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Bench of ParseResults<BenchArgument>
@@ -139,6 +140,8 @@ type internal Argument =
             | Version -> "tells the program's version."
             | Json -> "writes one JSON object to standard output, and nothing else."
             | Generate _ -> "continues a prompt."
+            | Chat _ ->
+                "talks with a model over several turns, by its own chat template; lines of standard input are messages where nobody types. With --json an object of each answer, a line each."
             | Info _ -> "tells what the model and the machine are."
             | Certify _ ->
                 "checks that early exit and speculation write what the whole model writes; exit code 1 where they do not."
@@ -164,6 +167,7 @@ module internal Arguments =
     /// The sub-commands that exist.
     let commands = [
         "generate"
+        "chat"
         "info"
         "certify"
         "bench"

@@ -44,7 +44,7 @@ module internal GenerateOptions =
     }
 
     /// The options with one more.
-    let private add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
+    let add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
         match argument with
         | GenerateArgument.Prompt text -> { given with Prompts = GivenPrompts.text text given.Prompts }
         | GenerateArgument.PromptIds ids -> { given with Prompts = GivenPrompts.ids ids given.Prompts }

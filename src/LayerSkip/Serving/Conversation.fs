@@ -71,3 +71,8 @@ module Conversation =
     /// The model's continuation of a text of ids, of which what the last turn left in the cache is not read again.
     let continued (options: GenerationOptions) (prompt: int[]) (conversation: Conversation) =
         conversation.Prepare(options, prompt)
+
+    /// The model's answer to messages, the last of which is the user's, by its own chat template. `Chat.stopIds` end an answer.
+    let answer (options: GenerationOptions) (messages: ChatMessage list) (conversation: Conversation) =
+        Chat.prompt (ChatRequest.ofMessages messages) conversation.Checkpoint
+        |> Result.bind (fun prompt -> continued options prompt conversation)

@@ -1,0 +1,386 @@
+namespace LayerSkip.Cli
+
+open System
+open Argu
+open LayerSkip
+
+/// `layerskip chat`.
+[<RequireQualifiedAccess>]
+module internal ChatCommand =
+    /// A chat under way.
+    [<NoEquality; NoComparison>]
+    type private Chat = {
+        /// As options and /set have it.
+        Given: GenerateOptions
+        Seed: int64
+        Options: GenerationOptions
+        Plan: DraftingPlan option
+        Turns: ChatTurns
+        /// Answers so far: each has a seed of its own.
+        Answers: int64
+        Last: Completion option
+    }
+
+    /// What stays.
+    [<NoEquality; NoComparison>]
+    type private Room = {
+        Terminal: Terminal
+        Input: LineInput
+        Json: bool
+        Checkpoint: Checkpoint
+        Conversation: Conversation
+    }
+
+    let private resolved (checkpoint: Checkpoint) (given: GenerateOptions) seed =
+        let sampling = GenerateOptions.sampling given
+        let options, plan = GenerateOptions.resolve seed sampling checkpoint given
+
+        match given.StopIds with
+        | None -> { options with StopIds = Chat.stopIds checkpoint }, plan
+        | Some _ -> options, plan
+
+    /// A message, of one line or several; None where there are no more.
+    let rec private read (room: Room) (typed: string list) : string option =
+        let asks (mark: string) = Terminal.bold room.Terminal mark + " "
+
+        let rec go first =
+            match room.Input.Read(asks (if Option.isNone first then ">" else "."), 2, typed), first with
+            | LineRead.Line line, None -> next (ChatWord.begin' line)
+            | LineRead.Line line, Some(lines, isQuoted) -> next (ChatWord.continue' line lines isQuoted)
+            | LineRead.Abandoned, _ ->
+                Terminal.remark room.Terminal "Ctrl-D or /exit leaves"
+                go None
+            | LineRead.Ended, None -> None
+            | LineRead.Ended, Some(lines, _) -> Some(ChatWord.ended lines)
+
+        and next lines =
+            match lines with
+            | ChatLines.Whole message -> Some message
+            | ChatLines.Open(lines, isQuoted) -> go (Some(lines, isQuoted))
+
+        go None
+
+    let private context (room: Room) = room.Checkpoint.Config.Context
+
+    /// What became of the answer, where that is not plain.
+    let private remarks (room: Room) (completion: Completion) =
+        let used = completion.PromptIds.Length + completion.TokenIds.Length
+
+        if completion.Finish = FinishReason.Length then
+            Terminal.remark
+                room.Terminal
+                (if used >= context room then
+                     $"the context of {context room} tokens is full, and the answer cut; /new begins another conversation"
+                 else
+                     $"the answer was cut at {completion.TokenIds.Length} tokens; /set max-new-tokens N allows more")
+
+    let private statistics (room: Room) plan (completion: Completion) =
+        let used = completion.PromptIds.Length + completion.TokenIds.Length
+
+        let read =
+            $"read {completion.PromptIds.Length - completion.ReusedIds} of {completion.PromptIds.Length} prompt tokens"
+
+        $"{GenerateCommand.statistics plan completion}; {read}; {used} of {context room} tokens of context"
+
+    /// An answer as an object; times in milliseconds.
+    let private json (chat: Chat) (question: string) (completion: Completion) =
+        JsonWrite.line (fun writer ->
+            writer.WriteNumber("turn", chat.Turns.Turns.Length)
+            writer.WriteString("user", question)
+            writer |> JsonWrite.textOrNull "assistant" completion.Text
+            writer |> JsonWrite.ints "token_ids" completion.TokenIds
+
+            writer.WriteString(
+                "finish_reason",
+                match completion.Finish with
+                | FinishReason.Stop -> "stop"
+                | FinishReason.Length -> "length"
+            )
+
+            writer.WriteNumber("prompt_tokens", completion.PromptIds.Length)
+            writer.WriteNumber("reused_tokens", completion.ReusedIds)
+            writer |> Output.stats completion.Stats
+
+            writer
+            |> JsonWrite.object "timings" (fun _ ->
+                writer |> Output.milliseconds "ttft_ms" completion.Timings.TtftMs
+                writer |> Output.milliseconds "decode_ms" completion.Timings.DecodeMs
+                writer |> Output.milliseconds "tokens_per_second" completion.TokensPerSecond))
+
+    /// Writes the answer to a question: the chat with both. An exit code where a signal ends the command.
+    let private answer (room: Room) (chat: Chat) (question: string) : Result<Chat, int> =
+        let terminal, checkpoint = room.Terminal, room.Checkpoint
+        let space = min chat.Options.MaxNewTokens (context room / 4)
+        let ids, turns = ChatTurns.prompt space checkpoint question chat.Turns |> Check.getOrRaise
+
+        if turns.Untold > chat.Turns.Untold then
+            let turnsOut = Terminal.count turns.Untold "oldest turn"
+
+            Terminal.remark
+                terminal
+                $"the context has {context room} tokens: the model is not told the {turnsOut} any more; /new begins another conversation"
+
+        let options = { chat.Options with Seed = chat.Seed + chat.Answers }
+        let start = Conversation.continued options ids room.Conversation |> Check.getOrRaise
+        let tokens = ResizeArray<ShownToken>()
+        let outcome = GenerateCommand.follow terminal checkpoint room.Json tokens.Add start
+
+        if not room.Json then
+            terminal.Out.WriteLine()
+            terminal.Out.Flush()
+
+        let said text last = {
+            chat with
+                Turns = ChatTurns.add question text turns
+                Answers = chat.Answers + 1L
+                Last = last
+        }
+
+        match outcome with
+        | Ok completion ->
+            let text = completion.Text |> Option.defaultValue ""
+            let chat = said text (Some completion)
+
+            if room.Json then
+                json chat question completion |> Terminal.result terminal
+
+            remarks room completion
+
+            if room.Input.IsTyped then
+                statistics room chat.Plan completion |> Terminal.faint terminal |> Terminal.say terminal
+
+            Ok chat
+        | Error code when code = ExitCode.interrupted && room.Input.IsTyped ->
+            Terminal.remark terminal "(interrupted)"
+            Ok(said (tokens |> Seq.map _.Text |> String.concat "") None)
+        | Error code ->
+            Terminal.fault terminal "interrupted"
+            Error code
+
+    /// As `--NAME VALUE` would have it.
+    let private set (room: Room) (chat: Chat) (name: string) (value: string) : Chat =
+        let own =
+            match name with
+            | "adapter-file" -> []
+            | _ ->
+                let words = Arguments.ofWords [| "chat"; $"--{name}"; value |]
+
+                match Arguments.parser().ParseCommandLine(words, raiseOnUsage = true).TryGetSubCommand() with
+                | Some(Argument.Chat own) -> own.GetAllResults() |> List.choose _.OfGenerate
+                | _ -> []
+
+        let seed =
+            match name, Int64.TryParse value with
+            | "seed", (true, seed) -> Some seed
+            | _ -> None
+
+        if own.IsEmpty && seed.IsNone then
+            Inputs.usage $"{name} cannot be set here; /set shows what can"
+
+        let given = List.fold GenerateOptions.add chat.Given own
+        let seed = defaultArg seed chat.Seed
+        let options, plan = resolved room.Checkpoint given seed
+        { chat with Given = given; Seed = seed; Options = options; Plan = plan }
+
+    let private settings (room: Room) (chat: Chat) : string =
+        let orDefault (value: string option) standard =
+            value |> Option.defaultValue (Output.plainNumber standard)
+
+        String.concat ", " [
+            $"temperature {orDefault chat.Given.Temperature Sampling.defaultTemperature}"
+            $"top-k {chat.Given.TopK}"
+            $"top-p {orDefault chat.Given.TopP Sampling.defaultTopP}"
+            $"seed {chat.Seed}"
+            $"max-new-tokens {chat.Options.MaxNewTokens}"
+            GenerateCommand.summary room.Checkpoint chat.Options.Strategy chat.Plan
+        ]
+
+    let private history (room: Room) (chat: Chat) =
+        let told (who: string) (text: string) =
+            Terminal.say room.Terminal (Terminal.bold room.Terminal who + " " + Printable.text text)
+
+        chat.Turns.System |> Option.iter (told "system:")
+
+        for turn in chat.Turns.Turns do
+            told "you:" turn.Question
+            told "model:" turn.Answer
+
+        if chat.Turns.Turns.IsEmpty then
+            Terminal.remark room.Terminal "nothing was said yet"
+
+    let private help (room: Room) =
+        let width = ChatWord.manual |> List.map (fst >> String.length) |> List.max
+
+        for name, what in ChatWord.manual do
+            Terminal.say room.Terminal $"{name.PadRight width}  {what}"
+
+    let private renewed (turns: ChatTurns) (chat: Chat) = { chat with Turns = turns; Last = None }
+
+    let private takeBack (room: Room) (chat: Chat) : (ChatTurn * Chat) option =
+        match ChatTurns.undo chat.Turns with
+        | Some(last, turns) -> Some(last, { chat with Turns = turns; Last = None })
+        | None ->
+            Terminal.remark room.Terminal "nothing was said yet"
+            None
+
+    /// Does what a message says: the chat after it, or the exit code.
+    let private act (room: Room) (chat: Chat) (message: string) : Result<Chat, int> =
+        let tell = Terminal.remark room.Terminal
+
+        match ChatWord.parse message with
+        | ChatWord.Nothing -> Ok chat
+        | ChatWord.Say text -> answer room chat text
+        | ChatWord.Exit -> Error ExitCode.done'
+        | ChatWord.Wrong why -> Inputs.usage why
+        | ChatWord.Help ->
+            help room
+            Ok chat
+        | ChatWord.History ->
+            history room chat
+            Ok chat
+        | ChatWord.New ->
+            tell "a new conversation"
+            Ok(renewed (ChatTurns.start chat.Turns.System) chat)
+        | ChatWord.System None ->
+            tell (chat.Turns.System |> Option.defaultValue "there is no system message")
+            Ok chat
+        | ChatWord.System(Some text) ->
+            tell "a new conversation, with this system message"
+            Ok(renewed (ChatTurns.start (Some text)) chat)
+        | ChatWord.Undo ->
+            match takeBack room chat with
+            | Some(last, chat) ->
+                tell $"taken back: {Printable.cut 80 last.Question}"
+                Ok chat
+            | None -> Ok chat
+        | ChatWord.Regenerate ->
+            match takeBack room chat with
+            | Some(last, chat) ->
+                if chat.Options.Sampling = Sampling.Greedy then
+                    tell "at temperature 0 the answer stays the same; /set temperature 0.7 draws others"
+
+                answer room chat last.Question
+            | None -> Ok chat
+        | ChatWord.Stats ->
+            tell (
+                chat.Last
+                |> Option.map (statistics room chat.Plan)
+                |> Option.defaultValue "no answer was finished yet"
+            )
+
+            Ok chat
+        | ChatWord.Set None ->
+            tell (settings room chat)
+            Ok chat
+        | ChatWord.Set(Some(name, value)) ->
+            let chat = set room chat name value
+            tell (settings room chat)
+            Ok chat
+        | ChatWord.Save file ->
+            ChatTurns.save file chat.Turns |> Check.getOrRaise
+            let turns = Terminal.count chat.Turns.Turns.Length "turn"
+            tell $"{turns} written to {file}"
+            Ok chat
+        | ChatWord.Load file ->
+            let turns = ChatTurns.load file |> Check.getOrRaise
+            let count = Terminal.count turns.Turns.Length "turn"
+            tell $"{count} read from {file}"
+            Ok(renewed turns chat)
+
+    /// The same; what is wrong with what a person typed is told, and the chat goes on.
+    let private forgiving (room: Room) (chat: Chat) (message: string) : Result<Chat, int> =
+        let tell why =
+            Terminal.fault room.Terminal why
+            Ok chat
+
+        if not room.Input.IsTyped then
+            act room chat message
+        else
+            try
+                act room chat message
+            with
+            | :? UsageException as e -> tell e.Message
+            | :? LayerSkipException as e -> tell (Faults.ofLibrary e.Errors)
+            | :? ArguParseException as e -> tell (Faults.ofArgu e.Message)
+
+    let rec private converse (room: Room) (typed: string list) (chat: Chat) : int =
+        match read room typed with
+        | None -> ExitCode.done'
+        | Some message ->
+            let typed =
+                if String.IsNullOrWhiteSpace message || List.tryHead typed = Some message then
+                    typed
+                else
+                    message :: typed
+
+            match forgiving room chat message with
+            | Ok chat -> converse room typed chat
+            | Error code -> code
+
+    /// Without a template there is nothing to say: told before anything is asked.
+    let private checkTemplate (checkpoint: Checkpoint) =
+        match Chat.template checkpoint with
+        | Error [ LayerSkipError.NoChatTemplate _ as fault ] ->
+            Inputs.usage $"{LayerSkipError.message fault} to `layerskip generate`"
+        | template -> Check.getOrRaise template |> ignore
+
+    /// Runs the command over lines from somewhere; its exit code.
+    let run (terminal: Terminal) (input: LineInput) (common: Common) (arguments: ChatArgument list) : int =
+        let given =
+            GenerateArgument.MaxNewTokens ChatArgument.DefaultMaxNewTokens
+            :: (arguments |> List.choose _.OfGenerate)
+            |> GenerateOptions.read
+
+        let system =
+            arguments
+            |> List.tryPick (function
+                | ChatArgument.System text -> Some text
+                | _ -> None)
+
+        let loaded =
+            arguments
+            |> List.tryPick (function
+                | ChatArgument.Load file -> Some(ChatTurns.load file |> Check.getOrRaise)
+                | _ -> None)
+
+        let turns =
+            match loaded, system with
+            | Some turns, Some _ -> { turns with System = system }
+            | Some turns, None -> turns
+            | None, system -> ChatTurns.start system
+
+        GenerateOptions.sampling given |> ignore
+        use own = Inputs.read common
+        let checkpoint = Drafters.withFile given.AdapterFile own
+        checkTemplate checkpoint
+        let options, plan = resolved checkpoint given common.Seed
+        Inputs.remarks terminal checkpoint
+        Drafters.remarks terminal given.Drafting checkpoint
+        use conversation = Conversation.start checkpoint
+
+        let room = {
+            Terminal = terminal
+            Input = input
+            Json = common.Json
+            Checkpoint = checkpoint
+            Conversation = conversation
+        }
+
+        if input.IsTyped then
+            let name = Fingerprint.name checkpoint.Path
+            Terminal.remark terminal $"{name}: {GenerateCommand.summary checkpoint options.Strategy plan}"
+
+            if terminal.Colour && plan.IsSome then
+                Terminal.say terminal (Terminal.legend terminal)
+
+            Terminal.remark terminal "/help lists commands, Ctrl-C ends an answer, Ctrl-D leaves"
+
+        converse room [] {
+            Given = given
+            Seed = common.Seed
+            Options = options
+            Plan = plan
+            Turns = turns
+            Answers = 0L
+            Last = None
+        }
