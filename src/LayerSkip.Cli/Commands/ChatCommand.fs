@@ -7,30 +7,6 @@ open LayerSkip
 /// `layerskip chat`.
 [<RequireQualifiedAccess>]
 module internal ChatCommand =
-    /// A chat under way.
-    [<NoEquality; NoComparison>]
-    type private Chat = {
-        /// As options and /set have it.
-        Given: GenerateOptions
-        Seed: int64
-        Options: GenerationOptions
-        Plan: DraftingPlan option
-        Turns: ChatTurns
-        /// Answers so far: each has a seed of its own.
-        Answers: int64
-        Last: Completion option
-    }
-
-    /// What stays.
-    [<NoEquality; NoComparison>]
-    type private Room = {
-        Terminal: Terminal
-        Input: LineInput
-        Json: bool
-        Checkpoint: Checkpoint
-        Conversation: Conversation
-    }
-
     let private resolved (checkpoint: Checkpoint) (given: GenerateOptions) seed =
         let sampling = GenerateOptions.sampling given
         let options, plan = GenerateOptions.resolve seed sampling checkpoint given
@@ -40,7 +16,7 @@ module internal ChatCommand =
         | Some _ -> options, plan
 
     /// A message, of one line or several; None where there are no more.
-    let rec private read (room: Room) (typed: string list) : string option =
+    let rec private read (room: ChatRoom) (typed: string list) : string option =
         let asks (mark: string) = Terminal.bold room.Terminal mark + " "
 
         let rec go first =
@@ -60,105 +36,8 @@ module internal ChatCommand =
 
         go None
 
-    let private context (room: Room) = room.Checkpoint.Config.Context
-
-    /// What became of the answer, where that is not plain.
-    let private remarks (room: Room) (completion: Completion) =
-        let used = completion.PromptIds.Length + completion.TokenIds.Length
-
-        if completion.Finish = FinishReason.Length then
-            Terminal.remark
-                room.Terminal
-                (if used >= context room then
-                     $"the context of {context room} tokens is full, and the answer cut; /new begins another conversation"
-                 else
-                     $"the answer was cut at {completion.TokenIds.Length} tokens; /set max-new-tokens N allows more")
-
-    let private statistics (room: Room) plan (completion: Completion) =
-        let used = completion.PromptIds.Length + completion.TokenIds.Length
-
-        let read =
-            $"read {completion.PromptIds.Length - completion.ReusedIds} of {completion.PromptIds.Length} prompt tokens"
-
-        $"{GenerateCommand.statistics plan completion}; {read}; {used} of {context room} tokens of context"
-
-    /// An answer as an object; times in milliseconds.
-    let private json (chat: Chat) (question: string) (completion: Completion) =
-        JsonWrite.line (fun writer ->
-            writer.WriteNumber("turn", chat.Turns.Turns.Length)
-            writer.WriteString("user", question)
-            writer |> JsonWrite.textOrNull "assistant" completion.Text
-            writer |> JsonWrite.ints "token_ids" completion.TokenIds
-
-            writer.WriteString(
-                "finish_reason",
-                match completion.Finish with
-                | FinishReason.Stop -> "stop"
-                | FinishReason.Length -> "length"
-            )
-
-            writer.WriteNumber("prompt_tokens", completion.PromptIds.Length)
-            writer.WriteNumber("reused_tokens", completion.ReusedIds)
-            writer |> Output.stats completion.Stats
-
-            writer
-            |> JsonWrite.object "timings" (fun _ ->
-                writer |> Output.milliseconds "ttft_ms" completion.Timings.TtftMs
-                writer |> Output.milliseconds "decode_ms" completion.Timings.DecodeMs
-                writer |> Output.milliseconds "tokens_per_second" completion.TokensPerSecond))
-
-    /// Writes the answer to a question: the chat with both. An exit code where a signal ends the command.
-    let private answer (room: Room) (chat: Chat) (question: string) : Result<Chat, int> =
-        let terminal, checkpoint = room.Terminal, room.Checkpoint
-        let space = min chat.Options.MaxNewTokens (context room / 4)
-        let ids, turns = ChatTurns.prompt space checkpoint question chat.Turns |> Check.getOrRaise
-
-        if turns.Untold > chat.Turns.Untold then
-            let turnsOut = Terminal.count turns.Untold "oldest turn"
-
-            Terminal.remark
-                terminal
-                $"the context has {context room} tokens: the model is not told the {turnsOut} any more; /new begins another conversation"
-
-        let options = { chat.Options with Seed = chat.Seed + chat.Answers }
-        let start = Conversation.continued options ids room.Conversation |> Check.getOrRaise
-        let tokens = ResizeArray<ShownToken>()
-        let outcome = GenerateCommand.follow terminal checkpoint room.Json tokens.Add start
-
-        if not room.Json then
-            terminal.Out.WriteLine()
-            terminal.Out.Flush()
-
-        let said text last = {
-            chat with
-                Turns = ChatTurns.add question text turns
-                Answers = chat.Answers + 1L
-                Last = last
-        }
-
-        match outcome with
-        | Ok completion ->
-            let text = completion.Text |> Option.defaultValue ""
-            let chat = said text (Some completion)
-
-            if room.Json then
-                json chat question completion |> Terminal.result terminal
-
-            remarks room completion
-
-            if room.Input.IsTyped then
-                statistics room chat.Plan completion |> Terminal.faint terminal |> Terminal.say terminal
-
-            Ok chat
-        | Error code when code = ExitCode.interrupted && room.Input.IsTyped ->
-            Terminal.remark terminal "(interrupted)"
-            Ok(said (tokens |> Seq.map _.Text |> String.concat "") None)
-        | Error code ->
-            Terminal.fault terminal "interrupted"
-            Error code
-
     /// As `--NAME VALUE` would have it.
-    let private set (room: Room) (chat: Chat) (name: string) (value: string) : Chat =
+    let private set (room: ChatRoom) (chat: ChatState) (name: string) (value: string) : ChatState =
         let own =
             match name with
             | "adapter-file" -> []
@@ -182,7 +61,7 @@ module internal ChatCommand =
         let options, plan = resolved room.Checkpoint given seed
         { chat with Given = given; Seed = seed; Options = options; Plan = plan }
 
-    let private settings (room: Room) (chat: Chat) : string =
+    let private settings (room: ChatRoom) (chat: ChatState) : string =
         let orDefault (value: string option) standard =
             value |> Option.defaultValue (Output.plainNumber standard)
 
@@ -190,12 +69,21 @@ module internal ChatCommand =
             $"temperature {orDefault chat.Given.Temperature Sampling.defaultTemperature}"
             $"top-k {chat.Given.TopK}"
             $"top-p {orDefault chat.Given.TopP Sampling.defaultTopP}"
+            for name, value in
+                [
+                    "min-p", chat.Given.MinP
+                    "repetition-penalty", chat.Given.Rules.RepetitionPenalty
+                    "presence-penalty", chat.Given.Rules.PresencePenalty
+                    "frequency-penalty", chat.Given.Rules.FrequencyPenalty
+                ] do
+                for value in Option.toList value do
+                    $"{name} {value}"
             $"seed {chat.Seed}"
             $"max-new-tokens {chat.Options.MaxNewTokens}"
             GenerateCommand.summary room.Checkpoint chat.Options.Strategy chat.Plan
         ]
 
-    let private history (room: Room) (chat: Chat) =
+    let private history (room: ChatRoom) (chat: ChatState) =
         let told (who: string) (text: string) =
             Terminal.say room.Terminal (Terminal.bold room.Terminal who + " " + Printable.text text)
 
@@ -208,15 +96,15 @@ module internal ChatCommand =
         if chat.Turns.Turns.IsEmpty then
             Terminal.remark room.Terminal "nothing was said yet"
 
-    let private help (room: Room) =
+    let private help (room: ChatRoom) =
         let width = ChatWord.manual |> List.map (fst >> String.length) |> List.max
 
         for name, what in ChatWord.manual do
             Terminal.say room.Terminal $"{name.PadRight width}  {what}"
 
-    let private renewed (turns: ChatTurns) (chat: Chat) = { chat with Turns = turns; Last = None }
+    let private renewed (turns: ChatTurns) (chat: ChatState) = { chat with Turns = turns; Last = None }
 
-    let private takeBack (room: Room) (chat: Chat) : (ChatTurn * Chat) option =
+    let private takeBack (room: ChatRoom) (chat: ChatState) : (ChatTurn * ChatState) option =
         match ChatTurns.undo chat.Turns with
         | Some(last, turns) -> Some(last, { chat with Turns = turns; Last = None })
         | None ->
@@ -224,12 +112,12 @@ module internal ChatCommand =
             None
 
     /// Does what a message says: the chat after it, or the exit code.
-    let private act (room: Room) (chat: Chat) (message: string) : Result<Chat, int> =
+    let private act (room: ChatRoom) (chat: ChatState) (message: string) : Result<ChatState, int> =
         let tell = Terminal.remark room.Terminal
 
         match ChatWord.parse message with
         | ChatWord.Nothing -> Ok chat
-        | ChatWord.Say text -> answer room chat text
+        | ChatWord.Say text -> ChatAnswer.answer room chat text
         | ChatWord.Exit -> Error ExitCode.done'
         | ChatWord.Wrong why -> Inputs.usage why
         | ChatWord.Help ->
@@ -259,12 +147,12 @@ module internal ChatCommand =
                 if chat.Options.Sampling = Sampling.Greedy then
                     tell "at temperature 0 the answer stays the same; /set temperature 0.7 draws others"
 
-                answer room chat last.Question
+                ChatAnswer.answer room chat last.Question
             | None -> Ok chat
         | ChatWord.Stats ->
             tell (
                 chat.Last
-                |> Option.map (statistics room chat.Plan)
+                |> Option.map (ChatAnswer.statistics room chat.Plan)
                 |> Option.defaultValue "no answer was finished yet"
             )
 
@@ -288,7 +176,7 @@ module internal ChatCommand =
             Ok(renewed turns chat)
 
     /// The same; what is wrong with what a person typed is told, and the chat goes on.
-    let private forgiving (room: Room) (chat: Chat) (message: string) : Result<Chat, int> =
+    let private forgiving (room: ChatRoom) (chat: ChatState) (message: string) : Result<ChatState, int> =
         let tell why =
             Terminal.fault room.Terminal why
             Ok chat
@@ -303,7 +191,7 @@ module internal ChatCommand =
             | :? LayerSkipException as e -> tell (Faults.ofLibrary e.Errors)
             | :? ArguParseException as e -> tell (Faults.ofArgu e.Message)
 
-    let rec private converse (room: Room) (typed: string list) (chat: Chat) : int =
+    let rec private converse (room: ChatRoom) (typed: string list) (chat: ChatState) : int =
         match read room typed with
         | None -> ExitCode.done'
         | Some message ->

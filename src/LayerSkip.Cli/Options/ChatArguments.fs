@@ -22,6 +22,14 @@ type internal ChatArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--min-p")>] MinP of p: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--repetition-penalty")>] RepetitionPenalty of
+        x: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--presence-penalty")>] PresencePenalty of
+        x: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--frequency-penalty")>] FrequencyPenalty of
+        x: string
+    | [<EqualsAssignmentOrSpaced; CustomCommandLine("--logit-bias")>] LogitBias of bias: string
     | [<EqualsAssignmentOrSpaced>] Stop of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique>] Special
@@ -44,6 +52,11 @@ type internal ChatArgument =
         | Temperature number -> Some(GenerateArgument.Temperature number)
         | TopK count -> Some(GenerateArgument.TopK count)
         | TopP number -> Some(GenerateArgument.TopP number)
+        | MinP number -> Some(GenerateArgument.MinP number)
+        | RepetitionPenalty number -> Some(GenerateArgument.RepetitionPenalty number)
+        | PresencePenalty number -> Some(GenerateArgument.PresencePenalty number)
+        | FrequencyPenalty number -> Some(GenerateArgument.FrequencyPenalty number)
+        | LogitBias bias -> Some(GenerateArgument.LogitBias bias)
         | Stop text -> Some(GenerateArgument.Stop text)
         | StopIds ids -> Some(GenerateArgument.StopIds ids)
         | Special -> Some GenerateArgument.Special

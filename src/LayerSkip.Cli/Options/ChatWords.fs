@@ -46,7 +46,7 @@ module ChatWord =
         "/history", "shows the conversation"
         "/stats", "tells what the last answer took, and what drafting did for it"
         "/set NAME VALUE",
-        "changes temperature, top-k, top-p, seed or max-new-tokens; without a name, shows them"
+        "changes temperature, top-k, top-p, min-p, seed, max-new-tokens or another option; without a name, shows them"
         "/save FILE", "writes the conversation to a JSON file"
         "/load FILE", "goes on with one that was saved"
         "\"\"\"", "begins a message of several lines, and ends it; a \\ at a line's end goes on with the next"

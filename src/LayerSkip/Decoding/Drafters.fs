@@ -46,6 +46,22 @@ type Drafter =
 
 [<RequireQualifiedAccess>]
 module Drafter =
+    /// A drafter may be anybody's: what it must not do is said with its name, where it did it.
+    let internal check (vocabulary: int) (drafts: Draft[]) (next: Drafter) (drafter: Drafter) : unit =
+        let fault what = invalidOp $"the drafter {drafter.Name} {what}"
+
+        if isNull drafts || isNull (box next) then
+            fault "returned null in place of drafts or of the next drafter"
+
+        for draft in drafts do
+            if draft.Token < 0 || draft.Token >= vocabulary then
+                fault $"proposed the id {draft.Token}; ids run from 0 to {vocabulary - 1}"
+
+            match draft.Law with
+            | DraftLaw.Drawn law when law.Length <> vocabulary ->
+                fault $"drew from a law of {law.Length} probabilities; the vocabulary has {vocabulary} ids"
+            | _ -> ()
+
     /// A drafter that remembers nothing.
     let stateless
         (name: string)

@@ -28,23 +28,6 @@ module Rounds =
 
     let private isStop (decoding: Decoding) id = Array.contains id decoding.StopIds
 
-    /// A drafter may be anybody's: what it must not do is said with its name, where it did it.
-    let private checkDrafts (decoding: Decoding) (drafter: Drafter) (drafts: Draft[]) (next: Drafter) =
-        let vocabulary = decoding.Weights.Config.Vocabulary
-        let fault what = invalidOp $"the drafter {drafter.Name} {what}"
-
-        if isNull drafts || isNull (box next) then
-            fault "returned null in place of drafts or of the next drafter"
-
-        for draft in drafts do
-            if draft.Token < 0 || draft.Token >= vocabulary then
-                fault $"proposed the id {draft.Token}; ids run from 0 to {vocabulary - 1}"
-
-            match draft.Law with
-            | DraftLaw.Drawn law when law.Length <> vocabulary ->
-                fault $"drew from a law of {law.Length} probabilities; the vocabulary has {vocabulary} ids"
-            | _ -> ()
-
     let private rewind count (standing: Standing) =
         if count = 0 then
             standing
@@ -102,7 +85,7 @@ module Rounds =
             let struct (drafts, reading, next) =
                 decoding.Clock.Time(Part.Draft, fun () -> drafter.Draft(request, standing.Reading))
 
-            checkDrafts decoding drafter drafts next
+            Drafter.check decoding.Weights.Config.Vocabulary drafts next drafter
             let drafts = Array.truncate ahead drafts
             made.Value <- lawful decoding standing.Ruled drafts
             let next = { standing with Reading = reading; Drafter = Some next }

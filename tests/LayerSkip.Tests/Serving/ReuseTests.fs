@@ -201,6 +201,17 @@ let tests =
                 Expect.equal (run early).ReusedIds 7 "an exit, after the whole model"
                 Expect.equal (run Strategy.Autoregressive).ReusedIds 7 "which reads behind them"))
 
+        testCase "the prompt's log-probabilities are those of a cache that reads all of it" (fun () ->
+            withCheckpoint (fun checkpoint ->
+                for strategy in [ strategyOf case; Strategy.EarlyExit(exit 4 2) ] do
+                    use conversation = Conversation.start checkpoint
+                    let asked = { options strategy 4 with PromptLogProbs = Some 2; LogProbs = Some 2 }
+                    let longer = Array.append case.Prompt [| 3; 5 |]
+                    turn conversation asked case.Prompt |> ignore
+                    let made, expected = turn conversation asked longer, fresh checkpoint asked longer
+                    Expect.equal made.PromptLogProbs expected.PromptLogProbs "the prompt's"
+                    Expect.equal made.LogProbs expected.LogProbs "the text's"))
+
         testCase "memory is one cache's, however many turns there were" (fun () ->
             withCheckpoint (fun checkpoint ->
                 let vocabulary = ContextVocabulary.around [| 0..5 |]
