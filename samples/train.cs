@@ -12,7 +12,8 @@ var options = new TrainOptions
     Model = args.ElementAtOrDefault(1) ?? Path.GetFullPath(Path.Combine(here, "..", "models", "stories-10m")),
     Data = args.ElementAtOrDefault(2) is { } file
         ? TrainData.FromFiles(file)
-        : TrainData.FromTexts(Enumerable.Range(1, 40).Select(n => $"Tom had {n} red balls. He gave one to Sam. Now Tom had {n - 1} red balls.")),
+        : TrainData.FromTexts(Enumerable.Range(1, 40).Select(n => $"Tom had {n} red balls. He gave one to Sam. Now Tom had {n - 1} red balls."))
+            with { ValidationShare = 0.2 },
     Steps = 8,
     BatchSize = 2,
     SequenceLength = 64,

@@ -83,16 +83,7 @@ internal static class CallersTests
                 return [];
             });
             var first = model.GenerateAsync("once", Options with { Drafter = waiting, Strategy = Strategy.Auto });
-            while (model.GenerateAsync("twice", Options) is { } second)
-            {
-                // The first may still wait for its place.
-                await Task.Delay(20);
-                if (!second.IsFaulted)
-                {
-                    break;
-                }
-            }
-
+            var second = model.GenerateAsync("twice", Options);
             LayerSkipException? busy = null;
             try
             {
@@ -108,7 +99,7 @@ internal static class CallersTests
             }
 
             Equal((busy?.Code, busy?.OptionName), (LayerSkipErrorCode.Busy, "TextsWaiting"), $"{busy?.Message}");
-            Equal((await first).TokenIds.Count, 60, "the first is written");
+            Equal(((await first).TokenIds.Count, (await second).TokenIds.Count), (60, 60), "those that were taken are written");
         }),
         Case("one that is cancelled gives its place to another", async () =>
         {

@@ -49,6 +49,12 @@ internal static class FormatTests
             Equal(Code(ResponseFormat.Choices()), LayerSkipErrorCode.OptionOutOfRange, "no choice");
             Equal(Code(ResponseFormat.Regex("(?=a)b")), LayerSkipErrorCode.Unsupported, "look-around");
             Equal(Code(ResponseFormat.JsonSchema("{")), LayerSkipErrorCode.BadFile, "no JSON");
+            foreach (var bad in (ResponseFormat[])[ResponseFormat.JsonSchema("{"), ResponseFormat.Choices("")])
+            {
+                var thrown = Throws<LayerSkipException>(() => model.Generate("a", Plain with { ResponseFormat = bad }));
+                Equal(thrown.OptionName, "ResponseFormat", thrown.Message);
+            }
+
             Refused(() => model.Generate("a", Plain with { ResponseFormat = ResponseFormat.Json, IgnoreEos = true }), "stop id");
             Refused(() => without.Generate([1], Plain with { ResponseFormat = ResponseFormat.Json }), "tokenizer");
             Throws<ArgumentNullException>(() => ResponseFormat.Regex(null!));

@@ -63,6 +63,7 @@ internal static class CallersWords
                 LayerSkipError.NoExitWeight => nameof(TrainOptions.Curriculum),
                 LayerSkipError.NoDevice => nameof(LoadOptions.Device),
                 LayerSkipError.BeyondDtype => nameof(LoadOptions.Dtype),
+                LayerSkipError.NothingAllowed or LayerSkipError.BadFile { path: "JSON schema" } => nameof(GenerateOptions.ResponseFormat),
                 _ => null,
             },
         };
