@@ -167,6 +167,7 @@ let libraries = [
     "LayerSkip.Extensions.AI"
     "LayerSkip.Formats"
     "LayerSkip.Kernels"
+    "LayerSkip.Server"
     "LayerSkip.Study"
 ]
 

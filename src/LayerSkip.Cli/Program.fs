@@ -60,6 +60,7 @@ module Program =
         | Some(Argument.Sweep own) -> SweepCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Train own) ->
             TrainCommand.run terminal (common ()) (results.GetAllResults()) (own.GetAllResults())
+        | Some(Argument.Serve own) -> ServeCommand.run terminal (common ()) (own.GetAllResults())
         | Some(Argument.Tokenizer own) ->
             match own.TryGetSubCommand() with
             | Some(TokenizerArgument.Train own) ->

@@ -50,6 +50,7 @@ let private house = [
     ]
     "LayerSkip.CSharp", []
     "LayerSkip.Extensions.AI", []
+    "LayerSkip.Server", [ "Protocol"; "Serving"; "Endpoints"; "" ]
     "LayerSkip.Cli", [ "Host"; "Options"; "Commands"; "" ]
 ]
 

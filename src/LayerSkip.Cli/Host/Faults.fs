@@ -21,6 +21,9 @@ module internal Faults =
         | "--seed" -> $"{Int64.MinValue} to {Int64.MaxValue}"
         | "--threads" -> $"1 to {Backend.mostThreads}"
         | "--top-k" -> $"0 (all) to {Int32.MaxValue}"
+        | "--port" -> "0 (any free one) to 65535"
+        | "--queue"
+        | "--prefix-texts" -> $"0 to {Int32.MaxValue}"
         | _ -> $"1 to {Int32.MaxValue}"
 
     /// Argu's message without the manual that follows it.

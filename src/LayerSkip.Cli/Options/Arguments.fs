@@ -119,6 +119,7 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Train of ParseResults<TrainArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Tokenizer of ParseResults<TokenizerArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Pull of ParseResults<PullArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Serve of ParseResults<ServeArgument>
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -160,6 +161,8 @@ type internal Argument =
             | Train _ -> "trains a model to exit early: layer dropout, early-exit loss, self-distillation."
             | Tokenizer _ -> "trains a tokenizer."
             | Pull _ -> "brings a model from the hub into the cache, as --model does with a name."
+            | Serve _ ->
+                "serves the model to OpenAI's clients over HTTP, with metrics and a page to try it on."
 
 /// The parser of the schema, and what command lines must become before Argu reads all of them.
 [<RequireQualifiedAccess>]
@@ -180,6 +183,7 @@ module internal Arguments =
         "train"
         "tokenizer"
         "pull"
+        "serve"
     ]
 
     /// Its structure is checked by a test, not here.

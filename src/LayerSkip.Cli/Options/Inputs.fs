@@ -253,6 +253,11 @@ module internal Inputs =
         | Some(Argument.Tokenizer _) -> "tokenizer train", all
         | Some(Argument.Merge _) -> "merge", all
         | Some(Argument.Pull _) -> "pull", all
+        | Some(Argument.Serve _) ->
+            "serve",
+            (function
+            | Argument.Seed _ -> Some "seed"
+            | _ -> None)
         | _ -> "", (fun _ -> None)
 
     /// The options that count for a command; of each other one that is given it says that it has no effect.

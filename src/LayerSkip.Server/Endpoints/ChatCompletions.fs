@@ -1,0 +1,212 @@
+namespace LayerSkip.Server
+
+open System
+open System.Text.Json
+open System.Threading.Tasks
+open Microsoft.AspNetCore.Http
+open LayerSkip
+
+/// `/v1/chat/completions`.
+[<RequireQualifiedAccess>]
+module internal ChatCompletions =
+    /// The calls with a name for each that has none, which the tool's answer names it by.
+    let private withIds (isParallel: bool) (calls: ToolCall list) : ToolCall list =
+        (if isParallel then calls else List.truncate 1 calls)
+        |> List.map (fun call -> {
+            call with
+                Id = Some(call.Id |> Option.defaultWith (fun () -> $"call_{Guid.NewGuid():N}"))
+        })
+
+    /// "tool_calls"; in a stream each has its place.
+    let private toolCalls (isPiece: bool) (calls: ToolCall list) (json: Utf8JsonWriter) : unit =
+        json
+        |> JsonWrite.objects "tool_calls" (List.indexed calls) (fun (place, call) ->
+            if isPiece then
+                json.WriteNumber("index", place)
+
+            json |> JsonWrite.textOrNull "id" call.Id
+            json.WriteString("type", "function")
+
+            json
+            |> JsonWrite.object "function" (fun _ ->
+                json.WriteString("name", call.Name)
+                json.WriteString("arguments", call.Arguments)))
+
+    let private finish (calls: ToolCall list) (reason: FinishReason) : string =
+        if calls.IsEmpty then
+            AnswerHead.finish reason
+        else
+            "tool_calls"
+
+    let private scores
+        (service: Service)
+        (request: ChatCompletionRequest)
+        (tokens: TokenEvent list)
+        json
+        : unit =
+        match request.LogProbs, service.Model.Checkpoint.Tokenizer with
+        | Some _, Some tokenizer ->
+            let scored = [ for token in tokens -> { Id = token.Id; Scores = token.LogProbs } ]
+            LogProbsJson.ofChat tokenizer scored json
+        | _ -> json.WriteNull "logprobs"
+
+    let private whole
+        service
+        (request: ChatCompletionRequest)
+        (text: DoneText)
+        (json: Utf8JsonWriter)
+        : unit =
+        let written = text.Completion.Text |> Option.defaultValue ""
+
+        let content, calls =
+            if request.Chat.Tools.IsEmpty then
+                written, []
+            else
+                let content, calls = Chat.toolCalls written
+                content, withIds request.IsParallel calls
+
+        json.WriteNumber("index", text.Order.Place)
+
+        json
+        |> JsonWrite.object "message" (fun _ ->
+            json.WriteString("role", "assistant")
+
+            if content = "" && not calls.IsEmpty then
+                json.WriteNull "content"
+            else
+                json.WriteString("content", content)
+
+            json.WriteNull "refusal"
+
+            if not calls.IsEmpty then
+                json |> toolCalls false calls)
+
+        scores service request text.Tokens json
+        json.WriteString("finish_reason", finish calls text.Completion.Finish)
+
+    let private piece
+        service
+        (request: ChatCompletionRequest)
+        place
+        tokens
+        delta
+        (finish: string option)
+        json
+        =
+        (json: Utf8JsonWriter).WriteNumber("index", (place: int))
+        json |> JsonWrite.object "delta" (fun _ -> delta json)
+        scores service request tokens json
+        json |> JsonWrite.textOrNull "finish_reason" finish
+
+    let private form (service: Service) (request: ChatCompletionRequest) (plan: WritingPlan) : AnswerForm =
+        // What each text's stream has told; an arrival is asked for once.
+        let streams = Array.create request.Writing.Count ToolStream.start
+
+        /// The text that is certain with an arrival, and the calls where it is the last.
+        let read (order: TextOrder) (arrival: Arrival) : string * ToolCall list =
+            if request.Chat.Tools.IsEmpty then
+                arrival.Text, []
+            else
+                let struct (certain, stream) = ToolStream.push arrival.Text streams[order.Place]
+                streams[order.Place] <- stream
+
+                if arrival.End.IsSome then
+                    let rest, calls = ToolStream.finish stream
+                    certain + rest, withIds request.IsParallel calls
+                else
+                    certain, []
+
+        let pieces (order: TextOrder) (arrival: Arrival) =
+            let text, calls = read order arrival
+            let isLast = arrival.End.IsSome
+
+            let delta (json: Utf8JsonWriter) =
+                if text <> "" then
+                    json.WriteString("content", text)
+
+                if not calls.IsEmpty then
+                    json |> toolCalls true calls
+
+            [
+                if text <> "" || isLast || request.LogProbs.IsSome || request.Writing.TellsOrigins then
+                    fun json ->
+                        let finish = arrival.End |> Option.map (fun text -> finish calls text.Finish)
+                        piece service request order.Place arrival.Tokens delta finish json
+
+                        if request.Writing.TellsOrigins then
+                            AnswerHead.origins arrival json
+            ]
+
+        {
+            Head = AnswerHead.create "chatcmpl" service.Model.Name
+            Plan = plan
+            Writing = request.Writing
+            Kind = "chat.completion"
+            PieceKind = "chat.completion.chunk"
+            Whole = whole service request
+            Open =
+                fun order -> [
+                    piece
+                        service
+                        request
+                        order.Place
+                        []
+                        (fun json ->
+                            json.WriteString("role", "assistant")
+                            json.WriteString("content", ""))
+                        None
+                ]
+            Piece = pieces
+        }
+
+    /// Tools for a template that has no place for them would be ignored in silence.
+    let private checkTools (service: Service) (request: ChatCompletionRequest) : Result<unit, Refusal> =
+        match Chat.template service.Model.Checkpoint with
+        | Ok template when not request.Chat.Tools.IsEmpty && not (ChatTemplate.takesTools template) ->
+            Error(
+                Refusal.ofFaults [
+                    {
+                        Field = "tools"
+                        Text =
+                            "\"tools\" cannot be told to this model: its chat template has no place for them"
+                    }
+                ]
+            )
+        | _ -> Ok()
+
+    let private prepare (service: Service) (request: ChatCompletionRequest) =
+        let model = service.Model
+
+        let frame = {
+            Drafting = service.Options.Drafting
+            StopIds = model.ChatStopIds
+            MaxTokens = Int32.MaxValue
+            LogProbs = request.LogProbs
+            PromptLogProbs = None
+            Grammar = None
+        }
+
+        model.Check request.Writing.Model
+        |> Result.bind (fun () -> checkTools service request)
+        |> Result.bind (fun () ->
+            Chat.prompt request.Chat model.Checkpoint |> Result.mapError Refusal.ofErrors)
+        |> Result.bind (fun prompt ->
+            Service.checkPrompts service [ prompt ] |> Result.map (fun () -> [ prompt ]))
+        |> Result.bind (fun prompts ->
+            WritingOptions.plan model frame request.Writing
+            |> Result.map (fun plan -> prompts, form service request plan))
+
+    /// Answers a request.
+    let serve (service: Service) (context: HttpContext) : Task =
+        task {
+            match! RequestBody.read service.Options context with
+            | Error refusal -> do! Reply.refuse refusal context
+            | Ok document ->
+                use document = document
+
+                do!
+                    ChatCompletionRequest.read document.RootElement
+                    |> Result.bind (prepare service)
+                    |> Reply.orRefuse context (fun (prompts, form) ->
+                        Exchange.answer service context form prompts)
+        }

@@ -1,0 +1,54 @@
+namespace LayerSkip.Server
+
+open System
+open System.Buffers
+open System.Text.Encodings.Web
+open System.Text.Json
+open System.Threading
+open System.Threading.Tasks
+open Microsoft.AspNetCore.Http
+open Microsoft.AspNetCore.Http.Features
+
+/// Server-sent events: `data: {...}`, and `data: [DONE]` at the end. What is written is sent by `Flush`.
+[<Sealed>]
+type internal EventStream(context: HttpContext) =
+    // No web page: quotes and letters of any script stay readable.
+    let options = JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+    let out = context.Response.BodyWriter
+    let json = new Utf8JsonWriter(out, options)
+    let raw (bytes: byte[]) = out.Write(ReadOnlySpan bytes)
+    let opening, closing = "data: "B, "\n\n"B
+
+    /// Sets the answer's head, before anything of it is sent.
+    member _.Open() : unit =
+        let response = context.Response
+        response.ContentType <- "text/event-stream; charset=utf-8"
+        response.Headers["Cache-Control"] <- "no-cache"
+        // Proxies that would collect events before they send them know this one.
+        response.Headers["X-Accel-Buffering"] <- "no"
+
+        match context.Features.Get<IHttpResponseBodyFeature>() with
+        | null -> ()
+        | body -> body.DisableBuffering()
+
+    /// An event: a JSON value.
+    member _.Write(write: Utf8JsonWriter -> unit) : unit =
+        raw opening
+        json.Reset()
+        write json
+        json.Flush()
+        raw closing
+
+    /// The event after which none comes.
+    member _.Close() : unit = raw "data: [DONE]\n\n"B
+
+    /// Sends what was written; waits while the client is slow to read.
+    member _.Flush(cancelled: CancellationToken) : Task =
+        let sent = out.FlushAsync cancelled
+        if sent.IsCompletedSuccessfully then
+            Task.CompletedTask
+        else
+            sent.AsTask() :> Task
+
+    interface IDisposable with
+        member _.Dispose() = json.Dispose()

@@ -1,0 +1,142 @@
+namespace LayerSkip.Server
+
+open System
+open System.Collections.Generic
+open System.Text.Json
+open System.Threading
+open System.Threading.Tasks
+open Microsoft.AspNetCore.Http
+open LayerSkip
+
+/// A text that is done, with all that came of it.
+[<NoEquality; NoComparison>]
+type internal DoneText = { Order: TextOrder; Tokens: TokenEvent list; Completion: Completion }
+
+/// How one kind of answer is spelled: whole, and in pieces.
+[<NoEquality; NoComparison>]
+type internal AnswerForm = {
+    Head: AnswerHead
+    Plan: WritingPlan
+    Writing: WritingRequest
+    /// "object" of the whole answer, and of a piece.
+    Kind: string
+    PieceKind: string
+    /// The items of "choices" in the whole answer.
+    Whole: DoneText -> Utf8JsonWriter -> unit
+    /// The items of "choices" in the pieces that open a text's part of a stream.
+    Open: TextOrder -> (Utf8JsonWriter -> unit) list
+    /// Those that an arrival makes; it is asked once for each text.
+    Piece: TextOrder -> Arrival -> (Utf8JsonWriter -> unit) list
+}
+
+/// Answers requests for texts, whole or as a stream of events.
+[<RequireQualifiedAccess>]
+module internal Exchange =
+    let private object' (json: Utf8JsonWriter) (fields: unit -> unit) =
+        json.WriteStartObject()
+        fields ()
+        json.WriteEndObject()
+
+    let private whole
+        service
+        (form: AnswerForm)
+        (orders: TextOrder list)
+        (context: HttpContext)
+        cancelled
+        : Task =
+        task {
+            let arrived = orders |> List.map (fun _ -> List<TokenEvent>()) |> Array.ofList
+
+            let receive (order: TextOrder) (arrival: Arrival) =
+                arrived[order.Place].AddRange arrival.Tokens
+                Task.CompletedTask
+
+            let! completions = Service.write service cancelled receive orders
+
+            let texts =
+                List.zip orders completions
+                |> List.map (fun (order, completion) -> {
+                    Order = order
+                    Tokens = List.ofSeq arrived[order.Place]
+                    Completion = completion
+                })
+
+            do!
+                context
+                |> Reply.json (fun json ->
+                    json |> AnswerHead.write form.Kind form.Head
+                    json |> JsonWrite.objects "choices" texts (fun text -> form.Whole text json)
+                    AnswerHead.usage form.Writing.Count completions json
+                    SpeculationJson.write form.Plan completions json)
+        }
+
+    /// Nothing is sent before the first piece: until then the answer may still be a refusal.
+    let private streamed
+        service
+        (form: AnswerForm)
+        (orders: TextOrder list)
+        (context: HttpContext)
+        cancelled
+        : Task =
+        task {
+            use stream = new EventStream(context)
+            let opened = HashSet<int>()
+
+            let write (choices: unit -> Utf8JsonWriter -> unit) (usage: Utf8JsonWriter -> unit) =
+                stream.Write(fun json ->
+                    object' json (fun () ->
+                        json |> AnswerHead.write form.PieceKind form.Head
+                        choices () json
+                        usage json))
+
+            let piece (choice: Utf8JsonWriter -> unit) =
+                write
+                    (fun () json ->
+                        json |> JsonWrite.objects "choices" [ choice ] (fun choice -> choice json))
+                    (fun json ->
+                        if form.Writing.IncludesUsage then
+                            json.WriteNull "usage")
+
+            let receive (order: TextOrder) (arrival: Arrival) : Task =
+                if opened.Count = 0 then
+                    stream.Open()
+
+                if opened.Add order.Place then
+                    form.Open order |> List.iter piece
+
+                form.Piece order arrival |> List.iter piece
+                stream.Flush cancelled
+
+            let! completions = Service.write service cancelled receive orders
+
+            if form.Writing.IncludesUsage then
+                write (fun () json -> json |> JsonWrite.array "choices" [] ignore) (fun json ->
+                    AnswerHead.usage form.Writing.Count completions json
+                    SpeculationJson.write form.Plan completions json)
+
+            stream.Close()
+            do! stream.Flush cancelled
+        }
+
+    /// Where an answer has begun, what goes wrong is an event of it.
+    let private tell (refusal: Refusal) (context: HttpContext) : Task =
+        task {
+            if context.Response.HasStarted then
+                use stream = new EventStream(context)
+                stream.Write(Refusal.write refusal)
+                do! stream.Flush CancellationToken.None
+            else
+                do! Reply.refuse refusal context
+        }
+
+    /// Answers with the texts of these prompts.
+    let answer (service: Service) (context: HttpContext) (form: AnswerForm) (prompts: int[] list) : Task =
+        task {
+            let orders = Service.orders form.Writing form.Plan prompts
+            let way = if form.Writing.IsStreamed then streamed else whole
+
+            match! Service.run service context.RequestAborted (way service form orders context) with
+            | Ok()
+            | Error None -> ()
+            | Error(Some refusal) -> do! tell refusal context
+        }

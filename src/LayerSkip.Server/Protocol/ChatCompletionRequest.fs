@@ -1,0 +1,118 @@
+namespace LayerSkip.Server
+
+open System.Text.Json
+open LayerSkip
+
+/// Whether a chat's answer may, must or must not call tools.
+[<RequireQualifiedAccess>]
+type ToolChoice =
+    | Auto
+    | Never
+    | Some
+    | One of name: string
+
+/// A request for an answer in a conversation: `/v1/chat/completions`.
+[<NoEquality; NoComparison>]
+type ChatCompletionRequest = {
+    Chat: ChatRequest
+    ToolChoice: ToolChoice
+    /// Whether an answer may call more than one.
+    IsParallel: bool
+    Writing: WritingRequest
+    /// How many of the likeliest tokens to tell at each place.
+    LogProbs: int option
+}
+
+[<RequireQualifiedAccess>]
+module ChatCompletionRequest =
+    let private toolChoice (reader: RequestReader) (tools: ChatTool list) : ToolChoice =
+        let words = [
+            "auto", ToolChoice.Auto
+            "none", ToolChoice.Never
+            "required", ToolChoice.Some
+        ]
+
+        let choice =
+            match reader.TryField "tool_choice" with
+            | None -> ToolChoice.Auto
+            | Some value when value.ValueKind = JsonValueKind.Object ->
+                let named =
+                    reader.Object "tool_choice" |> Option.bind (fun choice -> choice.Object "function")
+
+                match named |> Option.bind (fun named -> named.Text "name") with
+                | Some name ->
+                    if tools |> List.forall (fun tool -> tool.Name <> name) then
+                        reader.Fault(
+                            "tool_choice",
+                            $"names {Printable.cut 60 name}, which is not among the tools"
+                        )
+
+                    ToolChoice.One name
+                | None ->
+                    reader.Fault("tool_choice", "must name a function of the tools")
+                    ToolChoice.Auto
+            | Some _ -> reader.Word("tool_choice", words) |> Option.defaultValue ToolChoice.Auto
+
+        if tools.IsEmpty && choice = ToolChoice.Some then
+            reader.Fault("tool_choice", "is required, but there are no tools")
+
+        choice
+
+    let private logProbs (reader: RequestReader) : int option =
+        let isAsked = reader.Flag "logprobs"
+        let top = reader.Whole("top_logprobs", 0, TokenLogProbs.most)
+
+        if top.IsSome && not isAsked then
+            reader.Fault("top_logprobs", "goes with \"logprobs\": true")
+
+        if isAsked then Some(defaultArg top 0) else None
+
+    let private variables (reader: RequestReader) : (string * JsonElement) list =
+        match reader.Object "chat_template_kwargs", reader.TryField "chat_template_kwargs" with
+        // What of them is kept outlives the request's body.
+        | Some _, Some given -> [ for field in given.EnumerateObject() -> field.Name, field.Value.Clone() ]
+        | _ -> []
+
+    /// Reads a body's object, or says all that is wrong with it.
+    let read (root: JsonElement) : Result<ChatCompletionRequest, Refusal> =
+        let reader = RequestReader root
+        let messages = ChatMessages.read reader
+        let tools = ChatMessages.tools reader
+        let choice = toolChoice reader tools
+        let writing = WritingFields.read [ "max_completion_tokens"; "max_tokens" ] 1 reader
+        let logProbs = logProbs reader
+        let isParallel = reader.TryField("parallel_tool_calls").IsNone || reader.Flag "parallel_tool_calls"
+        let continues = reader.Flag "continue_final_message"
+
+        let prompts =
+            if reader.TryField("add_generation_prompt").IsSome then
+                reader.Flag "add_generation_prompt"
+            else
+                not continues
+
+        if continues && prompts then
+            reader.Fault("continue_final_message", "does not go with add_generation_prompt")
+
+        if
+            writing.Format <> TextFormat.Free
+            && choice <> ToolChoice.Auto
+            && choice <> ToolChoice.Never
+        then
+            reader.Fault("response_format", "does not go with a tool_choice that must call a tool")
+
+        let variables = variables reader
+        KnownFields.refuseOfChat reader
+
+        reader.Result(fun () -> {
+            Chat = {
+                ChatRequest.ofMessages messages with
+                    Tools = (if choice = ToolChoice.Never then [] else tools)
+                    AddGenerationPrompt = prompts
+                    ContinueFinal = continues
+                    Extra = variables
+            }
+            ToolChoice = choice
+            IsParallel = isParallel
+            Writing = writing
+            LogProbs = logProbs
+        })

@@ -1,0 +1,110 @@
+namespace LayerSkip.Server
+
+open System
+open System.Collections.Generic
+open LayerSkip
+
+/// A grammar that a request's text is to follow.
+[<NoEquality; NoComparison>]
+type internal AskedGrammar = {
+    /// No other grammar has it.
+    Name: string
+    /// The request's field at fault, where it cannot be made.
+    Field: string
+    Make: unit -> Result<Grammar, LayerSkipError list>
+}
+
+/// The model that a server has, under the name that its clients know; what is made for requests and serves later ones stays with it. Any
+/// thread may ask.
+[<Sealed>]
+type internal ServedModel(name: string, checkpoint: Checkpoint) =
+    let adapters = Dictionary<int option, Result<Adapter, LayerSkipError list>>()
+    let grammars = Dictionary<string, TokenConstraint>()
+    let created = DateTimeOffset.UtcNow
+    let chatStopIds = lazy (Chat.stopIds checkpoint)
+
+    // A schema is a client's to choose: no more than the last ones stay.
+    let mostGrammars = 64
+
+    member _.Name = name
+    member _.Checkpoint = checkpoint
+    member _.Config = checkpoint.Config
+    member _.Created = created
+
+    /// The ids that end an answer in a conversation.
+    member _.ChatStopIds: int[] = chatStopIds.Value
+
+    /// The adapter behind an exit layer, or the first that the model has; loaded once, and freed with this.
+    member _.Adapter(exit: int option) : Result<Adapter, LayerSkipError list> =
+        lock adapters (fun () ->
+            match adapters.TryGetValue exit with
+            | true, found -> found
+            | _ ->
+                let found =
+                    if checkpoint.Adapters.IsEmpty then
+                        Check.unsupported
+                            "drafter adapter for a model without an adapter"
+                            "leave drafter out"
+                    else
+                        Adapters.load exit checkpoint
+
+                // What an option may put right is no other request's affair.
+                if Result.isOk found then
+                    adapters[exit] <- found
+
+                found)
+
+    /// What may follow in a text under a grammar, ended by one of these ids. The name tells the grammar from others; it is made once, and
+    /// learns.
+    member _.Constrain(asked: AskedGrammar, stopIds: int[]) : Result<TokenConstraint, LayerSkipError list> =
+        let ids = String.Join(',', stopIds)
+        let key = $"{asked.Name}\n{ids}"
+
+        match lock grammars (fun () -> grammars.TryGetValue key) with
+        | true, known -> Ok known
+        | _ ->
+            asked.Make()
+            |> Result.bind (fun grammar -> GrammarConstraint.create grammar stopIds checkpoint)
+            |> Result.map (fun made ->
+                lock grammars (fun () ->
+                    if grammars.Count >= mostGrammars then
+                        grammars.Clear()
+
+                    grammars[key] <- made)
+
+                made)
+
+    /// What texts are read and written with.
+    member _.Tokenizer: Result<Tokenizer, Refusal> =
+        match checkpoint.Tokenizer with
+        | Some tokenizer -> Ok tokenizer
+        | None -> Error(Refusal.ofErrors [ LayerSkipError.NoTokenizer "" ])
+
+    /// A prompt's ids. An empty one is the tokenizer's beginning-of-text token.
+    member this.Encode(addsSpecial: bool, prompt: PromptForm) : Result<int[], Refusal> =
+        let orBos (ids: int[]) =
+            if ids.Length > 0 then
+                ids
+            else
+                checkpoint.Tokenizer |> Option.bind Tokenizer.bos |> Option.toArray
+
+        match prompt with
+        | PromptForm.Ids ids -> Ok(orBos ids)
+        | PromptForm.Text text ->
+            this.Tokenizer
+            |> Result.map (fun tokenizer ->
+                Tokenizer.encodeWith (addsSpecial && Tokenizer.addsBos tokenizer) true tokenizer text
+                |> orBos)
+
+    /// A refusal of a request for another model.
+    member _.Check(asked: string option) : Result<unit, Refusal> =
+        match asked with
+        | Some other when other <> name -> Error(Refusal.noModel other name)
+        | _ -> Ok()
+
+    interface IDisposable with
+        member _.Dispose() =
+            for found in adapters.Values do
+                found |> Result.iter (fun adapter -> (adapter :> IDisposable).Dispose())
+
+            adapters.Clear()

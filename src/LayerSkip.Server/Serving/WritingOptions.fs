@@ -1,0 +1,141 @@
+namespace LayerSkip.Server
+
+open System
+open LayerSkip
+
+/// What an endpoint makes of what a request leaves open, and adds to it.
+[<NoEquality; NoComparison>]
+type internal WritingFrame = {
+    /// Of requests that say nothing of drafting.
+    Drafting: DraftingRequest
+    StopIds: int[]
+    MaxTokens: int
+    /// How many of the likeliest tokens are told of each new token, and of each of the prompt; None: nothing.
+    LogProbs: int option
+    PromptLogProbs: int option
+    /// In place of the request's format.
+    Grammar: AskedGrammar option
+}
+
+/// How a request's texts are to be written, and by what drafting.
+[<NoEquality; NoComparison>]
+type internal WritingPlan = {
+    Options: GenerationOptions
+    /// None: nothing drafts.
+    Plan: DraftingPlan option
+}
+
+/// From a request's words to the library's options; what a request leaves open is the model's to recommend, as in `layerskip generate`.
+[<RequireQualifiedAccess>]
+module internal WritingOptions =
+    /// The strategy of a drafting, and what drafts.
+    let strategy
+        (model: ServedModel)
+        (sampling: Sampling)
+        (request: DraftingRequest)
+        : Result<Strategy * DraftingPlan option, LayerSkipError list> =
+        let checkpoint = model.Checkpoint
+
+        match request.Strategy with
+        | Some StrategyWord.Autoregressive -> Ok(Strategy.Autoregressive, None)
+        | Some StrategyWord.EarlyExit ->
+            let exit = defaultArg request.Options.ExitLayer (fst (Checkpoint.exitAndDraft checkpoint))
+
+            ExitLayer.TryCreate(checkpoint.Config.Layers, exit)
+            |> Result.map (fun exit -> Strategy.EarlyExit exit, None)
+        | None when not (Drafting.isMeant checkpoint request.Options) -> Ok(Strategy.Autoregressive, None)
+        | Some StrategyWord.SelfSpeculative
+        | None ->
+            let options =
+                if request.Strategy.IsSome then
+                    Drafting.ofSelfSpeculative request.Options
+                else
+                    request.Options
+
+            Drafting.decideWith model.Adapter sampling checkpoint options
+            |> Result.map (fun plan -> Drafting.strategy checkpoint plan, Some plan)
+
+    let private ofFormat (format: TextFormat) : AskedGrammar option =
+        let asked name make = Some { Name = name; Field = "response_format"; Make = make }
+
+        match format with
+        | TextFormat.Free -> None
+        | TextFormat.Json -> asked "" (fun () -> Ok Grammar.jsonObject)
+        | TextFormat.Schema schema -> asked schema (fun () -> JsonSchemaGrammar.compile schema)
+
+    let private constraintOf (model: ServedModel) (stopIds: int[]) (asked: AskedGrammar option) =
+        match asked with
+        | None -> Ok None
+        | Some asked ->
+            model.Constrain(asked, stopIds)
+            |> Result.map Some
+            |> Result.mapError (Refusal.ofGrammar asked.Field)
+
+    let private rules (request: WritingRequest) (following: TokenConstraint option) : TokenRules = {
+        RepetitionPenalty = request.RepetitionPenalty
+        PresencePenalty = request.PresencePenalty
+        FrequencyPenalty = request.FrequencyPenalty
+        LogitBias = request.LogitBias
+        Constraint = following
+    }
+
+    /// The plan of a request's texts, but for their seeds.
+    let plan
+        (model: ServedModel)
+        (frame: WritingFrame)
+        (request: WritingRequest)
+        : Result<WritingPlan, Refusal> =
+        let drafting =
+            if DraftingRequest.saysNothing request.Drafting then
+                frame.Drafting
+            else
+                request.Drafting
+
+        let stopIds = [|
+            if not request.IgnoreEos then
+                yield! frame.StopIds
+            yield! request.StopIds
+        |]
+
+        let planned =
+            Sampling.createWith request.MinP request.Temperature request.TopK request.TopP
+            |> Result.bind (fun sampling ->
+                strategy model sampling drafting
+                |> Result.map (fun (strategy, plan) -> sampling, strategy, plan))
+            |> Result.mapError Refusal.ofErrors
+
+        let constrained =
+            frame.Grammar |> Option.orElse (ofFormat request.Format) |> constraintOf model stopIds
+
+        match planned, constrained with
+        | Error refusal, _
+        | _, Error refusal -> Error refusal
+        | Ok(sampling, strategy, plan), Ok following ->
+            Ok {
+                Plan = plan
+                Options = {
+                    Strategy = strategy
+                    Sampling = sampling
+                    Rules = rules request following
+                    MaxNewTokens = max 1 (defaultArg request.MaxTokens frame.MaxTokens)
+                    StopIds = stopIds
+                    StopTexts = request.StopTexts
+                    ShowSpecial = request.ShowSpecial
+                    Seed = request.Seed |> Option.defaultWith Random.Shared.NextInt64
+                    LogProbs = frame.LogProbs
+                    PromptLogProbs = frame.PromptLogProbs
+                }
+            }
+
+    /// The options of one of a request's texts, counted from 0: each draws its own numbers.
+    let ofText (place: int) (plan: WritingPlan) : GenerationOptions = {
+        plan.Options with
+            Seed = plan.Options.Seed + int64 place
+    }
+
+    /// The strategy's name as requests have it, whatever drafts for it.
+    let strategyName (plan: WritingPlan) : string =
+        if plan.Plan.IsSome then
+            "self-speculative"
+        else
+            plan.Options.Strategy.Name
