@@ -267,6 +267,7 @@ let private meanings = [
     [ "\"1:2:3\"" ]
     """{"type":"string","format":"email"}""", [ "\"a.b@c-d.org\"" ], [ "\"a@b\""; "\"@b.org\"" ]
     """{"type":"number","multipleOf":0.01,"minimum":0}""", [ "0"; "1.25"; "3.5" ], [ "1.255"; "-1" ]
+    """{"type":"integer","multipleOf":400}""", [ "0"; "-800"; "123456789012345600" ], [ "401"; "-1" ]
     """{"anyOf":[{"type":"object","properties":{"k":{"const":"a"},"x":{"type":"integer"}},"required":["k","x"]},{"type":"object","properties":{"k":{"const":"b"},"y":{"type":"null"}},"required":["k","y"]}]}""",
     [ "{\"k\":\"a\",\"x\":1}"; "{\"k\":\"b\",\"y\":null}" ],
     [ "{\"k\":\"a\",\"y\":null}" ]
