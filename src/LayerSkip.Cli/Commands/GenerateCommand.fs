@@ -198,12 +198,14 @@ module internal GenerateCommand =
         let given = GenerateOptions.read arguments
         let prompt = GivenPrompts.one given.Prompts
         let sampling = GenerateOptions.sampling given
+        let grammar = GivenGrammar.read given.IgnoreEos given.Grammar
         let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts
         use output = OutputFile.Open(given.Output, reads)
         use pageFile = OutputFile.OpenPage(given.Html, given.Output, reads)
         use own = Inputs.read common
         let checkpoint = Drafters.withFile given.AdapterFile own
         let options, plan = GenerateOptions.resolve common.Seed sampling checkpoint given
+        let options = GivenGrammar.hold grammar checkpoint options
 
         let ids = GivenPrompts.encode checkpoint prompt
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
@@ -238,4 +240,10 @@ module internal GenerateCommand =
                 Terminal.say terminal (Terminal.legend terminal)
 
             Terminal.remark terminal (statistics plan completion)
+
+            if grammar.IsSome && completion.Finish = FinishReason.Length then
+                Terminal.remark
+                    terminal
+                    "the text was cut before its grammar let it end; give more --max-new-tokens"
+
             ExitCode.done'

@@ -32,6 +32,10 @@ type internal GenerateArgument =
         x: string
     | [<EqualsAssignmentOrSpaced; CustomCommandLine("--logit-bias")>] LogitBias of bias: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--logprobs")>] LogProbs of n: int
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--json-schema")>] JsonSchema of schema: string
+    | [<Unique; CustomCommandLine("--json-object")>] JsonObject
+    | [<Unique; EqualsAssignmentOrSpaced>] Choices of texts: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Regex of pattern: string
     | [<EqualsAssignmentOrSpaced>] Stop of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique; CustomCommandLine("--ignore-eos")>] IgnoreEos
@@ -78,6 +82,12 @@ type internal GenerateArgument =
                 "ID=X: adds X, -100 to 100, to the logit of a token id, as 42=-100; may be given several times."
             | LogProbs _ ->
                 $"with --json: \"logprobs\", the log-probability of each new token by the model's own law, before filters and rules, and of the n likeliest there, 0 to {TokenLogProbs.most}."
+            | JsonSchema _ ->
+                "the text is JSON that this JSON schema allows, given itself or as a file; drafts follow it too. What --max-new-tokens cuts is no whole JSON, and its finish_reason is length."
+            | JsonObject -> "the text is a JSON object."
+            | Choices _ -> "the text is one of these, as yes,no."
+            | Regex _ ->
+                "the text is this regular expression (ECMA-262) from beginning to end, without look-around and back-references."
             | Stop _ ->
                 "ends the text before this string; may be given several times. token_ids go on to the token that completed it."
             | StopIds _ -> "ends the text at these token ids, as 1,2 (default: the model's end-of-text ids)."

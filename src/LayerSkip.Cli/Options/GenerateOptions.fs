@@ -16,6 +16,8 @@ type internal GenerateOptions = {
     TopP: string option
     MinP: string option
     Rules: GivenRules
+    /// One at most.
+    Grammar: GivenGrammar list
     StopIds: string option
     IgnoreEos: bool
     Output: string option
@@ -37,11 +39,14 @@ module internal GenerateOptions =
         TopP = None
         MinP = None
         Rules = GivenRules.none
+        Grammar = []
         StopIds = None
         IgnoreEos = false
         Output = None
         Html = None
     }
+
+    let private under grammar (given: GenerateOptions) = { given with Grammar = given.Grammar @ [ grammar ] }
 
     /// The options with one more.
     let add (given: GenerateOptions) (argument: GenerateArgument) : GenerateOptions =
@@ -71,6 +76,10 @@ module internal GenerateOptions =
         | GenerateArgument.FrequencyPenalty number -> { given with Rules.FrequencyPenalty = Some number }
         | GenerateArgument.LogitBias bias -> { given with Rules.LogitBias = given.Rules.LogitBias @ [ bias ] }
         | GenerateArgument.LogProbs count -> { given with Own.LogProbs = Some count }
+        | GenerateArgument.JsonSchema schema -> given |> under (GivenGrammar.JsonSchema schema)
+        | GenerateArgument.JsonObject -> given |> under GivenGrammar.JsonObject
+        | GenerateArgument.Choices texts -> given |> under (GivenGrammar.Choices texts)
+        | GenerateArgument.Regex pattern -> given |> under (GivenGrammar.Regex pattern)
         | GenerateArgument.Stop text -> { given with Own.StopTexts = given.Own.StopTexts @ [ text ] }
         | GenerateArgument.StopIds ids -> { given with StopIds = Some ids }
         | GenerateArgument.IgnoreEos -> { given with IgnoreEos = true }

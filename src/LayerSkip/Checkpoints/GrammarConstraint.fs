@@ -1,0 +1,61 @@
+namespace LayerSkip
+
+open System.Collections.Generic
+
+/// Grammars as what may follow a prompt.
+[<RequireQualifiedAccess>]
+module GrammarConstraint =
+    /// What a text under a grammar allows.
+    let rec ofState (state: GrammarState) : TokenConstraint = {
+        new TokenConstraint with
+            member _.Allows mask = state.Allows mask
+            member _.Advance id = ofState (state.Advance id)
+    }
+
+    /// A text under a grammar, from its beginning, over a model's tokens; one of `stopIds` ends it. It learns which tokens a
+    /// grammar allows where: keep it for the next text under the same grammar, from whatever thread. Errors: no stop id, a
+    /// model without a tokenizer, or one whose vocabulary cannot spell ASCII.
+    let create
+        (grammar: Grammar)
+        (stopIds: int[])
+        (checkpoint: Checkpoint)
+        : Result<TokenConstraint, LayerSkipError list> =
+        Checkpoint.tokenizer checkpoint
+        |> Result.bind (fun tokenizer -> Grammar.start grammar (TokenBytes.ofTokenizer tokenizer) stopIds)
+        |> Result.map ofState
+
+/// The constraints that were asked for last, by the text that names them: a server's requests have few schemas. Threads may
+/// share it.
+[<Sealed>]
+type GrammarConstraints(checkpoint: Checkpoint, stopIds: int[], capacity: int) =
+    // The latest last.
+    let known = List<struct (string * TokenConstraint)>()
+
+    /// The constraint of this name, made where it is not among the last `capacity`.
+    member _.Get
+        (name: string, make: unit -> Result<Grammar, LayerSkipError list>)
+        : Result<TokenConstraint, LayerSkipError list> =
+        let find () =
+            match known.FindIndex(fun (struct (other, _)) -> other = name) with
+            | -1 -> None
+            | at ->
+                let struct (_, found) as entry = known[at]
+                known.RemoveAt at
+                known.Add entry
+                Some found
+
+        let keep made =
+            match find () with
+            | Some found -> found
+            | None ->
+                known.Add(struct (name, made))
+                if known.Count > capacity then
+                    known.RemoveAt 0
+                made
+
+        match lock known find with
+        | Some found -> Ok found
+        | None ->
+            make ()
+            |> Result.bind (fun grammar -> GrammarConstraint.create grammar stopIds checkpoint)
+            |> Result.map (fun made -> lock known (fun () -> keep made))
