@@ -58,8 +58,22 @@ type internal JinjaEvaluator(work: Work) =
     member _.At: JinjaPlace = at
 
     member private this.Given(scope: JinjaScope, arguments: CallArguments) : Given = {
-        Positional = arguments.Positional |> List.map (fun value -> this.Evaluate(scope, value))
-        Named = arguments.Named |> List.map (fun (name, value) -> name, this.Evaluate(scope, value))
+        Positional = [
+            for value in arguments.Positional do
+                this.Evaluate(scope, value)
+            for values in Option.toList arguments.Spread do
+                yield! Value.items work (this.Evaluate(scope, values))
+        ]
+        Named = [
+            for name, value in arguments.Named do
+                name, this.Evaluate(scope, value)
+            for values in Option.toList arguments.NamedSpread do
+                match this.Evaluate(scope, values) with
+                | Value.Dict dict ->
+                    for name, value in Array.zip dict.Keys dict.Values do
+                        (JinjaPrint.text work name).Text, value
+                | other -> Value.fail $"** is of dictionaries, not of a {Value.typeName other}"
+        ]
     }
 
     member private this.Filtered(scope: JinjaScope, value: Value, call: FilterCall) : Value =
@@ -67,6 +81,13 @@ type internal JinjaEvaluator(work: Work) =
         at <- call.Place
         work.Spend 1
         filter call.Name value given
+
+    member private _.Call(called: Value, given: Given) : Value =
+        match called with
+        | Value.Function called -> called.Invoke given
+        | Value.Undefined what -> Value.fail what
+        | Value.Loop _ -> Value.fail "recursive loops are not known here"
+        | other -> Value.fail $"a {Value.typeName other} cannot be called"
 
     /// The value of an expression.
     member this.Evaluate(scope: JinjaScope, expression: Expression) : Value =
@@ -108,12 +129,7 @@ type internal JinjaEvaluator(work: Work) =
             let called = inner called
             let given = this.Given(scope, arguments)
             here ()
-
-            match called with
-            | Value.Function called -> called.Invoke given
-            | Value.Undefined what -> Value.fail what
-            | Value.Loop _ -> Value.fail "recursive loops are not known here"
-            | other -> Value.fail $"a {Value.typeName other} cannot be called"
+            this.Call(called, given)
         | ExpressionForm.Filter(value, call) -> this.Filtered(scope, inner value, call)
         | ExpressionForm.Test(value, call) ->
             let value = inner value
@@ -197,8 +213,14 @@ type internal JinjaEvaluator(work: Work) =
 
         let invoke (given: Given) =
             RuntimeHelpers.EnsureSufficientExecutionStack()
-            let arguments = Arguments($"macro {macro.MacroName}", names, given)
+            let callers, named =
+                given.Named |> List.partition (fun (name, _) -> macro.UsesCaller && name = "caller")
+            let arguments = Arguments($"macro {macro.MacroName}", names, { given with Named = named })
             let inner = JinjaScope scope
+
+            if macro.UsesCaller && not (List.contains "caller" names) then
+                let caller = List.tryHead callers |> Option.map snd
+                inner.Set("caller", caller |> Option.defaultValue (Value.Undefined "there is no caller"))
 
             for name, fallback in macro.Parameters do
                 let value =
@@ -230,6 +252,8 @@ type internal JinjaEvaluator(work: Work) =
         let items = Value.items work over |> Array.filter keeps
         let state = { Items = items; Index = 0; Depth = depth; Seen = None }
         let mutable isOpen = true
+        // jinja2 takes the else where no round came to its end, be it by break or continue.
+        let mutable isDone = false
 
         while isOpen && state.Index < items.Length do
             work.Spend 1
@@ -237,10 +261,12 @@ type internal JinjaEvaluator(work: Work) =
             let inner = JinjaScope scope
             inner.Set("loop", Value.Loop state)
             this.Assign(inner, loop.Target, items[state.Index])
-            isOpen <- this.Run(inner, out, depth + 1, loop.Body) <> JinjaFlow.Break
+            let flow = this.Run(inner, out, depth + 1, loop.Body)
+            isOpen <- flow <> JinjaFlow.Break
+            isDone <- isDone || flow = JinjaFlow.Next
             state.Index <- state.Index + 1
 
-        if items.Length = 0 then
+        if not isDone then
             this.Run(JinjaScope scope, out, depth, loop.Otherwise)
         else
             JinjaFlow.Next
@@ -279,6 +305,18 @@ type internal JinjaEvaluator(work: Work) =
         | Statement.Macro macro ->
             scope.Set(macro.MacroName, this.Macro(scope, macro))
             JinjaFlow.Next
+        | Statement.CallBlock(caller, called) ->
+            match called.Form with
+            | ExpressionForm.Call(macro, arguments) ->
+                let macro = this.Evaluate(scope, macro)
+                let given = this.Given(scope, arguments)
+                let own = "caller", this.Macro(scope, caller)
+                at <- called.At
+                let made = this.Call(macro, { given with Named = given.Named @ [ own ] })
+                out.Append(JinjaPrint.text work made)
+            | _ -> ()
+
+            JinjaFlow.Next
         | Statement.With(assignments, body) ->
             let values = assignments |> List.map (fun (target, value) -> target, this.Evaluate(scope, value))
 
@@ -307,43 +345,3 @@ type internal JinjaEvaluator(work: Work) =
             rest <- rest.Tail
 
         flow
-
-/// A template that was read, ready to be rendered any number of times, from any thread.
-[<NoEquality; NoComparison>]
-type internal JinjaTemplate = { Body: Statement list }
-
-[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
-module internal JinjaTemplate =
-    // A conversation of a thousand turns takes some 10^5.
-    let private steps = 10_000_000
-
-    let private deep = "it is nested too deeply"
-
-    /// Reads a template; JinjaFault where it is none.
-    let parse (source: string) : JinjaTemplate =
-        try
-            { Body = JinjaParser.parse source }
-        with :? InsufficientExecutionStackException ->
-            raise (JinjaFault({ Line = 1; Column = 1 }, deep))
-
-    /// What a template makes of its variables. JinjaFault where it asks for what it cannot have, JinjaRefusal where it says no.
-    let render
-        (now: DateTimeOffset)
-        (variables: Work -> (string * Value) list)
-        (template: JinjaTemplate)
-        : Marked =
-        let work = Work steps
-        let evaluator = JinjaEvaluator work
-
-        try
-            let globals = JinjaScope null
-
-            for name, value in JinjaGlobals.all work now @ variables work do
-                globals.Set(name, value)
-
-            let out = work.Builder()
-            evaluator.Run(JinjaScope globals, out, 0, template.Body) |> ignore
-            out.Finish()
-        with
-        | JinjaError what -> raise (JinjaFault(evaluator.At, what))
-        | :? InsufficientExecutionStackException -> raise (JinjaFault(evaluator.At, deep))

@@ -7,24 +7,6 @@ open System.Runtime.CompilerServices
 module internal JinjaExpressions =
     let private at (place: JinjaPlace) (form: ExpressionForm) : Expression = { At = place; Form = form }
 
-    /// left op right op right, where `operators` are of one precedence.
-    let private chain
-        (operators: (string * Operator) list)
-        (next: TokenReader -> Expression)
-        (reader: TokenReader)
-        =
-        let mutable left = next reader
-        let found () = operators |> List.tryFind (fun (sign, _) -> reader.IsSign sign)
-        let mutable operator = found ()
-
-        while operator.IsSome do
-            let place = reader.Place
-            reader.Skip()
-            left <- at place (ExpressionForm.Binary(snd operator.Value, left, next reader))
-            operator <- found ()
-
-        left
-
     let rec private choice (reader: TokenReader) : Expression =
         RuntimeHelpers.EnsureSufficientExecutionStack()
         let mutable first = disjunction reader
@@ -101,7 +83,7 @@ module internal JinjaExpressions =
             at place (ExpressionForm.Compare(first, others))
 
     and private sum (reader: TokenReader) : Expression =
-        chain [ "+", Operator.Add; "-", Operator.Subtract ] joined reader
+        JinjaSequence.chain [ "+", Operator.Add; "-", Operator.Subtract ] joined reader
 
     and private joined (reader: TokenReader) : Expression =
         let place = reader.Place
@@ -125,7 +107,7 @@ module internal JinjaExpressions =
             "%", Operator.Modulo
         ]
 
-        chain operators (chain [ "**", Operator.Power ] (signed true)) reader
+        JinjaSequence.chain operators (JinjaSequence.chain [ "**", Operator.Power ] (signed true)) reader
 
     and private signed (withFilters: bool) (reader: TokenReader) : Expression =
         RuntimeHelpers.EnsureSufficientExecutionStack()
@@ -259,7 +241,9 @@ module internal JinjaExpressions =
                     reader.Skip()
                     reader.Skip()
                     Some name, choice reader
-                | JinjaToken.Sign("*" | "**"), _ -> reader.Fault "arguments by * and ** are not known here"
+                | JinjaToken.Sign("*" | "**" as sign), _ ->
+                    reader.Skip()
+                    Some sign, choice reader
                 | _ -> None, choice reader)
 
         let isNamed (name, _) = Option.isSome name
@@ -269,9 +253,23 @@ module internal JinjaExpressions =
             if Option.isNone name then
                 raise (JinjaFault(value.At, "an argument without a name stands behind one with a name"))
 
+        let spread (sign: string) =
+            match named |> List.filter (fst >> (=) (Some sign)) with
+            | [] -> None
+            | [ _, value ] -> Some value
+            | (_, value) :: _ -> raise (JinjaFault(value.At, $"{sign} stands twice"))
+
         {
             Positional = List.map snd positional
-            Named = [ for name, value in named -> name.Value, value ]
+            Named = [
+                for name, value in named do
+                    match name with
+                    | Some("*" | "**")
+                    | None -> ()
+                    | Some name -> name, value
+            ]
+            Spread = spread "*"
+            NamedSpread = spread "**"
         }
 
     and private dotted (reader: TokenReader) : string =
@@ -290,7 +288,7 @@ module internal JinjaExpressions =
             if reader.IsSign "(" then
                 arguments reader
             else
-                { Positional = []; Named = [] }
+                JinjaSequence.noArguments
 
         { Name = name; Arguments = arguments; Place = place }
 
@@ -332,7 +330,7 @@ module internal JinjaExpressions =
 
         if beginsValue && not hadArguments then
             let value = behind reader (primary reader)
-            { call with Arguments = { Positional = [ value ]; Named = [] } }
+            { call with Arguments = { JinjaSequence.noArguments with Positional = [ value ] } }
         else
             call
 

@@ -7,9 +7,9 @@ open System.Runtime.CompilerServices
 [<RequireQualifiedAccess>]
 module internal JinjaParser =
     let private elsewhere = [ "extends"; "block"; "include"; "import"; "from" ]
-    let private unknown = [ "call"; "autoescape"; "do"; "trans"; "debug" ]
+    let private unknown = [ "autoescape"; "do"; "trans"; "debug" ]
     // Names that stand for something inside of macros only.
-    let private ofMacros = [ "varargs"; "kwargs"; "caller" ]
+    let private ofMacros = [ "varargs"; "kwargs" ]
 
     let private target (allowsAttribute: bool) (isEnd: unit -> bool) (reader: TokenReader) : Target =
         let rec one () =
@@ -111,6 +111,7 @@ module internal JinjaParser =
             | "for" -> loop place reader
             | "set" -> set inLoop reader
             | "macro" -> macro reader
+            | "call" -> callBlock reader
             | "with" -> withs inLoop reader
             | "filter" ->
                 let first = JinjaExpressions.filter reader
@@ -200,39 +201,61 @@ module internal JinjaParser =
             endTag reader
             Statement.Capture(target, filters, block inLoop "endset" "set" reader)
 
-    and private macro (reader: TokenReader) : Statement =
-        let name = reader.NeedsName()
+    /// The parameters of a macro between parentheses, the defaults last.
+    and private parameters (reader: TokenReader) : (string * Expression option) list =
         reader.NeedsSign "("
 
-        let parameters = [
-            let mutable isFirst = true
-
-            while not (reader.TakesSign ")") do
-                if not isFirst then
-                    reader.NeedsSign ","
-
-                isFirst <- false
+        let found =
+            JinjaSequence.listUntil reader ")" (fun reader ->
                 let parameter = reader.NeedsName()
-                yield
-                    parameter,
-                    (if reader.TakesSign "=" then
-                         Some(JinjaExpressions.read reader)
-                     else
-                         None)
-        ]
+
+                parameter,
+                (if reader.TakesSign "=" then
+                     Some(JinjaExpressions.read reader)
+                 else
+                     None))
 
         let hasDefault (_, fallback: Expression option) = fallback.IsSome
 
-        if parameters |> List.skipWhile (hasDefault >> not) |> List.exists (hasDefault >> not) then
+        if found |> List.skipWhile (hasDefault >> not) |> List.exists (hasDefault >> not) then
             reader.Fault "a parameter without a default stands behind one with a default"
 
+        found
+
+    and private macro (reader: TokenReader) : Statement =
+        let name = reader.NeedsName()
+        let start = reader.Position
+        let parameters = parameters reader
         endTag reader
+        let body = block false "endmacro" "macro" reader
 
         Statement.Macro {
             MacroName = name
             Parameters = parameters
-            MacroBody = block false "endmacro" "macro" reader
+            MacroBody = body
+            UsesCaller = reader.HasSeen("caller", start)
         }
+
+    and private callBlock (reader: TokenReader) : Statement =
+        let start = reader.Position
+        let parameters = if reader.IsSign "(" then parameters reader else []
+        let called = JinjaExpressions.read reader
+        endTag reader
+
+        match called.Form with
+        | ExpressionForm.Call _ -> ()
+        | _ -> raise (JinjaFault(called.At, "a call of a macro is expected"))
+
+        let body = block false "endcall" "call" reader
+
+        let caller = {
+            MacroName = "caller"
+            Parameters = parameters
+            MacroBody = body
+            UsesCaller = reader.HasSeen("caller", start)
+        }
+
+        Statement.CallBlock(caller, called)
 
     and private withs inLoop (reader: TokenReader) : Statement =
         let assignments = [

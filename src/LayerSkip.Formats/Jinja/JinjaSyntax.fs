@@ -42,6 +42,10 @@ and [<NoEquality; NoComparison; RequireQualifiedAccess>] internal ExpressionForm
 and [<NoEquality; NoComparison>] internal CallArguments = {
     Positional: Expression list
     Named: (string * Expression) list
+    /// *values
+    Spread: Expression option
+    /// **values
+    NamedSpread: Expression option
 }
 
 /// A filter or a test by its name.
@@ -70,6 +74,8 @@ type internal Statement =
     /// {% set x | filters %}...{% endset %}
     | Capture of Target * FilterCall list * body: Statement list
     | Macro of Macro
+    /// {% call(parameters) called(...) %}: a macro is called and may call the body as `caller`.
+    | CallBlock of parameters: Macro * called: Expression
     | With of (Target * Expression) list * body: Statement list
     | Filtered of FilterCall list * body: Statement list
     /// What the model itself writes, in templates that say so for training.
@@ -92,4 +98,6 @@ and [<NoEquality; NoComparison>] internal Macro = {
     MacroName: string
     Parameters: (string * Expression option) list
     MacroBody: Statement list
+    /// It asks for what a call block gives it.
+    UsesCaller: bool
 }

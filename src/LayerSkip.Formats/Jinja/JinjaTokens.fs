@@ -21,6 +21,16 @@ type internal TokenReader(tokens: (struct (JinjaToken * JinjaPlace))[]) =
 
     member _.Skip() : unit = at <- at + 1
 
+    /// How many tokens were taken.
+    member _.Position: int = at
+
+    /// Whether a name was among the tokens taken since.
+    member _.HasSeen(name: string, since: int) : bool =
+        seq { since .. at - 1 }
+        |> Seq.exists (fun index ->
+            let struct (token, _) = tokens[index]
+            token = JinjaToken.Name name)
+
     /// A fault of this place.
     member this.Fault(what: string) : 'T = raise (JinjaFault(this.Place, what))
 
@@ -69,6 +79,9 @@ type internal TokenReader(tokens: (struct (JinjaToken * JinjaPlace))[]) =
 /// Signs of comparisons, and several things with commas between them.
 [<RequireQualifiedAccess>]
 module internal JinjaSequence =
+    /// A call without arguments.
+    let noArguments: CallArguments = { Positional = []; Named = []; Spread = None; NamedSpread = None }
+
     /// The signs of comparisons.
     let comparisons = [
         "==", Comparison.Equal
@@ -117,3 +130,17 @@ module internal JinjaSequence =
                 { At = place; Form = ExpressionForm.Tuple(first :: others) }
             else
                 first
+
+    /// left op right op right, where `operators` are of one precedence.
+    let chain (operators: (string * Operator) list) (next: TokenReader -> Expression) (reader: TokenReader) =
+        let mutable left = next reader
+        let found () = operators |> List.tryFind (fun (sign, _) -> reader.IsSign sign)
+        let mutable operator = found ()
+
+        while operator.IsSome do
+            let place = reader.Place
+            reader.Skip()
+            left <- { At = place; Form = ExpressionForm.Binary(snd operator.Value, left, next reader) }
+            operator <- found ()
+
+        left
