@@ -1,6 +1,7 @@
 /// Log-probabilities of new tokens and of a prompt's, against their definition.
 module LayerSkip.Tests.LogProbsTests
 
+open System
 open System.Threading
 open Expecto
 open FsCheck
@@ -135,6 +136,58 @@ let tests =
                         case.Prompt[place]
                         told
                         $"exit: {place}")
+
+        testPropertyWithConfig
+            (settings 20)
+            "over a cache that another text left they are a fresh one's, under rules too"
+        <| fun (case: Case) (seed: int) ->
+            withWeights Dtype.F32 case.Model (fun weights ->
+                let exit = Tiny.exit weights.Config.Layers case.Exit
+                let speculative = Strategy.SelfSpeculative(exit, case.Draft)
+                let ways = [ Strategy.Autoregressive; Strategy.EarlyExit exit; speculative ]
+
+                for before in ways do
+                    for strategy in ways do
+                        let kept = ref ValueNone
+
+                        let through (options: GenerationOptions) (prompt: int[]) =
+                            let take () =
+                                match kept.Value with
+                                | ValueNone -> ReadText.empty 90 weights options.Strategy
+                                | ValueSome text ->
+                                    match
+                                        ReadText.usable weights options.Strategy (ReadOnlySpan prompt) text
+                                    with
+                                    | 0 ->
+                                        ReadText.dispose text
+                                        ReadText.empty 90 weights options.Strategy
+                                    | length -> ReadText.take options.Strategy length text
+
+                            let loan = { Take = take; Return = fun text -> kept.Value <- ValueSome text }
+
+                            Generation.prepareOver loan weights None options prompt
+                            |> Check.getOrRaise
+                            |> fun start -> start CancellationToken.None |> Seq.concat |> Generation.result
+
+                        let first = through (options before 6) case.Prompt
+                        let prompt = Array.concat [ first.PromptIds; first.TokenIds; [| 5; 3 |] ]
+
+                        let asked = {
+                            options strategy 6 with
+                                Rules = rulesOf 24 [] seed
+                                LogProbs = Some 2
+                                PromptLogProbs = Some 2
+                        }
+
+                        let made, fresh = through asked prompt, complete weights asked prompt
+                        ReadText.dispose kept.Value.Value
+                        let name = $"{before.Name}, then {strategy.Name}"
+                        Expect.equal made.TokenIds fresh.TokenIds $"{name}: the text"
+                        Expect.equal made.LogProbs fresh.LogProbs $"{name}: of the text"
+                        Expect.equal made.PromptLogProbs fresh.PromptLogProbs $"{name}: of the prompt"
+
+                        if strategy.Depth.IsNone && before.Depth.IsNone then
+                            Expect.isGreaterThan made.ReusedIds 0 $"{name}: what was read")
 
         testCase
             "numbers that nobody is told, and texts that do not fit, are errors; a full context is none"
