@@ -195,16 +195,30 @@ let misbehaviour =
                 isWhole hub cache (got (pull hub cache)) needed
                 Expect.equal (List.last (bytesSent hub)) (Some 100_000L) "from where it was"))
 
-        testCase "a server that knows no ranges sends all of it again" (fun () ->
+        testCase "a server that knows no ranges sends all of it again, once" (fun () ->
             let noRanges asked good =
                 if isWeights asked && asked.Start.IsSome then
                     reply 200 [] (snd (folderFiles |> List.find (fst >> (=) "model.safetensors")))
                 else
                     good
 
-            firstTimes 1 isWeights (fun _ good -> cutAt 100_000 good)
-            |> fun cut -> fun asked good -> good |> noRanges asked |> cut asked
-            |> comesWhole)
+            let cut = firstTimes 1 isWeights (fun _ good -> cutAt 100_000 good)
+
+            against (fun asked good -> good |> noRanges asked |> cut asked) (fun hub cache ->
+                isWhole hub cache (got (pull hub cache)) needed
+                Expect.equal (bytesSent hub) [ None; Some 100_000L ] "what came the second time is taken"))
+
+        testCase "a model whose tokenizer alone does not come is not there" (fun () ->
+            let without asked good =
+                if asked.Method = "GET" && asked.Path.EndsWith "tokenizer.json" then
+                    reply 500 [] [||]
+                else
+                    good
+
+            against without (fun hub cache ->
+                let patient = { options hub cache with Parallel = 1 }
+                pullWith patient "org/name" |> refusedWith [ "org/name"; "500"; "try again" ]
+                isAbsent hub cache))
 
         testCase "another part than was asked for is not taken for it" (fun () ->
             let shifted asked (good: Reply) =

@@ -90,11 +90,13 @@ let isWhole (hub: FakeHub) (cache: string) (snapshot: HubSnapshot) (names: strin
     let branch = File.ReadAllText(Path.Combine(hub.FolderIn cache, "refs", "main"))
     Expect.equal branch commit "the branch's commit"
 
-/// No model looks whole.
+/// No model looks whole, by its branch or by its commit.
 let isAbsent (hub: FakeHub) (cache: string) : unit =
     isSound hub cache
     let offline = { options hub cache with Offline = true }
-    Expect.isError (pullWith offline "org/name") "not whole"
+
+    for name in [ "org/name"; $"org/name@{commit}" ] do
+        Expect.isError (pullWith offline name) $"{name} is not whole"
 
 /// One line, whose words tell what to do.
 let refusedWith (words: string list) (result: Result<'T, LayerSkipError list>) : unit =
