@@ -196,7 +196,7 @@ module internal GenerateCommand =
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: GenerateArgument list) : int =
         let given = GenerateOptions.read arguments
-        let prompt = GivenPrompts.one given.Prompts
+        let prompt = GenerateOptions.prompt given
         let sampling = GenerateOptions.sampling given
         let grammar = GivenGrammar.read given.IgnoreEos given.Grammar
         let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts
@@ -207,12 +207,15 @@ module internal GenerateCommand =
         let options, plan = GenerateOptions.resolve common.Seed sampling checkpoint given
         let options = GivenGrammar.hold grammar checkpoint options
 
-        let ids = GivenPrompts.encode checkpoint prompt
+        let ids = GenerateOptions.encode checkpoint given prompt
         let start = Generation.prepare checkpoint.Weights checkpoint.Tokenizer options ids |> Check.getOrRaise
 
         Inputs.remarks terminal checkpoint
         Drafters.remarks terminal given.Drafting checkpoint
-        GivenPrompts.remarks terminal checkpoint prompt ids
+
+        if not given.Chat then
+            GivenPrompts.remarks terminal checkpoint prompt ids
+
         Terminal.remark terminal (summary checkpoint options.Strategy plan)
         let tokens = ResizeArray<ShownToken>()
         let completion = follow terminal checkpoint common.Json tokens.Add start

@@ -9,6 +9,8 @@ type internal GenerateArgument =
     | [<Unique; EqualsAssignmentOrSpaced>] Prompt of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-ids")>] PromptIds of ids: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--prompt-file")>] PromptFile of file: string
+    | [<Unique>] Chat
+    | [<Unique; EqualsAssignmentOrSpaced>] System of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Strategy of StrategyName
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--exit-layer")>] ExitLayer of e: int
@@ -50,6 +52,9 @@ type internal GenerateArgument =
                 "the text to continue; an empty one is the tokenizer's beginning-of-text token. Write --prompt=TEXT for a text that looks like an option."
             | PromptIds _ -> "the token ids to continue, as 1,2,3; instead of --prompt."
             | PromptFile _ -> "a UTF-8 file whose whole text is continued; instead of --prompt."
+            | Chat ->
+                "the prompt is a user's message, which the model's own chat template puts into words; what looks like a special token in it is characters."
+            | System _ -> "what the model is told before the message; with --chat."
             | MaxNewTokens _ ->
                 $"the most new tokens, 1 or more (default {GenerationOptions.defaults.MaxNewTokens}); a full context ends the text sooner."
             | Strategy _ ->

@@ -5,6 +5,10 @@ open LayerSkip
 /// What a `generate` command line gives; None where it leaves the choice to us or the model.
 type internal GenerateOptions = {
     Prompts: GivenPrompts
+    /// The prompt is a user's message.
+    Chat: bool
+    /// What the model is told before it.
+    System: string option
     /// The library's options, as far as they are the command line's alone.
     Own: GenerationOptions
     Strategy: StrategyName option
@@ -30,6 +34,8 @@ module internal GenerateOptions =
     /// What a command line without options gives.
     let private none: GenerateOptions = {
         Prompts = GivenPrompts.none
+        Chat = false
+        System = None
         Own = GenerationOptions.defaults
         Strategy = None
         Drafting = DraftingOptions.none
@@ -54,6 +60,8 @@ module internal GenerateOptions =
         | GenerateArgument.Prompt text -> { given with Prompts = GivenPrompts.text text given.Prompts }
         | GenerateArgument.PromptIds ids -> { given with Prompts = GivenPrompts.ids ids given.Prompts }
         | GenerateArgument.PromptFile file -> { given with Prompts = GivenPrompts.file file given.Prompts }
+        | GenerateArgument.Chat -> { given with Chat = true }
+        | GenerateArgument.System text -> { given with System = Some text }
         | GenerateArgument.MaxNewTokens count -> { given with Own.MaxNewTokens = count }
         | GenerateArgument.Strategy name -> { given with Strategy = Some name }
         | GenerateArgument.ExitLayer exit -> { given with Drafting.ExitLayer = Some exit }
@@ -108,6 +116,31 @@ module internal GenerateOptions =
             |> List.tryFind ((<>) "exit-layer")
             |> Option.iter (fun option -> exclude $"--{option}" "early-exit" "it drafts nothing")
         | _ -> ()
+
+    /// The one prompt; options of a conversation that make none are refused.
+    let prompt (given: GenerateOptions) : GivenPrompt =
+        let prompt = GivenPrompts.one given.Prompts
+
+        match prompt with
+        | GivenPrompt.Ids _ when given.Chat ->
+            Inputs.usage
+                "--chat and --prompt-ids exclude each other: ids are no message; give --prompt or --prompt-file"
+        | _ when given.System.IsSome && not given.Chat ->
+            Inputs.usage "--system is of conversations; give --chat with it, or leave it out"
+        | prompt -> prompt
+
+    /// What the model is prompted with.
+    let encode (checkpoint: Checkpoint) (given: GenerateOptions) (prompt: GivenPrompt) : int[] =
+        match prompt with
+        | GivenPrompt.Text text when given.Chat ->
+            let messages = [
+                for system in Option.toList given.System do
+                    ChatMessage.system system
+                ChatMessage.user text
+            ]
+
+            Chat.prompt (ChatRequest.ofMessages messages) checkpoint |> Check.getOrRaise
+        | prompt -> GivenPrompts.encode checkpoint prompt
 
     /// What can be checked before a model is loaded: every fault at once.
     let sampling (given: GenerateOptions) : Sampling =
@@ -174,6 +207,7 @@ module internal GenerateOptions =
                     match given.StopIds with
                     | Some ids -> Inputs.numbers "stop-ids" ids
                     | None when given.IgnoreEos -> [||]
+                    | None when given.Chat -> Chat.stopIds checkpoint
                     | None -> checkpoint.StopIds
                 Seed = seed
         },

@@ -30,6 +30,12 @@ let options =
         badOption "an empty text without a tokenizer" [ "--prompt"; "" ] [ "tokenizer" ]
         badOption "no prompt" [] [ "no prompt"; "--prompt-file" ]
         badOption "two prompts" (ids @ [ "--prompt"; "x" ]) [ "--prompt"; "--prompt-ids"; "exclude" ]
+        badOption "ids as a message" (ids @ [ "--chat" ]) [ "--chat"; "--prompt-ids"; "exclude" ]
+        badOption "a system message without a conversation" [ "--prompt"; "x"; "--system"; "y" ] [
+            "--system"
+            "--chat"
+        ]
+        badOption "a message to a model without a tokenizer" [ "--prompt"; "x"; "--chat" ] [ "tokenizer" ]
         badOption "a prompt file that is not there" [ "--prompt-file"; "/nowhere/p.txt" ] [
             "/nowhere/p.txt"
             "not found"
