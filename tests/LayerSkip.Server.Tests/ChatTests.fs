@@ -172,6 +172,31 @@ let tests =
             )
             |> ignore)
 
+        testCase "a tool that must be called is, whole and streamed, with arguments of its schema" (fun () ->
+            let read (call: JsonElement) =
+                Expect.equal (text "type" call, text "function.name" call) ("function", "look") "which"
+                Expect.stringStarts (text "id" call) "call_" "id"
+                let arguments = JsonDocument.Parse(text "function.arguments" call).RootElement
+                for field in arguments.EnumerateObject() do
+                    Expect.equal field.Name "where" "its argument"
+
+            for choice in [ "\"required\""; """{"type": "function", "function": {"name": "look"}}""" ] do
+                let fields = tools + $", \"tool_choice\": {choice}, \"parallel_tool_calls\": false"
+                let longer (body: string) = body.Replace("\"max_tokens\": 30", "\"max_tokens\": 200")
+                let json = good (ask (longer (body fields)))
+                Expect.equal (text "choices.0.finish_reason" json) "tool_calls" "reason"
+                read (at "choices.0.message.tool_calls.0" json)
+                Expect.equal (at "choices.0.message.content" json).ValueKind JsonValueKind.Null "no text"
+
+                let events =
+                    streamFrom (server.Force()) path (longer (body (fields + ", \"stream\": true"))) |> wait
+
+                let last = List.last events
+                Expect.equal (text "choices.0.finish_reason" last) "tool_calls" "reason of the stream"
+                let call = at "choices.0.delta.tool_calls.0" last
+                Expect.equal (number "index" call) 0 "place"
+                read call)
+
         testCase "scores of a chat have each token with its bytes" (fun () ->
             let json = good (ask (body """, "logprobs": true, "top_logprobs": 2"""))
             let tokens = List.ofSeq ((at "choices.0.logprobs.content" json).EnumerateArray())

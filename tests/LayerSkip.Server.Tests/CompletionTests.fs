@@ -213,6 +213,8 @@ let tests =
                     """, "drafter": "layers", "layers_kept": "99" """, "layers_kept"
                     """, "stop_rule": "no such rule" """, "stop_rule"
                     """, "draft_vocabulary": "/etc/passwd" """, "draft_vocabulary"
+                    """, "logit_bias": {"1024": 1}""", "logit_bias"
+                    """, "stop_token_ids": [-1]""", "stop_token_ids"
                     """, "top_p": 0""", "top_p"
                 ] do
                 Expect.equal (text "param" (refusal 400 (ask fields))) param fields)

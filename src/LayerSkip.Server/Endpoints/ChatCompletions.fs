@@ -174,6 +174,43 @@ module internal ChatCompletions =
             )
         | _ -> Ok()
 
+    /// What a template makes of messages is theirs to put right, though the fault is told as one of a file.
+    let private ofTemplate (refusal: Refusal) : Refusal =
+        if refusal = Refusal.ofBug then
+            Refusal.ofFaults [
+                {
+                    Field = "messages"
+                    Text = "the model's chat template does not take these messages, or chat_template_kwargs"
+                }
+            ]
+        else
+            refusal
+
+    /// The grammar of an answer that must call a tool.
+    let private calls (model: ServedModel) (request: ChatCompletionRequest) : AskedGrammar option =
+        let ofTools (tools: ChatTool list) =
+            let tools = tools |> List.map (fun tool -> tool.Name, tool.Parameters)
+
+            Some {
+                Name =
+                    JsonSerializer.Serialize [
+                        for name, schema in tools -> [ name; schema; string request.IsParallel ]
+                    ]
+                Field = "tools"
+                Make =
+                    fun () ->
+                        Chat.template model.Checkpoint
+                        |> Result.bind (fun template ->
+                            let form = ToolGrammar.formOf (ChatTemplate.source template)
+                            ToolGrammar.create form request.IsParallel tools)
+            }
+
+        match request.ToolChoice with
+        | ToolChoice.Auto
+        | ToolChoice.Never -> None
+        | ToolChoice.Some -> ofTools request.Chat.Tools
+        | ToolChoice.One name -> request.Chat.Tools |> List.filter (fun tool -> tool.Name = name) |> ofTools
+
     let private prepare (service: Service) (request: ChatCompletionRequest) =
         let model = service.Model
 
@@ -183,13 +220,14 @@ module internal ChatCompletions =
             MaxTokens = Int32.MaxValue
             LogProbs = request.LogProbs
             PromptLogProbs = None
-            Grammar = None
+            Grammar = calls model request
         }
 
         model.Check request.Writing.Model
         |> Result.bind (fun () -> checkTools service request)
         |> Result.bind (fun () ->
-            Chat.prompt request.Chat model.Checkpoint |> Result.mapError Refusal.ofErrors)
+            Chat.prompt request.Chat model.Checkpoint
+            |> Result.mapError (Service.refusalOf service >> ofTemplate))
         |> Result.bind (fun prompt ->
             Service.checkPrompts service [ prompt ] |> Result.map (fun () -> [ prompt ]))
         |> Result.bind (fun prompts ->

@@ -63,6 +63,15 @@ module internal Service =
             IsPromptOnly = writing.MaxTokens = Some 0
         })
 
+    /// The library's faults as a request is told them; what only the one who runs the server may know goes there.
+    let refusalOf (service: Service) (errors: LayerSkipError list) : Refusal =
+        let refusal = Refusal.ofErrors errors
+
+        if refusal.Status >= 500 then
+            service.Options.Remark(LayerSkipError.summary errors)
+
+        refusal
+
     let private ofRefusal (refusal: EngineRefusal) : Refusal =
         match refusal with
         | EngineRefusal.Invalid errors -> Refusal.ofErrors errors
@@ -141,13 +150,7 @@ module internal Service =
                     return Ok()
                 with
                 | RefusedException refusal -> return Error(Some refusal)
-                | :? LayerSkipException as e ->
-                    let refusal = Refusal.ofErrors e.Errors
-
-                    if refusal.Status >= 500 then
-                        service.Options.Remark e.Message
-
-                    return Error(Some refusal)
+                | :? LayerSkipException as e -> return Error(Some(refusalOf service e.Errors))
                 | :? OperationCanceledException when aborted.IsCancellationRequested -> return Error None
                 | :? OperationCanceledException when service.Gate.Stopping.IsCancellationRequested ->
                     return Error(Some Refusal.ending)

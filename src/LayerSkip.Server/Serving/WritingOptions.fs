@@ -79,6 +79,23 @@ module internal WritingOptions =
         Constraint = following
     }
 
+    /// A fault of each field that names an id which the vocabulary has not.
+    let private unknownIds (model: ServedModel) (request: WritingRequest) : Fault list =
+        let vocabulary = model.Config.Vocabulary
+
+        [
+            "logit_bias", List.map fst request.LogitBias
+            "stop_token_ids", request.StopIds
+        ]
+        |> List.choose (fun (field, ids) ->
+            ids
+            |> List.tryFind (fun id -> id < 0 || id >= vocabulary)
+            |> Option.map (fun id -> {
+                Field = field
+                Text =
+                    $"\"{field}\" has {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
+            }))
+
     /// The plan of a request's texts, but for their seeds.
     let plan
         (model: ServedModel)
@@ -107,10 +124,11 @@ module internal WritingOptions =
         let constrained =
             frame.Grammar |> Option.orElse (ofFormat request.Format) |> constraintOf model stopIds
 
-        match planned, constrained with
-        | Error refusal, _
-        | _, Error refusal -> Error refusal
-        | Ok(sampling, strategy, plan), Ok following ->
+        match unknownIds model request, planned, constrained with
+        | (_ :: _ as faults), _, _ -> Error(Refusal.ofFaults faults)
+        | [], Error refusal, _
+        | [], _, Error refusal -> Error refusal
+        | [], Ok(sampling, strategy, plan), Ok following ->
             Ok {
                 Plan = plan
                 Options = {
