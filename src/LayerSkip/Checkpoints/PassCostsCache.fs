@@ -156,11 +156,12 @@ module PassCostsCache =
 
         prune folder
 
-    /// The costs of a model in a folder of such files: read where a file has them, else measured and written. A model that lies in
-    /// no file is measured.
+    /// The costs of a model in a folder of such files: read where a file has them and they fit the machine at hand (`fits`), else measured, and
+    /// written where the measurement says that it was undisturbed. A model that lies in no file is measured.
     let internal inFolder
         (folder: string option)
-        (measure: unit -> PassCosts)
+        (measure: unit -> struct (PassCosts * bool))
+        (fits: PassCosts -> bool)
         (plan: ContextVocabulary option)
         (checkpoint: Checkpoint)
         : PassCosts =
@@ -176,12 +177,17 @@ module PassCostsCache =
             let path = place folder key
 
             match quietly None (fun () -> read path key) with
-            | Some costs -> costs
-            | None ->
-                let costs = measure ()
-                quietly () (fun () -> write folder path key costs)
+            | Some costs when fits costs -> costs
+            | _ ->
+                let struct (costs, isSteady) = measure ()
+
+                if isSteady then
+                    quietly () (fun () -> write folder path key costs)
+
                 costs
-        | _ -> measure ()
+        | _ ->
+            let struct (costs, _) = measure ()
+            costs
 
     /// By weights, and by what they are run with.
     let private known = ConditionalWeakTable<Weights, ConcurrentDictionary<string, Lazy<PassCosts>>>()
@@ -192,5 +198,6 @@ module PassCostsCache =
         let weights = checkpoint.Weights
         let ways = known.GetValue(weights, fun _ -> ConcurrentDictionary())
         let key = way plan weights |> List.map snd |> String.concat "\n"
-        let measure () = PassProfile.measureWithin plan weights
-        ways.GetOrAdd(key, fun _ -> lazy (inFolder (folder ()) measure plan checkpoint)).Value
+        let measure () = PassProfile.trial plan weights
+        let fits costs = PassProfile.fits (PassProfile.plain weights) costs
+        ways.GetOrAdd(key, fun _ -> lazy (inFolder (folder ()) measure fits plan checkpoint)).Value

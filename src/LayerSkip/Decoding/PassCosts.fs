@@ -73,3 +73,35 @@ module PassCosts =
             DraftBase = constant
             DraftLayer = slope
         }
+
+    /// What the second of three samples and more may take over the least, on a machine that does nothing else.
+    let private steadiness = 1.3
+
+    /// From samples of each kind of pass, by rows and by exit layer, the least of each; and whether they are to be trusted. They are not where the
+    /// machine was busy: where the two least of a kind are far apart, or more rows or a draft take longer than so many plain passes would. Then
+    /// shares of weights stand for them, with a plain pass as it was seen: rounds will tell.
+    let ofSamples
+        (layers: int)
+        (headInLayers: float)
+        (rows: (int * float list) list)
+        (drafts: (int * float list) list)
+        : struct (PassCosts * bool) =
+        let least (samples: (int * float list) list) =
+            samples |> List.map (fun (kind, taken) -> kind, List.min taken)
+
+        let isRepeated (_, taken: float list) =
+            taken.Length < 3 || (List.sort taken)[1] <= steadiness * List.min taken
+
+        let rowTimes, draftTimes = least rows, least drafts
+        let plain = rowTimes |> List.find (fun (count, _) -> count = 1) |> snd
+
+        let isSteady =
+            List.forall isRepeated (rows @ drafts)
+            && rowTimes |> List.forall (fun (count, ms) -> ms <= steadiness * float count * plain)
+            && draftTimes |> List.forall (fun (_, ms) -> ms <= steadiness * plain)
+
+        struct ((if isSteady then
+                     ofTimes rowTimes draftTimes
+                 else
+                     ofShares layers headInLayers plain),
+                isSteady)

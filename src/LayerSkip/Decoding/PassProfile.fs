@@ -10,6 +10,8 @@ module PassProfile =
 
     // Positions before the timed ones.
     let private context = 1
+    // What a look at a plain pass may take, but for the first.
+    let private checkMs = 15.0
     // Once so many turns were had, more would tell little: code is compiled by then.
     let private turns = 100
 
@@ -23,8 +25,15 @@ module PassProfile =
         | Rows of int
         | Draft of exit: int
 
-    /// `measure`, where drafts are chosen from a vocabulary in context, full as it gets; None: from all ids.
-    let measureWithin (plan: ContextVocabulary option) (weights: Weights) : PassCosts =
+    /// The head's weights, in layers.
+    let private headInLayers (weights: Weights) : float =
+        let config = weights.Config
+        let attention = (2 * config.Heads + 2 * config.KvHeads) * config.HeadDim
+        float config.Vocabulary / float (attention + 3 * config.Intermediate)
+
+    /// `measure`, where drafts are chosen from a vocabulary in context, full as it gets; None: from all ids. And whether it saw the machine
+    /// undisturbed (`PassCosts.ofSamples`).
+    let internal trial (plan: ContextVocabulary option) (weights: Weights) : struct (PassCosts * bool) =
         use _noGrad = Scope.noGrad ()
         let layers = weights.Config.Layers
         let began = Stopwatch.StartNew()
@@ -92,7 +101,7 @@ module PassProfile =
         let kinds = kinds |> List.filter fits
 
         if kinds.IsEmpty then
-            PassCosts.ofShares layers 1.0 1.0
+            struct (PassCosts.ofShares layers (headInLayers weights) 1.0, false)
         else
             Scope.free (fun () ->
                 let struct (_, next) = Model.forward weights 1 (ids weights context) cache
@@ -105,7 +114,6 @@ module PassProfile =
                 | Kind.Rows rows -> first * (1.0 + 0.15 * float (rows - 1))
                 | Kind.Draft exit -> first * float (exit + 1) / float layers
 
-            // The least: what else the machine does, and code that is not compiled yet, only adds.
             let times =
                 seq {
                     for _ in 1..turns do
@@ -115,7 +123,7 @@ module PassProfile =
                 |> Seq.map (fun kind -> kind, pass kind)
                 |> Seq.append [ Kind.Rows 1, first ]
                 |> Seq.groupBy fst
-                |> Seq.map (fun (kind, samples) -> kind, samples |> Seq.map snd |> Seq.min)
+                |> Seq.map (fun (kind, samples) -> kind, samples |> Seq.map snd |> List.ofSeq)
                 |> List.ofSeq
 
             let rows =
@@ -128,8 +136,42 @@ module PassProfile =
                 |> List.choose (function
                     | Kind.Draft exit, ms -> Some(exit, ms)
                     | _ -> None)
-            PassCosts.ofTimes rows drafts
+            PassCosts.ofSamples layers (headInLayers weights) rows drafts
+
+    /// `measure`, where drafts are chosen from a vocabulary in context, full as it gets; None: from all ids.
+    let measureWithin (plan: ContextVocabulary option) (weights: Weights) : PassCosts =
+        let struct (costs, _) = trial plan weights
+        costs
+
+    /// Milliseconds of a plain pass: the least of one, or of more in about 15 ms.
+    let internal plain (weights: Weights) : float =
+        use _noGrad = Scope.noGrad ()
+        let mutable cache = Cache.create weights weights.Config.Layers (max 2 (context + 1))
+        use _storage = cache.Slab
+        let began = Stopwatch.StartNew()
+
+        Scope.free (fun () ->
+            let mutable least = infinity
+
+            while began.Elapsed.TotalMilliseconds < checkMs do
+                let started = Stopwatch.GetTimestamp()
+
+                Scope.free (fun () ->
+                    let struct (hidden, next) = Model.forwardRemainder weights 1 (ids weights 1) cache
+                    DraftChoice.choices None hidden |> ignore
+                    cache <- next)
+
+                least <- min least (Stopwatch.GetElapsedTime(started).TotalMilliseconds)
+                cache <- Cache.truncate 0 cache
+
+            least)
+
+    /// Whether what was measured some time ago fits what a plain pass takes now. It may have been faster: this may be a busy moment. That it
+    /// was much slower means that that one was.
+    let internal fits (plainMs: float) (costs: PassCosts) : bool =
+        costs.Rows[0] <= 1.7 * plainMs && plainMs <= 50.0 * costs.Rows[0]
 
     /// Passes of the whole model over 1 to 17 rows, and drafts of two exits, turn by turn while the budget lasts; of a model whose pass
-    /// takes long only some. Of a context with no room for two positions shares of weights stand for times.
+    /// takes long only some. Of each the least counts: what else the machine does, and code that is not compiled yet, only adds. Shares of weights
+    /// stand for times where the machine was too busy, and for a context with no room for two positions.
     let measure (weights: Weights) : PassCosts = measureWithin None weights

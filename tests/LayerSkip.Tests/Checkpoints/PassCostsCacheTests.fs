@@ -15,7 +15,9 @@ Backend.ensure ()
 let private costs = { Rows = [| 1.0; 1.25; 1.5; 2.0 |]; DraftBase = 0.125; DraftLayer = 0.25 }
 
 /// A model's folder, a folder for the cache, and how often passes were measured meanwhile.
-let private withCache (body: Checkpoint -> string -> (unit -> PassCosts) -> (unit -> int) -> unit) =
+let private withCache
+    (body: Checkpoint -> string -> (unit -> struct (PassCosts * bool)) -> (unit -> int) -> unit)
+    =
     withModel (fun model ->
         withFolder (fun cache ->
             use checkpoint = Checkpoint.load model None Device.Cpu |> Check.getOrRaise
@@ -23,9 +25,11 @@ let private withCache (body: Checkpoint -> string -> (unit -> PassCosts) -> (uni
 
             let measure () =
                 Interlocked.Increment &measured |> ignore
-                costs
+                struct (costs, true)
 
             body checkpoint cache measure (fun () -> measured)))
+
+let private always (_: PassCosts) = true
 
 let private file (folder: string) =
     Directory.GetFiles(folder, "*", SearchOption.AllDirectories) |> Array.exactlyOne
@@ -50,7 +54,7 @@ let tests =
         testCase "what was measured once is read the next time, to the digits that are kept" (fun () ->
             withCache (fun checkpoint cache measure measured ->
                 let folder = Some(Path.Combine(cache, "not", "there", "yet"))
-                let get () = PassCostsCache.inFolder folder measure None checkpoint
+                let get () = PassCostsCache.inFolder folder measure always None checkpoint
                 Expect.equal (get ()) costs "measured"
                 Expect.equal (get ()) costs "read"
                 Expect.equal (measured ()) 1 "once"
@@ -63,7 +67,7 @@ let tests =
 
         testCase "another model, vocabulary or number of threads is another thing" (fun () ->
             withCache (fun checkpoint cache measure measured ->
-                let get plan = PassCostsCache.inFolder (Some cache) measure plan checkpoint |> ignore
+                let get plan = PassCostsCache.inFolder (Some cache) measure always plan checkpoint |> ignore
                 get None
                 get (Some(ContextVocabulary.around [| 1; 2 |]))
                 Expect.equal (measured ()) 2 "a vocabulary"
@@ -86,7 +90,7 @@ let tests =
 
         testCase "a file that is broken, another's or senseless is measured anew, and put right" (fun () ->
             withCache (fun checkpoint cache measure measured ->
-                let get () = PassCostsCache.inFolder (Some cache) measure None checkpoint
+                let get () = PassCostsCache.inFolder (Some cache) measure always None checkpoint
                 get () |> ignore
                 let path = file cache
                 let good = File.ReadAllText path
@@ -116,9 +120,83 @@ let tests =
                     Expect.equal (measured ()) (before + 1) $"anew, {number}"
                     Expect.equal (File.ReadAllText path) good "and written"))
 
+        testCase "what was measured on a busy machine is used and not kept" (fun () ->
+            withCache (fun checkpoint cache measure measured ->
+                let busy () =
+                    let struct (costs, _) = measure ()
+                    struct (costs, false)
+
+                let get measure = PassCostsCache.inFolder (Some cache) measure always None checkpoint
+                Expect.equal (get busy) costs "used"
+                Expect.isEmpty (Directory.GetFiles cache) "not written"
+                Expect.equal (get measure) costs "measured"
+                Expect.equal (get measure) costs "read"
+                Expect.equal (measured ()) 2 "until it was undisturbed"))
+
+        testCase "what does not fit the machine at hand is measured anew" (fun () ->
+            withCache (fun checkpoint cache measure measured ->
+                let get fits = PassCostsCache.inFolder (Some cache) measure fits None checkpoint |> ignore
+                get always
+                get (fun _ -> false)
+                Expect.equal (measured ()) 2 "anew"
+
+                // A file's times of long ago, by a plain pass of now in milliseconds.
+                for plain, fits in
+                    [
+                        0.9, true
+                        5.0, true
+                        49.0, true
+                        0.5, false
+                        51.0, false
+                        1e-9, false
+                        infinity, false
+                    ] do
+                    Expect.equal (PassProfile.fits plain costs) fits $"{plain}"
+
+                let plain = PassProfile.plain checkpoint.Weights
+                Expect.isTrue (plain > 0.0 && plain < 1e4) "a pass was timed"))
+
+        testPropertyWithConfig
+            { FsCheckConfig.defaultConfig with maxTest = 300 }
+            "samples of a busy machine are seen to be, and those of a quiet one are taken"
+            (fun (seed: int) (count: int) ->
+                let random = Random seed
+                let plain = 0.01 + random.NextDouble()
+                let noise scale = 1.0 + scale * random.NextDouble()
+                let samples = 3 + abs count % 20
+                let rowsOf scale = [
+                    for rows in [ 1; 2; 3; 5; 9; 17 ] ->
+                        rows, [ for _ in 1..samples -> plain * (1.0 + 0.1 * float (rows - 1)) * noise scale ]
+                ]
+                let draftsOf scale = [
+                    for exit in [ 3; 8 ] ->
+                        exit, [ for _ in 1..samples -> plain * float exit / 20.0 * noise scale ]
+                ]
+
+                let struct (quiet, isSteady) = PassCosts.ofSamples 24 1.0 (rowsOf 0.2) (draftsOf 0.2)
+                Expect.isTrue isSteady "quiet"
+                Expect.equal quiet.Rows.Length 17 "all rows"
+
+                // One kind was pushed off the processor each time.
+                let pushed = random.Next 6
+
+                let busy =
+                    rowsOf 0.2
+                    |> List.mapi (fun place (rows, taken) ->
+                        rows,
+                        (if place = pushed then
+                             taken |> List.mapi (fun i ms -> ms * float (10 + 40 * i))
+                         else
+                             taken))
+
+                let struct (shared, isSteady) = PassCosts.ofSamples 24 1.0 busy (draftsOf 0.2)
+                Expect.isFalse isSteady "busy"
+                let seen = busy |> List.head |> snd |> List.min
+                Expect.equal shared (PassCosts.ofShares 24 1.0 seen) "shares of weights")
+
         testCase "no place to write is no fault" (fun () ->
             withCache (fun checkpoint cache measure measured ->
-                let get folder = PassCostsCache.inFolder folder measure None checkpoint
+                let get folder = PassCostsCache.inFolder folder measure always None checkpoint
                 let occupied = Path.Combine(cache, "file")
                 File.WriteAllText(occupied, "in the way")
 
@@ -141,7 +219,7 @@ let tests =
 
         testCase "what stands in the file's place is left alone" (fun () ->
             withCache (fun checkpoint cache measure _ ->
-                let get () = PassCostsCache.inFolder (Some cache) measure None checkpoint
+                let get () = PassCostsCache.inFolder (Some cache) measure always None checkpoint
                 get () |> ignore
                 let path = file cache
                 File.Delete path
@@ -155,7 +233,7 @@ let tests =
                     0,
                     16,
                     fun _ ->
-                        let made = PassCostsCache.inFolder (Some cache) measure None checkpoint
+                        let made = PassCostsCache.inFolder (Some cache) measure always None checkpoint
                         Expect.equal made costs "measured or read"
                 )
                 |> ignore
@@ -164,7 +242,10 @@ let tests =
                 Expect.equal before.Length 1 "no unfinished file"
 
                 let fails () = failwith "it is there"
-                Expect.equal (PassCostsCache.inFolder (Some cache) fails None checkpoint) costs "and good"))
+                Expect.equal
+                    (PassCostsCache.inFolder (Some cache) fails always None checkpoint)
+                    costs
+                    "and good"))
 
         testCase "a folder keeps the newest only" (fun () ->
             withCache (fun checkpoint cache measure _ ->
@@ -174,7 +255,7 @@ let tests =
                     File.SetLastWriteTimeUtc(path, DateTime.UtcNow.AddDays(-float number))
 
                 File.WriteAllText(Path.Combine(cache, "another's.json"), "{}")
-                PassCostsCache.inFolder (Some cache) measure None checkpoint |> ignore
+                PassCostsCache.inFolder (Some cache) measure always None checkpoint |> ignore
                 Expect.equal (Directory.GetFiles(cache, "passes-*")).Length 64 "64"
                 Expect.isTrue (File.Exists(Path.Combine(cache, "another's.json"))) "others' files stay"
                 Expect.isFalse (File.Exists(Path.Combine(cache, $"passes-{80:D16}.json"))) "the oldest went"))
