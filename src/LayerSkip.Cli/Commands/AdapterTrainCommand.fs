@@ -137,6 +137,11 @@ module internal AdapterTrainCommand =
         match progress.End with
         | Some TrainingEnd.Finished ->
             told ()
+
+            let file = IO.Path.Combine(session.Output, AdapterFile.name)
+            Terminal.remark
+                terminal
+                $"draft with it: generate --drafter adapter --adapter-file {file}, and --model its base"
             ExitCode.done'
         | Some TrainingEnd.Stopped ->
             told ()

@@ -21,7 +21,10 @@ module Adapters =
         |> Check.list
         |> Result.bind (fun found ->
             match exit, found with
-            | _, [] -> Check.bad checkpoint.Path "has no adapter; train one for it, or name the file of one"
+            | _, [] ->
+                Check.bad
+                    checkpoint.Path
+                    "has no adapter; train one for it (train --recipe adapter), or name the file of one (adapter-file)"
             | None, first :: _ -> Ok first
             | Some layer, _ ->
                 match found |> List.tryFind (fun own -> own.Exit.Layers = layer) with

@@ -65,10 +65,9 @@ module Drafting =
             match policy, drafter with
             | DraftPolicyKind.Auto, DrafterKind.Layers ->
                 Some $"static {withDrafter}: auto chooses among exits, or an adapter, and lookup"
-            | DraftPolicyKind.Del, (DrafterKind.Lookup | DrafterKind.Cascade) ->
+            | DraftPolicyKind.Del, (DrafterKind.Lookup | DrafterKind.Cascade | DrafterKind.Adapter) ->
                 Some $"static or auto {withDrafter}: DEL chooses among exits"
-            | DraftPolicyKind.Del, (DrafterKind.Adapter | DrafterKind.Layers) ->
-                Some $"static {withDrafter}: DEL chooses among exits"
+            | DraftPolicyKind.Del, DrafterKind.Layers -> Some $"static {withDrafter}: DEL chooses among exits"
             | _ -> None
 
         let noRule =
