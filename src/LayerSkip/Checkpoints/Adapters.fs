@@ -24,7 +24,7 @@ module Adapters =
             | _, [] ->
                 Check.bad
                     checkpoint.Path
-                    "has no adapter; train one for it (train --recipe adapter), or name the file of one (adapter-file)"
+                    "has no adapter; train one for it by the recipe adapter, or name the file of one"
             | None, first :: _ -> Ok first
             | Some layer, _ ->
                 match found |> List.tryFind (fun own -> own.Exit.Layers = layer) with
