@@ -146,6 +146,17 @@ type LlamaConfig = {
     StoredDtype: string option
 } with
 
+    /// How many layers run up to an exit, or without one.
+    member this.LayersTo(exit: ExitLayer option) : int =
+        match exit with
+        | Some exit -> exit.Layers
+        | None -> this.Layers
+
+    /// The head's weights over a layer's, norms and biases aside.
+    member this.HeadInLayers: float =
+        let attention = (2 * this.Heads + 2 * this.KvHeads) * this.HeadDim
+        float this.Vocabulary / (float attention + 3.0 * float this.Intermediate)
+
     /// A Llama of these sizes, to be trained or tested: heads of hidden / heads dimensions, `context` positions, a head of its
     /// own, no biases and no ids that end a text. Nothing is checked.
     static member Llama(vocabulary, layers, hidden, intermediate, heads, kvHeads, context) : LlamaConfig = {

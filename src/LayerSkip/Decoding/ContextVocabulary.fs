@@ -41,10 +41,7 @@ module ContextVocabulary =
     /// What pays where nothing else is known: around the first twelfth of the ids, an eighth of the vocabulary at most. None where the head
     /// costs less than two layers, of which refused drafts would then cost more.
     let auto (config: LlamaConfig) : ContextVocabulary option =
-        let heads = int64 (2 * config.Heads + 2 * config.KvHeads) * int64 config.HeadDim
-        let layer = int64 config.Hidden * (heads + 3L * int64 config.Intermediate)
-
-        if int64 config.Vocabulary * int64 config.Hidden < 2L * layer then
+        if config.HeadInLayers < 2.0 then
             None
         else
             Some(around (FrequencyList.firstIds (config.Vocabulary / 12) config.Vocabulary))

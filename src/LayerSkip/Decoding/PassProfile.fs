@@ -10,8 +10,8 @@ module PassProfile =
 
     // Positions before the timed ones.
     let private context = 1
-    // What a look at a plain pass may take, but for the first.
-    let private checkMs = 15.0
+    // What a look at a plain pass may take, but for the first: a process waits for it.
+    let private checkPasses, checkMs = 3, 15.0
     // Once so many turns were had, more would tell little: code is compiled by then.
     let private turns = 100
 
@@ -25,11 +25,19 @@ module PassProfile =
         | Rows of int
         | Draft of exit: int
 
-    /// The head's weights, in layers.
-    let private headInLayers (weights: Weights) : float =
-        let config = weights.Config
-        let attention = (2 * config.Heads + 2 * config.KvHeads) * config.HeadDim
-        float config.Vocabulary / float (attention + 3 * config.Intermediate)
+    let private choose vocabulary hidden =
+        Scope.free (fun () -> DraftChoice.choices vocabulary hidden |> ignore)
+
+    /// Every layer reads so many rows, and the head says what follows each.
+    let private read (weights: Weights) count cache : Cache =
+        let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
+        choose None hidden
+        next
+
+    let private timed body : float =
+        let started = Stopwatch.GetTimestamp()
+        Scope.free body
+        Stopwatch.GetElapsedTime(started).TotalMilliseconds
 
     /// `measure`, where drafts are chosen from a vocabulary in context, full as it gets; None: from all ids. And whether it saw the machine
     /// undisturbed (`PassCosts.ofSamples`).
@@ -66,22 +74,10 @@ module PassProfile =
                 DraftVocabulary.create plan.Capacity cache
                 |> DraftVocabulary.add (FrequencyList.firstIds plan.Capacity weights.Config.Vocabulary))
 
-        let choose vocabulary hidden = Scope.free (fun () -> DraftChoice.choices vocabulary hidden |> ignore)
-
-        let timed body =
-            let started = Stopwatch.GetTimestamp()
-            Scope.free body
-            Stopwatch.GetElapsedTime(started).TotalMilliseconds
-
         let pass kind =
-            let read count =
-                let struct (hidden, next) = Model.forwardRemainder weights count (ids weights count) cache
-                choose None hidden
-                cache <- next
-
             let ms =
                 match kind with
-                | Kind.Rows rows -> timed (fun () -> read rows)
+                | Kind.Rows rows -> timed (fun () -> cache <- read weights rows cache)
                 | Kind.Draft exit ->
                     cache <- Cache.splitAt exit cache
 
@@ -101,7 +97,7 @@ module PassProfile =
         let kinds = kinds |> List.filter fits
 
         if kinds.IsEmpty then
-            struct (PassCosts.ofShares layers (headInLayers weights) 1.0, false)
+            struct (PassCosts.ofShares layers weights.Config.HeadInLayers 1.0, false)
         else
             Scope.free (fun () ->
                 let struct (_, next) = Model.forward weights 1 (ids weights context) cache
@@ -136,35 +132,30 @@ module PassProfile =
                 |> List.choose (function
                     | Kind.Draft exit, ms -> Some(exit, ms)
                     | _ -> None)
-            PassCosts.ofSamples layers (headInLayers weights) rows drafts
+            PassCosts.ofSamples layers weights.Config.HeadInLayers rows drafts
 
     /// `measure`, where drafts are chosen from a vocabulary in context, full as it gets; None: from all ids.
     let measureWithin (plan: ContextVocabulary option) (weights: Weights) : PassCosts =
         let struct (costs, _) = trial plan weights
         costs
 
-    /// Milliseconds of a plain pass: the least of one, or of more in about 15 ms.
+    /// Milliseconds of a plain pass: the least of a few, or of one that takes long.
     let internal plain (weights: Weights) : float =
         use _noGrad = Scope.noGrad ()
-        let mutable cache = Cache.create weights weights.Config.Layers (max 2 (context + 1))
-        use _storage = cache.Slab
+        let empty = Cache.create weights weights.Config.Layers 1
+        use _storage = empty.Slab
         let began = Stopwatch.StartNew()
 
-        Scope.free (fun () ->
-            let mutable least = infinity
+        let rec least (passes: int) (found: float) (cache: Cache) =
+            let mutable next = cache
+            let found = min found (timed (fun () -> next <- read weights 1 cache))
 
-            while began.Elapsed.TotalMilliseconds < checkMs do
-                let started = Stopwatch.GetTimestamp()
+            if passes > 1 && began.Elapsed.TotalMilliseconds < checkMs then
+                least (passes - 1) found (Cache.truncate 0 next)
+            else
+                found
 
-                Scope.free (fun () ->
-                    let struct (hidden, next) = Model.forwardRemainder weights 1 (ids weights 1) cache
-                    DraftChoice.choices None hidden |> ignore
-                    cache <- next)
-
-                least <- min least (Stopwatch.GetElapsedTime(started).TotalMilliseconds)
-                cache <- Cache.truncate 0 cache
-
-            least)
+        least checkPasses infinity empty
 
     /// Whether what was measured some time ago fits what a plain pass takes now. It may have been faster: this may be a busy moment. That it
     /// was much slower means that that one was.

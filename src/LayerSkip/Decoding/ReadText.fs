@@ -31,17 +31,14 @@ module ReadText =
 
     /// Policies keep states of some positions only, each its own.
     let private watcher (strategy: Strategy) =
-        match watched strategy, strategy.Drafter with
-        | [], _
-        | _, None -> ""
-        | exits, Some drafter -> drafter.Name + " " + String.Join(',', List.sort exits)
-
-    let private earlyLayers (weights: Weights) (strategy: Strategy) =
-        strategy.Exit |> Option.map _.Layers |> Option.defaultValue weights.Config.Layers
+        match strategy.Drafter with
+        | Some drafter when not drafter.Watch.Exits.IsEmpty ->
+            drafter.Name + " " + String.Join(',', List.sort drafter.Watch.Exits)
+        | _ -> ""
 
     /// An empty cache for a strategy's texts of up to `capacity` positions.
     let empty (capacity: int) (weights: Weights) (strategy: Strategy) : Cache =
-        Cache.createKeeping (watched strategy) weights (earlyLayers weights strategy) capacity
+        Cache.createKeeping (watched strategy) weights (weights.Config.LayersTo strategy.Exit) capacity
 
     /// What a cache holds when a text has ended that a strategy wrote.
     let internal left (strategy: Strategy) (struct (text: ReadOnlyMemory<int>, cache: Cache)) : ReadText = {
@@ -79,7 +76,7 @@ module ReadText =
             0
 
     let private fitted (weights: Weights) (strategy: Strategy) (cache: Cache) : Cache =
-        let cache = Cache.splitAt (earlyLayers weights strategy) cache
+        let cache = Cache.splitAt (weights.Config.LayersTo strategy.Exit) cache
         { cache with Keeps = cache.Slab.KeptLayers.Length > 0 }
 
     /// The cache, with the first `length` positions alone, at most as many as are `usable`. The text is then of no more use.

@@ -52,10 +52,6 @@ module internal Verification =
     [<NoEquality; NoComparison>]
     type Seen = { Verdicts: Verdicts; Fault: Lazy<exn> option; Likeliest: int[][]; Logits: Logits }
 
-    /// The layers up to an exit, or all of them.
-    let layersTo (exit: ExitLayer option) (decoding: Decoding) =
-        exit |> Option.map _.Layers |> Option.defaultValue decoding.Weights.Config.Layers
-
     /// Logits with the rules in them, up to the first row in which they allow nothing; the fault of that one, else `fault`.
     let private under (texts: RuledText[]) (textUpTo: int -> int[]) (logits: Logits) fault =
         if Logits.rows logits = 0 then
@@ -83,7 +79,7 @@ module internal Verification =
             match Logits.tryFirstNotFinite logits with
             | None -> logits, None
             | Some row ->
-                let layers = layersTo decoding.Strategy.Depth decoding
+                let layers = decoding.Weights.Config.LayersTo decoding.Strategy.Depth
                 let overflow = lazy (Overflow.exceptionOf decoding.Weights layers (textUpTo row))
                 Logits.truncate row logits, Some overflow
 
