@@ -59,12 +59,7 @@ module internal ChatAnswer =
             writer |> JsonWrite.textOrNull "assistant" completion.Text
             writer |> JsonWrite.ints "token_ids" completion.TokenIds
 
-            writer.WriteString(
-                "finish_reason",
-                match completion.Finish with
-                | FinishReason.Stop -> "stop"
-                | FinishReason.Length -> "length"
-            )
+            writer.WriteString("finish_reason", FinishReason.name completion.Finish)
 
             writer.WriteNumber("prompt_tokens", completion.PromptIds.Length)
             writer.WriteNumber("reused_tokens", completion.ReusedIds)

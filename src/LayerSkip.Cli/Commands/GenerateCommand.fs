@@ -9,9 +9,7 @@ open LayerSkip
 module internal GenerateCommand =
     /// The strategy, what drafts where something does, exit layer and draft length.
     let private described (strategy: Strategy) (plan: DraftingPlan option) =
-        DraftingOutput.strategy strategy plan,
-        DraftingOutput.exit strategy plan,
-        DraftingOutput.length strategy plan
+        Drafting.nameOf strategy plan, Drafting.exitNamed strategy plan, DraftingOutput.length strategy plan
 
     /// What decodes, in one line: "cpu, 2 threads, bf16, prefill auto, self-speculative, exit layer 2, draft length 4".
     let summary (checkpoint: Checkpoint) strategy plan =
@@ -48,12 +46,7 @@ module internal GenerateCommand =
                             writer.WriteNumber("id", likely.Id)
                             writer.WriteNumber("logprob", likely.LogProb)))
 
-            writer.WriteString(
-                "finish_reason",
-                match completion.Finish with
-                | FinishReason.Stop -> "stop"
-                | FinishReason.Length -> "length"
-            )
+            writer.WriteString("finish_reason", FinishReason.name completion.Finish)
 
             writer |> Output.stats completion.Stats
 

@@ -6,16 +6,6 @@ open LayerSkip
 /// What commands tell of a drafting.
 [<RequireQualifiedAccess>]
 module internal DraftingOutput =
-    /// The strategy as `--strategy` has it: whatever drafts for a model, it is itself that drafts, or its text.
-    let strategy (strategy: Strategy) (plan: DraftingPlan option) : string =
-        if plan.IsSome then "self-speculative" else strategy.Name
-
-    /// The layer to leave after, for drafts or for good; with policy auto the one that drafts at first. None: none is said.
-    let exit (strategy: Strategy) (plan: DraftingPlan option) : int option =
-        match plan with
-        | Some plan -> plan.Exit |> Option.map _.Layers
-        | None -> strategy.Exit |> Option.map _.Layers
-
     /// The most drafts of a round, where that is fixed.
     let length (strategy: Strategy) (plan: DraftingPlan option) : int option =
         plan |> Option.bind _.Length |> Option.orElse strategy.DraftLength

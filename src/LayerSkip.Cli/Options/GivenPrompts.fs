@@ -57,8 +57,8 @@ module internal GivenPrompts =
     /// A prompt's ids; of an empty one the tokenizer's beginning-of-text token.
     let encode (checkpoint: Checkpoint) (prompt: GivenPrompt) : int[] =
         match prompt with
-        | GivenPrompt.Text text -> Inputs.encode checkpoint text
-        | GivenPrompt.Ids ids -> Inputs.orBos checkpoint ids
+        | GivenPrompt.Text text -> PromptWords.encode checkpoint text
+        | GivenPrompt.Ids ids -> Checkpoint.orBos checkpoint ids
 
     /// What the user should know of a prompt that was encoded.
     let remarks (terminal: Terminal) (checkpoint: Checkpoint) (prompt: GivenPrompt) (ids: int[]) : unit =

@@ -1,7 +1,6 @@
 namespace LayerSkip.Cli
 
 open System
-open System.IO
 open LayerSkip
 
 /// The options that every sub-command has.
@@ -23,44 +22,6 @@ type Common = {
     Seed: int64
     Json: bool
 }
-
-/// The model that is used where `--model` names none.
-[<RequireQualifiedAccess>]
-module DefaultModel =
-    let private hint =
-        "name a Hugging Face model folder, a .gguf file or a model on the hub (org/name) with --model, or put one into the project's folder models"
-
-    /// The models in a folder: the folder itself, its .gguf files, its folders with a config.json.
-    let private models (folder: string) =
-        let isModel (path: string) = File.Exists(Path.Combine(path, "config.json"))
-
-        if not (Directory.Exists folder) then
-            [||]
-        elif isModel folder then
-            [| folder |]
-        else
-            Array.append
-                (Directory.GetDirectories folder |> Array.filter isModel)
-                // A model in several parts is named by its first.
-                (Directory.GetFiles(folder, "*.gguf")
-                 |> Array.filter (fun path -> List.head (GgufParts.all path) = path))
-            |> Array.sort
-
-    /// The one model in `models` of the project that `start` lies in.
-    let rec find (start: string) : Result<string, string> =
-        if File.Exists(Path.Combine(start, "LayerSkip.FSharp.sln")) then
-            let folder = Path.Combine(start, "models")
-
-            match models folder with
-            | [| model |] -> Ok model
-            | [||] -> Error $"no model: {folder} holds none; {hint}"
-            | several ->
-                let names = several |> Array.map Path.GetFileName |> String.concat ", "
-                Error $"no model: {folder} holds several ({names}); name one with --model"
-        else
-            match Path.GetDirectoryName(Path.TrimEndingDirectorySeparator start) with
-            | null -> Error $"no model: the program is not inside the project; {hint}"
-            | parent -> find parent
 
 /// What commands share: options' values read and checked, and the model that is meant, loaded.
 [<RequireQualifiedAccess>]
@@ -318,32 +279,8 @@ module internal Inputs =
         remarks terminal checkpoint
         checkpoint
 
-    /// The tokenizer that a prompt in words needs; where there is none, ids take their place.
-    let private promptTokenizer (checkpoint: Checkpoint) : Tokenizer =
-        match Checkpoint.tokenizer checkpoint with
-        | Ok tokenizer -> tokenizer
-        | Error [ LayerSkipError.NoTokenizer _ | LayerSkipError.NoTokenizerInGguf _ as fault ] ->
-            usage $"{LayerSkipError.message fault}, or give the prompt as ids (--prompt-ids 1,2,3)"
-        | Error faults -> raise (LayerSkipException faults)
-
-    /// A prompt's ids; of an empty text the tokenizer's beginning-of-text token.
-    let encode (checkpoint: Checkpoint) (text: string) : int[] =
-        let tokenizer = promptTokenizer checkpoint
-
-        if text = "" then
-            Option.toArray (Tokenizer.bos tokenizer)
-        else
-            Tokenizer.encode tokenizer text
-
     /// Ends a command that compares early exits with the whole model where there is none.
     let needEarlierExit (command: string) (checkpoint: Checkpoint) : unit =
         if checkpoint.Config.Layers < 2 then
             usage
                 $"{command} needs a model with an earlier exit, and {checkpoint.Path} has one layer; name one of two or more"
-
-    /// Given ids; of none the tokenizer's beginning-of-text token.
-    let orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =
-        if ids.Length > 0 then
-            ids
-        else
-            checkpoint.Tokenizer |> Option.bind Tokenizer.bos |> Option.toArray

@@ -49,7 +49,7 @@ module internal PromptFiles =
 
         let idsOf (text: string) =
             match checkpoint.Tokenizer with
-            | Some _ -> Ok(Inputs.encode checkpoint text)
+            | Some _ -> Ok(PromptWords.encode checkpoint text)
             | None -> Inputs.tryNumbers text
 
         let read (number: int, line: string) =

@@ -8,8 +8,8 @@ open System.Text.Json
 /// Writes JSON for other programs to read, in one line. Writers of a field come last, for pipes.
 [<RequireQualifiedAccess>]
 module internal JsonWrite =
-    // No web page: quotes and letters of any script stay readable.
-    let private options = JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+    /// No web page: quotes and letters of any script stay readable.
+    let options = JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
 
     /// One object, on one line.
     let line (fields: Utf8JsonWriter -> unit) : string =

@@ -34,7 +34,7 @@ module internal ChatCompletions =
 
     let private finish (calls: ToolCall list) (reason: FinishReason) : string =
         if calls.IsEmpty then
-            AnswerHead.finish reason
+            FinishReason.name reason
         else
             "tool_calls"
 
@@ -229,22 +229,9 @@ module internal ChatCompletions =
             Chat.prompt request.Chat model.Checkpoint
             |> Result.mapError (Service.refusalOf service >> ofTemplate))
         |> Result.bind (fun prompt ->
-            Service.checkPrompts service [ prompt ] |> Result.map (fun () -> [ prompt ]))
-        |> Result.bind (fun prompts ->
-            WritingOptions.plan model frame request.Writing
-            |> Result.map (fun plan -> prompts, form service request plan))
+            Service.plan service frame request.Writing [ prompt ]
+            |> Result.map (fun plan -> form service request plan, [ prompt ]))
 
     /// Answers a request.
     let serve (service: Service) (context: HttpContext) : Task =
-        task {
-            match! RequestBody.read service.Options context with
-            | Error refusal -> do! Reply.refuse refusal context
-            | Ok document ->
-                use document = document
-
-                do!
-                    ChatCompletionRequest.read document.RootElement
-                    |> Result.bind (prepare service)
-                    |> Reply.orRefuse context (fun (prompts, form) ->
-                        Exchange.answer service context form prompts)
-        }
+        Exchange.serve service context (ChatCompletionRequest.read >> Result.bind (prepare service))

@@ -50,7 +50,7 @@ module internal Completions =
             | Some _, Some tokenizer -> LogProbsJson.ofCompletion tokenizer start scored json
             | _ -> json.WriteNull "logprobs"
 
-            json |> JsonWrite.textOrNull "finish_reason" (finish |> Option.map AnswerHead.finish)
+            json |> JsonWrite.textOrNull "finish_reason" (finish |> Option.map FinishReason.name)
 
         let piece (order: TextOrder) (arrival: Arrival) json =
             let start = offsets[order.Place]
@@ -119,22 +119,10 @@ module internal Completions =
 
         model.Check request.Writing.Model
         |> Result.bind (fun () -> prompts model request)
-        |> Result.bind (fun prompts -> Service.checkPrompts service prompts |> Result.map (fun () -> prompts))
         |> Result.bind (fun prompts ->
-            WritingOptions.plan model frame request.Writing
-            |> Result.map (fun plan -> prompts, form service request plan))
+            Service.plan service frame request.Writing prompts
+            |> Result.map (fun plan -> form service request plan, prompts))
 
     /// Answers a request.
     let serve (service: Service) (context: HttpContext) : Task =
-        task {
-            match! RequestBody.read service.Options context with
-            | Error refusal -> do! Reply.refuse refusal context
-            | Ok document ->
-                use document = document
-
-                do!
-                    CompletionRequest.read document.RootElement
-                    |> Result.bind (prepare service)
-                    |> Reply.orRefuse context (fun (prompts, form) ->
-                        Exchange.answer service context form prompts)
-        }
+        Exchange.serve service context (CompletionRequest.read >> Result.bind (prepare service))

@@ -2,20 +2,18 @@ namespace LayerSkip.Server
 
 open System
 open System.Buffers
-open System.Text.Encodings.Web
 open System.Text.Json
 open System.Threading
 open System.Threading.Tasks
 open Microsoft.AspNetCore.Http
 open Microsoft.AspNetCore.Http.Features
+open LayerSkip
 
 /// Server-sent events: `data: {...}`, and `data: [DONE]` at the end. What is written is sent by `Flush`.
 [<Sealed>]
 type internal EventStream(context: HttpContext) =
-    // No web page: quotes and letters of any script stay readable.
-    let options = JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
     let out = context.Response.BodyWriter
-    let json = new Utf8JsonWriter(out, options)
+    let json = new Utf8JsonWriter(out, JsonWrite.options)
     let raw (bytes: byte[]) = out.Write(ReadOnlySpan bytes)
     let opening, closing = "data: "B, "\n\n"B
 

@@ -130,7 +130,12 @@ module internal Exchange =
         }
 
     /// Answers with the texts of these prompts.
-    let answer (service: Service) (context: HttpContext) (form: AnswerForm) (prompts: int[] list) : Task =
+    let private answer
+        (service: Service)
+        (context: HttpContext)
+        (form: AnswerForm)
+        (prompts: int[] list)
+        : Task =
         task {
             let orders = Service.orders form.Writing form.Plan prompts
             let way = if form.Writing.IsStreamed then streamed else whole
@@ -140,3 +145,13 @@ module internal Exchange =
             | Error None -> ()
             | Error(Some refusal) -> do! tell refusal context
         }
+
+    /// Answers a request with the texts that `prepare` makes of its object, or says why not.
+    let serve
+        (service: Service)
+        (context: HttpContext)
+        (prepare: JsonElement -> Result<AnswerForm * int[] list, Refusal>)
+        : Task =
+        RequestBody.serve service.Options context (fun root ->
+            prepare root
+            |> Reply.orRefuse context (fun (form, prompts) -> answer service context form prompts))

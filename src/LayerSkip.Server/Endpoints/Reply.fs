@@ -1,16 +1,14 @@
 namespace LayerSkip.Server
 
 open System.Buffers
-open System.Text.Encodings.Web
 open System.Text.Json
 open System.Threading.Tasks
 open Microsoft.AspNetCore.Http
+open LayerSkip
 
 /// Whole answers.
 [<RequireQualifiedAccess>]
 module internal Reply =
-    let private options = JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
-
     /// An answer of any type.
     let bytes
         (status: int)
@@ -30,7 +28,7 @@ module internal Reply =
 
     let private written status (write: Utf8JsonWriter -> unit) context =
         let buffer = ArrayBufferWriter<byte>()
-        using (new Utf8JsonWriter(buffer, options)) write
+        using (new Utf8JsonWriter(buffer, JsonWrite.options)) write
         bytes status "application/json; charset=utf-8" buffer.WrittenMemory context
 
     /// An object with these fields.

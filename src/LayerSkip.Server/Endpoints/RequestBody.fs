@@ -63,7 +63,7 @@ module internal RequestBody =
         | Ok document -> Ok document
 
     /// Reads it. Only what says that it is JSON is taken: a page of another origin cannot say so without asking first.
-    let read (options: ServerOptions) (context: HttpContext) : Task<Result<JsonDocument, Refusal>> =
+    let private read (options: ServerOptions) (context: HttpContext) : Task<Result<JsonDocument, Refusal>> =
         task {
             if not (isJson context.Request) then
                 return Error Refusal.wrongType
@@ -83,4 +83,14 @@ module internal RequestBody =
                     // What still comes is not read.
                     context.Response.Headers["Connection"] <- "close"
                     return Error Refusal.slow
+        }
+
+    /// Answers a request with what `answer` makes of its object, which lasts as long, or with the refusal of its body.
+    let serve (options: ServerOptions) (context: HttpContext) (answer: JsonElement -> Task) : Task =
+        task {
+            match! read options context with
+            | Error refusal -> do! Reply.refuse refusal context
+            | Ok document ->
+                use document = document
+                do! answer document.RootElement
         }

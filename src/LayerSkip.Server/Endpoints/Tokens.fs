@@ -15,36 +15,16 @@ module internal Tokens =
         read
         (answer: _ -> Tokenizer -> Utf8JsonWriter -> unit)
         =
-        task {
-            match! RequestBody.read service.Options context with
-            | Error refusal -> do! Reply.refuse refusal context
-            | Ok document ->
-                use document = document
-                let reader = RequestReader document.RootElement
-                let asked = reader.Text "model"
-                let given = read reader
+        RequestBody.serve service.Options context (fun root ->
+            let reader = RequestReader root
+            let asked = reader.Text "model"
+            let given = read reader
 
-                do!
-                    reader.Result(fun () -> given)
-                    |> Result.bind (fun given -> service.Model.Check asked |> Result.map (fun () -> given))
-                    |> Result.bind (fun given ->
-                        service.Model.Tokenizer |> Result.map (fun tokenizer -> given, tokenizer))
-                    |> Reply.orRefuse context (fun (given, tokenizer) ->
-                        Reply.json (answer given tokenizer) context)
-        }
-        :> Task
-
-    let private required
-        (reader: RequestReader)
-        (name: string)
-        (what: string)
-        (value: 'T option)
-        (empty: 'T)
-        : 'T =
-        if reader.TryField(name).IsNone then
-            reader.Fault(name, $"is missing; it must be {what}")
-
-        defaultArg value empty
+            reader.Result(fun () -> given)
+            |> Result.bind (fun given -> service.Model.Check asked |> Result.map (fun () -> given))
+            |> Result.bind (fun given ->
+                service.Model.Tokenizer |> Result.map (fun tokenizer -> given, tokenizer))
+            |> Reply.orRefuse context (fun (given, tokenizer) -> Reply.json (answer given tokenizer) context))
 
     /// {prompt, add_special_tokens, return_token_strs} -> {tokens, count, max_model_len}.
     let tokenize (service: Service) (context: HttpContext) : Task =
@@ -52,10 +32,8 @@ module internal Tokens =
             service
             context
             (fun reader ->
-                let addsSpecial =
-                    reader.TryField("add_special_tokens").IsNone || reader.Flag "add_special_tokens"
-
-                let text = required reader "prompt" "a text" (reader.Text "prompt") ""
+                let addsSpecial = reader.Flag("add_special_tokens", true)
+                let text = reader.Required("prompt", "a text", reader.Text) |> Option.defaultValue ""
                 struct (text, addsSpecial, reader.Flag "return_token_strs"))
             (fun struct (text, addsSpecial, tellsPieces) tokenizer json ->
                 let ids =
@@ -78,17 +56,11 @@ module internal Tokens =
             service
             context
             (fun reader ->
-                let ids = reader.Read("tokens", "a list of token ids", RequestReader.TryIds)
-                let ids = required reader "tokens" "a list of token ids" ids [||]
+                let must = "a list of token ids"
+                let read name = reader.Read(name, must, RequestReader.TryIds)
+                let ids = reader.Required("tokens", must, read) |> Option.defaultValue [||]
 
-                match ids |> Array.tryFind (fun id -> id < 0 || id >= vocabulary) with
-                | Some id ->
-                    reader.Fault(
-                        "tokens",
-                        $"has {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
-                    )
-                | None -> ()
-
+                reader.Add(Option.toList (Fault.ofUnknownIds "tokens" vocabulary ids))
                 ids)
             (fun ids tokenizer json -> json.WriteString("prompt", Tokenizer.decode true tokenizer ids))
 

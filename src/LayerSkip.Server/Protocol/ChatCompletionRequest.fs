@@ -81,14 +81,9 @@ module ChatCompletionRequest =
         let choice = toolChoice reader tools
         let writing = WritingFields.read [ "max_completion_tokens"; "max_tokens" ] 1 reader
         let logProbs = logProbs reader
-        let isParallel = reader.TryField("parallel_tool_calls").IsNone || reader.Flag "parallel_tool_calls"
+        let isParallel = reader.Flag("parallel_tool_calls", true)
         let continues = reader.Flag "continue_final_message"
-
-        let prompts =
-            if reader.TryField("add_generation_prompt").IsSome then
-                reader.Flag "add_generation_prompt"
-            else
-                not continues
+        let prompts = reader.Flag("add_generation_prompt", not continues)
 
         if continues && prompts then
             reader.Fault("continue_final_message", "does not go with add_generation_prompt")

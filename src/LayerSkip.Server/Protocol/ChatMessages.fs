@@ -46,10 +46,7 @@ module internal ChatMessages =
         | Some _ -> reader.Text "content" |> Option.defaultValue ""
 
     let private required (reader: RequestReader) (name: string) : string =
-        if reader.TryField(name).IsNone then
-            reader.Fault(name, "is missing; it must be a text")
-
-        reader.Text name |> Option.defaultValue ""
+        reader.Required(name, "a text", reader.Text) |> Option.defaultValue ""
 
     let private call (reader: RequestReader) : ToolCall =
         match reader.Object "function" with

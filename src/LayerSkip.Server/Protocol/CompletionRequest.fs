@@ -72,8 +72,7 @@ module CompletionRequest =
         if isEchoed && logProbs.IsSome && writing.IsStreamed then
             reader.Fault("logprobs", "with \"echo\" come with the whole answer; leave \"stream\" out")
 
-        let addsSpecial =
-            reader.TryField "add_special_tokens" |> Option.isNone || reader.Flag "add_special_tokens"
+        let addsSpecial = reader.Flag("add_special_tokens", true)
 
         reader.Result(fun () -> {
             Prompts = prompts

@@ -6,6 +6,18 @@ open LayerSkip
 /// What is wrong with one field of a request; the text names it. "": with the request as a whole.
 type Fault = { Field: string; Text: string }
 
+[<RequireQualifiedAccess>]
+module internal Fault =
+    /// Of a field that names an id which a vocabulary of this size has not.
+    let ofUnknownIds (field: string) (vocabulary: int) (ids: int seq) : Fault option =
+        ids
+        |> Seq.tryFind (fun id -> id < 0 || id >= vocabulary)
+        |> Option.map (fun id -> {
+            Field = field
+            Text =
+                $"\"{field}\" has {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
+        })
+
 /// Why a request is not served: what OpenAI's clients read as an error. No path of the machine is in it.
 type Refusal = {
     /// HTTP's, 400 or more.

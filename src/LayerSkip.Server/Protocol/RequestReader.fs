@@ -58,8 +58,15 @@ type internal RequestReader private (root: JsonElement, place: string, faults: R
 
             result
 
-    /// true or false.
-    member this.Flag(name: string) : bool =
+    /// What `read` makes of a field that must be there, and be what `must` says.
+    member this.Required(name: string, must: string, read: string -> 'T option) : 'T option =
+        if this.TryField(name).IsNone then
+            this.Fault(name, $"is missing; it must be {must}")
+
+        read name
+
+    /// true or false; `fallback` where nothing is said.
+    member this.Flag(name: string, fallback: bool) : bool =
         this.Read(
             name,
             "true or false",
@@ -69,7 +76,10 @@ type internal RequestReader private (root: JsonElement, place: string, faults: R
                 | JsonValueKind.False -> Some false
                 | _ -> None
         )
-        |> Option.defaultValue false
+        |> Option.defaultValue fallback
+
+    /// The same; false where nothing is said.
+    member this.Flag(name: string) : bool = this.Flag(name, false)
 
     static member private TryWhole(value: JsonElement) : int64 option =
         if value.ValueKind <> JsonValueKind.Number then

@@ -104,10 +104,7 @@ module internal WritingFields =
                 |> Option.map List.ofArray
                 |> Option.defaultValue []
             IgnoreEos = reader.Flag "ignore_eos"
-            ShowSpecial =
-                (match reader.TryField "skip_special_tokens" with
-                 | Some _ -> not (reader.Flag "skip_special_tokens")
-                 | None -> false)
+            ShowSpecial = not (reader.Flag("skip_special_tokens", true))
             Seed = reader.Long("seed", Int64.MinValue, Int64.MaxValue)
             Format = FormatFields.read reader
             Drafting = DraftingFields.read reader

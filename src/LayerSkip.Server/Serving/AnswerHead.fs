@@ -45,12 +45,6 @@ module internal AnswerHead =
             |> JsonWrite.object "prompt_tokens_details" (fun _ ->
                 json.WriteNumber("cached_tokens", prompts |> List.sumBy _.ReusedIds)))
 
-    /// OpenAI's word for why a text ended.
-    let finish (reason: FinishReason) : string =
-        match reason with
-        | FinishReason.Stop -> "stop"
-        | FinishReason.Length -> "length"
-
     let private origin (origin: Origin) : string =
         match origin with
         | Origin.Prefill -> "prefill"

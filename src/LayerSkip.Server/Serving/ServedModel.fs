@@ -82,19 +82,13 @@ type internal ServedModel(name: string, checkpoint: Checkpoint) =
 
     /// A prompt's ids. An empty one is the tokenizer's beginning-of-text token.
     member this.Encode(addsSpecial: bool, prompt: PromptForm) : Result<int[], Refusal> =
-        let orBos (ids: int[]) =
-            if ids.Length > 0 then
-                ids
-            else
-                checkpoint.Tokenizer |> Option.bind Tokenizer.bos |> Option.toArray
-
         match prompt with
-        | PromptForm.Ids ids -> Ok(orBos ids)
+        | PromptForm.Ids ids -> Ok(Checkpoint.orBos checkpoint ids)
         | PromptForm.Text text ->
             this.Tokenizer
             |> Result.map (fun tokenizer ->
                 Tokenizer.encodeWith (addsSpecial && Tokenizer.addsBos tokenizer) true tokenizer text
-                |> orBos)
+                |> Checkpoint.orBos checkpoint)
 
     /// A refusal of a request for another model.
     member _.Check(asked: string option) : Result<unit, Refusal> =

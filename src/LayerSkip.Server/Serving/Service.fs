@@ -33,7 +33,7 @@ type internal TextOrder = {
 [<RequireQualifiedAccess>]
 module internal Service =
     /// Every fault of prompts that is known before any is read.
-    let checkPrompts (service: Service) (prompts: int[] list) : Result<unit, Refusal> =
+    let private checkPrompts (service: Service) (prompts: int[] list) : Result<unit, Refusal> =
         let config = service.Model.Config
         let most = service.Options.MaxPromptTokens |> Option.defaultValue Int32.MaxValue
 
@@ -51,6 +51,11 @@ module internal Service =
         | None ->
             Check.all (prompts |> List.collect (PromptIds.faults config) |> List.truncate 1) ()
             |> Result.mapError Refusal.ofErrors
+
+    /// How these prompts are to be continued; faults of prompts come first.
+    let plan (service: Service) (frame: WritingFrame) (writing: WritingRequest) (prompts: int[] list) =
+        checkPrompts service prompts
+        |> Result.bind (fun () -> WritingOptions.plan service.Model frame writing)
 
     /// `each` prompt so many times, in the order of the answer's choices.
     let orders (writing: WritingRequest) (plan: WritingPlan) (prompts: int[] list) : TextOrder list =

@@ -29,17 +29,13 @@ module internal SpeculationJson =
         |> JsonWrite.object "metrics" (fun _ ->
             json
             |> JsonWrite.object "speculative_decoding" (fun _ ->
-                json.WriteString("strategy", WritingOptions.strategyName plan)
+                json.WriteString("strategy", Drafting.nameOf plan.Options.Strategy plan.Plan)
                 text "policy" (_.Policy >> DraftPolicyKind.name)
                 text "drafter" (_.Drafter >> DrafterKind.name)
                 text "stop_rule" (_.StopRule >> StopRule.spell)
 
                 json
-                |> JsonWrite.intOrNull
-                    "exit_layer"
-                    (match plan.Plan with
-                     | Some plan -> plan.Exit |> Option.map _.Layers
-                     | None -> plan.Options.Strategy.Exit |> Option.map _.Layers)
+                |> JsonWrite.intOrNull "exit_layer" (Drafting.exitNamed plan.Options.Strategy plan.Plan)
 
                 json |> JsonWrite.intOrNull "draft_length" (plan.Plan |> Option.bind _.Length)
                 json.WriteNumber("num_spec_steps", steps)

@@ -87,14 +87,7 @@ module internal WritingOptions =
             "logit_bias", List.map fst request.LogitBias
             "stop_token_ids", request.StopIds
         ]
-        |> List.choose (fun (field, ids) ->
-            ids
-            |> List.tryFind (fun id -> id < 0 || id >= vocabulary)
-            |> Option.map (fun id -> {
-                Field = field
-                Text =
-                    $"\"{field}\" has {id}, which is outside the vocabulary; ids run from 0 to {vocabulary - 1}"
-            }))
+        |> List.choose (fun (field, ids) -> Fault.ofUnknownIds field vocabulary ids)
 
     /// The plan of a request's texts, but for their seeds.
     let plan
@@ -150,10 +143,3 @@ module internal WritingOptions =
         plan.Options with
             Seed = plan.Options.Seed + int64 place
     }
-
-    /// The strategy's name as requests have it, whatever drafts for it.
-    let strategyName (plan: WritingPlan) : string =
-        if plan.Plan.IsSome then
-            "self-speculative"
-        else
-            plan.Options.Strategy.Name

@@ -298,3 +298,10 @@ module Checkpoint =
     let exitAndDraft (checkpoint: Checkpoint) : int * int =
         checkpoint.Recommended
         |> Option.defaultValue (LlamaConfig.defaultExit checkpoint.Config, LlamaConfig.defaultDraft)
+
+    /// Given ids; of none the tokenizer's beginning-of-text token.
+    let internal orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =
+        if ids.Length > 0 then
+            ids
+        else
+            checkpoint.Tokenizer |> Option.bind Tokenizer.bos |> Option.toArray

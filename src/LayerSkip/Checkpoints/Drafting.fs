@@ -273,6 +273,16 @@ module Drafting =
         : Result<Strategy, LayerSkipError list> =
         decide sampling checkpoint options |> Result.map (strategy checkpoint)
 
+    /// The name of a strategy as options have it: whatever drafts for a model, it is itself that drafts, or its text.
+    let internal nameOf (strategy: Strategy) (plan: DraftingPlan option) : string =
+        if plan.IsSome then "self-speculative" else strategy.Name
+
+    /// The layer to leave after, for drafts or for good; with policy auto the one that drafts at first. None: none is said.
+    let internal exitNamed (strategy: Strategy) (plan: DraftingPlan option) : int option =
+        match plan with
+        | Some plan -> plan.Exit |> Option.map _.Layers
+        | None -> strategy.Exit |> Option.map _.Layers
+
     /// What options mean where self-speculation itself is named: without more the paper's, the model's exit layer and draft length.
     let ofSelfSpeculative (options: DraftingOptions) : DraftingOptions =
         if (DraftingOptions.named options).IsEmpty then

@@ -47,6 +47,14 @@ type FinishReason =
     /// max-new-tokens, or the end of the context.
     | Length
 
+[<RequireQualifiedAccess>]
+module internal FinishReason =
+    /// As OpenAI's interface and ours spell it: "stop".
+    let name (reason: FinishReason) : string =
+        match reason with
+        | FinishReason.Stop -> "stop"
+        | FinishReason.Length -> "length"
+
 /// What one source's drafts came to.
 type SourceStats = {
     /// As `DraftSource.name` has it.

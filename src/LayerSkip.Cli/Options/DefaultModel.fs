@@ -1,0 +1,42 @@
+namespace LayerSkip.Cli
+
+open System.IO
+open LayerSkip
+
+/// The model that is used where `--model` names none.
+[<RequireQualifiedAccess>]
+module DefaultModel =
+    let private hint =
+        "name a Hugging Face model folder, a .gguf file or a model on the hub (org/name) with --model, or put one into the project's folder models"
+
+    /// The models in a folder: the folder itself, its .gguf files, its folders with a config.json.
+    let private models (folder: string) =
+        let isModel (path: string) = File.Exists(Path.Combine(path, "config.json"))
+
+        if not (Directory.Exists folder) then
+            [||]
+        elif isModel folder then
+            [| folder |]
+        else
+            Array.append
+                (Directory.GetDirectories folder |> Array.filter isModel)
+                // A model in several parts is named by its first.
+                (Directory.GetFiles(folder, "*.gguf")
+                 |> Array.filter (fun path -> List.head (GgufParts.all path) = path))
+            |> Array.sort
+
+    /// The one model in `models` of the project that `start` lies in.
+    let rec find (start: string) : Result<string, string> =
+        if File.Exists(Path.Combine(start, "LayerSkip.FSharp.sln")) then
+            let folder = Path.Combine(start, "models")
+
+            match models folder with
+            | [| model |] -> Ok model
+            | [||] -> Error $"no model: {folder} holds none; {hint}"
+            | several ->
+                let names = several |> Array.map Path.GetFileName |> String.concat ", "
+                Error $"no model: {folder} holds several ({names}); name one with --model"
+        else
+            match Path.GetDirectoryName(Path.TrimEndingDirectorySeparator start) with
+            | null -> Error $"no model: the program is not inside the project; {hint}"
+            | parent -> find parent
