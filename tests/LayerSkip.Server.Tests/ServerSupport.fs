@@ -106,6 +106,12 @@ let good (answer: Answer) : JsonElement =
     Expect.equal answer.Status 200 answer.Text
     answer.Json
 
+/// The folder of the checkout and of what lies beside it; the checkout itself where that is the whole disk, whose name is in every address.
+let private surroundings =
+    match Path.GetDirectoryName root with
+    | parent when parent = Path.GetPathRoot parent -> root
+    | parent -> parent + string Path.DirectorySeparatorChar
+
 /// An error of OpenAI's form with this status, which says nothing of the machine; its message.
 let refusal (status: int) (answer: Answer) : JsonElement =
     Expect.equal answer.Status status answer.Text
@@ -118,7 +124,7 @@ let refusal (status: int) (answer: Answer) : JsonElement =
         Expect.isTrue (kind = JsonValueKind.String || kind = JsonValueKind.Null) name
     Expect.isFalse
         (answer.Text.Contains root
-         || answer.Text.Contains "/work/"
+         || answer.Text.Contains surroundings
          || answer.Text.Contains "   at ")
         answer.Text
     error
