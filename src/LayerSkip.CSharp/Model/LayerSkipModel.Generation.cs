@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Threading.Channels;
 using Microsoft.FSharp.Core;
 
 namespace LayerSkip.CSharp;
@@ -42,7 +41,7 @@ public sealed partial class LayerSkipModel
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
     public Task<GenerateResult> GenerateAsync(
         IReadOnlyList<int> promptIds, GenerateOptions? options = null, CancellationToken cancellationToken = default) =>
-        Complete(Prepare(promptIds, options), cancellationToken);
+        Ending(cancellationToken, new ValueTask<GenerateResult>(Complete(Prepare(promptIds, options), cancellationToken)));
 
     /// <summary>
     /// Continues a text, token by token, on the model's thread, from the first step on that is asked for and then at its own speed.
@@ -77,16 +76,9 @@ public sealed partial class LayerSkipModel
 
     private async Task<GenerateResult> Complete(Prepared prepared, CancellationToken cancellationToken)
     {
-        try
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            var ticket = await SubmitAsync(prepared, cancellationToken).ConfigureAwait(false);
-            return Translate.Result(await ticket.Completed.ConfigureAwait(false));
-        }
-        catch (Exception fault) when (Known(fault, cancellationToken) is { } known)
-        {
-            throw known;
-        }
+        cancellationToken.ThrowIfCancellationRequested();
+        var ticket = await SubmitAsync(prepared, cancellationToken).ConfigureAwait(false);
+        return Translate.Result(await ticket.Completed.ConfigureAwait(false));
     }
 
     private async IAsyncEnumerable<GeneratedToken> Pull(
@@ -94,10 +86,11 @@ public sealed partial class LayerSkipModel
     {
         cancellationToken.ThrowIfCancellationRequested();
         using var leaving = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var ticket = await Begin(prepared, leaving.Token, cancellationToken).ConfigureAwait(false);
+        var ticket = await Ending(cancellationToken, new ValueTask<EngineTicket>(SubmitAsync(prepared, leaving.Token)))
+            .ConfigureAwait(false);
         try
         {
-            while (await More(ticket.Events, cancellationToken).ConfigureAwait(false))
+            while (await Ending(cancellationToken, ticket.Events.WaitToReadAsync(cancellationToken)).ConfigureAwait(false))
             {
                 while (ticket.Events.TryRead(out var happened))
                 {
@@ -115,30 +108,6 @@ public sealed partial class LayerSkipModel
             await leaving.CancelAsync().ConfigureAwait(false);
             await ((Task)ticket.Completed).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             await LeaveAsync().ConfigureAwait(false);
-        }
-    }
-
-    private async Task<EngineTicket> Begin(Prepared prepared, CancellationToken leaving, CancellationToken cancellationToken)
-    {
-        try
-        {
-            return await SubmitAsync(prepared, leaving).ConfigureAwait(false);
-        }
-        catch (Exception fault) when (Known(fault, cancellationToken) is { } known)
-        {
-            throw known;
-        }
-    }
-
-    private async Task<bool> More(ChannelReader<GenerationEvent> events, CancellationToken cancellationToken)
-    {
-        try
-        {
-            return await events.WaitToReadAsync(cancellationToken).ConfigureAwait(false);
-        }
-        catch (Exception fault) when (Known(fault, cancellationToken) is { } known)
-        {
-            throw known;
         }
     }
 
@@ -200,6 +169,18 @@ public sealed partial class LayerSkipModel
         try
         {
             return body();
+        }
+        catch (Exception fault) when (Known(fault, cancellationToken) is { } known)
+        {
+            throw known;
+        }
+    }
+
+    private async Task<T> Ending<T>(CancellationToken cancellationToken, ValueTask<T> work)
+    {
+        try
+        {
+            return await work.ConfigureAwait(false);
         }
         catch (Exception fault) when (Known(fault, cancellationToken) is { } known)
         {

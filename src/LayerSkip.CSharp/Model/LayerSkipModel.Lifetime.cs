@@ -5,9 +5,8 @@ public sealed partial class LayerSkipModel
     private readonly TaskCompletionSource freed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly EngineOptions serving;
     private Engine? engine;
-    // Ends with the engine's thread, once the model is disposed of.
+    // Ends with the engine's thread and its use of the weights, once the model is disposed of.
     private Task? drained;
-    private bool hasEngineEnded;
     private int running;
     private bool disposed;
 
@@ -29,16 +28,12 @@ public sealed partial class LayerSkipModel
 
         if (ending is not null)
         {
-            drained = ending.Drain(CancellationToken.None);
+            drained = ending.Drain(CancellationToken.None).ContinueWith(
+                _ => Leave(), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
             if (ending.Counts is { Running: 0, Waiting: 0 })
             {
                 // Which is at once: whoever disposes of an idle model has its memory back.
                 drained.Wait();
-                EngineHasEnded();
-            }
-            else
-            {
-                drained.ContinueWith(_ => EngineHasEnded(), TaskScheduler.Default);
             }
         }
     }
@@ -53,7 +48,6 @@ public sealed partial class LayerSkipModel
         if (engine is { } ending)
         {
             await ending.Stop().ConfigureAwait(false);
-            EngineHasEnded();
         }
 
         await freed.Task.ConfigureAwait(false);
@@ -65,20 +59,16 @@ public sealed partial class LayerSkipModel
         if (drained is { } ending && engine!.Counts is { Running: 0, Waiting: 0 })
         {
             await ending.ConfigureAwait(false);
-            EngineHasEnded();
         }
     }
 
-    private void EngineHasEnded()
+    /// <summary>One use less of the weights.</summary>
+    private void Leave()
     {
         lock (gate)
         {
-            if (!hasEngineEnded)
-            {
-                hasEngineEnded = true;
-                running--;
-                FreeIfUnused();
-            }
+            running--;
+            FreeIfUnused();
         }
     }
 
@@ -111,13 +101,6 @@ public sealed partial class LayerSkipModel
             }
         }
 
-        public void Dispose()
-        {
-            lock (model.gate)
-            {
-                model.running--;
-                model.FreeIfUnused();
-            }
-        }
+        public void Dispose() => model.Leave();
     }
 }
