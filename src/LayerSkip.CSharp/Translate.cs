@@ -26,17 +26,6 @@ internal static class Translate
         }
     }
 
-    /// <summary>Events as they are pulled, with what the library throws meanwhile as this assembly's own.</summary>
-    public static IEnumerable<GenerationEvent> Pulled(IEnumerable<GenerationEvent> events)
-    {
-        using var pulled = events.GetEnumerator();
-
-        while (Throwing(pulled.MoveNext))
-        {
-            yield return pulled.Current;
-        }
-    }
-
     public static LayerSkip.Device Device(Device device) =>
         device switch
         {
@@ -91,6 +80,14 @@ internal static class Translate
         new("options", value, $"{option} is {value}, which is none of {string.Join(", ", Enum.GetNames(value.GetType()))}");
 
     public static FSharpOption<T> Some<T>(T value) => FSharpOption<T>.Some(value);
+
+    /// <summary>Null is None.</summary>
+    public static FSharpOption<T>? Optional<T>(T? value)
+        where T : class => value is null ? null : Some(value);
+
+    /// <summary>Null is None.</summary>
+    public static FSharpOption<T>? Optional<T>(T? value)
+        where T : struct => value is { } given ? Some(given) : null;
 
     public static Dtype Dtype(LayerSkip.Dtype dtype) =>
         dtype.Tag switch

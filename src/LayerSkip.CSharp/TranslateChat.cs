@@ -1,5 +1,5 @@
 using Microsoft.FSharp.Collections;
-using Microsoft.FSharp.Core;
+using static LayerSkip.CSharp.Translate;
 
 namespace LayerSkip.CSharp;
 
@@ -23,6 +23,4 @@ internal static class TranslateChat
                 call => new LayerSkip.ToolCall(Optional(call.Id), call.Name, call.Arguments))),
             toolCallId: Optional(turn.ToolCallId),
             name: Optional(turn.Name));
-
-    private static FSharpOption<string>? Optional(string? text) => text is null ? null : Translate.Some(text);
 }

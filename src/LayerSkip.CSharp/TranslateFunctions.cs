@@ -74,7 +74,8 @@ internal static class TranslateFunctions
             _ => StopRuleModule.create(FuncConvert.FromFunc(() => Cost(checkpoint, ids)), kind!.Value.ResultValue),
         };
         var drafter = DrafterModule.ofPolicy(FSharpList<ExitLayer>.Empty, 0, rule, policy(layers));
-        return (Within(LayerSkip.Strategy.Adaptive(drafter), ids), []);
+        var strategy = LayerSkip.Strategy.Adaptive(drafter);
+        return (ids is { Value: var some } ? strategy.Within(some) : strategy, []);
     }
 
     private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) OfRule(
@@ -94,23 +95,9 @@ internal static class TranslateFunctions
                     : error));
         }
 
-        var plan = decided.ResultValue;
         var rule = CustomDrafting.StopRule(function.Custom!, function.ReadsEntropy);
-        var drafter = plan.Drafter.Tag switch
-        {
-            DrafterKind.Tags.Cascade => CascadeDrafter.create(rule, plan.Exit.Value, plan.Length.Value, plan.Past),
-            DrafterKind.Tags.Layers => DrafterModule.layersUntil(rule, plan.Layers.Value),
-            DrafterKind.Tags.Adapter => AdapterDrafter.until(rule, plan.Adapter.Value),
-            _ => DrafterModule.earlyExitUntil(rule, plan.Exit.Value),
-        };
-        var strategy = plan.Drafter.IsCascade
-            ? LayerSkip.Strategy.Adaptive(drafter)
-            : LayerSkip.Strategy.Speculative(drafter, LengthPolicy.NewFixed(plan.Length.Value));
-        return (Within(strategy, plan.Vocabulary), []);
+        return (LayerSkip.Drafting.strategyUntil(rule, checkpoint, decided.ResultValue), []);
     }
-
-    private static LayerSkip.Strategy Within(LayerSkip.Strategy strategy, FSharpOption<ContextVocabulary>? vocabulary) =>
-        vocabulary is { Value: var ids } ? strategy.Within(ids) : strategy;
 
     private static FSharpFunc<int, FSharpFunc<int, double>> Cost(Checkpoint checkpoint, FSharpOption<ContextVocabulary>? vocabulary)
     {
@@ -118,7 +105,7 @@ internal static class TranslateFunctions
         return FuncConvert.FromFunc<int, int, double>((exit, drafted) => PassCostsModule.round(costs, exit, drafted));
     }
 
-    private static IEnumerable<LayerSkipError> LeftOut(string option, object? value, string why) =>
+    public static IEnumerable<LayerSkipError> LeftOut(string option, object? value, string why) =>
         Unless(value is null, option, value, $"left out {why}");
 
     private static IEnumerable<LayerSkipError> Unless(bool holds, string option, object? value, string allowed) =>

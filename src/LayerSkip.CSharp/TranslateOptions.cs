@@ -1,5 +1,6 @@
 using Microsoft.FSharp.Collections;
 using Microsoft.FSharp.Core;
+using static LayerSkip.CSharp.Translate;
 
 namespace LayerSkip.CSharp;
 
@@ -49,7 +50,7 @@ internal static class TranslateOptions
             presencePenalty: options.PresencePenalty,
             frequencyPenalty: options.FrequencyPenalty,
             logitBias: ListModule.OfSeq(options.LogitBias.Select(bias => Tuple.Create(bias.Key, bias.Value))),
-            constraint: form is { IsOk: true } ? Translate.Some<TokenConstraint>(new FormConstraint(form.Value.ResultValue)) : null);
+            constraint: form is { IsOk: true } ? Some(GrammarConstraint.ofState(form.Value.ResultValue)) : null);
         return new()
         {
             Strategy = decided.Strategy,
@@ -99,11 +100,6 @@ internal static class TranslateOptions
             layersKept: Optional(options.LayersKept is { } layers ? string.Join(',', layers) : null),
             past: null);
 
-    private static FSharpOption<T>? Optional<T>(T? value)
-        where T : class => value is null ? null : Translate.Some(value);
-
-    private static FSharpOption<int>? Optional(int? value) => value is { } number ? Translate.Some(number) : null;
-
     /// <summary>A strategy that drafts; where the options are at fault, one that does not.</summary>
     private static DecidedStrategy Drafted(
         Checkpoint checkpoint,
@@ -143,21 +139,16 @@ internal static class TranslateOptions
         var exitMatters = options.ExitLayer is not null || options.Strategy == Strategy.EarlyExit;
         var exit = ExitLayer.TryCreate(
             checkpoint.Config.Layers, options.ExitLayer ?? CheckpointModule.exitAndDraft(checkpoint).Item1);
-        (string Option, object? Value)[] useless =
-        [
-            ("drafter", options.Drafter),
-            ("policy", options.Policy),
-            ("stop-rule", options.StopRule),
-            ("draft-vocabulary", options.DraftVocabulary),
-            ("layers-kept", options.LayersKept is { } layers ? string.Join(',', layers) : null),
-        ];
+        var nothing = $"where {options.Strategy} drafts nothing";
         IEnumerable<LayerSkipError> faults =
         [
             .. exitMatters ? Check.faults(exit) : [],
             .. Check.atLeast(1, "draft-length", options.DraftLength ?? 1),
-            .. from option in useless
-               where option.Value is not null
-               select LayerSkipError.NewOutOfRange(option.Option, $"{option.Value}", $"left out where {options.Strategy} drafts nothing"),
+            .. TranslateFunctions.LeftOut("drafter", options.Drafter, nothing),
+            .. TranslateFunctions.LeftOut("policy", options.Policy, nothing),
+            .. TranslateFunctions.LeftOut("stop-rule", options.StopRule, nothing),
+            .. TranslateFunctions.LeftOut("draft-vocabulary", options.DraftVocabulary, nothing),
+            .. TranslateFunctions.LeftOut("layers-kept", options.LayersKept, nothing),
         ];
         return new(exit.IsOk ? strategy(exit.ResultValue) : LayerSkip.Strategy.Autoregressive, faults);
     }
@@ -168,7 +159,7 @@ internal static class TranslateOptions
             Strategy.Auto when TranslateFunctions.Has(options) => Strategy.SelfSpeculative,
             Strategy.Auto => LayerSkip.Drafting.isMeant(checkpoint, drafting) ? Strategy.SelfSpeculative : Strategy.Autoregressive,
             var chosen when Enum.IsDefined(chosen) => chosen,
-            var unknown => throw Translate.Undefined(nameof(GenerateOptions.Strategy), unknown),
+            var unknown => throw Undefined(nameof(GenerateOptions.Strategy), unknown),
         };
 }
 
@@ -190,12 +181,4 @@ internal sealed record GivenOptions
     public required Func<LayerSkip.Strategy, GenerationOptions> With { get; init; }
 
     public required IReadOnlyList<LayerSkipError> Faults { get; init; }
-}
-
-/// <summary>A form's grammar as the rule of a text.</summary>
-internal sealed class FormConstraint(GrammarState state) : TokenConstraint
-{
-    public void Allows(Span<ulong> mask) => state.Allows(mask);
-
-    public TokenConstraint Advance(int id) => new FormConstraint(state.Advance(id));
 }

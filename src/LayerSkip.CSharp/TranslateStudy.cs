@@ -1,5 +1,5 @@
 using Microsoft.FSharp.Collections;
-using Microsoft.FSharp.Core;
+using static LayerSkip.CSharp.Translate;
 
 namespace LayerSkip.CSharp;
 
@@ -50,7 +50,7 @@ internal static class TranslateStudy
             Optional(options.Limit),
             options.Seed,
             Optional(options.Shots),
-            options.ShotsFrom is { } from ? Translate.Some(from) : null,
+            Optional(options.ShotsFrom),
             options.NoBos,
             new(options.Documents, Optional(options.Window), Optional(options.MaxChars)),
             new(
@@ -83,7 +83,7 @@ internal static class TranslateStudy
             ExportFormat.Auto => output.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)
                 ? LayerSkip.ExportFormat.Gguf
                 : LayerSkip.ExportFormat.HuggingFace,
-            _ => throw Translate.Undefined(nameof(ExportOptions.Format), format),
+            _ => throw Undefined(nameof(ExportOptions.Format), format),
         };
 
     /// <summary>A mix by its name, where a format holds it and no number format is named beside it.</summary>
@@ -150,6 +150,4 @@ internal static class TranslateStudy
             });
 
     private static double? Number(double value) => double.IsNaN(value) ? null : value;
-
-    private static FSharpOption<int>? Optional(int? value) => value is { } number ? Translate.Some(number) : null;
 }

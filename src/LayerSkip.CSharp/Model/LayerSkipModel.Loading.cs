@@ -71,13 +71,12 @@ public sealed partial class LayerSkipModel
             slots: options.TextsAtOnce,
             queue: options.TextsWaiting,
             prefixTexts: options.TextsKept,
-            kvBytes: options.CacheBytes is { } bytes ? Translate.Some(bytes) : null,
+            kvBytes: Translate.Optional(options.CacheBytes),
             past: null);
         if (EngineOptionsModule.faults(serving) is { IsEmpty: false } faults)
         {
             throw Translate.Exception(faults);
         }
-
 
         Action<long, long> tell = (read, all) =>
         {

@@ -45,7 +45,7 @@ public sealed partial class LayerSkipModel
         return Translate.Throwing(() =>
         {
             var plan = LayerSkip.Sweep.plan(checkpoint, given, ShardModule.whole).OrThrow();
-            var cells = LayerSkip.Sweep.run(Told(progress, cancellationToken), Named(options.RunFile), plan).OrThrow();
+            var cells = LayerSkip.Sweep.run(Told(progress, cancellationToken), Translate.Optional(options.RunFile), plan).OrThrow();
             return TranslateStudy.Sweep(SweepReportModule.ofRun(options.RunFile ?? "the run", plan.Header, cells).OrThrow());
         });
     }
@@ -111,7 +111,7 @@ public sealed partial class LayerSkipModel
         {
             var plan = Eval.plan(
                 checkpoint, EvalTasks.find(task).OrThrow(), TranslateStudy.Options(files, options), ShardModule.whole).OrThrow();
-            var cells = Eval.run(Told(progress, cancellationToken), Named(options.RunFile), plan).OrThrow();
+            var cells = Eval.run(Told(progress, cancellationToken), Translate.Optional(options.RunFile), plan).OrThrow();
             return TranslateStudy.Evaluation(
                 Eval.report(EvalTasks.all, options.RunFile ?? "the run", plan.Header, cells).OrThrow());
         });
@@ -158,8 +158,6 @@ public sealed partial class LayerSkipModel
             progress?.Report(new() { Done = done, Total = total });
             cancellationToken.ThrowIfCancellationRequested();
         });
-
-    private static FSharpOption<string>? Named(string? file) => file is null ? null : Translate.Some(file);
 
     private int[][] Prompts(IReadOnlyList<string> texts) => [.. texts.Select(EncodePrompt)];
 }

@@ -71,7 +71,7 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
         {
             if (!adapters.TryGetValue(exit ?? 0, out var adapter))
             {
-                adapter = Adapters.load(exit is { } layer ? FSharpOption<int>.Some(layer) : null, checkpoint);
+                adapter = Adapters.load(Translate.Optional(exit), checkpoint);
                 adapters.Add(exit ?? 0, adapter);
             }
 

@@ -211,9 +211,13 @@ module Drafting =
         | _ -> false
 
     /// What drafts, and the most tokens of a round's draft, where they are fixed.
-    let private drafterWith (costs: unit -> PassCosts) (checkpoint: Checkpoint) (plan: DraftingPlan) =
+    let private drafterWith
+        (rule: unit -> StopRule)
+        (costs: unit -> PassCosts)
+        (checkpoint: Checkpoint)
+        (plan: DraftingPlan)
+        =
         let layers = checkpoint.Config.Layers
-        let rule () = StopRule.create (costs >> PassCosts.round) plan.StopRule
 
         match plan.Policy, plan.Drafter with
         | DraftPolicyKind.Auto, drafter ->
@@ -248,9 +252,8 @@ module Drafting =
         | DraftPolicyKind.Static, DrafterKind.Exit ->
             Drafter.earlyExitUntil (rule ()) plan.Exit.Value, plan.Length
 
-    /// `strategy`, with passes that cost what `costs` says; it is asked by policy auto and the marginal rule alone.
-    let strategyWith (costs: unit -> PassCosts) (checkpoint: Checkpoint) (plan: DraftingPlan) : Strategy =
-        let drafter, length = drafterWith costs checkpoint plan
+    let private strategyOf rule costs checkpoint (plan: DraftingPlan) : Strategy =
+        let drafter, length = drafterWith rule costs checkpoint plan
 
         let strategy =
             match length with
@@ -261,9 +264,21 @@ module Drafting =
         | Some vocabulary -> strategy.Within vocabulary
         | None -> strategy
 
+    /// `strategy`, with passes that cost what `costs` says; it is asked by policy auto and the marginal rule alone.
+    let strategyWith (costs: unit -> PassCosts) (checkpoint: Checkpoint) (plan: DraftingPlan) : Strategy =
+        let rule () = StopRule.create (costs >> PassCosts.round) plan.StopRule
+        strategyOf rule costs checkpoint plan
+
+    let private measured (checkpoint: Checkpoint) (plan: DraftingPlan) () =
+        PassCostsCache.get plan.Vocabulary checkpoint
+
+    /// `strategy`, whose drafts of a static policy end by a rule that no plan names.
+    let strategyUntil (rule: StopRule) (checkpoint: Checkpoint) (plan: DraftingPlan) : Strategy =
+        strategyOf (fun () -> rule) (measured checkpoint plan) checkpoint plan
+
     /// The strategy of a plan, one for any number of texts. What passes cost is measured once where that counts (`PassCostsCache`).
     let strategy (checkpoint: Checkpoint) (plan: DraftingPlan) : Strategy =
-        strategyWith (fun () -> PassCostsCache.get plan.Vocabulary checkpoint) checkpoint plan
+        strategyWith (measured checkpoint plan) checkpoint plan
 
     /// `decide` and `strategy`.
     let create
