@@ -145,17 +145,5 @@ internal static class CallersTests
         return [];
     });
 
-    private static async Task IsDisposed(Func<Task> body)
-    {
-        try
-        {
-            await body();
-        }
-        catch (ObjectDisposedException)
-        {
-            return;
-        }
-
-        throw new AssertException("the model was not disposed of");
-    }
+    private static Task IsDisposed(Func<Task> body) => ThrowsAsync<ObjectDisposedException>(body);
 }

@@ -42,17 +42,7 @@ internal static class LoadAsyncTests
         Case("what is wrong comes out of the task", async () =>
         {
             var loading = LayerSkipModel.LoadAsync("nowhere");
-            try
-            {
-                await loading;
-            }
-            catch (LayerSkipException fault)
-            {
-                Equal(fault.Code, LayerSkipErrorCode.FileNotFound, "why");
-                return;
-            }
-
-            throw new AssertException("it was loaded");
+            Equal((await ThrowsAsync<LayerSkipException>(() => loading)).Code, LayerSkipErrorCode.FileNotFound, "why");
         }),
         Case("tells what the model is", async () =>
         {

@@ -34,6 +34,21 @@ internal static class Support
         throw new AssertException($"no {typeof(TException).Name} was thrown");
     }
 
+    public static async Task<TException> ThrowsAsync<TException>(Func<Task> body)
+        where TException : Exception
+    {
+        try
+        {
+            await body();
+        }
+        catch (TException e)
+        {
+            return e;
+        }
+
+        throw new AssertException($"no {typeof(TException).Name} was thrown");
+    }
+
     /// <summary>Checks that the fault is one line that names what is wrong.</summary>
     public static void Refused(Action body, params string[] words)
     {
@@ -79,18 +94,28 @@ internal static class Support
     }
 
     /// <summary>Checks that work ends as cancelled.</summary>
-    public static async Task Cancelled(Func<Task> body)
+    public static Task Cancelled(Func<Task> body) => ThrowsAsync<OperationCanceledException>(body);
+
+    /// <summary>Hands a body the paths of a folder that is its own, deleted at the end.</summary>
+    public static void InFolder(Action<Func<string, string>> body) =>
+        InFolder(at =>
+        {
+            body(at);
+            return Task.CompletedTask;
+        }).GetAwaiter().GetResult();
+
+    /// <summary>Hands a body the paths of a folder that is its own, deleted at the end.</summary>
+    public static async Task InFolder(Func<Func<string, string>, Task> body)
     {
+        var folder = Directory.CreateTempSubdirectory("layerskip-");
         try
         {
-            await body();
+            await body(name => Path.Combine(folder.FullName, name));
         }
-        catch (OperationCanceledException)
+        finally
         {
-            return;
+            folder.Delete(recursive: true);
         }
-
-        throw new AssertException("it was not cancelled");
     }
 }
 

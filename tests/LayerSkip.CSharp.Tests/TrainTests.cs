@@ -239,24 +239,4 @@ internal static class TrainTests
     }
 
     private static byte[] Weights(TrainResult result) => File.ReadAllBytes(Path.Combine(result.Folder, "model.safetensors"));
-
-    private static void InFolder(Action<Func<string, string>> body) =>
-        InFolder(at =>
-        {
-            body(at);
-            return Task.CompletedTask;
-        }).GetAwaiter().GetResult();
-
-    private static async Task InFolder(Func<Func<string, string>, Task> body)
-    {
-        var folder = Directory.CreateTempSubdirectory("layerskip-");
-        try
-        {
-            await body(name => Path.Combine(folder.FullName, name));
-        }
-        finally
-        {
-            folder.Delete(recursive: true);
-        }
-    }
 }

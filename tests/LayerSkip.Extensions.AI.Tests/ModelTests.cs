@@ -77,22 +77,8 @@ internal static class ModelTests
         Case("whose options are out of range says which", async () =>
         {
             await using var model = LayerSkipModel.Load(tiny.Chat);
-            var fault = await Fault(() => new LayerSkipChatClient(model).GetResponseAsync("q", new() { TopP = 2 }));
+            var fault = await ThrowsAsync<LayerSkipException>(() => new LayerSkipChatClient(model).GetResponseAsync("q", new() { TopP = 2 }));
             Equal((fault.Code, fault.OptionName), (LayerSkipErrorCode.OptionOutOfRange, "TopP"), fault.Message);
         }),
     ]);
-
-    private static async Task<LayerSkipException> Fault(Func<Task> body)
-    {
-        try
-        {
-            await body();
-        }
-        catch (LayerSkipException fault)
-        {
-            return fault;
-        }
-
-        throw new AssertException("no fault");
-    }
 }
