@@ -32,6 +32,16 @@ let private comesWhole misbehave =
 
 let private cutAt (count: int) (good: Reply) = { good with Cut = Some(min count good.Body.Length) }
 
+/// What the hub says of a file of weights, with another value of a header.
+let private tellingOfWeights (header: string) (value: string) (asked: Asked) (good: Reply) =
+    if asked.Method = "HEAD" && asked.Path.EndsWith ".safetensors" then
+        let headers =
+            good.Headers |> List.map (fun (name, own) -> name, (if name = header then value else own))
+
+        { good with Headers = headers }
+    else
+        good
+
 let private bytesSent (hub: FakeHub) = hub.Store.Asked |> List.filter isWeights |> List.map _.Start
 
 [<Tests>]
@@ -336,19 +346,7 @@ let misbehaviour =
                 Expect.equal (bytesSent hub) [ Some 1000L; None ] "its rest, and then all of it"))
 
         testCase "names that lead out of the cache are not followed" (fun () ->
-            let evil asked (good: Reply) =
-                if asked.Method = "HEAD" && asked.Path.EndsWith ".safetensors" then
-                    {
-                        good with
-                            Headers =
-                                good.Headers
-                                |> List.map (fun (name, value) ->
-                                    name, (if name = "X-Linked-Etag" then "\"../../evil\"" else value))
-                    }
-                else
-                    good
-
-            against evil (fun hub cache ->
+            against (tellingOfWeights "X-Linked-Etag" "\"../../evil\"") (fun hub cache ->
                 pull hub cache |> refusedWith [ "ETag" ]
                 isAbsent hub cache))
 
@@ -538,19 +536,7 @@ let refusals =
                 Expect.isEmpty hub.Store.Asked "no weights"))
 
         testCase "a disk without room is told before anything large comes" (fun () ->
-            let huge asked (good: Reply) =
-                if asked.Method = "HEAD" && asked.Path.EndsWith ".safetensors" then
-                    {
-                        good with
-                            Headers =
-                                good.Headers
-                                |> List.map (fun (name, value) ->
-                                    name, (if name = "X-Linked-Size" then "9000000000000000" else value))
-                    }
-                else
-                    good
-
-            against huge (fun hub cache ->
+            against (tellingOfWeights "X-Linked-Size" "9000000000000000") (fun hub cache ->
                 pull hub cache |> refusedWith [ "cannot be written"; "9000000.00 GB"; "make room" ]
                 Expect.isEmpty hub.Store.Asked "nothing came"))
 
