@@ -130,45 +130,20 @@ module internal EcmaPattern =
         let set = CodeRanges.ofList (items [])
         EcmaPattern.One(if negated then CodeRanges.complement set else set)
 
-    /// {n}, {n,} or {n,m}; None where the brace is a character like others.
-    let private tryInterval (reader: PatternReader) : struct (int * int) option =
-        let digits start = reader.Count(Char.IsAsciiDigit, start)
-
-        let number start count =
-            let value =
-                if count > 6 then
-                    mostRepeats + 1
-                else
-                    int (String(Array.init count (fun i -> reader.CharAt(start + i))))
-            if value > mostRepeats then
-                refuse $"more than {mostRepeats} repeats"
-            value
-
-        let least = digits 1
-        let isFixed = reader.CharAt(1 + least) <> ','
-        let most = if isFixed then 0 else digits (2 + least)
-        let close = 1 + least + (if isFixed then 0 else 1 + most)
-
-        if least = 0 || reader.CharAt close <> '}' then
-            None
-        else
-            let low = number 1 least
-            let high =
-                if isFixed then low
-                elif most = 0 then -1
-                else number (2 + least) most
-            if high >= 0 && high < low then
-                refuse "a repeat of at most fewer than at least"
-            reader.Skip(close + 1)
-            Some(struct (low, high))
-
     let private quantified (reader: PatternReader) (item: EcmaPattern) : EcmaPattern =
         let bounds =
-            if reader.Take "?" then Some(struct (0, 1))
-            elif reader.Take "*" then Some(struct (0, -1))
-            elif reader.Take "+" then Some(struct (1, -1))
-            elif reader.Is "{" then tryInterval reader
-            else None
+            if reader.Take "?" then
+                Some(struct (0, 1))
+            elif reader.Take "*" then
+                Some(struct (0, -1))
+            elif reader.Take "+" then
+                Some(struct (1, -1))
+            elif reader.Is "{" then
+                reader.TryInterval(true, mostRepeats)
+                |> Option.map (fun (struct (least, most, _)) ->
+                    struct (least, (if most = Int32.MaxValue then -1 else most)))
+            else
+                None
 
         match bounds, item with
         | None, item -> item

@@ -77,6 +77,47 @@ type internal PatternReader(text: string) =
         this.Skip count
         Convert.ToInt32(digits, 16)
 
+    /// How often a quantifier in braces repeats, which is passed over: {n}, {n,}, {n,m}, and {,m} where `least` may be left out;
+    /// without an end Int32.MaxValue; and whether it is {n}. None where the brace is a character like others.
+    member this.TryInterval(needsLeast: bool, mostRepeats: int) : struct (int * int * bool) option =
+        let digits start = this.Count(Char.IsAsciiDigit, start)
+
+        let number start count =
+            if count = 0 then
+                0
+            else
+                let value =
+                    if count > 6 then
+                        Int32.MaxValue
+                    else
+                        int (String(Array.init count (fun i -> this.CharAt(start + i))))
+
+                if value > mostRepeats then
+                    PatternReader.Refuse $"more than {mostRepeats} repeats"
+
+                value
+
+        let least = digits 1
+        let isFixed = this.CharAt(1 + least) <> ','
+        let most = if isFixed then 0 else digits (2 + least)
+        let close = 1 + least + (if isFixed then 0 else 1 + most)
+
+        if this.CharAt close <> '}' || (least = 0 && (needsLeast || most = 0)) then
+            None
+        else
+            let low = number 1 least
+
+            let high =
+                if isFixed then low
+                elif most = 0 then Int32.MaxValue
+                else number (2 + least) most
+
+            if high < low then
+                PatternReader.Refuse "a repeat of at most fewer than at least"
+
+            this.Skip(close + 1)
+            Some(struct (low, high, isFixed))
+
     /// Keeps groups and classes within groups from being too many for a stack.
     member _.Deeper(read: unit -> 'T) : 'T =
         depth <- depth + 1

@@ -53,41 +53,6 @@ module internal PatternSyntax =
         | Some folded -> folded
         | None -> refuse "case that does not count, of other letters than ASCII's"
 
-    /// {n}, {n,}, {n,m} or {,m}, and whether it is the first; None where the brace is a character like others.
-    let private tryInterval (reader: PatternReader) : struct (int * int * bool) option =
-        let digits start = reader.Count(Char.IsAsciiDigit, start)
-
-        let number start count =
-            if count > 6 then
-                refuse $"more than {mostRepeats} repeats"
-            if count = 0 then
-                0
-            else
-                int (String(Array.init count (fun i -> reader.CharAt(start + i))))
-
-        let least = digits 1
-        let isFixed = reader.CharAt(1 + least) <> ','
-        let most = if isFixed then 0 else digits (2 + least)
-        let close = 1 + least + (if isFixed then 0 else 1 + most)
-
-        if reader.CharAt close <> '}' || (least = 0 && most = 0) then
-            None
-        else
-            let low = number 1 least
-            let high =
-                if isFixed then low
-                elif most = 0 then Int32.MaxValue
-                else number (2 + least) most
-
-            if low > mostRepeats || (high > mostRepeats && high < Int32.MaxValue) then
-                refuse $"more than {mostRepeats} repeats"
-
-            if high < low then
-                refuse "a repeat of at most fewer than at least"
-
-            reader.Skip(close + 1)
-            Some(struct (low, high, isFixed))
-
     /// The quantifiers after an item, each of the whole before it.
     let rec private quantified (reader: PatternReader) (item: Pattern) : Pattern =
         let repeat least most isLazy isPossessive =
@@ -105,7 +70,7 @@ module internal PatternSyntax =
         elif reader.Take "+" then
             repeat 1 Int32.MaxValue true true
         elif reader.Is "{" then
-            match tryInterval reader with
+            match reader.TryInterval(false, mostRepeats) with
             | None -> item
             // After a fixed count, a question mark is a quantifier of its own.
             | Some(struct (least, most, isFixed)) -> repeat least most (not isFixed) false
