@@ -34,21 +34,14 @@ type private SchemaCompiler(root: JsonElement) =
                 GrammarPart.Rule rule
 
     member private this.Extra(extra: SchemaExtra) : GrammarPart option =
-        match extra with
-        | SchemaExtra.Never -> None
-        | SchemaExtra.Unsaid -> Some(this.Part [])
-        | SchemaExtra.All nodes -> Some(this.Part nodes)
+        SchemaFacts.unnamed extra |> Option.map this.Part
 
     /// Names of patternProperties with their values; a name of two patterns would have to be of both.
     member private this.Patterned(facts: SchemaFacts) : (Dfa * GrammarPart) list =
         let named =
             facts.Patterned
             |> List.map (fun (pattern, node) ->
-                let name =
-                    SchemaScalars.automaton facts "patternProperties" (fun () ->
-                        EcmaPattern.search JsonText.character pattern |> JsonText.quoted |> Dfa.ofRegex)
-
-                name, this.Part [ node ])
+                SchemaScalars.matching facts "patternProperties" pattern, this.Part [ node ])
 
         let names =
             List.map fst named
@@ -72,11 +65,7 @@ type private SchemaCompiler(root: JsonElement) =
         if not (required.IsEmpty || facts.Patterned.IsEmpty) then
             SchemaReader.Refuse "required" facts.Place $"{required.Head} is not among the properties"
 
-        let unnamed =
-            match facts.Additional with
-            | SchemaExtra.Unsaid -> Some []
-            | SchemaExtra.Never -> None
-            | SchemaExtra.All nodes -> Some nodes
+        let unnamed = SchemaFacts.unnamed facts.Additional
 
         let properties =
             (facts.Properties |> List.map (fun (name, nodes) -> name, Some nodes))

@@ -144,7 +144,7 @@ module internal SchemaFacts =
         | extra, SchemaExtra.Unsaid -> extra
 
     /// What a schema asks of what it does not name; None where that may not be.
-    let private unnamed (extra: SchemaExtra) =
+    let unnamed (extra: SchemaExtra) =
         match extra with
         | SchemaExtra.Unsaid -> Some []
         | SchemaExtra.Never -> None

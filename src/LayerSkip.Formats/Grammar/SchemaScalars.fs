@@ -16,6 +16,11 @@ module internal SchemaScalars =
         with PatternRefused what ->
             SchemaReader.Refuse keyword facts.Place $"it has {what}; write a simpler one"
 
+    /// The quoted texts in which a pattern is found, which is a keyword's.
+    let matching (facts: SchemaFacts) (keyword: string) (pattern: string) : Dfa =
+        automaton facts keyword (fun () ->
+            EcmaPattern.search JsonText.character pattern |> JsonText.quoted |> Dfa.ofRegex)
+
     let private string (facts: SchemaFacts) : Dfa =
         let known (format: string) =
             match StringFormats.tryFind format with
@@ -24,16 +29,12 @@ module internal SchemaScalars =
                 let names = String.concat ", " StringFormats.names
                 SchemaReader.Refuse "format" facts.Place $"it is \"{format}\"; these are known: {names}"
 
-        let patterned (pattern: string) =
-            automaton facts "pattern" (fun () ->
-                EcmaPattern.search JsonText.character pattern |> JsonText.quoted |> Dfa.ofRegex)
-
         let isBounded = facts.LeastLength > 0 || facts.MostLength >= 0
 
         if facts.MostLength >= 0 && facts.MostLength < facts.LeastLength then
             SchemaReader.Refuse "maxLength" facts.Place $"it is less than minLength, {facts.LeastLength}"
 
-        match List.map known facts.Formats @ List.map patterned facts.Patterns with
+        match List.map known facts.Formats @ List.map (matching facts "pattern") facts.Patterns with
         | [] when isBounded -> Dfa.counting facts.LeastLength facts.MostLength JsonText.text
         | [] -> JsonText.text
         | several ->
@@ -78,9 +79,7 @@ module internal SchemaScalars =
                     facts.Place
                     $"it is {NumberRange.show multiple}; whole numbers from 1 to {mostMultiple}, and 0.1, 0.01 and so on, are"
 
-        let isAnything = facts.Lower.IsEmpty && facts.Upper.IsEmpty && facts.Multiples.IsEmpty
-
-        if isAnything then
+        if not (SchemaFacts.isOfNumbers facts) then
             if isInteger then JsonText.integer else JsonText.number
         else
             // Digits enough for what the bounds tell apart.
