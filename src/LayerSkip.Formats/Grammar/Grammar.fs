@@ -29,7 +29,7 @@ type GrammarState internal (machine: GrammarMachine, stopIds: int[], at: Grammar
         // A stop id may be a text's token too: it would end the text within.
         for id in stopIds do
             if id >>> 6 < mask.Length then
-                mask[id >>> 6] <- mask[id >>> 6] &&& ~~~(1UL <<< (id &&& 63))
+                TokenBits.remove id mask
 
         if at.Ends || (at.Heads.Length > 0 && not (mask.ContainsAnyExcept 0UL)) then
             TokenBytes.Unite(TokenSet.Few stopIds, mask)

@@ -268,6 +268,12 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
         | TokenSet.Few ids -> ids.Length / 2
         | TokenSet.Many own -> own.Length
 
+    // A set to remember, which counts for how much is.
+    let packed (found: uint64[]) : TokenSet =
+        let set = TokenBytes.Pack found
+        words <- words + int64 (sizeOf set)
+        set
+
     // Tokens that go beyond the end of the automaton at hand, into what follows it.
     let beyond (reach: TokenReach) (next: GrammarRest) : TokenSet =
         let key = struct (reach.Id, next.Id)
@@ -283,8 +289,7 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
                 for exit in reach.Exits do
                     walk after exit found path
 
-            let set = TokenBytes.Pack found
-            words <- words + int64 (sizeOf set)
+            let set = packed found
             beyonds[key] <- set
             set
 
@@ -298,13 +303,10 @@ type internal GrammarMachine(grammar: Grammar, tokens: TokenBytes) =
             if reach.Exits.Length > 0 then
                 TokenBytes.Unite(beyond reach next, found.AsSpan())
 
-        let set = TokenBytes.Pack found
-        words <- words + int64 (sizeOf set)
-        set
+        packed found
 
     let over = GrammarRest(0, true, [||])
 
-    member _.Tokens = tokens
     /// Before the first byte.
     member _.Start: GrammarNode = start (follow grammar.Root over)
 

@@ -37,6 +37,17 @@ type internal CountedReach = {
 /// Of a node, the automaton's state there and the state before.
 type internal TokenVisit = delegate of node: int * state: int * before: int -> unit
 
+/// Sets of token ids as bits, 64 to a word.
+[<RequireQualifiedAccess>]
+module internal TokenBits =
+    /// Adds an id, for which there is room.
+    let inline add (id: int) (words: Span<uint64>) : unit =
+        words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
+
+    /// Takes an id away, for which there is room.
+    let inline remove (id: int) (words: Span<uint64>) : unit =
+        words[id >>> 6] <- words[id >>> 6] &&& ~~~(1UL <<< (id &&& 63))
+
 /// The bytes that each token of a vocabulary stands for, as a trie. Immutable; threads and grammars may share it, and should:
 /// it remembers what its tokens do within the strings and numbers that all JSON has in common.
 ///
@@ -120,10 +131,11 @@ type TokenBytes internal (bytes: byte[][]) =
 
     /// Sets the bits of the tokens that end at a node.
     member internal _.Mark(node: int, words: uint64[]) : unit =
+        let words = words.AsSpan()
+
         // Of tokens, those up to the next node's first are the node's own.
         for place in firsts[node] .. firsts[node + 1] - 1 do
-            let id = ordered[place]
-            words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
+            TokenBits.add ordered[place] words
 
     /// A set from its bits, which may be kept.
     static member internal Pack(words: uint64[]) : TokenSet =
@@ -147,7 +159,7 @@ type TokenBytes internal (bytes: byte[][]) =
         | TokenSet.Few ids ->
             for id in ids do
                 if id >>> 6 < words.Length then
-                    words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
+                    TokenBits.add id words
         | TokenSet.Many own ->
             for place in 0 .. min words.Length own.Length - 1 do
                 words[place] <- words[place] ||| own[place]
@@ -221,7 +233,7 @@ type TokenBytes internal (bytes: byte[][]) =
         let upTo = Array.init (most + 1) (fun _ -> Array.zeroCreate<uint64> this.Words)
 
         for struct (id, count) in needed do
-            upTo[count][id >>> 6] <- upTo[count][id >>> 6] ||| (1UL <<< (id &&& 63))
+            TokenBits.add id (upTo[count].AsSpan())
 
         for count in 1..most do
             TokenBytes.Unite(TokenSet.Many upTo[count - 1], upTo[count].AsSpan())
@@ -257,7 +269,7 @@ type TokenBytes internal (bytes: byte[][]) =
 
             for struct (id, count) in all.Closing do
                 if isWithin count then
-                    words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
+                    TokenBits.add id (words.AsSpan())
 
             let exits = [|
                 for struct (node, count) in all.Leaving do
