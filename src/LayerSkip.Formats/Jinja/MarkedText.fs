@@ -116,6 +116,31 @@ module internal Marked =
         let first = flipsUpTo start marked
         first % 2 = 0 && first = flipsUpTo (stop - 1) marked
 
+    /// A text's marks on what `change` made of it, as far as they are known: each border is as far on as the text before it
+    /// is long. Where that is not so, as when a border parts what Unicode's form C joins, nothing is trusted.
+    let changed (change: string -> string) (made: string) (marked: Marked) : Marked =
+        let border flip =
+            if flip = 0 then
+                Some 0
+            else
+                let before = change marked.Text[.. flip - 1]
+
+                if made.StartsWith(before, StringComparison.Ordinal) then
+                    Some before.Length
+                else
+                    None
+
+        match marked.Flips with
+        | [||] -> trusted made
+        | flips ->
+            match flips |> List.ofArray |> List.map border |> Check.every with
+            | Some borders when
+                borders |> List.pairwise |> List.forall (fun (a, b) -> a < b)
+                && List.last borders < made.Length
+                  ->
+                  { Text = made; Flips = Array.ofList borders }
+            | _ -> typed made
+
     /// Of pieces.
     let ofText (text: MarkedText) : Marked =
         let builder = free ()

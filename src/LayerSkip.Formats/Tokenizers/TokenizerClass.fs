@@ -46,30 +46,6 @@ type internal TokenizerParts = {
     Templates: (string * string) list
 }
 
-/// The text of ids that arrive one by one. Immutable: `TextStream.push` returns the stream after the id.
-[<NoEquality; NoComparison>]
-type TextStream = internal {
-    /// The bytes that an id adds to the text.
-    Bytes: int -> byte[]
-    /// The next character, if it is a space, is the one that decoding drops.
-    DropsSpace: bool
-    /// The beginning of a character, 0 to 3 bytes.
-    Pending: byte[]
-} with
-
-    /// The text that has become certain with an id, and the stream after it.
-    member internal this.Push(id: int) : struct (string * TextStream) =
-        let bytes = Array.append this.Pending (this.Bytes id)
-        let certain = bytes.Length - Utf8Text.unfinished bytes
-        let text = Encoding.UTF8.GetString(bytes, 0, certain)
-        let drops = this.DropsSpace && text.StartsWith ' '
-
-        struct ((if drops then text[1..] else text),
-                { this with DropsSpace = this.DropsSpace && text = ""; Pending = bytes[certain..] })
-
-    /// The pending bytes as U+FFFD.
-    member internal this.Finish() : string = Encoding.UTF8.GetString this.Pending
-
 /// Text to ids and back, as one model's files define it. Immutable; any number of threads may share it. As a tokenizer of
 /// Microsoft.ML.Tokenizers it encodes as a model is prompted: BOS where the model wants one, special tokens read as such.
 /// Normalization there is all that changes the text before merging, also a pre-tokenizer's spaces; offsets count its
@@ -94,31 +70,6 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
         AddedToken.cutter typed, AddedToken.cutter later
 
     let hasGuardedLater = added |> List.exists (fun token -> token.Normalized && AddedToken.isGuarded token)
-
-    // Which parts of a normalized text are trusted, where it is known of the text as typed: each border is as far on as the
-    // text before it is long. Where that is not so, as when a border parts what the form C joins, nothing is.
-    let normalizedMarks place (typed: Marked) (normalized: string) : Marked =
-        let border flip =
-            if flip = 0 then
-                Some 0
-            else
-                let before: string = parts.Normalize place typed.Text[.. flip - 1]
-
-                if normalized.StartsWith(before, StringComparison.Ordinal) then
-                    Some before.Length
-                else
-                    None
-
-        match typed.Flips with
-        | [||] -> Marked.trusted normalized
-        | flips ->
-            match flips |> List.ofArray |> List.map border |> Check.every with
-            | Some borders when
-                borders |> List.pairwise |> List.forall (fun (a, b) -> a < b)
-                && List.last borders < normalized.Length
-                  ->
-                  { Text = normalized; Flips = Array.ofList borders }
-            | _ -> Marked.typed normalized
 
     let mayStand (text: Marked) (token: AddedToken) start stop =
         not (AddedToken.isGuarded token) || Marked.isTrusted start stop text
@@ -220,7 +171,7 @@ type Tokenizer internal (parts: TokenizerParts, pieces: string[], added: AddedTo
         let cutNormalized at length place (normalized: string) =
             let marks =
                 if hasGuardedLater then
-                    normalizedMarks place (Marked.sub at length text) normalized
+                    Marked.sub at length text |> Marked.changed (parts.Normalize place) normalized
                 else
                     Marked.typed normalized
 
