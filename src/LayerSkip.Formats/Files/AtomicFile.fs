@@ -91,6 +91,10 @@ module internal WriteFault =
     /// While writing.
     let failed (path: string) (why: string) : LayerSkipError = LayerSkipError.NotWritten(path, why)
 
+    /// What was thrown while writing.
+    let ofWriting (path: string) (e: exn) : LayerSkipError list option =
+        why e |> Option.map (fun why -> [ failed path why ])
+
     /// What was thrown before anything was written: a full disk is no fault of the path.
     let ofOpening (path: string) (e: exn) : LayerSkipError list option =
         let fault =
@@ -152,9 +156,7 @@ type AtomicFile private (path: string, stream: FileStream, unfinished: string op
 
     /// Writes all of it, once, and puts it in its place.
     member _.Write(write: Stream -> unit) : Result<unit, LayerSkipError list> =
-        let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed path why ])
-
-        WriteFault.guard explain (fun () ->
+        WriteFault.guard (WriteFault.ofWriting path) (fun () ->
             match unfinished with
             | None ->
                 // Others may have written to it since.

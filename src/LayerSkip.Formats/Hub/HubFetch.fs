@@ -137,9 +137,8 @@ type internal HubFetch
                         try
                             add count
                             came (int64 count) (int64 count)
-                        with e when (WriteFault.why e).IsSome ->
-                            result <-
-                                Some(Error(HubFault.Here [ WriteFault.failed path (WriteFault.why e).Value ]))
+                        with e when (WriteFault.ofWriting path e).IsSome ->
+                            result <- Some(Error(HubFault.Here (WriteFault.ofWriting path e).Value))
             with
             | :? OperationCanceledException when not cancel.IsCancellationRequested ->
                 result <- Some(cut $"nothing came for {int options.Timeout.TotalSeconds} s")

@@ -51,8 +51,8 @@ module internal HubStep =
                     with
                     // Another's fault, which is told.
                     | :? OperationCanceledException when not cancel.IsCancellationRequested -> return None
-                    | e when (WriteFault.why e).IsSome ->
-                        return fails (HubFault.Here [ WriteFault.failed place (WriteFault.why e).Value ])
+                    | e when (WriteFault.ofWriting place e).IsSome ->
+                        return fails (HubFault.Here (WriteFault.ofWriting place e).Value)
                 }
 
             let! results = items |> List.map one |> Task.WhenAll
