@@ -13,7 +13,6 @@ module internal JsonText =
     let private controls = CodeRanges.ofList [ 0, 0x1F ]
     let private marks = CodeRanges.ofList [ int '"', int '"'; int '\\', int '\\' ]
     let private plain = CodeRanges.except CodeRanges.all (controls @ marks |> CodeRanges.ofList)
-    let private escapes = [ int '"', '"'; int '\\', '\\'; 8, 'b'; 9, 't'; 10, 'n'; 12, 'f'; 13, 'r' ]
 
     /// A text between quotes.
     let quoted (inner: ByteRegex) : ByteRegex =
@@ -42,15 +41,17 @@ module internal JsonText =
 
         ByteRegex.Choice [
             ByteRegex.utf8 (CodeRanges.both set plain)
-            for point, letter in escapes do
+            for point in 0..0x7F do
                 if has point then
-                    ByteRegex.literal $"\\{letter}"
-            for point in 0..0x1F do
-                if has point && not (List.exists (fun (escaped, _) -> escaped = point) escapes) then
-                    sequence [
-                        ByteRegex.literal (if point < 0x10 then "\\u000" else "\\u001")
-                        ByteRegex.oneOf ((point % 16).ToString "x" + (point % 16).ToString "X")
-                    ]
+                    match Json.spelled point with
+                    | null -> ()
+                    | short when short.Length = 2 -> ByteRegex.literal short
+                    // The last digit is of either case.
+                    | long ->
+                        sequence [
+                            ByteRegex.literal long[..4]
+                            ByteRegex.oneOf (long[5..] + long[5..].ToUpperInvariant())
+                        ]
         ]
 
     /// A string as `character` spells it, with its quotes.
@@ -58,10 +59,9 @@ module internal JsonText =
         let out = StringBuilder "\""
 
         for c in value do
-            match escapes |> List.tryFind (fun (point, _) -> point = int c) with
-            | Some(_, letter) -> out.Append('\\').Append letter
-            | None when c < ' ' -> out.Append("\\u").Append((int c).ToString "x4")
-            | None -> out.Append c
+            match Json.spelled (int c) with
+            | null -> out.Append c
+            | spelled -> out.Append spelled
             |> ignore
 
         out.Append('"').ToString()

@@ -194,19 +194,9 @@ module internal JinjaPrint =
 
         escaped out text (fun rune ->
             match rune.Value with
-            | 34 -> "\\\""
-            | 92 -> "\\\\"
-            | 10 -> "\\n"
-            | 13 -> "\\r"
-            | 9 -> "\\t"
-            | 8 -> "\\b"
-            | 12 -> "\\f"
-            | value when value < 32 -> "\\u" + hex 4 value
-            | value when style.EnsuresAscii && value > 126 ->
-                if value = 127 then
-                    null
-                else
-                    rune.ToString() |> Seq.map (fun unit -> "\\u" + hex 4 (int unit)) |> String.concat ""
+            | value when value < 127 -> Json.spelled value
+            | value when style.EnsuresAscii && value > 127 ->
+                rune.ToString() |> Seq.map (fun unit -> "\\u" + hex 4 (int unit)) |> String.concat ""
             | _ -> null)
 
         out.Append("\"", false)

@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.Buffers.Text
+open System.Globalization
 open System.IO
 open System.Text.Json
 open System.Text.Unicode
@@ -108,6 +109,19 @@ module internal Json =
         | true, true ->
             $"not valid JSON: fault at line {e.LineNumber.Value + 1L}, byte {e.BytePositionInLine.Value + 1L}"
         | _ -> "not valid JSON"
+
+    /// How a string spells a character of its own [UTF-16]; null where it stands as it is.
+    let spelled (unit: int) : string =
+        match unit with
+        | 34 -> "\\\""
+        | 92 -> "\\\\"
+        | 8 -> "\\b"
+        | 9 -> "\\t"
+        | 10 -> "\\n"
+        | 12 -> "\\f"
+        | 13 -> "\\r"
+        | _ when unit < 0x20 -> "\\u" + unit.ToString("x4", CultureInfo.InvariantCulture)
+        | _ -> null
 
     let private backslash = byte '\\'
 
