@@ -5,20 +5,6 @@ open System.Collections.Generic
 open System.Numerics
 open System.Runtime.CompilerServices
 
-/// The names of a block, over those around it.
-[<Sealed; AllowNullLiteral>]
-type internal JinjaScope(parent: JinjaScope) =
-    let names = Dictionary<string, Value>()
-
-    member _.Set(name: string, value: Value) : unit = names[name] <- value
-
-    /// The innermost value of a name.
-    member _.TryFind(name: string) : Value voption =
-        match names.TryGetValue name with
-        | true, value -> ValueSome value
-        | _ when isNull parent -> ValueNone
-        | _ -> parent.TryFind name
-
 /// How a statement ends.
 [<RequireQualifiedAccess>]
 type internal JinjaFlow =
@@ -34,8 +20,11 @@ type internal JinjaEvaluator(work: Work) =
 
     let unknown kind name : 'T = Value.fail $"no {kind} {name} is known here"
 
+    let tryFilter (name: string) =
+        JinjaFilters.tryFind name |> Option.orElseWith (fun () -> JinjaListFilters.tryFind name)
+
     let rec filter (name: string) (value: Value) (given: Given) : Value =
-        match JinjaFilters.tryFind name |> Option.orElse (JinjaListFilters.tryFind name) with
+        match tryFilter name with
         | Some filter -> filter (context ()) value given
         | None -> unknown "filter" name
 
@@ -50,7 +39,7 @@ type internal JinjaEvaluator(work: Work) =
         let name' = (JinjaPrint.text work value).Text
 
         if name = "filter" then
-            (JinjaFilters.tryFind name').IsSome || (JinjaListFilters.tryFind name').IsSome
+            (tryFilter name').IsSome
         else
             (JinjaTests.tryFind name').IsSome
 
@@ -202,11 +191,18 @@ type internal JinjaEvaluator(work: Work) =
 
             List.iteri (fun i target -> this.Assign(scope, target, items[i])) targets
 
-    /// What statements write, as a text of its own.
-    member private this.Captured(scope: JinjaScope, body: Statement list) : Value =
+    /// What statements write in a scope of theirs, as a text of its own.
+    member private this.Captured(own: JinjaScope, body: Statement list) : Value =
         let out = work.Builder()
-        this.Run(JinjaScope scope, out, 0, body) |> ignore
+        this.Run(own, out, 0, body) |> ignore
         Value.Text(work.Made(out.Finish()))
+
+    /// The same in a scope inside of another, through filters.
+    member private this.CapturedThrough
+        (scope: JinjaScope, calls: FilterCall list, body: Statement list)
+        : Value =
+        let filtered value call = this.Filtered(scope, value, call)
+        List.fold filtered (this.Captured(JinjaScope scope, body)) calls
 
     member private this.Macro(scope: JinjaScope, macro: Macro) : Value =
         let names = List.map fst macro.Parameters
@@ -231,9 +227,7 @@ type internal JinjaEvaluator(work: Work) =
 
                 inner.Set(name, value)
 
-            let out = work.Builder()
-            this.Run(inner, out, 0, macro.MacroBody) |> ignore
-            Value.Text(work.Made(out.Finish()))
+            this.Captured(inner, macro.MacroBody)
 
         Value.Function { Name = macro.MacroName; Invoke = invoke }
 
@@ -294,13 +288,10 @@ type internal JinjaEvaluator(work: Work) =
             this.Assign(scope, target, this.Evaluate(scope, value))
             JinjaFlow.Next
         | Statement.Capture(target, filters, body) ->
-            let filtered value call = this.Filtered(scope, value, call)
-            this.Assign(scope, target, List.fold filtered (this.Captured(scope, body)) filters)
+            this.Assign(scope, target, this.CapturedThrough(scope, filters, body))
             JinjaFlow.Next
         | Statement.Filtered(filters, body) ->
-            let filtered value call = this.Filtered(scope, value, call)
-            let text = JinjaPrint.text work (List.fold filtered (this.Captured(scope, body)) filters)
-            out.Append text
+            out.Append(JinjaPrint.text work (this.CapturedThrough(scope, filters, body)))
             JinjaFlow.Next
         | Statement.Macro macro ->
             scope.Set(macro.MacroName, this.Macro(scope, macro))

@@ -26,6 +26,12 @@ module internal JinjaListFilters =
             fun value -> Value.List(paths |> Array.map (fun path -> lower (path value)))
         | attribute -> JinjaAccess.path context.Work attribute >> lower
 
+    /// What a filter's attribute asks for of each item; the item itself, where it names none.
+    let private over (context: JinjaContext) (arguments: Arguments) : Value -> Value =
+        match arguments.Or("attribute", Value.None) with
+        | Value.None -> id
+        | attribute -> JinjaAccess.path context.Work attribute
+
     let private sorted
         (context: JinjaContext)
         (isReverse: bool)
@@ -154,11 +160,7 @@ module internal JinjaListFilters =
     let private join (context: JinjaContext) value given =
         let arguments = Arguments("join", [ "d"; "attribute" ], given)
 
-        let over =
-            match arguments.Or("attribute", Value.None) with
-            | Value.None -> id
-            | attribute -> JinjaAccess.path context.Work attribute
-
+        let over = over context arguments
         let separator = JinjaPrint.text context.Work (arguments.Or("d", Value.text ""))
 
         Value.items context.Work value
@@ -182,13 +184,10 @@ module internal JinjaListFilters =
     let private reverse (context: JinjaContext) (value: Value) =
         match value with
         | Value.Text text ->
-            let characters = Value.characters context.Work text
             let out = context.Work.Builder()
 
-            for character in Array.rev characters do
-                match character with
-                | Value.Text character -> out.Append character
-                | _ -> ()
+            for character in Array.rev (Value.characters context.Work text) do
+                out.Append character
 
             Value.Text(out.Finish())
         | Value.Generator _ -> Value.List(Array.rev (Value.items context.Work value))
@@ -196,12 +195,7 @@ module internal JinjaListFilters =
 
     let private sum (context: JinjaContext) value given =
         let arguments = Arguments("sum", [ "attribute"; "start" ], given)
-
-        let over =
-            match arguments.Or("attribute", Value.None) with
-            | Value.None -> id
-            | attribute -> JinjaAccess.path context.Work attribute
-
+        let over = over context arguments
         let add a b = JinjaOperators.apply context.Work Operator.Add a (over b)
         Array.fold add (arguments.Or("start", Value.whole 0)) (Value.items context.Work value)
 

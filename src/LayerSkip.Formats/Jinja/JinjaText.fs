@@ -54,10 +54,7 @@ module internal JinjaText =
             between ()
 
             for character in characters do
-                match character with
-                | Value.Text character -> out.Append character
-                | _ -> ()
-
+                out.Append character
                 between ()
         else
             let mutable start, count = 0, 0

@@ -259,11 +259,11 @@ module internal Value =
             fun at -> System.Array.BinarySearch(points, at)
 
     /// The characters of a text, a text each.
-    let characters (work: Work) (text: Marked) : Value[] =
+    let characters (work: Work) (text: Marked) : Marked[] =
         let count = textLength text.Text
         work.Spend count
         let unit = unitAt text.Text
-        Array.init count (fun i -> Value.Text(Marked.sub (unit i) (unit (i + 1) - unit i) text))
+        Array.init count (fun i -> Marked.sub (unit i) (unit (i + 1) - unit i) text)
 
     /// What a for goes through.
     let items (work: Work) (value: Value) : Value[] =
@@ -273,7 +273,7 @@ module internal Value =
         | Value.Tuple items
         | Value.View(_, items) -> items
         | Value.Dict dict -> dict.Keys
-        | Value.Text text -> characters work text
+        | Value.Text text -> characters work text |> Array.map Value.Text
         | Value.Range(start, stop, step) ->
             work.Spend(int (rangeLength start stop step))
             range start stop step
