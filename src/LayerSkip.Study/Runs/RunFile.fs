@@ -256,9 +256,8 @@ type RunWriter private (path: string, stream: FileStream, header: RunHeader, don
     /// Adds a cell that is done; `fields` writes what its object holds beside "cell".
     member _.Add(cell: int, fields: Utf8JsonWriter -> unit) : Result<unit, LayerSkipError list> =
         let added = RunFile.cell cell fields
-        let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed path why ])
 
-        WriteFault.guard explain (fun () ->
+        WriteFault.guard (WriteFault.ofWriting path) (fun () ->
             append added.Json
             cells <- added :: cells
             Ok())

@@ -87,8 +87,6 @@ module internal RunFolder =
         (prepare: unit -> Result<unit, LayerSkipError list>)
         (work: IDisposable -> Result<'T, LayerSkipError list>)
         : Result<'T, LayerSkipError list> =
-        let explain e = WriteFault.why e |> Option.map (fun why -> [ WriteFault.failed output why ])
-
         let prepared =
             if ranks.Rank > 0 then
                 Ok noClaim
@@ -96,7 +94,7 @@ module internal RunFolder =
                 claim output
                 |> Result.bind (fun claim ->
                     orLetGo claim (fun () ->
-                        WriteFault.guard explain (fun () ->
+                        WriteFault.guard (WriteFault.ofWriting output) (fun () ->
                             clear output
                             prepare () |> Result.map (fun () -> claim))))
 
@@ -111,4 +109,4 @@ module internal RunFolder =
         try
             write ()
         with e when (WriteFault.why e).IsSome ->
-            raise (LayerSkipException [ WriteFault.failed output (WriteFault.why e).Value ])
+            raise (LayerSkipException (WriteFault.ofWriting output e).Value)
