@@ -9,32 +9,11 @@ open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.Support
 open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.Tiny
+open LayerSkip.Tests.CudaSupport
 
 Backend.ensure ()
 
 let private ok result = Check.getOrRaise result
-
-/// Why no GPU can be used here; such tests are skipped, visibly.
-let private missing =
-    lazy
-        (match Backend.tryDevice Device.Cuda with
-         | Ok _ -> None
-         | Error faults -> Some(LayerSkipError.summary faults))
-
-let private cudaTest name body =
-    testCase name (fun () ->
-        match missing.Value with
-        | None -> body ()
-        | Some why -> skiptest why)
-
-/// FsCheck's cases, one after another.
-let private cudaProperty name count (body: 'T -> unit) =
-    cudaTest name (fun () ->
-        let config =
-            FsCheck.Config.QuickThrowOnFailure.WithMaxTest(count).WithArbitrary [ typeof<Arbitraries> ]
-        FsCheck.Check.One(config, body))
-
-let private on device dtype (model: Model) = Weights.random model.Seed 0.8 dtype device model.Config
 
 /// Every exit's logits over some ids.
 let private exits (weights: Weights) (ids: int[]) : float[][] =
