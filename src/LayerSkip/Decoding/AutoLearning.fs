@@ -31,7 +31,7 @@ module internal AutoLearning =
     let private look (seen: RoundSeen) (state: AutoState) : AutoState =
         let started = Stopwatch.GetTimestamp()
         let rows = seen.Rows.Value
-        let costs = state.Costs.Now
+        let costs = LearnedCosts.now state.Costs
 
         let ask (known: AutoExit) =
             let step (known: AutoExit) (row: JudgedRow) =

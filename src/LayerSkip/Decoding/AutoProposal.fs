@@ -8,21 +8,43 @@ module internal AutoProposal =
     /// Lookup that is this sure is not worth an exit's opinion.
     let private sure = 0.8
 
-    let propose (request: DraftRequest) (reading: Reading) (state: AutoState) =
-        let costs = state.Costs.Now
-        let index =
-            if state.Options.Lookup then
-                SuffixIndex.ofText request.Text state.Index
-            else
-                state.Index
+    /// What lookup says after the text and `drafts`, where the rules let it follow them.
+    let private find
+        (request: DraftRequest)
+        (latest: Draft list)
+        (drafts: ReadOnlyMemory<int>)
+        (state: AutoState)
+        =
+        match AutoState.find state request.Text drafts with
+        | found when found.Tokens.Length > 0 && not (request.Allows latest found.Tokens[0]) ->
+            SuffixIndex.nothing
+        | found -> found
 
+    /// Tokens a millisecond that decoding makes, or would make plainly where that is more.
+    let private rate (state: AutoState) : float =
+        let plain = 1.0 / LearnedCosts.pass state.Costs 1
+
+        if state.Ms > 0.0 then
+            max plain (state.Tokens / state.Ms)
+        else
+            plain
+
+    /// The chance of a draft of lookup's.
+    let private chance (found: SuffixDraft) (state: AutoState) : float =
+        if found.Tokens.Length > 0 then
+            Odds.chance (AutoState.lookupFeatures found) state.Lookup
+        else
+            0.0
+
+    /// What the pass takes for the row of a draft after `count` others.
+    let private row (count: int) (state: AutoState) : float =
+        LearnedCosts.pass state.Costs (count + 2) - LearnedCosts.pass state.Costs (count + 1)
+
+    /// The round's drafts, of which lookup says `first` to be the first.
+    let private draft (first: SuffixDraft) (request: DraftRequest) (reading: Reading) (state: AutoState) =
+        let costs = state.Costs
         let ahead = min request.Ahead state.Options.Longest
-        let plain = 1.0 / PassCosts.pass costs 1
-        let rate =
-            if state.Ms > 0.0 then
-                max plain (state.Tokens / state.Ms)
-            else
-                plain
+        let rate = rate state
         let read = Array.zeroCreate<int>(ahead + 1)
         read[0] <- request.Text.Span[request.Text.Length - 1]
         let drafts, made = ResizeArray<Draft>(), ResizeArray<AutoDraft>()
@@ -91,32 +113,22 @@ module internal AutoProposal =
 
         while goesOn do
             let count = drafts.Count
-            let row = PassCosts.pass costs (count + 2) - PassCosts.pass costs (count + 1)
+            let row = row count state
             let found =
-                match AutoState.find state index request.Text (ReadOnlyMemory(read, 1, count)) with
-                | found when found.Tokens.Length > 0 && not (request.Allows latest found.Tokens[0]) ->
-                    SuffixIndex.nothing
-                | found -> found
-            let ofFound =
-                if found.Tokens.Length > 0 then
-                    AutoState.lookupFeatures found
+                if count = 0 then
+                    first
                 else
-                    null
-
-            let looked =
-                if found.Tokens.Length > 0 then
-                    Odds.chance ofFound state.Lookup
-                else
-                    0.0
+                    find request latest (ReadOnlyMemory(read, 1, count)) state
+            let looked = chance found state
 
             if found.Tokens.Length = 0 && state.Current < 0 then
                 goesOn <- false
             elif looked >= sure || state.Current < 0 then
-                addIfWorth (ofLookup found) ofFound true looked row
+                addIfWorth (ofLookup found) (AutoState.lookupFeatures found) true looked row
             else
                 let known = state.Exits[state.Current]
                 let exit = known.Exit.Layers
-                let cost = PassCosts.draft costs (exit + AutoState.behind state)
+                let cost = LearnedCosts.draft costs (exit + AutoState.behind state)
 
                 if not (isWorth (max known.Kept looked) (row + cost)) then
                     goesOn <- false
@@ -133,10 +145,33 @@ module internal AutoProposal =
                     // What was drawn from a law is proposed, whatever it is, or it would be of another law.
                     | DraftLaw.Drawn _ -> add { draft with Source = known.Source } features false chance
                     | DraftLaw.Certain when looked > chance ->
-                        addIfWorth (ofLookup found) ofFound true looked row
+                        addIfWorth (ofLookup found) (AutoState.lookupFeatures found) true looked row
                     | DraftLaw.Certain ->
                         addIfWorth { draft with Source = known.Source } features false chance row
 
-        let state = { state with Index = index; Made = made.ToArray(); Steps = steps; Memory = memory }
+        struct (drafts.ToArray(),
+                reading,
+                { state with Made = made.ToArray(); Steps = steps; Memory = memory })
 
-        struct (drafts.ToArray(), reading, state)
+    let propose (request: DraftRequest) (reading: Reading) (state: AutoState) =
+        let state =
+            if state.Options.Lookup then
+                { state with Index = SuffixIndex.ofText request.Text state.Index }
+            else
+                state
+
+        let first = find request [] ReadOnlyMemory.Empty state
+
+        let noExit = state.Current < 0 && not state.Looks && state.Adapter.IsNone
+
+        // Most rounds where nothing pays: there is no time to lose.
+        if noExit && not (chance first state > rate state * row 0 state) then
+            let reading =
+                if reading.Cache.Keeps then
+                    { reading with Cache = { reading.Cache with Keeps = false } }
+                else
+                    reading
+
+            struct ([||], reading, { state with Made = [||]; Steps = 0 })
+        else
+            draft first request reading state

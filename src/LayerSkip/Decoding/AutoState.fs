@@ -138,15 +138,11 @@ module internal AutoState =
             TotalMs = 0.0
         }
 
-    let find
-        (state: AutoState)
-        (index: SuffixIndex)
-        (text: ReadOnlyMemory<int>)
-        (drafts: ReadOnlyMemory<int>)
-        =
+    /// What followed where the text and `drafts` ended, in this text or those written before.
+    let find (state: AutoState) (text: ReadOnlyMemory<int>) (drafts: ReadOnlyMemory<int>) : SuffixDraft =
         let own =
             if state.Options.Lookup then
-                SuffixIndex.lookupAfter drafts 1 index
+                SuffixIndex.lookupAfter drafts 1 state.Index
             else
                 SuffixIndex.nothing
 

@@ -12,7 +12,6 @@ type internal LearnedCosts = {
     Predicted: float
     DraftTaken: float
     DraftPredicted: float
-    Now: PassCosts
 }
 
 [<RequireQualifiedAccess>]
@@ -30,51 +29,76 @@ module internal LearnedCosts =
         Predicted = 0.0
         DraftTaken = 0.0
         DraftPredicted = 0.0
-        Now = profile
     }
+
+    let private scale (costs: LearnedCosts) : float =
+        if costs.Predicted > 0.0 then
+            costs.Taken / costs.Predicted
+        else
+            1.0
+
+    let private draftScale (costs: LearnedCosts) : float =
+        if costs.DraftPredicted > 0.0 then
+            costs.DraftTaken / costs.DraftPredicted
+        else
+            scale costs
+
+    let private ofRows (scale: float) (costs: LearnedCosts) (index: int) : float =
+        (costs.Seen[index] + weight * scale * costs.Profile.Rows[index])
+        / (costs.Count[index] + weight)
+
+    /// What passes take now.
+    let now (costs: LearnedCosts) : PassCosts =
+        let scale, draftScale = scale costs, draftScale costs
+
+        {
+            Rows =
+                Array.init costs.Profile.Rows.Length (ofRows scale costs)
+                |> Array.scan max 0.0
+                |> Array.tail
+            DraftBase = draftScale * costs.Profile.DraftBase
+            DraftLayer = draftScale * costs.Profile.DraftLayer
+        }
+
+    /// `PassCosts.pass` of now, which most rounds ask for one row alone.
+    let pass (costs: LearnedCosts) (rows: int) : float =
+        if rows > costs.Profile.Rows.Length then
+            PassCosts.pass (now costs) rows
+        else
+            let scale = scale costs
+            let mutable most = 0.0
+
+            for index in 0 .. rows - 1 do
+                most <- max most (ofRows scale costs index)
+
+            most
+
+    /// `PassCosts.draft` of now.
+    let draft (costs: LearnedCosts) (exit: int) : float =
+        draftScale costs * PassCosts.draft costs.Profile exit
 
     /// After a round of so many drafts by an exit, and a pass over so many rows.
     let learn (exit: int) (steps: int) (rows: int) (seen: RoundSeen) (costs: LearnedCosts) : LearnedCosts =
         let profile = costs.Profile
         // One slow round, of a machine that does something else, says little.
         let within (ms: float) (now: float) = min ms (2.0 * now)
-        let ms = within (seen.Ms - seen.DraftMs) (PassCosts.pass costs.Now rows)
+        let ms = within (seen.Ms - seen.DraftMs) (pass costs rows)
         let index = min rows profile.Rows.Length - 1
-        let sums = Array.updateAt index (decay * costs.Seen[index] + ms) costs.Seen
-        let counts = Array.updateAt index (decay * costs.Count[index] + 1.0) costs.Count
-        let taken = decay * costs.Taken + ms
-        let predicted = decay * costs.Predicted + PassCosts.pass profile rows
 
         let draftTaken, draftPredicted =
             if steps = 0 then
                 costs.DraftTaken, costs.DraftPredicted
             else
-                let step = within (seen.DraftMs / float steps) (PassCosts.draft costs.Now exit)
+                let step = within (seen.DraftMs / float steps) (draft costs exit)
 
                 decay * costs.DraftTaken + step, decay * costs.DraftPredicted + PassCosts.draft profile exit
 
-        let scale = taken / predicted
-        let draftScale =
-            if draftPredicted > 0.0 then
-                draftTaken / draftPredicted
-            else
-                scale
-
-        let times =
-            profile.Rows
-            |> Array.mapi (fun index ms -> (sums[index] + weight * scale * ms) / (counts[index] + weight))
-
         {
             costs with
-                Seen = sums
-                Count = counts
-                Taken = taken
-                Predicted = predicted
+                Seen = Array.updateAt index (decay * costs.Seen[index] + ms) costs.Seen
+                Count = Array.updateAt index (decay * costs.Count[index] + 1.0) costs.Count
+                Taken = decay * costs.Taken + ms
+                Predicted = decay * costs.Predicted + PassCosts.pass profile rows
                 DraftTaken = draftTaken
                 DraftPredicted = draftPredicted
-                Now = {
-                    Rows = Array.scan max 0.0 times |> Array.tail
-                    DraftBase = draftScale * profile.DraftBase
-                    DraftLayer = draftScale * profile.DraftLayer
-                }
         }

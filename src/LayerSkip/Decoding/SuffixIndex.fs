@@ -43,14 +43,22 @@ module SuffixIndex =
     /// Up to `ahead` tokens, and no more than the match is long.
     let internal draftAfter (ahead: int) (place: SuffixPlace) (tree: SuffixTree) : SuffixDraft =
         let followed = tree.Follow(place, min ahead place.Length, leastProbability)
-        let shares = followed |> Array.map (fun (struct (_, share)) -> share)
 
-        {
-            Matched = place.Length
-            Tokens = followed |> Array.map (fun (struct (token, _)) -> token)
-            Shares = shares
-            Score = shares |> Seq.scan (*) 1.0 |> Seq.skip 1 |> Seq.sum
-        }
+        if followed.Length = 0 then
+            { nothing with Matched = place.Length }
+        else
+            let mutable score, product = 0.0, 1.0
+
+            for struct (_, share) in followed do
+                product <- product * share
+                score <- score + product
+
+            {
+                Matched = place.Length
+                Tokens = followed |> Array.map (fun (struct (token, _)) -> token)
+                Shares = followed |> Array.map (fun (struct (_, share)) -> share)
+                Score = score
+            }
 
     /// Of no text.
     let empty: SuffixIndex = SuffixIndex(SuffixTree(longest, 0), 0)

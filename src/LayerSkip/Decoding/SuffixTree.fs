@@ -232,7 +232,8 @@ type internal SuffixTree(longest: int, expected: int) =
     /// What follows a place, most frequent first choice after choice: up to `most` tokens, with the share of the times that each
     /// followed, while the product of the shares is at least `least`.
     member this.Follow(place: SuffixPlace, most: int, least: float) : struct (int * float)[] =
-        let drafts = ResizeArray<struct (int * float)>(max 0 (min most 16))
+        // Room is made with the first of them: most places are followed by nothing.
+        let drafts = ResizeArray<struct (int * float)>()
         let mutable node, length, product = place.Node, place.Length, 1.0
 
         while length > 0 && drafts.Count < most do

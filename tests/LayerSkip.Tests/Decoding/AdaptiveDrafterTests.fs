@@ -85,6 +85,36 @@ let private recording
 let tests =
     testSequenced
     <| testList "adaptive drafters" [
+        testProperty "what a pass is believed to take, asked alone, is what it is among all"
+        <| fun (rounds: (int * NormalFloat * NormalFloat) list) ->
+            let step costs (rows, ms: NormalFloat, draftMs: NormalFloat) =
+                let rows = 1 + abs (rows % 20)
+                let draftMs = if rows = 1 then 0.0 else abs draftMs.Get
+
+                let seen = {
+                    IsPrompt = false
+                    Round = { Tokens = [| 1 |]; Drafted = rows - 1; Accepted = 0; Sources = [||] }
+                    Drafts = [||]
+                    Rows = lazy [||]
+                    Ms = draftMs + abs ms.Get
+                    DraftMs = draftMs
+                }
+
+                LearnedCosts.learn 2 (rows - 1) rows seen costs
+
+            let learned = rounds |> List.fold step (LearnedCosts.start (PassCosts.ofShares 4 1.0 2.0))
+            let now = LearnedCosts.now learned
+
+            for rows in 1..20 do
+                Expect.equal (LearnedCosts.pass learned rows) (PassCosts.pass now rows) $"{rows} rows"
+
+            for exit in 1..3 do
+                Expect.floatClose
+                    Accuracy.veryHigh
+                    (LearnedCosts.draft learned exit)
+                    (PassCosts.draft now exit)
+                    $"exit {exit}"
+
         for dtype in [ Dtype.F32; Dtype.F64 ] do
             testPropertyWithConfig
                 (Tiny.settings 15)
