@@ -45,7 +45,8 @@ let stories =
     |> Seq.choose (fun lesson ->
         match lesson with
         | Lesson.Text story -> Some(Tokenizer.encode tokenizer story |> Array.truncate model.Config.Context)
-        | Lesson.Pair _ -> None)
+        | Lesson.Pair _
+        | Lesson.Chat _ -> None)
     |> Seq.truncate 100
     |> Array.ofSeq
 

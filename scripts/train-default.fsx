@@ -288,10 +288,7 @@ if not (File.Exists(Path.Combine(tokenizer, "tokenizer.json"))) then
     let texts =
         [ people; lessons ]
         |> Seq.collect (Texts.read >> Seq.truncate 20000)
-        |> Seq.map (fun lesson ->
-            match lesson with
-            | Lesson.Text text -> text
-            | Lesson.Pair(prompt, response) -> prompt + response)
+        |> Seq.map (Lesson.texts >> String.concat "")
 
     let trained = BpeTrainer.train (BpeOptions.ofVocabulary 1024) texts |> orStop
     BpeTrainer.write tokenizer trained |> orStop

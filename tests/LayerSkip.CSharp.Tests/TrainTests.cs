@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Expecto;
 using Expecto.CSharp;
 using static LayerSkip.CSharp.Tests.Support;
@@ -200,6 +201,39 @@ internal static class TrainTests
                 }
 
                 Same(Directory.GetDirectories(at("run"), "checkpoint-*").Select(Path.GetFileName), ["checkpoint-2"], "one is kept");
+            })),
+            Case("of conversations the assistant's answers are learned, by the model's own template", () => InFolder(at =>
+            {
+                string Line(string question, string answer) => JsonSerializer.Serialize(
+                    new { messages = new[] { new { role = "user", content = question }, new { role = "assistant", content = answer } } });
+
+                File.WriteAllLines(at("chats.jsonl"), [Line("q", "yes"), Line("q", new('a', 40))]);
+                var options = small with
+                {
+                    Model = tiny.Chat,
+                    Data = TrainData.FromFiles(at("chats.jsonl")) with { ValidationShare = 0 },
+                    Steps = 2,
+                    SequenceLength = 32,
+                };
+                List<TrainProgress> told = [];
+                var result = LayerSkipTrainer.Train(at("run"), options, new Told<TrainProgress>(told.Add));
+                // An answer is its bytes and what ends it; before it are six tokens of prompt.
+                Equal(
+                    result.Conversations,
+                    new() { Count = 2, SampleCount = 2, CutCount = 1, AnswerTokenCount = 4 + 41, LearnedTokenCount = 4 + 26 },
+                    "counted");
+                True(told.OfType<TrainStep>().All(step => step is { TokenCount: 10 + 32 }), "each alone");
+                Equal(LayerSkipTrainer.Resume(at("run"), new() { Steps = 3 }).Conversations, result.Conversations, "and when it goes on");
+
+                void Refused(LayerSkipErrorCode code, string? option, TrainOptions bad)
+                {
+                    var thrown = Throws<LayerSkipException>(() => LayerSkipTrainer.Train(at("other"), bad));
+                    Equal((thrown.Code, thrown.OptionName), (code, option), thrown.Message);
+                }
+
+                Refused(LayerSkipErrorCode.OptionOutOfRange, "Layout", options with { Layout = SampleLayout.Packed });
+                Refused(LayerSkipErrorCode.BadFile, null, options with { Model = tiny.Path });
+                Equal(LayerSkipTrainer.Train(at("texts"), small with { Steps = 1, ValidateEvery = 0 }).Conversations, null, "of texts");
             })),
             Case("what cannot be trained is refused in the options' names, before anything is written", () => InFolder(at =>
             {

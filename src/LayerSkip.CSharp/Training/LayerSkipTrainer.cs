@@ -129,6 +129,16 @@ public static class LayerSkipTrainer
         {
             Folder = session.Output,
             StepCount = steps,
+            Conversations = session.Conversations is { Value: var count }
+                ? new()
+                {
+                    Count = count.Conversations,
+                    SampleCount = count.Samples,
+                    CutCount = count.Cut,
+                    AnswerTokenCount = count.Wanted,
+                    LearnedTokenCount = count.Learned,
+                }
+                : null,
             Remarks = [.. TrainingSessionModule.remarks(session)],
         };
 

@@ -36,6 +36,7 @@ internal static class TrainFunctions
             plan: new(plan.Options, new(shares, drops, parts.Targets), plan.Ranks, plan.Rope, plan.Read),
             data: session.Data,
             coverage: session.Coverage,
+            conversations: session.Conversations,
             validation: session.Validation,
             graded: session.Graded,
             hasNewOptions: session.HasNewOptions,

@@ -31,10 +31,10 @@ public enum TrainRecipe
 /// <summary>How texts become samples of one length.</summary>
 public enum SampleLayout
 {
-    /// <summary>Windows over all texts, but each pair of a prompt and a response alone.</summary>
+    /// <summary>Windows over all texts, but each pair of a prompt and a response, and each conversation, alone.</summary>
     Auto,
 
-    /// <summary>Windows over all texts, one after another: no place is wasted.</summary>
+    /// <summary>Windows over all texts, one after another: no place is wasted. Not for conversations.</summary>
     Packed,
 
     /// <summary>Each text alone, cut to the length.</summary>
@@ -168,7 +168,10 @@ public sealed record TrainOptions
 /// <summary>Texts to learn from, and to validate on.</summary>
 public sealed record TrainData
 {
-    /// <summary>Files of text, parted by "&lt;|endoftext|&gt;", .jsonl files of "text" or of "prompt" and "response", and files of tokens.</summary>
+    /// <summary>
+    /// Files of text, parted by "&lt;|endoftext|&gt;", .jsonl files of "text", of "prompt" and "response", or of "messages", whose assistant's
+    /// answers are learned by the model's own chat template, and files of tokens.
+    /// </summary>
     public IReadOnlyList<string> Files { get; init; } = [];
 
     /// <summary>Texts, after those of the files.</summary>

@@ -81,6 +81,28 @@ public sealed record TrainResult
     /// <summary>The latest validation of this call: mean cross entropy in nats of each exit, the first layer's first; null where there was none.</summary>
     public IReadOnlyList<double>? ValidationCrossEntropy { get; init; }
 
+    /// <summary>What the conversations come to that the run learns from; null where there are none.</summary>
+    public TrainConversations? Conversations { get; init; }
+
     /// <summary>What the user should know: sentences.</summary>
     public IReadOnlyList<string> Remarks { get; init; } = [];
+}
+
+/// <summary>Conversations of which the assistant's answers are learned.</summary>
+public sealed record TrainConversations
+{
+    /// <summary>How many there are, without those that are held out.</summary>
+    public int Count { get; init; }
+
+    /// <summary>The sequences that they became: more, where the chat template tells earlier turns otherwise later on.</summary>
+    public int SampleCount { get; init; }
+
+    /// <summary>Those that are longer than a sample, and cut.</summary>
+    public int CutCount { get; init; }
+
+    /// <summary>Tokens of the assistant's answers.</summary>
+    public long AnswerTokenCount { get; init; }
+
+    /// <summary>Those of them that are learned: the others were cut off.</summary>
+    public long LearnedTokenCount { get; init; }
 }

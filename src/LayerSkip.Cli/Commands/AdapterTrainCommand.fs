@@ -98,7 +98,8 @@ module internal AdapterTrainCommand =
 
             writer |> gap "validation_exit" progress.Bare
             writer |> gap "validation" progress.Adapted
-            writer |> JsonWrite.textOrNull "checkpoint" progress.Saved)
+            writer |> JsonWrite.textOrNull "checkpoint" progress.Saved
+            TrainProgress.conversationsJson session.Conversations writer)
 
     let private line (session: AdapterSession) (seconds: float) (progress: Progress) =
         let quality =
@@ -190,4 +191,6 @@ module internal AdapterTrainCommand =
             terminal
             $"{AdapterForm.name options.Form} adapter behind layer {options.Exit} of {session.Model.Path}: {Output.number (Adapter.parameters session.Trainee.Adapter)} parameters, {Output.number session.Data.Tokens.Count} tokens of text, {Inputs.deviceName common.Device}"
 
+        session.Conversations
+        |> Option.iter (TrainProgress.conversations >> Terminal.remark terminal)
         follow terminal common session

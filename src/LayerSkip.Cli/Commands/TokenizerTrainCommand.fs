@@ -95,10 +95,7 @@ module internal TokenizerTrainCommand =
             using (Terminal.working terminal "training a tokenizer") (fun _ ->
                 files
                 |> Seq.collect (Texts.parts options.SpecialTokens)
-                |> Seq.collect (fun part ->
-                    match part.Lesson with
-                    | Lesson.Text text -> [ text ]
-                    | Lesson.Pair(prompt, response) -> [ prompt; response ])
+                |> Seq.collect (fun part -> Lesson.texts part.Lesson)
                 |> BpeTrainer.train options
                 |> Check.getOrRaise)
 

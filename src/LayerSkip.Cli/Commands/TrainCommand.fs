@@ -133,6 +133,8 @@ module internal TrainCommand =
     /// What somebody may not have meant.
     let private remarks (terminal: Terminal) (given: GivenTraining) (session: TrainingSession) =
         let options = session.Plan.Options
+        session.Conversations
+        |> Option.iter (TrainProgress.conversations >> Terminal.remark terminal)
 
         for coverage in Option.toList session.Coverage do
             let lost = 1.0 - float coverage.Learned / float coverage.Wanted
@@ -144,9 +146,14 @@ module internal TrainCommand =
                         terminal
                         $"{Output.number count} of {Output.number coverage.Texts} texts {what}"
 
+            let advice =
+                match session.Conversations with
+                | Some _ -> "a longer one reads more"
+                | None -> "--layout packed reads all of it"
+
             remark
                 coverage.Cut
-                $"are longer than {within} and cut: {Shown.percent lost} of what could be learned is left out (--layout packed reads all of it)"
+                $"are longer than {within} and cut: {Shown.percent lost} of what could be learned is left out ({advice})"
 
             remark coverage.Silent $"have nothing to learn within {within}: their prompts fill it"
 

@@ -72,6 +72,24 @@ module internal TrainProgress =
     let step (session: TrainingSession) (progress: Progress) : int =
         progress.Last |> Option.map _.Step |> Option.defaultValue session.Trainee.Step
 
+    /// "120 conversations, 3 of them cut, 45,000 tokens of answers to learn"
+    let conversations (count: ConversationCount) : string =
+        let cut = Output.textIf (count.Cut > 0) $", {Output.number count.Cut} of them cut"
+        $"""{Terminal.count count.Conversations "conversation"}{cut}, {Output.number count.Learned} tokens of answers to learn"""
+
+    /// "conversations": what is learned of them; null where there are none.
+    let conversationsJson (count: ConversationCount option) writer =
+        match count with
+        | None -> JsonWrite.textOrNull "conversations" None writer
+        | Some count ->
+            writer
+            |> JsonWrite.object "conversations" (fun _ ->
+                writer.WriteNumber("count", count.Conversations)
+                writer.WriteNumber("samples", count.Samples)
+                writer.WriteNumber("cut", count.Cut)
+                writer.WriteNumber("answer_tokens", count.Wanted)
+                writer.WriteNumber("learned_tokens", count.Learned))
+
     /// What the run came to, as one object: seconds and tokens are this call's, step and checkpoint the run's.
     let json (session: TrainingSession) (seconds: float) (progress: Progress) =
         let finish =
@@ -109,7 +127,8 @@ module internal TrainProgress =
             writer.WriteNumber("learned_tokens", progress.Learned)
             writer.WriteNumber("idle_steps", progress.Idle)
             writer.WriteNumber("spikes", progress.Spikes)
-            writer.WriteNumber("skipped_steps", progress.Skipped))
+            writer.WriteNumber("skipped_steps", progress.Skipped)
+            conversationsJson session.Conversations writer)
 
     /// As it is typed, with as many ranks as the run has.
     let private resuming (session: TrainingSession) =

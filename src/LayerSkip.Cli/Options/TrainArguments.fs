@@ -65,7 +65,7 @@ type internal TrainArgument =
 
             match this with
             | Data _ ->
-                "what to learn from; may be given several times. Text parted by <|endoftext|>; .jsonl, or .json with one array, of objects with \"text\", or with \"prompt\" and \"response\", of which only the response is learned; .tokens or .bin (uint16) of ids."
+                "what to learn from; may be given several times. Text parted by <|endoftext|>; .jsonl, or .json with one array, of objects with \"text\", with \"prompt\" and \"response\", of which only the response is learned, or with \"messages\" of \"role\" and \"content\" (and \"tools\"), which the model's own chat template puts into words, of which only the assistant's answers are learned; an answer with \"weight\": 0 or \"train\": false is only read; .tokens or .bin (uint16) of ids."
             | Output _ ->
                 "the folder of the run: checkpoints, log.jsonl, tensorboard, and at the end the model."
             | Resume _ ->
@@ -76,7 +76,7 @@ type internal TrainArgument =
             | ValidShare _ ->
                 $"without --validation: the share of the texts that are kept for it, below 1 (default {TrainingData.defaultShare}); of very few texts, the end of the last."
             | Layout _ ->
-                "packed: windows over all texts. each: every text or pair alone, cut to --sequence-length (default: each where a .jsonl or .json file is given, else packed)."
+                "packed: windows over all texts, of which no conversation can be one. each: every text, pair or conversation alone, cut to --sequence-length (default: each where a .jsonl or .json file is given, else packed)."
             | NoBos ->
                 "puts no beginning-of-text token before a text (default: where the tokenizer puts one before a prompt, and the text does not begin with it)."
             | NoEos ->

@@ -6,11 +6,22 @@ open System.Text
 open System.Text.Json
 open System.Threading.Tasks
 
-/// What a model may learn from: a text, all of it, or the response to a prompt that is only read.
+/// What a model may learn from: a text, all of it; the response to a prompt that is only read; the assistant's answers in a
+/// conversation.
 [<RequireQualifiedAccess>]
 type Lesson =
     | Text of string
     | Pair of prompt: string * response: string
+    | Chat of ChatLesson
+
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module Lesson =
+    /// What somebody wrote in it, in its order.
+    let texts (lesson: Lesson) : string list =
+        match lesson with
+        | Lesson.Text text -> [ text ]
+        | Lesson.Pair(prompt, response) -> [ prompt; response ]
+        | Lesson.Chat chat -> chat.Messages |> List.map _.Content
 
 /// Lessons as JSON objects: one a line, or in one array.
 [<RequireQualifiedAccess>]
@@ -54,10 +65,32 @@ module internal JsonLessons =
             | _ :: _ :: _ -> fail path $"{place} has \"{name}\" twice; leave one"
             | _ -> None
 
-        match text "text", text "prompt", text "response", text "completion" with
-        | Some whole, None, None, None -> Lesson.Text whole
-        | None, Some prompt, Some response, None
-        | None, Some prompt, None, Some response -> Lesson.Pair(prompt, response)
+        let chat () =
+            match
+                fields
+                |> List.filter (fun (name, value) ->
+                    name = "messages" && value.ValueKind <> JsonValueKind.Null)
+            with
+            | [] -> None
+            | [ _ ] ->
+                try
+                    Some(ChatLesson.read place (JsonPart root))
+                with
+                | JsonFault(part, why) -> fail path $"{place}: \"{part}\" {why}"
+                // A JsonElement's own, of names that are no text.
+                | :? InvalidOperationException ->
+                    fail path $"{place} has half a character in a name; repair it"
+            | _ -> fail path $"{place} has \"messages\" twice; leave one"
+
+        let others = [ "text"; "prompt"; "response"; "completion" ] |> List.filter (text >> Option.isSome)
+
+        match chat (), text "text", text "prompt", text "response", text "completion" with
+        | Some chat, None, None, None, None -> Lesson.Chat chat
+        | Some _, _, _, _, _ ->
+            fail path $"{place} has \"messages\" and {quoted others}; leave one or the other"
+        | None, Some whole, None, None, None -> Lesson.Text whole
+        | None, None, Some prompt, Some response, None
+        | None, None, Some prompt, None, Some response -> Lesson.Pair(prompt, response)
         | _ ->
             let found =
                 if fields.IsEmpty then
@@ -67,7 +100,7 @@ module internal JsonLessons =
 
             fail
                 path
-                $"{place} must be an object with \"text\", or with \"prompt\" and \"response\" (or \"completion\"), all strings; it has {found}"
+                $"{place} must be an object with \"text\", or with \"prompt\" and \"response\" (or \"completion\"), all strings, or with \"messages\"; it has {found}"
 
     let private ofLines (path: string) : seq<Lesson> =
         TextFile.lines path

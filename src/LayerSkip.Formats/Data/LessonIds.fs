@@ -12,6 +12,8 @@ type internal LessonIds = {
     Closing: int option
     /// Whether special tokens that stand in the texts are read as such; else they are characters.
     ParsesSpecial: bool
+    /// The samples of a conversation, as entries.
+    Chat: ChatLesson -> Result<int[] list, LayerSkipError list>
 }
 
 /// Entries of texts, as a model's prompts are encoded; those that are only read as complements.
@@ -66,14 +68,28 @@ module internal LessonIds =
             let mutable last = None
 
             for part in Texts.parts (specials ids.Tokenizer) path do
-                let entries =
-                    match part.Lesson with
-                    | Lesson.Pair(prompt, response) -> pair ids prompt response
-                    | Lesson.Text text ->
+                match part.Lesson with
+                | Lesson.Chat lesson ->
+                    let samples =
+                        ids.Chat lesson
+                        |> Result.mapError (fun faults -> [
+                            LayerSkipError.BadFile(path, $"{lesson.Place}: {LayerSkipError.summary faults}")
+                        ])
+                        |> Check.getOrRaise
+
+                    for number, entries in List.indexed samples do
+                        { Begins = true; Entries = entries; Sample = number + 1 }
+                | Lesson.Pair(prompt, response) -> {
+                    Begins = true
+                    Entries = pair ids prompt response
+                    Sample = 0
+                  }
+                | Lesson.Text text ->
+                    let entries =
                         let found = encode ids (if part.Begins then Place.First else Place.Continuing) text
                         last <- Array.tryLast found |> Option.orElse (if part.Begins then None else last)
                         let found = if part.Begins then opened ids found else found
                         if part.Ends then closed ids last found else found
 
-                { Begins = part.Begins; Entries = entries }
+                    { Begins = part.Begins; Entries = entries; Sample = 0 }
         }

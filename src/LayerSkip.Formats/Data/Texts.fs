@@ -72,9 +72,9 @@ module Texts =
     let parts (specials: string list) (path: string) : seq<LessonPart> =
         let isBlank (lesson: Lesson) =
             match lesson with
-            | Lesson.Text text -> String.IsNullOrWhiteSpace text
-            | Lesson.Pair(prompt, response) ->
-                String.IsNullOrWhiteSpace prompt && String.IsNullOrWhiteSpace response
+            // An empty answer is one: it ends at once.
+            | Lesson.Chat _ -> false
+            | lesson -> lesson |> Lesson.texts |> List.forall String.IsNullOrWhiteSpace
 
         if isJson path then
             JsonLessons.read path
@@ -90,7 +90,8 @@ module Texts =
 
             for part in parts [] path do
                 match part.Lesson with
-                | Lesson.Pair _ -> part.Lesson
+                | Lesson.Pair _
+                | Lesson.Chat _ -> part.Lesson
                 | Lesson.Text more ->
                     text.Append more |> ignore
 

@@ -10,6 +10,8 @@ type TextEntries = {
     /// Whether a text begins with them.
     Begins: bool
     Entries: int[]
+    /// Which of its conversation's samples it is, from 1; 0 of any other text.
+    Sample: int
 }
 
 /// Token ids on disk: text after text. An id that is read and not learned (a prompt's) stands as
@@ -191,7 +193,11 @@ module TokenFile =
                 let stop = min last (tokens.EndOf text)
 
                 for at in start..piece .. stop - 1L do
-                    { Begins = at = start; Entries = tokens.Read(at, int (min piece (stop - at))) }
+                    {
+                        Begins = at = start
+                        Entries = tokens.Read(at, int (min piece (stop - at)))
+                        Sample = 0
+                    }
         }
 
     /// Writes what `add` adds, whole or not at all; the writer, which has counted it.
@@ -212,5 +218,5 @@ module TokenFile =
     let write (path: string) (texts: seq<int[]>) : Result<struct (int64 * int), LayerSkipError list> =
         writeParts path (fun writer ->
             for text in texts do
-                writer.Add { Begins = true; Entries = text })
+                writer.Add { Begins = true; Entries = text; Sample = 0 })
         |> Result.map (fun writer -> struct (writer.Count, writer.Texts))

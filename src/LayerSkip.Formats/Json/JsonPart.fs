@@ -37,6 +37,9 @@ type internal JsonPart(parent: JsonPart, step: string, index: int, element: Json
     /// The kind of the value, for who may be given several.
     member _.Kind = element.ValueKind
 
+    /// The value as it is written in the file.
+    member _.Raw: string = element.GetRawText()
+
     /// A text of whole characters.
     member this.Text: string =
         if element.ValueKind <> JsonValueKind.String then

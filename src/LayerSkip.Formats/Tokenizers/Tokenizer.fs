@@ -59,6 +59,17 @@ module Tokenizer =
     let encodeMarked (tokenizer: Tokenizer) (text: MarkedText) : int[] =
         tokenizer.EncodeMarked(Place.First, false, Marked.ofText text).Ids.ToArray()
 
+    /// Ids of a text in pieces that goes on from ids, which stay as they are: after a token of its own, as special ones are, a text
+    /// begins anew.
+    let internal encodeMarkedAfter (ids: int[]) (tokenizer: Tokenizer) (text: Marked) : int[] =
+        let place =
+            match Array.tryLast ids with
+            | None -> Place.First
+            | Some last when tokenizer.Added.ContainsKey last -> Place.Later
+            | Some _ -> Place.Continuing
+
+        tokenizer.EncodeMarked(place, false, text).Ids.ToArray()
+
     /// Ids of a text that goes on from another: without BOS, and without the space that some tokenizers put before a text.
     let encodeContinuing (parseSpecial: bool) (tokenizer: Tokenizer) (text: string) : int[] =
         tokenizer.Encode(Place.Continuing, false, parseSpecial, text).Ids.ToArray()

@@ -74,8 +74,10 @@ module internal TextItems =
     let private documentsOf encode window (limit: int option) (path: string) : TextItem[] =
         let whole (lesson: Lesson) =
             match lesson with
-            | Lesson.Text text -> text
-            | Lesson.Pair(prompt, response) -> prompt + response
+            | Lesson.Chat chat ->
+                Check.bad path $"{chat.Place} holds a conversation, which is no document; give \"text\""
+                |> Check.getOrRaise
+            | lesson -> lesson |> Lesson.texts |> String.concat ""
 
         Texts.read path
         |> Seq.choose (whole >> encode >> ofDocument window)

@@ -40,7 +40,7 @@ module Chat =
     let private question, answer = "Which?", "That one."
 
     /// The token that the template itself writes behind an answer.
-    let private turnEnd (checkpoint: Checkpoint) : int option =
+    let internal turnEnd (checkpoint: Checkpoint) : int option =
         let request = {
             ChatRequest.ofMessages [ ChatMessage.user question; ChatMessage.assistant answer ] with
                 AddGenerationPrompt = false

@@ -168,7 +168,8 @@ let private lessons =
                     |> Seq.map (fun lesson ->
                         match lesson with
                         | Lesson.Text text -> text
-                        | Lesson.Pair _ -> failtest "no pair")
+                        | Lesson.Pair _
+                        | Lesson.Chat _ -> failtest "no pair")
                     |> Array.ofSeq
 
                 read = texts)

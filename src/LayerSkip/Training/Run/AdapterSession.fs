@@ -25,6 +25,8 @@ type AdapterSession = {
     Trainee: AdapterTrainee
     Plan: AdapterPlan
     Data: Dataset
+    /// What the conversations come to that are learned; None where there are none.
+    Conversations: ConversationCount option
     Validation: Dataset option
     Graded: Batch list
     /// Keeps other processes out of the folder.
@@ -62,13 +64,16 @@ module AdapterSession =
         (trainee: AdapterTrainee)
         claim
         =
-        RunData.openData output model.Config options.Run
-        |> Result.map (fun (data, validation) -> {
+        Check.both
+            (RunData.openData output model.Config options.Run)
+            (ConversationCount.load (RunFolder.conversationsFile output))
+        |> Result.map (fun ((data, validation), conversations) -> {
             Output = output
             Model = model
             Trainee = trainee
             Plan = AdapterTraining.plan options model.Weights (Dataset.reader data)
             Data = data
+            Conversations = conversations
             Validation = validation
             Graded =
                 validation

@@ -35,6 +35,20 @@ module internal RunData =
             else
                 [||]
         let closing = if data.Eos then Tokenizer.eos tokenizer else None
+        let words = lazy (ChatSamples.words data.Eos model)
+
+        let chat (lesson: ChatLesson) =
+            if options.Layout = Layout.Packed then
+                Check.throw (
+                    LayerSkipError.OutOfRange(
+                        "layout",
+                        "packed",
+                        "each: conversations are not to see one another"
+                    )
+                )
+            else
+                words.Value |> Result.bind (fun words -> ChatSamples.ofLesson words lesson)
+
         // Where one token is both, one of it parts two packed texts.
         let isBoth = options.Layout = Layout.Packed && Some opening = Option.map Array.singleton closing
 
@@ -43,6 +57,7 @@ module internal RunData =
             Opening = opening
             Closing = if isBoth then None else closing
             ParsesSpecial = data.Special
+            Chat = chat
         }
 
     /// A file's texts as entries.
@@ -55,14 +70,51 @@ module internal RunData =
         else
             seq { yield! LessonIds.ofFile ids.Value path }
 
-    /// Adds files' texts to the writers that `choose` names by the number of a text.
-    let private addAll vocabulary ids sources (writers: TokenWriter list) (choose: int -> TokenWriter) =
+    /// What files' texts were written as.
+    [<NoEquality; NoComparison>]
+    type private Written = {
+        /// In the order of the writers.
+        Conversations: ConversationCount list
+        /// The number of the last text, where all of a conversation's samples have one; whether it is a conversation.
+        Last: int
+        EndsWithChat: bool
+    }
+
+    /// Adds files' texts to the writers that `choose` names by the number of a text; a conversation's samples go together.
+    let private addAll
+        vocabulary
+        ids
+        length
+        sources
+        (writers: TokenWriter list)
+        (choose: int -> TokenWriter)
+        =
+        let counts = writers |> List.map (fun _ -> ref ConversationCount.zero)
+        let samples = ResizeArray<int[]>()
         let mutable number = -1
+        let mutable endsWithChat = false
+
+        let count () =
+            if samples.Count > 0 then
+                let total = List.item (List.findIndex ((=) (choose number)) writers) counts
+                total.Value <-
+                    ConversationCount.ofSamples length (List.ofSeq samples)
+                    |> ConversationCount.plus total.Value
+                samples.Clear()
 
         for part in Seq.collect (entriesOf vocabulary ids) sources do
-            number <- number + (if part.Begins then 1 else 0)
+            if part.Begins && part.Sample <= 1 then
+                count ()
+                number <- number + 1
+
+            endsWithChat <- part.Sample > 0
+
+            if endsWithChat then
+                samples.Add part.Entries
+
             (choose number).Add part
 
+        count ()
         let sum (count: TokenWriter -> int64) = List.sumBy count writers
 
         if sum _.Count = 0L then
@@ -71,20 +123,43 @@ module internal RunData =
             bad sources "has nothing to learn: all of it is prompts, which are only read"
             |> Check.getOrRaise
 
-    let private writeAll vocabulary ids (sources: string list) (target: string) =
-        TokenFile.writeParts target (fun writer -> addAll vocabulary ids sources [ writer ] (fun _ -> writer))
+        { Conversations = counts |> List.map _.Value; Last = number; EndsWithChat = endsWithChat }
 
-    /// Writes texts whose number is held out into `valid`, the others into `train`: both files' writers.
-    let private writeParted vocabulary ids (isHeldOut: int -> bool) sources (train: string) (valid: string) =
-        let heldOut = ref None
+    /// Writes texts into one file: what their conversations come to.
+    let private writeAll vocabulary ids length (sources: string list) (target: string) =
+        let written = ref None
+
+        TokenFile.writeParts target (fun writer ->
+            written.Value <- Some(addAll vocabulary ids length sources [ writer ] (fun _ -> writer)))
+        |> Result.map (fun _ -> written.Value.Value.Conversations.Head)
+
+    /// Writes texts whose number is held out into `valid`, the others into `train`: both files' writers, and what was written.
+    let private writeParted
+        vocabulary
+        ids
+        length
+        sources
+        (train: string)
+        (valid: string)
+        (isHeldOut: int -> bool)
+        =
+        let made = ref None
 
         TokenFile.writeParts train (fun writer ->
             TokenFile.writeParts valid (fun other ->
-                addAll vocabulary ids sources [ writer; other ] (fun number ->
-                    if isHeldOut number then other else writer))
+                let written =
+                    addAll vocabulary ids length sources [ writer; other ] (fun number ->
+                        if isHeldOut number then other else writer)
+
+                made.Value <- Some(writer, other, written))
             |> Check.getOrRaise
-            |> fun other -> heldOut.Value <- Some other)
-        |> Result.map (fun writer -> writer, heldOut.Value.Value)
+            |> ignore)
+        |> Result.map (fun _ -> made.Value.Value)
+
+    let private tooLittle sources =
+        bad
+            sources
+            $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, other files to validate on, or hold none of it out"
 
     /// Where no text is held out, or every one, the end of the last text is: as much as was asked for, and one sample at
     /// least. A pair and a short text go as a whole.
@@ -105,9 +180,7 @@ module internal RunData =
                 |> Result.map ignore
 
             if cut = 0L then
-                bad
-                    sources
-                    $"has too little text to part some off for validation (\"{Texts.separator}\" stands between texts, a line of .jsonl is one); give more text, other files to validate on, or hold none of it out"
+                tooLittle sources
             else
                 copy valid cut tokens.Count |> Result.bind (fun () -> copy train 0L cut))
 
@@ -117,28 +190,39 @@ module internal RunData =
         let ids = lazy (idsOf model options data)
         let train, valid = RunFolder.trainFile output, RunFolder.validFile output
 
+        let writeAll = writeAll vocabulary ids options.SequenceLength
+
         let parted () =
             match data.Validation with
             | [] when data.ValidationShare > 0.0 ->
-                let isHeldOut = Dataset.isHeldOut options.Seed data.ValidationShare
+                let writeParted = writeParted vocabulary ids options.SequenceLength data.Train train valid
+                let holdOutEnd = holdOutEnd options vocabulary data.ValidationShare
 
-                let holdOutEnd found =
-                    holdOutEnd options vocabulary data.ValidationShare found train valid data.Train
+                writeParted (Dataset.isHeldOut options.Seed data.ValidationShare)
+                |> Result.bind (fun (learned, heldOut, written) ->
+                    let conversations = List.reduce ConversationCount.plus written.Conversations
 
-                writeParted vocabulary ids isHeldOut data.Train train valid
-                |> Result.bind (fun (learned, heldOut) ->
-                    if learned.Texts = 0 then holdOutEnd valid
-                    elif heldOut.Texts = 0 then holdOutEnd train
-                    else Ok())
+                    if learned.Texts > 0 && heldOut.Texts > 0 then
+                        Ok written.Conversations.Head
+                    elif written.EndsWithChat && written.Last = 0 then
+                        tooLittle data.Train
+                    elif written.EndsWithChat then
+                        // Its samples go together.
+                        writeParted ((=) written.Last)
+                        |> Result.map (fun (_, _, written) -> written.Conversations.Head)
+                    else
+                        holdOutEnd (if learned.Texts = 0 then valid else train) train valid data.Train
+                        |> Result.map (fun () -> conversations))
             | [] ->
-                writeAll vocabulary ids data.Train train
-                // An earlier run's is none of this one's.
-                |> Result.map (fun _ -> File.Delete valid)
-            | files ->
-                Check.both (writeAll vocabulary ids data.Train train) (writeAll vocabulary ids files valid)
-                |> Result.map ignore
+                writeAll data.Train train
+                |> Result.map (fun conversations ->
+                    // An earlier run's is none of this one's.
+                    File.Delete valid
+                    conversations)
+            | files -> Check.both (writeAll data.Train train) (writeAll files valid) |> Result.map fst
 
-        let made = Check.guard parted
+        let made =
+            Check.guard (parted >> Result.bind (ConversationCount.save (RunFolder.conversationsFile output)))
 
         if Result.isError made then
             File.Delete train

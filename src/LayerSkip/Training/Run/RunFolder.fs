@@ -11,6 +11,8 @@ module internal RunFolder =
     let trainFile (output: string) : string = Path.Combine(output, "train.tokens")
     /// The ids that validate; not there where none do.
     let validFile (output: string) : string = Path.Combine(output, "valid.tokens")
+    /// How many conversations are among them; not there where none are.
+    let conversationsFile (output: string) : string = Path.Combine(output, "conversations.json")
     /// `TrainingLog`'s lines.
     let logFile (output: string) : string = Path.Combine(output, "log.jsonl")
     /// TensorBoard's events.

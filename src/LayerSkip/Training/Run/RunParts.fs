@@ -12,6 +12,8 @@ type TrainingSession = {
     Data: Dataset
     /// What of the data is learned; None where texts are packed, which loses nothing.
     Coverage: Coverage option
+    /// What the conversations come to that are learned; None where there are none.
+    Conversations: ConversationCount option
     /// None where nothing validates.
     Validation: Dataset option
     /// What of it is graded, of the same ids whatever the batch size; none where it has nothing to learn.
@@ -40,9 +42,11 @@ module internal RunParts =
     /// A session over what is in the folder. Its claim, and what else only the caller knows, is the caller's to add.
     let assemble output (options: TrainingOptions) ranks (model: Checkpoint) (trainee: Trainee) =
         Check.both
-            (RunData.openData output model.Config options)
+            (Check.both
+                (RunData.openData output model.Config options)
+                (ConversationCount.load (RunFolder.conversationsFile output)))
             (Recipe.tryBuild model.Config.Layers options.Steps options.Seed options.Recipe)
-        |> Result.map (fun ((data, validation), parts) ->
+        |> Result.map (fun (((data, validation), conversations), parts) ->
             let graded =
                 validation
                 |> Option.map (Dataset.graded options.ValidationTokens options.BatchSize)
@@ -55,6 +59,7 @@ module internal RunParts =
                 Plan = Training.plan options parts ranks trainee.Weights (Dataset.reader data)
                 Data = data
                 Coverage = Dataset.coverage data
+                Conversations = conversations
                 Validation = validation
                 Graded = graded
                 HasNewOptions = false

@@ -27,6 +27,136 @@ let private lessonsOf (name: string) (bytes: byte[]) : Result<Lesson list, strin
 let private a, b = Lesson.Text "a", Lesson.Text "b"
 let private good = "{\"text\": \"a\"}"
 
+/// Lines of conversations: what stands in "messages", and the whole object.
+let private said = """{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}"""
+let private messages (inside: string) = text ("{\"messages\": [" + inside + "]}")
+let private answer (more: string) =
+    messages (
+        """{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", """
+        + more
+        + "}"
+    )
+
+let private chatOf (learned: int list) (spoken: ChatMessage list) =
+    Lesson.Chat { Place = "line 1"; Messages = spoken; Learned = learned; Tools = [] }
+
+let private user, assistant = ChatMessage.user "a", ChatMessage.assistant "b"
+let private asked = { Id = None; Name = "f"; Arguments = "{\"x\": 1}" }
+
+let private conversations: (string * byte[] * Lesson) list = [
+    "messages", messages said, chatOf [ 1 ] [ user; assistant ]
+    "a text of null beside messages",
+    text ("{\"text\": null, \"id\": 7, \"messages\": [" + said + "]}"),
+    chatOf [ 1 ] [ user; assistant ]
+    "parts of text",
+    messages (
+        """{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, """
+        + said
+    ),
+    chatOf [ 2 ] [ ChatMessage.user "a\nb"; user; assistant ]
+    "the system's newer name",
+    messages ("""{"role": "developer", "content": "s"}, """ + said),
+    chatOf [ 2 ] [ ChatMessage.system "s"; user; assistant ]
+    "an answer that is left out",
+    messages (
+        said
+        + ", "
+        + said.Replace("\"b\"", "\"b\", \"weight\": 0")
+        + ", "
+        + said.Replace("\"b\"", "\"b\", \"train\": false")
+    ),
+    chatOf [ 1 ] [ user; assistant; user; assistant; user; assistant ]
+    "what opens a conversation is no answer",
+    messages ("""{"role": "assistant", "content": "hi"}, """ + said),
+    chatOf [ 2 ] [ ChatMessage.assistant "hi"; user; assistant ]
+    "an answer of nothing",
+    messages """{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}""",
+    chatOf [ 1 ] [ user; ChatMessage.assistant "" ]
+    "a call whose arguments are an object",
+    messages
+        """{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}""",
+    chatOf [ 1 ] [ user; { ChatMessage.assistant "" with ToolCalls = [ asked ] } ]
+    "a call whose arguments are a text, and its answer",
+    messages
+        """{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}, {"role": "tool", "tool_call_id": "1", "name": "f", "content": "7"}""",
+    chatOf [ 1 ] [
+        user
+        { ChatMessage.assistant "" with ToolCalls = [ { asked with Id = Some "1" } ] }
+        { ChatMessage.ofRole "tool" "7" with ToolCallId = Some "1"; Name = Some "f" }
+    ]
+    "tools",
+    text (
+        """{"tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}, {"function": {"name": "g"}}], "messages": ["""
+        + said
+        + "]}"
+    ),
+    Lesson.Chat {
+        Place = "line 1"
+        Messages = [ user; assistant ]
+        Learned = [ 1 ]
+        Tools = [
+            { Name = "f"; Description = Some "d"; Parameters = "{\"type\": \"object\"}" }
+            {
+                Name = "g"
+                Description = None
+                Parameters = """{"type": "object", "properties": {}}"""
+            }
+        ]
+    }
+]
+
+/// What is said of conversations that are none.
+let private noConversations: (string * byte[] * string) list = [
+    "broken JSON", text "{\"messages\": [", "line 1 is not valid JSON"
+    "messages that are a text", text "{\"messages\": \"a\"}", "line 1: \"messages\" must be a list"
+    "no messages", messages "", "line 1: \"messages\" is empty"
+    "messages of null", text "{\"messages\": null}", "or with \"messages\"; it has \"messages\""
+    "a message that is a text", messages "\"a\"", "\"messages[0]\" must be an object"
+    "no role", messages """{"content": "a"}""", "\"messages[0].role\" is missing"
+    "a role of another type",
+    messages """{"role": 1, "content": "a"}""",
+    "\"messages[0].role\" must be a text"
+    "no content", messages """{"role": "user"}""", "\"messages[0].content\" is missing"
+    "no content of an assistant that calls nothing",
+    messages """{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": []}""",
+    "\"messages[1].content\" is missing"
+    "content of another type",
+    messages """{"role": "user", "content": 1}""",
+    "\"messages[0].content\" must be a text, or a list of parts of type text"
+    "a picture",
+    messages """{"role": "user", "content": [{"type": "image_url"}]}""",
+    "\"messages[0].content[0].type\" is image_url; only text is learned from"
+    "half a character", messages """{"role": "user", "content": "\ud800"}""", "half a character"
+    "half a character in a name", text "{\"messages\": [], \"\\ud800\": 1}", "line 1"
+    "no answer",
+    messages """{"role": "user", "content": "a"}""",
+    "\"messages\" has no answer of the assistant's"
+    "nothing but an opening",
+    messages """{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}""",
+    "\"messages\" has no answer of the assistant's"
+    "no answer to learn", answer "\"weight\": 0", "\"messages\" has nothing to learn"
+    "half a weight", answer "\"weight\": 0.5", "\"messages[1].weight\" must be 0 or 1"
+    "a train that is a number", answer "\"train\": 1", "\"messages[1].train\" must be true or false"
+    "a question to learn",
+    messages ("""{"role": "user", "content": "a", "weight": 1}, """ + said),
+    "\"messages[0].weight\" asks for a message to be learned that is not the assistant's"
+    "a call without a name",
+    answer "\"tool_calls\": [{\"function\": {\"arguments\": {}}}]",
+    "\"messages[1].tool_calls[0].function.name\" is missing"
+    "arguments that are a list",
+    answer "\"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": []}}]",
+    "arguments\" must be an object, or the text of one"
+    "tools that are an object",
+    text ("{\"tools\": {}, \"messages\": [" + said + "]}"),
+    "line 1: \"tools\" must be a list"
+    "messages and a text",
+    text ("{\"text\": \"a\", \"messages\": [" + said + "]}"),
+    "line 1 has \"messages\" and \"text\"; leave one or the other"
+    "messages twice",
+    text ("{\"messages\": [], \"messages\": [" + said + "]}"),
+    "line 1 has \"messages\" twice"
+]
+
 /// A file's name and bytes, and its lessons.
 let private readable: (string * string * byte[] * Lesson list) list = [
     "lines", "x.jsonl", text $"{good}\n{{\"text\": \"b\"}}\n", [ a; b ]
@@ -124,7 +254,12 @@ let private reading =
         for name, file, bytes, expected in readable do
             testCase name (fun () -> Expect.equal (lessonsOf file bytes) (Ok expected) file)
 
-        for name, file, bytes, words in unreadable do
+        for name, bytes, expected in conversations do
+            testCase name (fun () -> Expect.equal (lessonsOf "x.jsonl" bytes) (Ok [ expected ]) name)
+
+        for name, file, bytes, words in
+            unreadable
+            @ [ for name, bytes, words in noConversations -> name, "x.jsonl", bytes, words ] do
             testCase $"not {name}" (fun () ->
                 match lessonsOf file bytes with
                 | Ok lessons -> failtest $"%A{lessons}"
@@ -169,7 +304,8 @@ let private reading =
                         |> List.map (fun part ->
                             match part.Lesson with
                             | Lesson.Text text -> text.Length
-                            | Lesson.Pair _ -> 0)
+                            | Lesson.Pair _
+                            | Lesson.Chat _ -> 0)
                     Expect.isLessThanOrEqual (List.max lengths) (5 <<< 18) $"{word}: the longest"
                     Expect.equal (List.sum lengths) (whole.Trim().Length) "all"
                     Expect.equal (parts |> List.filter _.Begins |> List.length) 1 "one text"
