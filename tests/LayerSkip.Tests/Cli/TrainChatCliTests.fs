@@ -133,7 +133,7 @@ let tests =
                         train
                             inside
                             "run"
-                            "--steps=1 --sequence-length=64 --valid-share=0 --validate-every=0"
+                            "--steps=1 --sequence-length=80 --valid-share=0 --validate-every=0"
                         |> List.filter ((<>) "--sequence-length=128")
                     )
 
@@ -141,7 +141,7 @@ let tests =
                 Expect.stringContains told.Error "2 conversations, 1 of them cut" "how many"
                 Expect.stringContains
                     told.Error
-                    "are longer than --sequence-length 64 and cut"
+                    "are longer than --sequence-length 80 and cut"
                     "and what is lost"
 
                 refuses
@@ -190,5 +190,6 @@ let tests =
 
                 refuses
                     [ "chats.jsonl"; "line 1 holds a conversation" ]
-                    (typed $"""eval --task perplexity --model {inside "run"} --data {inside "chats.jsonl"} --documents""")))
+                    (typed
+                        $"""eval --task perplexity --model {inside "run"} --data {inside "chats.jsonl"} --documents""")))
     ]
