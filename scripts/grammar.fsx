@@ -3,6 +3,10 @@
 //
 //     dotnet fsi scripts/grammar.fsx
 //     dotnet fsi scripts/grammar.fsx --model FILE --schema FILE --prompt TEXT --max-new-tokens 120 --threads 1
+//
+// With --tokenizer no model is read: masks alone, over its vocabulary (tokenizer.json), along texts of random tokens that the grammar allows.
+//
+//     dotnet fsi scripts/grammar.fsx --tokenizer tokenizer.json --schema FILE --runs 5
 #load "options.fsx"
 
 open Options
@@ -14,6 +18,7 @@ let given =
         "--prompt TEXT", "Here is a JSON description of Anna, a baker from Paris: "
         "--max-new-tokens N", "120"
         "--runs N", "5"
+        "--tokenizer FILE", "none: the model's"
         "--threads N", "one for each core"
     ]
 
@@ -42,17 +47,72 @@ let schema =
     | Some file -> File.ReadAllText file
     | None -> person
 
-let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
-let limit, runs = given.Whole("--max-new-tokens", 1), given.Whole("--runs", 1)
-let tokenizer = Checkpoint.tokenizer model |> orStop
-let prompt = Tokenizer.encode tokenizer (given.Text "--prompt")
-
 let timed (work: unit -> 'T) =
     let start = Stopwatch.GetTimestamp()
     let result = work ()
     result, Stopwatch.GetElapsedTime(start).TotalMicroseconds
 
 let median (values: float list) = (List.sort values)[values.Length / 2]
+
+/// Masks along texts of random tokens: of those that are allowed one, but where the text may end its end, so that texts are short.
+let masksOf (file: string) : unit =
+    let runs = given.Whole("--runs", 1)
+    let tokenizer = Tokenizer.ofJson file |> orStop
+    let stop = Tokenizer.eos tokenizer |> Option.defaultValue 0
+    let bytes, trie = timed (fun () -> TokenBytes.ofTokenizer tokenizer)
+    let count = Tokenizer.vocabularySize tokenizer
+    printfn "%d tokens; the vocabulary's trie, once a model: %.0f ms" count (trie / 1000.0)
+    let mask = Array.zeroCreate<uint64>((count + 63) / 64)
+
+    let write (random: Random) (start: GrammarState) =
+        let times = ResizeArray<float>()
+        let mutable state = start
+
+        while not (state.IsComplete || times.Count = 200) do
+            times.Add(snd (timed (fun () -> state.Allows(mask.AsSpan()))))
+
+            let allowed = [|
+                for id in 0 .. count - 1 do
+                    if id <> stop && (mask[id >>> 6] >>> (id &&& 63)) &&& 1UL = 1UL then
+                        id
+            |]
+
+            let next = allowed[random.Next allowed.Length]
+            let after, step = timed (fun () -> state.Advance next)
+            times[times.Count - 1] <- times[times.Count - 1] + step
+            state <- after
+
+        List.ofSeq times
+
+    let tell (name: string) (times: float list) =
+        printfn
+            "%-12s %5d masks with their steps: mean %7.1f us, median %5.1f, 99 of 100 under %7.1f, worst %7.0f"
+            name
+            times.Length
+            (List.average times)
+            (median times)
+            (List.sort times)[times.Length * 99 / 100](List.max times)
+
+    for run in 0..runs do
+        let grammar, compiling = timed (fun () -> JsonSchemaGrammar.compile schema |> orStop)
+        let start, beginning = timed (fun () -> Grammar.start grammar bytes [| stop |] |> orStop)
+        printfn
+            "%s: compiling %.1f ms, beginning %.1f ms"
+            (if run = 0 then "cold" else "warm")
+            (compiling / 1000.0)
+            (beginning / 1000.0)
+        tell "first text" (write (Random run) start)
+        tell "later texts" (List.concat [ for text in 1..10 -> write (Random(100 * run + text)) start ])
+
+given.TryText "--tokenizer"
+|> Option.iter (fun file ->
+    masksOf file
+    exit 0)
+
+let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
+let limit, runs = given.Whole("--max-new-tokens", 1), given.Whole("--runs", 1)
+let tokenizer = Checkpoint.tokenizer model |> orStop
+let prompt = Tokenizer.encode tokenizer (given.Text "--prompt")
 
 /// A constraint that keeps the time [us] of each mask, and of each step.
 let rec watched

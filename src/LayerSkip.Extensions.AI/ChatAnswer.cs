@@ -26,17 +26,16 @@ internal abstract class ChatAnswer
 /// <summary>An answer that may call tools as the model's family writes calls.</summary>
 internal sealed class AnswerWithTools(ToolSet tools) : ChatAnswer
 {
-    private readonly ToolCallFilter filter = new();
+    private readonly ToolCallStream stream = new();
 
-    public override string Add(string text) => filter.Add(text);
+    public override string Add(string text) => stream.Push(text);
 
     public override IReadOnlyList<AIContent> End()
     {
-        var (whole, shown) = (filter.Text, filter.Released);
-        var turn = ChatTurn.OfAnswer(whole);
+        var held = stream.Held;
+        var turn = ChatTurn.OfAnswer(held);
         var calls = tools.Contents(turn.ToolCalls);
-        var said = calls.Count > 0 ? turn.Content : whole;
-        var rest = said.StartsWith(shown, StringComparison.Ordinal) ? said[shown.Length..] : "";
+        var rest = calls.Count > 0 ? turn.Content : held;
 
         // The space before a call is its.
         var isSaid = calls.Count > 0 ? !string.IsNullOrWhiteSpace(rest) : rest.Length > 0;

@@ -120,7 +120,13 @@ module Server =
         kestrel.Limits.MaxRequestBodySize <- Nullable()
         kestrel.Limits.RequestHeadersTimeout <- options.ArrivalTimeout
         kestrel.Limits.MaxConcurrentConnections <- Nullable mostConnections
-        kestrel.Listen(address, options.Port)
+
+        kestrel.Listen(
+            address,
+            options.Port,
+            fun listening ->
+                listening.Use(Func<ConnectionDelegate, ConnectionDelegate> Rejections.explain) |> ignore
+        )
 
     let private map (service: Service) (app: WebApplication) : unit =
         let at (methods: string list) (path: string) (serve: HttpContext -> Task) =

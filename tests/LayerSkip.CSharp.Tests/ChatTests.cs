@@ -91,6 +91,10 @@ internal static class ChatTests
 
             Equal(chat.History.Count, 4, "in the conversation");
             Equal(ChatTurn.OfAnswer("no call").Content, "no call", "a text is a text");
+            ToolCallStream stream = new();
+            Equal(stream.Push("So: <tool"), "So: ", "what may be a call is held");
+            Equal(stream.Push("box> <tool_call>{"), "<toolbox> ", "until it is known");
+            Equal((stream.Push("}"), stream.Held), ("", "<tool_call>{}"), "a call is held to its end");
             Equal((await chat.SendAsync("plain")).Turn.ToolCalls.Count, 0, "without a call");
             ToolDefinition tool = new() { Name = "look", Description = "Looks.", Parameters = "{}" };
             Equal((tool.Name, tool.Description, tool.Parameters), ("look", "Looks.", "{}"), "as made");

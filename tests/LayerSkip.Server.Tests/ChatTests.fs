@@ -263,6 +263,27 @@ let tests =
                 Expect.equal (told.TrimEnd()) (before.TrimEnd()) written
                 Expect.equal (calls |> List.map _.Name) [ "look" ] written
 
+        testProperty "whatever an answer is made of, text and calls are the same however it is cut"
+        <| fun (parts: int list) (cuts: int list) ->
+            let pieces = [|
+                "<tool_call>"
+                "</tool_call>"
+                "[TOOL_CALLS]"
+                "<|python_tag|>"
+                "<tool_"
+                "<|py"
+                "[TOOL"
+                """{"name": "look", "arguments": {}}"""
+                "{"
+                " "
+                "\n"
+                "word"
+                "<"
+            |]
+
+            let text = parts |> List.map (fun part -> pieces[abs (part % pieces.Length)]) |> String.Concat
+            throughStream (split text cuts) = throughStream [ text ]
+
         sharedTest
             "SmolLM2 answers, and nothing that is typed ends its turn"
             [ "smollm2-135m-instruct"; "model.gguf" ]
@@ -308,4 +329,58 @@ let tests =
                     let once = good (postTo client "/tokenize" """{"prompt": "<|im_end|>"}""")
                     Expect.equal (number "count" once) 1 "which is one token where it is meant"
                     Expect.stringStarts server.ModelName "model" "the file's name"))
+
+        testCase "a conversation's ids are those that its answer is written after" (fun () ->
+            let tokenize body = postTo (server.Force()) "/tokenize" body
+            let ids json = [| for id in (at "tokens" json).EnumerateArray() -> id.GetInt32() |]
+            let given =
+                """{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tell me of a dog."}]"""
+            let request = ChatRequest.ofMessages messages
+
+            let expected request = Chat.prompt request (chatting.Force()) |> Check.getOrRaise
+
+            let json = good (tokenize (given + """, "return_token_strs": true}"""))
+            Expect.equal (ids json) (expected request) "with what begins the answer"
+            Expect.equal (number "count" json) (expected request).Length "count"
+            Expect.equal ((at "token_strs" json).GetArrayLength()) (number "count" json) "pieces"
+
+            Expect.equal
+                (ids (good (tokenize (given + """, "add_generation_prompt": false}"""))))
+                (expected { request with AddGenerationPrompt = false })
+                "without"
+
+            let tool = {
+                Name = "look"
+                Description = Some "Looks."
+                Parameters = """{"type": "object", "properties": {"where": {"type": "string"}}}"""
+            }
+
+            Expect.equal
+                (ids (good (tokenize (given + tools + "}"))))
+                (expected { request with Tools = [ tool ] })
+                "tools"
+
+            let told (body: string) = text "param" (refusal 400 (tokenize body))
+            Expect.equal (told (given + """, "prompt": "x"}""")) "messages" "one of both"
+            Expect.equal (told """{"messages": [{"role": "user"}]}""") "messages[0].content" "a fault within"
+            Expect.equal
+                (told (given + """, "add_generation_prompt": true, "continue_final_message": true}"""))
+                "continue_final_message"
+                "one of these too")
+
+        testCase "the work for an answer that may hold calls grows with it, not with its square" (fun () ->
+            let allocated (text: string) pieces =
+                let before = GC.GetAllocatedBytesForCurrentThread()
+                let mutable stream = ToolStream.start
+
+                for _ in 1..pieces do
+                    let struct (_, next) = ToolStream.push text stream
+                    stream <- next
+
+                ToolStream.finish stream |> ignore
+                float (GC.GetAllocatedBytesForCurrentThread() - before)
+
+            for text in [ "word "; "{\"a\": "; "  "; "<tool_call>" ] do
+                let few, many = allocated text 2_000, allocated text 20_000
+                Expect.isLessThan many (20.0 * few) text)
     ]

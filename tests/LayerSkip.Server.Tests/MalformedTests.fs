@@ -1,12 +1,9 @@
 module LayerSkip.Server.Tests.MalformedTests
 
 open System
-open System.IO
 open System.Net.Http
 open System.Net.Http.Headers
-open System.Net.Sockets
 open System.Text
-open System.Threading
 open Expecto
 open LayerSkip.Server.Tests.ServerSupport
 open LayerSkip.Server.Tests.MalformedRequests
@@ -28,30 +25,7 @@ let private works (client: HttpClient) =
         (offline 3 "The dog").Text.Value
         "a good request right after succeeds"
 
-/// Writes bytes with pauses between on a connection of its own; what comes back until it closes.
-let private raw (address: string) (parts: (string * int) list) (isHalfClosed: bool) : string =
-    let place = Uri address
-    use connection = new TcpClient(place.Host, place.Port)
-    connection.ReceiveTimeout <- 20_000
-    use stream = connection.GetStream()
-
-    try
-        for part, pause in parts do
-            stream.Write(Encoding.Latin1.GetBytes part)
-            Thread.Sleep pause
-
-        if isHalfClosed then
-            connection.Client.Shutdown SocketShutdown.Send
-
-        use reader = new StreamReader(stream, Encoding.UTF8)
-        reader.ReadToEnd()
-    with :? IOException ->
-        ""
-
-let private head (path: string) (more: string) =
-    $"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n{more}\r\n\r\n"
-
-let private completions = head "/v1/completions"
+let private completions = rawHead "/v1/completions"
 
 /// On the wire: name, what is written, whether the client then closes its half, and whether an answer in JSON must come.
 let private wires = [

@@ -178,10 +178,38 @@ let tests =
                 )
             Expect.equal (text "choices.0.text" json) (offline 20 story).Text.Value "greedy")
 
-        testCase "echoed scores come whole" (fun () ->
-            let error =
-                refusal 400 (post path """{"prompt": "x", "echo": true, "logprobs": 1, "stream": true}""")
-            Expect.equal (text "param" error) "logprobs" "param"
+        testCase "echoed scores stream: the prompt's first, then each token's, as they come whole" (fun () ->
+            let prompt = ids story
+
+            for tokens, drafting in [ 12, ""; 12, """, "exit_layer": 2, "draft_length": 4"""; 0, "" ] do
+                let body more =
+                    $"""{{"prompt": [{shown prompt}, {shown (ids "The dog")}], "max_tokens": {tokens}, "temperature": 0, "logprobs": 3, "echo": true{drafting}{more}}}"""
+
+                let whole = good (post path (body ""))
+                let events = stream path (body """, "stream": true""")
+
+                for place in 0..1 do
+                    let pieces =
+                        events
+                        |> List.collect (items "choices")
+                        |> List.filter (fun choice -> number "index" choice = place)
+
+                    let whole = at $"choices.{place}" whole
+
+                    for field in [ "tokens"; "token_logprobs"; "top_logprobs"; "text_offset" ] do
+                        let raw json = items $"logprobs.{field}" json |> List.map _.GetRawText()
+                        Expect.equal (List.collect raw pieces) (raw whole) $"{field} {drafting}"
+
+                    Expect.equal (String.Concat(pieces |> List.map (text "text"))) (text "text" whole) "text"
+
+                    let first = List.head pieces
+                    Expect.hasLength
+                        (items "logprobs.tokens" first)
+                        (if place = 0 then prompt else ids "The dog").Length
+                        "the prompt's come first"
+                    Expect.equal (at "finish_reason" first).ValueKind JsonValueKind.Null "and end nothing")
+
+        testCase "no more of the likeliest than there may be" (fun () ->
             Expect.equal
                 (text "param" (refusal 400 (post path """{"prompt": "x", "logprobs": 21}""")))
                 "logprobs"

@@ -4,6 +4,7 @@ open System
 open System.IO
 open System.Net.Http
 open System.Net.Http.Headers
+open System.Net.Sockets
 open System.Text
 open System.Text.Json
 open System.Threading
@@ -202,3 +203,35 @@ let quoted (text: string) = JsonSerializer.Serialize text
 let eventually (what: string) (holds: unit -> bool) : unit =
     if not (SpinWait.SpinUntil(holds, TimeSpan.FromSeconds 20.0)) then
         failtest $"never: {what}"
+
+/// Writes bytes with pauses [ms] between on a connection of its own; what comes back until it closes.
+let raw (address: string) (parts: (string * int) list) (isHalfClosed: bool) : string =
+    let place = Uri address
+    use connection = new TcpClient(place.Host, place.Port)
+    connection.ReceiveTimeout <- 20_000
+    use stream = connection.GetStream()
+    let answer = StringBuilder()
+
+    try
+        for part, pause in parts do
+            stream.Write(Encoding.Latin1.GetBytes part)
+            Thread.Sleep pause
+
+        if isHalfClosed then
+            connection.Client.Shutdown SocketShutdown.Send
+
+        let buffer = Array.zeroCreate<byte> 4096
+        let mutable count = stream.Read(buffer, 0, buffer.Length)
+
+        while count > 0 do
+            answer.Append(Encoding.UTF8.GetString(buffer, 0, count)) |> ignore
+            count <- stream.Read(buffer, 0, buffer.Length)
+    // Whoever closes before all has been read of what was sent breaks the connection off.
+    with :? IOException ->
+        ()
+
+    answer.ToString()
+
+/// The head of a request to complete something, with more of it.
+let rawHead (path: string) (more: string) =
+    $"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n{more}\r\n\r\n"

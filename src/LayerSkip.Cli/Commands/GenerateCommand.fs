@@ -129,6 +129,7 @@ module internal GenerateCommand =
                     |> Terminal.coloured terminal token.Origin
                     |> write
                     first <- false
+                | GenerationEvent.Prompt _
                 | GenerationEvent.Round _ -> ()
                 | GenerationEvent.End(rest, made) ->
                     write (terminal.Shown rest)

@@ -17,13 +17,13 @@ type private SchemaCompiler(root: JsonElement) =
         let nodes =
             nodes
             |> List.map reader.Follow
-            |> List.filter (fun node -> node.Element.ValueKind <> JsonValueKind.True)
-            |> List.distinctBy _.Place
+            |> List.filter (fun node -> node.IsDenied || node.Element.ValueKind <> JsonValueKind.True)
+            |> List.distinctBy _.Key
 
         if nodes.IsEmpty then
             JsonParts.any
         else
-            let key = nodes |> List.map _.Place |> String.concat " "
+            let key = nodes |> List.map _.Key |> String.concat " "
 
             match rules.TryGetValue key with
             | true, rule -> GrammarPart.Rule rule
@@ -50,7 +50,7 @@ type private SchemaCompiler(root: JsonElement) =
         for i in 0 .. facts.Patterned.Length - 1 do
             for j in i + 1 .. names.Length - 1 do
                 if not (Dfa.both names[i] names[j]).IsNothing then
-                    SchemaReader.Refuse
+                    SchemaFault.refuse
                         "patternProperties"
                         facts.Place
                         "a name may be of two of its patterns or properties"
@@ -63,7 +63,7 @@ type private SchemaCompiler(root: JsonElement) =
             |> List.filter (fun name -> not (List.exists (fun (known, _) -> known = name) facts.Properties))
 
         if not (required.IsEmpty || facts.Patterned.IsEmpty) then
-            SchemaReader.Refuse "required" facts.Place $"{required.Head} is not among the properties"
+            SchemaFault.refuse "required" facts.Place $"{required.Head} is not among the properties"
 
         let unnamed = SchemaFacts.unnamed facts.Additional
 
@@ -95,12 +95,7 @@ type private SchemaCompiler(root: JsonElement) =
                 JsonText.oneOf (properties |> List.map (fst >> JsonText.quote)) :: List.map fst patterned
 
             // A name may be spelled in many ways: the ones that are taken are told by the shortest, so names use it.
-            let shortest =
-                ByteRegex.Repeat(JsonText.character CodeRanges.all, 0, -1)
-                |> JsonText.quoted
-                |> Dfa.ofRegex
-
-            List.fold Dfa.except shortest named
+            List.fold Dfa.except JsonText.shortest named
 
         let pairs = [
             for name, value in patterned do
@@ -123,16 +118,16 @@ type private SchemaCompiler(root: JsonElement) =
             | [] -> JsonParts.object [] None
             // Were a name there twice, there would be too few.
             | _ when least > 1 ->
-                SchemaReader.Refuse "minProperties" facts.Place "above 1 it needs properties that are named"
+                SchemaFault.refuse "minProperties" facts.Place "above 1 it needs properties that are named"
             | pairs -> JsonParts.mapOf (GrammarPart.Either pairs) least most
         else
             if least > facts.Required.Length then
-                SchemaReader.Refuse
+                SchemaFault.refuse
                     "minProperties"
                     facts.Place
                     "it asks for more than are required; name those under required"
             if most >= 0 && (most < properties.Length || not pairs.IsEmpty) then
-                SchemaReader.Refuse
+                SchemaFault.refuse
                     "maxProperties"
                     facts.Place
                     "it is less than its properties could be; leave it out"
@@ -148,7 +143,7 @@ type private SchemaCompiler(root: JsonElement) =
         let least, most = facts.LeastItems, facts.MostItems
 
         if most >= 0 && most < least then
-            SchemaReader.Refuse "maxItems" facts.Place $"it is less than minItems, {least}"
+            SchemaFault.refuse "maxItems" facts.Place $"it is less than minItems, {least}"
 
         match facts.Prefix, this.Extra facts.Items with
         | [], Some item -> JsonParts.arrayOf item least most
@@ -189,7 +184,7 @@ type private SchemaCompiler(root: JsonElement) =
             let struct (rule, nodes) = pending.Dequeue()
 
             if rules.Count > 50_000 then
-                SchemaReader.Bad rule.Name "makes the schema too large"
+                SchemaFault.bad rule.Name "makes the schema too large"
 
             rule.Body <- reader.Alternatives nodes |> List.map this.Of |> GrammarPart.Either
 
@@ -200,10 +195,10 @@ module JsonSchemaGrammar =
 
     /// The JSON texts that a JSON schema (draft 2020-12) allows, as far as a grammar can tell: properties come in the order of
     /// the schema, as OpenAI's strict mode has it, with no white space but for at most one space after a colon or comma; an
-    /// object whose schema has a list of properties and does not speak of additionalProperties has no others; oneOf is anyOf; where
+    /// object whose schema has a list of properties and does not speak of additionalProperties has no others; where
     /// no type is said it is told by the other keywords. Every text of the grammar is valid for the schema, but that a name
-    /// may stand twice among additional properties. Errors: what is no JSON or no schema, a keyword that we do not serve, by
-    /// its name and place; a schema that nothing fits; one that is too large (1 MiB, or automata of more than 16,384
+    /// may stand twice among additional properties. Errors: what is no JSON or no schema, a keyword that we do not serve, or a oneOf
+    /// whose alternatives we cannot tell apart, by its name and place; a schema that nothing fits; one that is too large (1 MiB, or automata of more than 16,384
     /// states).
     let compile (schema: string) : Result<Grammar, LayerSkipError list> =
         let fault what = Check.bad "JSON schema" what
@@ -218,7 +213,8 @@ module JsonSchemaGrammar =
 
                 Check.guard (fun () ->
                     let compiler = SchemaCompiler document.RootElement
-                    let root = compiler.Part [ { Place = "#"; Element = document.RootElement } ]
+                    let root =
+                        compiler.Part [ { Place = "#"; Element = document.RootElement; IsDenied = false } ]
                     compiler.Complete()
 
                     match GrammarPart.tryGrammar root with

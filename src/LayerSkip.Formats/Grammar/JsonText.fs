@@ -54,6 +54,21 @@ module internal JsonText =
                         ]
         ]
 
+    /// Any string, spelled as short as JSON has it.
+    let shortest: Dfa = ByteRegex.Repeat(character CodeRanges.all, 0, -1) |> quoted |> Dfa.ofRegex
+
+    /// One of these strings, as `shortest` spells it.
+    let shortestOf (values: string list) : Dfa =
+        [
+            for value in values ->
+                sequence [
+                    for rune in value.EnumerateRunes() -> character (CodeRanges.single rune.Value)
+                ]
+        ]
+        |> ByteRegex.Choice
+        |> quoted
+        |> Dfa.ofRegex
+
     /// A string as `character` spells it, with its quotes.
     let quote (value: string) : string =
         let out = StringBuilder "\""
@@ -95,6 +110,17 @@ module internal JsonText =
 
     /// Numbers of up to 19 digits before the point, 17 after it, and 2 in the exponent: none is beyond 64 bits.
     let number: Dfa = Dfa.ofRegex numberRegex
+
+    /// Numbers of up to 19 digits before the point and 17 after it, each value in one spelling: without an exponent or a last 0.
+    let shortestNumber: Dfa =
+        let digit = ByteRegex.Bytes(byte '1', byte '9')
+
+        ByteRegex.Choice [
+            ByteRegex.literal "0"
+            sequence [ minus; digit; digits 0 18 ]
+            sequence [ minus; whole; ByteRegex.literal "."; digits 0 16; digit ]
+        ]
+        |> Dfa.ofRegex
 
     /// Just this text.
     let literal (value: string) : Dfa = Dfa.ofRegex (ByteRegex.literal value)

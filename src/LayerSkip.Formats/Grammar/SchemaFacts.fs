@@ -4,7 +4,15 @@ open System.Text.Json
 
 /// A schema and its place in the document, a JSON pointer after "#".
 [<NoEquality; NoComparison>]
-type internal SchemaNode = { Place: string; Element: JsonElement }
+type internal SchemaNode = {
+    Place: string
+    Element: JsonElement
+    /// Whether what is meant is what the schema does not allow.
+    IsDenied: bool
+} with
+
+    /// What tells it from all others of the document.
+    member this.Key = if this.IsDenied then "not " + this.Place else this.Place
 
 /// What else an object or array may hold.
 [<RequireQualifiedAccess; NoEquality; NoComparison>]
@@ -44,6 +52,8 @@ type internal SchemaFacts = {
     Lower: (PlainDecimal * bool) list
     Upper: (PlainDecimal * bool) list
     Multiples: PlainDecimal list
+    /// Of strings and numbers: those that fit none of these.
+    Without: SchemaFacts list
 }
 
 /// What holds where several schemas do.
@@ -72,6 +82,7 @@ module internal SchemaFacts =
         Lower = []
         Upper = []
         Multiples = []
+        Without = []
     }
 
     /// Whether something is said of objects, and so on.
@@ -91,12 +102,17 @@ module internal SchemaFacts =
         || facts.MostItems >= 0
 
     let isOfStrings (facts: SchemaFacts) : bool =
-        not (facts.Patterns.IsEmpty && facts.Formats.IsEmpty)
+        not (facts.Patterns.IsEmpty && facts.Formats.IsEmpty && facts.Without.IsEmpty)
         || facts.LeastLength > 0
         || facts.MostLength >= 0
 
     let isOfNumbers (facts: SchemaFacts) : bool =
-        not (facts.Lower.IsEmpty && facts.Upper.IsEmpty && facts.Multiples.IsEmpty)
+        not (
+            facts.Lower.IsEmpty
+            && facts.Upper.IsEmpty
+            && facts.Multiples.IsEmpty
+            && facts.Without.IsEmpty
+        )
 
     /// Every type there is.
     let allTypes = set [ "object"; "array"; "string"; "number"; "boolean"; "null" ]
@@ -224,6 +240,7 @@ module internal SchemaFacts =
             Lower = a.Lower @ b.Lower
             Upper = a.Upper @ b.Upper
             Multiples = a.Multiples @ b.Multiples
+            Without = a.Without @ b.Without
         }
 
         if merged.Types = Some Set.empty || (merged.Values |> Option.exists List.isEmpty) then

@@ -7,7 +7,7 @@ open System.Text.Json
 /// Reads the keywords of JSON Schema (draft 2020-12, and what of older drafts means the same): a schema becomes alternatives
 /// of facts. A keyword that we do not know is refused with its place, but for annotations and names that begin with "x-".
 [<Sealed>]
-type internal SchemaReader(root: JsonElement) =
+type internal SchemaReader(root: JsonElement) as this =
     static let mostAlternatives = 512
     static let mostCount = 1_000_000
 
@@ -35,16 +35,12 @@ type internal SchemaReader(root: JsonElement) =
     static let combining = set [ "$ref"; "allOf"; "anyOf"; "oneOf" ]
 
     let mutable read = 0
-
-    static member Bad<'T> (place: string) (what: string) : 'T =
-        Check.throw (LayerSkipError.BadFile("JSON schema", $"{place} {what}"))
-
-    static member Refuse<'T> (keyword: string) (place: string) (hint: string) : 'T =
-        Check.throw (LayerSkipError.Unsupported($"JSON schema: \"{keyword}\" at {place}", hint))
+    let apart = SchemaApart(fun nodes -> this.Alternatives nodes)
 
     static member private Step (node: SchemaNode) (steps: string) (element: JsonElement) : SchemaNode = {
         Place = $"{node.Place}/{steps}"
         Element = element
+        IsDenied = false
     }
 
     static member private Escaped(name: string) = name.Replace("~", "~0").Replace("/", "~1")
@@ -56,7 +52,7 @@ type internal SchemaReader(root: JsonElement) =
             ->
             int whole
         | _ ->
-            SchemaReader.Bad
+            SchemaFault.bad
                 place
                 $"is {element.GetRawText()}, it must be a whole number from 0 to {mostCount}"
 
@@ -66,24 +62,24 @@ type internal SchemaReader(root: JsonElement) =
             match NumberRange.tryDecimal (element.GetRawText()) with
             | Some value -> value
             | None ->
-                SchemaReader.Bad place $"is {element.GetRawText()}, it must have fewer than a hundred digits"
-        | _ -> SchemaReader.Bad place "must be a number"
+                SchemaFault.bad place $"is {element.GetRawText()}, it must have fewer than a hundred digits"
+        | _ -> SchemaFault.bad place "must be a number"
 
     static member private Text (place: string) (element: JsonElement) : string =
         if element.ValueKind = JsonValueKind.String then
             element.GetString()
         else
-            SchemaReader.Bad place "must be a text"
+            SchemaFault.bad place "must be a text"
 
     static member private Items (place: string) (element: JsonElement) : JsonElement list =
         if element.ValueKind = JsonValueKind.Array then
             List.ofSeq (element.EnumerateArray())
         else
-            SchemaReader.Bad place "must be a list"
+            SchemaFault.bad place "must be a list"
 
     static member private Fields (place: string) (element: JsonElement) : (string * JsonElement) list =
         if element.ValueKind <> JsonValueKind.Object then
-            SchemaReader.Bad place "must be an object"
+            SchemaFault.bad place "must be an object"
 
         // Of a name that stands twice the last counts.
         let fields = [ for field in element.EnumerateObject() -> field.Name, field.Value ]
@@ -98,12 +94,12 @@ type internal SchemaReader(root: JsonElement) =
 
         for name in names do
             if not (SchemaFacts.allTypes.Contains name || name = "integer") then
-                SchemaReader.Bad
+                SchemaFault.bad
                     place
                     $"is \"{name}\", it must be object, array, string, number, integer, boolean or null"
 
         if names.IsEmpty then
-            SchemaReader.Bad place "is empty; name a type"
+            SchemaFault.bad place "is empty; name a type"
 
         let types = set names
         if types.Contains "number" then
@@ -152,7 +148,7 @@ type internal SchemaReader(root: JsonElement) =
                 |> List.mapi (fun i item -> [ SchemaReader.Step node $"{keyword}/{i}" item ])
             { facts with Prefix = items }
         | "items" when element.ValueKind = JsonValueKind.Array ->
-            SchemaReader.Refuse keyword node.Place "as a list it is an older draft's; write prefixItems"
+            SchemaFault.refuse keyword node.Place "as a list it is an older draft's; write prefixItems"
         | "items" -> { facts with Items = SchemaReader.Extra node keyword element }
         | "minItems" -> { facts with LeastItems = count () }
         | "maxItems" -> { facts with MostItems = count () }
@@ -169,7 +165,7 @@ type internal SchemaReader(root: JsonElement) =
         | _ when combining.Contains keyword || annotations.Contains keyword -> facts
         | _ when keyword.StartsWith("x-", StringComparison.Ordinal) -> facts
         | _ ->
-            SchemaReader.Refuse
+            SchemaFault.refuse
                 keyword
                 node.Place
                 "leave it out, or say it by type, properties, items, enum, anyOf, pattern and bounds"
@@ -177,7 +173,7 @@ type internal SchemaReader(root: JsonElement) =
     /// The schema that a reference names.
     member private _.Resolve (place: string) (pointer: string) : SchemaNode =
         if pointer <> "#" && not (pointer.StartsWith("#/", StringComparison.Ordinal)) then
-            SchemaReader.Refuse
+            SchemaFault.refuse
                 "$ref"
                 place
                 $"it names {pointer}, which is outside the document; put it under $defs"
@@ -188,7 +184,7 @@ type internal SchemaReader(root: JsonElement) =
             |> List.tail
             |> List.map (fun step -> Uri.UnescapeDataString(step).Replace("~1", "/").Replace("~0", "~"))
 
-        let missing () : JsonElement = SchemaReader.Bad $"{place}/$ref" $"names {pointer}, which is not there"
+        let missing () : JsonElement = SchemaFault.bad $"{place}/$ref" $"names {pointer}, which is not there"
 
         let step (element: JsonElement) (name: string) =
             match element.ValueKind with
@@ -208,6 +204,7 @@ type internal SchemaReader(root: JsonElement) =
                 |> List.map SchemaReader.Escaped
                 |> List.fold (fun place step -> $"{place}/{step}") "#"
             Element = List.fold step root steps
+            IsDenied = false
         }
 
     /// The schema itself, where this one is a mere reference to it.
@@ -224,8 +221,8 @@ type internal SchemaReader(root: JsonElement) =
                 | [ one ] when one.Name = "$ref" && one.Value.ValueKind = JsonValueKind.String ->
                     let target = this.Resolve node.Place (one.Value.GetString())
                     if Set.contains target.Place seen then
-                        SchemaReader.Bad node.Place "refers to itself, and says nothing else"
-                    follow (seen.Add target.Place) target
+                        SchemaFault.bad node.Place "refers to itself, and says nothing else"
+                    follow (seen.Add target.Place) { target with IsDenied = node.IsDenied }
                 | _ -> node
             | _ -> node
 
@@ -233,10 +230,7 @@ type internal SchemaReader(root: JsonElement) =
 
     member private _.Product (place: string) (a: SchemaFacts list) (b: SchemaFacts list) : SchemaFacts list =
         if a.Length * b.Length > mostAlternatives then
-            SchemaReader.Refuse
-                "anyOf"
-                place
-                $"its combinations are more than {mostAlternatives}; write fewer"
+            SchemaFault.refuse "anyOf" place $"its combinations are more than {mostAlternatives}; write fewer"
 
         [
             for a in a do
@@ -244,13 +238,19 @@ type internal SchemaReader(root: JsonElement) =
                     yield! Option.toList (SchemaFacts.both a b)
         ]
 
-    /// What a schema allows: one of these, none where nothing. `within` are the places that are being read.
+    /// What a schema allows, or where it is denied does not: one of these, none where nothing. `within` are the places that are being read.
     member private this.Read (within: Set<string>) (node: SchemaNode) : SchemaFacts list =
+        if node.IsDenied then
+            this.Allowed within { node with IsDenied = false } |> apart.Denied node.Place
+        else
+            this.Allowed within node
+
+    member private this.Allowed (within: Set<string>) (node: SchemaNode) : SchemaFacts list =
         read <- read + 1
         if read > 100_000 then
-            SchemaReader.Bad node.Place "makes the schema too large; write less of anyOf and allOf"
+            SchemaFault.bad node.Place "makes the schema too large; write less of anyOf and allOf"
         if within.Contains node.Place then
-            SchemaReader.Bad
+            SchemaFault.bad
                 node.Place
                 "refers to itself before it says anything; put the reference into a property or an item"
         let within = within.Add node.Place
@@ -265,7 +265,7 @@ type internal SchemaReader(root: JsonElement) =
             let each keyword (element: JsonElement) =
                 let items = SchemaReader.Items $"{node.Place}/{keyword}" element
                 if items.IsEmpty then
-                    SchemaReader.Bad $"{node.Place}/{keyword}" "is empty; leave it out"
+                    SchemaFault.bad $"{node.Place}/{keyword}" "is empty; leave it out"
                 items
                 |> List.mapi (fun i item -> this.Read within (SchemaReader.Step node $"{keyword}/{i}" item))
 
@@ -276,12 +276,15 @@ type internal SchemaReader(root: JsonElement) =
                     |> this.Read within
                     |> this.Product node.Place alternatives
                 | "allOf" -> each keyword element |> List.fold (this.Product node.Place) alternatives
-                | "anyOf"
-                | "oneOf" -> each keyword element |> List.concat |> this.Product node.Place alternatives
+                | "anyOf" -> each keyword element |> List.concat |> this.Product node.Place alternatives
+                | "oneOf" ->
+                    each keyword element
+                    |> apart.ExactlyOne $"{node.Place}/{keyword}"
+                    |> this.Product node.Place alternatives
                 | _ -> alternatives
 
             fields |> List.fold combine [ own ]
-        | _ -> SchemaReader.Bad node.Place "is no schema: it must be an object, true or false"
+        | _ -> SchemaFault.bad node.Place "is no schema: it must be an object, true or false"
 
     /// What holds of a value that all of the schemas allow: one of these.
     member this.Alternatives(nodes: SchemaNode list) : SchemaFacts list =

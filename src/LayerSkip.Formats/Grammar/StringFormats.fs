@@ -77,3 +77,23 @@ module internal StringFormats =
 
     /// The automaton of strings of a format, quotes included.
     let tryFind (name: string) : Dfa option = automata.TryFind name |> Option.map _.Value
+
+    // What every string of a format is, also those that we do not write.
+    let private wider =
+        Map [
+            "date", "\\d{4}-\\d\\d-\\d\\d"
+            "time", "\\d\\d:\\d\\d(:[^@/]*)?"
+            "date-time", "\\d{4}-\\d\\d-\\d\\d[^0-9@/-][^@/]*"
+            "duration", "P[0-9A-Z.,]*"
+            "uuid", "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+            "email", ".*@.*"
+            "hostname", "[^@:/]*"
+            "ipv4", ipv4
+            "ipv6", "[0-9a-fA-F:.]*:[0-9a-fA-F:.%]*"
+            "uri", "[A-Za-z][A-Za-z0-9+.-]*:.*"
+        ]
+        |> Map.map (fun _ pattern ->
+            lazy (EcmaPattern.whole JsonText.character pattern |> JsonText.quoted |> Dfa.ofRegex))
+
+    /// An automaton of strings among which are all of a format.
+    let tryFindWider (name: string) : Dfa option = wider.TryFind name |> Option.map _.Value

@@ -145,7 +145,7 @@ module internal ChatCompletions =
             PieceKind = "chat.completion.chunk"
             Whole = whole service request
             Open =
-                fun order -> [
+                fun order _ -> [
                     piece
                         service
                         request
@@ -158,33 +158,6 @@ module internal ChatCompletions =
                 ]
             Piece = pieces
         }
-
-    /// Tools for a template that has no place for them would be ignored in silence.
-    let private checkTools (service: Service) (request: ChatCompletionRequest) : Result<unit, Refusal> =
-        match Chat.template service.Model.Checkpoint with
-        | Ok template when not request.Chat.Tools.IsEmpty && not (ChatTemplate.takesTools template) ->
-            Error(
-                Refusal.ofFaults [
-                    {
-                        Field = "tools"
-                        Text =
-                            "\"tools\" cannot be told to this model: its chat template has no place for them"
-                    }
-                ]
-            )
-        | _ -> Ok()
-
-    /// What a template makes of messages is theirs to put right, though the fault is told as one of a file.
-    let private ofTemplate (refusal: Refusal) : Refusal =
-        if refusal = Refusal.ofBug then
-            Refusal.ofFaults [
-                {
-                    Field = "messages"
-                    Text = "the model's chat template does not take these messages, or chat_template_kwargs"
-                }
-            ]
-        else
-            refusal
 
     /// The grammar of an answer that must call a tool.
     let private calls (model: ServedModel) (request: ChatCompletionRequest) : AskedGrammar option =
@@ -224,10 +197,7 @@ module internal ChatCompletions =
         }
 
         model.Check request.Writing.Model
-        |> Result.bind (fun () -> checkTools service request)
-        |> Result.bind (fun () ->
-            Chat.prompt request.Chat model.Checkpoint
-            |> Result.mapError (Service.refusalOf service >> ofTemplate))
+        |> Result.bind (fun () -> ChatPrompt.ids service request.Chat)
         |> Result.bind (fun prompt ->
             Service.plan service frame request.Writing [ prompt ]
             |> Result.map (fun plan -> form service request plan, [ prompt ]))

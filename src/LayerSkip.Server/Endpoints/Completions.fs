@@ -16,16 +16,12 @@ module internal Completions =
         | PromptForm.Ids _, None -> ""
 
     /// The tokens that an answer tells the log-probabilities of: the prompt's first, where it is echoed.
-    let private scored (completion: Completion option) (tokens: TokenEvent list) : ScoredToken list =
-        let ofPrompt =
-            match completion with
-            | Some completion -> [
-                for id, scores in Seq.zip completion.PromptIds completion.PromptLogProbs ->
-                    { Id = id; Scores = scores }
-              ]
-            | None -> []
-
-        ofPrompt @ [ for token in tokens -> { Id = token.Id; Scores = token.LogProbs } ]
+    let private scored (prompt: int[]) (ofPrompt: TokenLogProbs option[]) (tokens: TokenEvent list) = [
+        for id, scores in Seq.zip prompt ofPrompt do
+            { Id = id; Scores = scores }
+        for token in tokens do
+            { Id = token.Id; Scores = token.LogProbs }
+    ]
 
     let private form (service: Service) (request: CompletionRequest) (plan: WritingPlan) : AnswerForm =
         let tokenizer = service.Model.Checkpoint.Tokenizer
@@ -56,7 +52,7 @@ module internal Completions =
             let start = offsets[order.Place]
             offsets[order.Place] <- start + arrival.Text.Length
             let finish = arrival.End |> Option.map _.Finish
-            choice order arrival.Text start (scored None arrival.Tokens) finish json
+            choice order arrival.Text start (scored [||] [||] arrival.Tokens) finish json
 
             if request.Writing.TellsOrigins then
                 AnswerHead.origins arrival json
@@ -76,21 +72,27 @@ module internal Completions =
                         text.Order
                         (echoOf text.Order + written)
                         0
-                        (scored (Some completion) text.Tokens)
+                        (scored completion.PromptIds completion.PromptLogProbs text.Tokens)
                         (Some completion.Finish)
             Open =
-                fun order -> [
+                fun order arrival -> [
                     if request.IsEchoed then
-                        let text = echoOf order
-                        offsets[order.Place] <- text.Length
-                        choice order text 0 [] None
+                        let text, scored = echoOf order, scored order.Prompt arrival.Prompt []
+
+                        // As in a whole answer, tokens stand where those before them end.
+                        offsets[order.Place] <-
+                            match tokenizer with
+                            | Some tokenizer when not scored.IsEmpty -> LogProbsJson.width tokenizer scored
+                            | _ -> text.Length
+
+                        choice order text 0 scored None
                 ]
             Piece =
                 fun order arrival -> [
                     if
                         arrival.Text <> ""
                         || arrival.End.IsSome
-                        || request.LogProbs.IsSome
+                        || request.LogProbs.IsSome && not arrival.Tokens.IsEmpty
                         || request.Writing.TellsOrigins
                     then
                         piece order arrival

@@ -9,9 +9,10 @@ open Microsoft.AspNetCore.Http
 open Microsoft.AspNetCore.Http.Features
 open LayerSkip
 
-/// Server-sent events: `data: {...}`, and `data: [DONE]` at the end. What is written is sent by `Flush`.
+/// Server-sent events: `data: {...}`, and `data: [DONE]` at the end. What is written is sent by `Flush`. A client that takes nothing of it for as
+/// long as `patience` is let go of.
 [<Sealed>]
-type internal EventStream(context: HttpContext) =
+type internal EventStream(context: HttpContext, patience: TimeSpan) =
     let out = context.Response.BodyWriter
     let json = new Utf8JsonWriter(out, JsonWrite.options)
     let raw (bytes: byte[]) = out.Write(ReadOnlySpan bytes)
@@ -40,13 +41,21 @@ type internal EventStream(context: HttpContext) =
     /// The event after which none comes.
     member _.Close() : unit = raw "data: [DONE]\n\n"B
 
-    /// Sends what was written; waits while the client is slow to read.
+    /// Sends what was written; waits while the client is slow to read. OperationCanceledException where it is let go of.
     member _.Flush(cancelled: CancellationToken) : Task =
         let sent = out.FlushAsync cancelled
+
         if sent.IsCompletedSuccessfully then
             Task.CompletedTask
         else
-            sent.AsTask() :> Task
+            task {
+                try
+                    let! _ = sent.AsTask().WaitAsync patience
+                    ()
+                with :? TimeoutException ->
+                    context.Abort()
+                    do! Task.Delay(Timeout.Infinite, context.RequestAborted)
+            }
 
     interface IDisposable with
         member _.Dispose() = json.Dispose()

@@ -23,8 +23,8 @@ type internal AnswerForm = {
     PieceKind: string
     /// The items of "choices" in the whole answer.
     Whole: DoneText -> Utf8JsonWriter -> unit
-    /// The items of "choices" in the pieces that open a text's part of a stream.
-    Open: TextOrder -> (Utf8JsonWriter -> unit) list
+    /// The items of "choices" in the pieces that open a text's part of a stream, with its first arrival.
+    Open: TextOrder -> Arrival -> (Utf8JsonWriter -> unit) list
     /// Those that an arrival makes; it is asked once for each text.
     Piece: TextOrder -> Arrival -> (Utf8JsonWriter -> unit) list
 }
@@ -72,14 +72,14 @@ module internal Exchange =
 
     /// Nothing is sent before the first piece: until then the answer may still be a refusal.
     let private streamed
-        service
+        (service: Service)
         (form: AnswerForm)
         (orders: TextOrder list)
         (context: HttpContext)
         cancelled
         : Task =
         task {
-            use stream = new EventStream(context)
+            use stream = new EventStream(context, service.Options.ArrivalTimeout)
             let opened = HashSet<int>()
 
             let write (choices: unit -> Utf8JsonWriter -> unit) (usage: Utf8JsonWriter -> unit) =
@@ -102,7 +102,7 @@ module internal Exchange =
                     stream.Open()
 
                 if opened.Add order.Place then
-                    form.Open order |> List.iter piece
+                    form.Open order arrival |> List.iter piece
 
                 form.Piece order arrival |> List.iter piece
                 stream.Flush cancelled
@@ -119,10 +119,10 @@ module internal Exchange =
         }
 
     /// Where an answer has begun, what goes wrong is an event of it.
-    let private tell (refusal: Refusal) (context: HttpContext) : Task =
+    let private tell (service: Service) (refusal: Refusal) (context: HttpContext) : Task =
         task {
             if context.Response.HasStarted then
-                use stream = new EventStream(context)
+                use stream = new EventStream(context, service.Options.ArrivalTimeout)
                 stream.Write(Refusal.write refusal)
                 do! stream.Flush CancellationToken.None
             else
@@ -143,7 +143,7 @@ module internal Exchange =
             match! Service.run service context.RequestAborted (way service form orders context) with
             | Ok()
             | Error None -> ()
-            | Error(Some refusal) -> do! tell refusal context
+            | Error(Some refusal) -> do! tell service refusal context
         }
 
     /// Answers a request with the texts that `prepare` makes of its object, or says why not.

@@ -67,12 +67,6 @@ module ChatCompletionRequest =
 
         if isAsked then Some(defaultArg top 0) else None
 
-    let private variables (reader: RequestReader) : (string * JsonElement) list =
-        match reader.Object "chat_template_kwargs", reader.TryField "chat_template_kwargs" with
-        // What of them is kept outlives the request's body.
-        | Some _, Some given -> [ for field in given.EnumerateObject() -> field.Name, field.Value.Clone() ]
-        | _ -> []
-
     /// Reads a body's object, or says all that is wrong with it.
     let read (root: JsonElement) : Result<ChatCompletionRequest, Refusal> =
         let reader = RequestReader root
@@ -82,11 +76,8 @@ module ChatCompletionRequest =
         let writing = WritingFields.read [ "max_completion_tokens"; "max_tokens" ] 1 reader
         let logProbs = logProbs reader
         let isParallel = reader.Flag("parallel_tool_calls", true)
-        let continues = reader.Flag "continue_final_message"
-        let prompts = reader.Flag("add_generation_prompt", not continues)
-
-        if continues && prompts then
-            reader.Fault("continue_final_message", "does not go with add_generation_prompt")
+        let offered = if choice = ToolChoice.Never then [] else tools
+        let chat = ChatMessages.conversation messages offered reader
 
         if
             writing.Format <> TextFormat.Free
@@ -95,17 +86,10 @@ module ChatCompletionRequest =
         then
             reader.Fault("response_format", "does not go with a tool_choice that must call a tool")
 
-        let variables = variables reader
         KnownFields.refuseOfChat reader
 
         reader.Result(fun () -> {
-            Chat = {
-                ChatRequest.ofMessages messages with
-                    Tools = (if choice = ToolChoice.Never then [] else tools)
-                    AddGenerationPrompt = prompts
-                    ContinueFinal = continues
-                    Extra = variables
-            }
+            Chat = chat
             ToolChoice = choice
             IsParallel = isParallel
             Writing = writing

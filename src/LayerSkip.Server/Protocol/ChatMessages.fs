@@ -109,3 +109,29 @@ module internal ChatMessages =
     /// The tools that the model may ask for, none where there are none.
     let tools (reader: RequestReader) : ChatTool list =
         reader.Objects "tools" |> Option.defaultValue [] |> List.map tool
+
+    let private variables (reader: RequestReader) : (string * JsonElement) list =
+        match reader.Object "chat_template_kwargs", reader.TryField "chat_template_kwargs" with
+        // What of them is kept outlives the request's body.
+        | Some _, Some given -> [ for field in given.EnumerateObject() -> field.Name, field.Value.Clone() ]
+        | _ -> []
+
+    /// These messages and tools as the chat template is given them, with what the request says of how it ends.
+    let conversation
+        (messages: ChatMessage list)
+        (tools: ChatTool list)
+        (reader: RequestReader)
+        : ChatRequest =
+        let continues = reader.Flag "continue_final_message"
+        let prompts = reader.Flag("add_generation_prompt", not continues)
+
+        if continues && prompts then
+            reader.Fault("continue_final_message", "does not go with add_generation_prompt")
+
+        {
+            ChatRequest.ofMessages messages with
+                Tools = tools
+                AddGenerationPrompt = prompts
+                ContinueFinal = continues
+                Extra = variables reader
+        }

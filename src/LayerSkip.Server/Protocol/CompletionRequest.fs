@@ -69,9 +69,6 @@ module CompletionRequest =
         let logProbs = reader.Whole("logprobs", 0, TokenLogProbs.most)
         KnownFields.refuseOfCompletions reader
 
-        if isEchoed && logProbs.IsSome && writing.IsStreamed then
-            reader.Fault("logprobs", "with \"echo\" come with the whole answer; leave \"stream\" out")
-
         let addsSpecial = reader.Flag("add_special_tokens", true)
 
         reader.Result(fun () -> {

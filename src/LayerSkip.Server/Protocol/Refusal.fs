@@ -143,7 +143,31 @@ module Refusal =
         | 404 -> notFound
         | 405 -> wrongMethod
         | 408 -> slow
+        | 411 ->
+            create
+                status
+                invalidKind
+                (Some "length_required")
+                "the body needs a header Content-Length, or HTTP/1.1 and Transfer-Encoding: chunked"
+        | 414 ->
+            create
+                status
+                invalidKind
+                (Some "uri_too_long")
+                "the request's first line is longer than this server reads"
         | 415 -> wrongType
+        | 431 ->
+            create
+                status
+                invalidKind
+                (Some "headers_too_large")
+                "the request has more headers, or longer ones, than this server reads"
+        | 505 ->
+            create
+                status
+                invalidKind
+                (Some "http_version_not_supported")
+                "this server speaks HTTP/1.1 and HTTP/1.0"
         | status when status >= 500 -> ofBug
         | status ->
             create

@@ -9,6 +9,8 @@ open LayerSkip
 
 /// What came of a text since the last time somebody looked.
 type internal Arrival = {
+    /// With the first, where it is asked for: what the model's law says of the prompt's tokens.
+    Prompt: TokenLogProbs option[]
     /// What has become certain.
     Text: string
     Tokens: TokenEvent list
@@ -25,11 +27,13 @@ module internal Arrival =
     let private take (events: ChannelReader<GenerationEvent>) : Arrival =
         let text = System.Text.StringBuilder()
         let tokens, rounds = List<TokenEvent>(), List<int * int>()
+        let mutable prompt = [||]
         let mutable ended = None
         let mutable event = Unchecked.defaultof<GenerationEvent>
 
         while ended.IsNone && events.TryRead &event do
             match event with
+            | GenerationEvent.Prompt scores -> prompt <- scores
             | GenerationEvent.Token token ->
                 text.Append token.Text |> ignore
                 tokens.Add token
@@ -39,6 +43,7 @@ module internal Arrival =
                 ended <- Some completion
 
         {
+            Prompt = prompt
             Text = text.ToString()
             Tokens = List.ofSeq tokens
             Rounds = List.ofSeq rounds

@@ -36,6 +36,10 @@ module internal LogProbsJson =
         else
             top @ [ { Id = scored.Id; LogProb = scores.LogProb } ]
 
+    /// The characters of tokens, each alone.
+    let width (tokenizer: Tokenizer) (tokens: ScoredToken list) : int =
+        tokens |> List.sumBy (fun token -> (text tokenizer token.Id).Length)
+
     /// The form of completions: "tokens", "token_logprobs", "top_logprobs", "text_offset"; the text begins at `start`.
     let ofCompletion
         (tokenizer: Tokenizer)

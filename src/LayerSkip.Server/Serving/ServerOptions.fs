@@ -25,7 +25,7 @@ type ServerOptions = {
     MaxPromptTokens: int option
     /// The longest that a request may take.
     RequestTimeout: TimeSpan
-    /// The longest that a request's head, and then its body, may take to arrive.
+    /// The longest that a request's head, and then its body, may take to arrive, and that a client may read nothing of the stream it asked for.
     ArrivalTimeout: TimeSpan
     /// How long what runs may go on once the server is to end.
     ShutdownTimeout: TimeSpan

@@ -70,6 +70,7 @@ module Benchmark =
 
                 last <- now
                 waited <- token.Origin = Origin.Prefill || token.Origin = Origin.Plain
+            | GenerationEvent.Prompt _ -> ()
             | GenerationEvent.Round _ -> waited <- true
             | GenerationEvent.End(_, completion) -> result <- Some completion
 

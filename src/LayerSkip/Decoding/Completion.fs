@@ -147,6 +147,8 @@ type TokenEvent = {
 /// What decoding has come to, as it goes on.
 [<RequireQualifiedAccess>]
 type GenerationEvent =
+    /// The first event, where log-probabilities of the prompt's tokens are asked for: `Completion.PromptLogProbs`.
+    | Prompt of TokenLogProbs option[]
     | Token of TokenEvent
     /// A round that may draft is over; its tokens came before it.
     | Round of Round

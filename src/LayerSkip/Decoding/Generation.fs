@@ -108,7 +108,14 @@ module Generation =
                 | None ->
                     // The pass over the prompt is no part of decoding.
                     clock.Reset()
-                    Decoding(transcript, [], Some ms, 0.0) |> andEnd events
+
+                    let prompt =
+                        if options.PromptLogProbs.IsSome then
+                            [ GenerationEvent.Prompt standing.PromptLogProbs ]
+                        else
+                            []
+
+                    Decoding(transcript, [], Some ms, 0.0) |> andEnd (prompt @ events)
                 | Some _ when options.Strategy.Drafter.IsNone ->
                     Decoding(transcript, [], ttft, decode + ms) |> andEnd events
                 | Some _ ->

@@ -59,6 +59,7 @@ type internal EngineText
         match event with
         | GenerationEvent.Token _ -> { counts with GeneratedTokens = counts.GeneratedTokens + 1L }
         | GenerationEvent.Round round -> EngineCounts.addRound round counts
+        | GenerationEvent.Prompt _
         | GenerationEvent.End _ -> counts
 
     let cancellation () =

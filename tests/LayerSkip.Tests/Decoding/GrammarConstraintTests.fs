@@ -117,6 +117,7 @@ let private properties =
     ]
 
 let private schemas = [
+    """{"type":"object","properties":{"a":{"type":"integer"},"b":{"oneOf":[{"type":"string","maxLength":9},{"type":"string","pattern":"^[a-m]"}]}},"oneOf":[{"required":["a"]},{"required":["b"]}]}"""
     """{"type":"object","properties":{"name":{"type":"string","maxLength":12},"age":{"type":"integer","minimum":0,"maximum":120},"pets":{"type":"array","items":{"enum":["cat","dog","owl"]},"maxItems":3}},"required":["name","age","pets"]}"""
     """{"type":"array","items":{"type":"object","properties":{"x":{"type":"number","minimum":-1,"maximum":1},"ok":{"type":"boolean"}},"required":["x","ok"]},"minItems":2,"maxItems":2}"""
     """{"anyOf":[{"type":"string","format":"date"},{"type":"string","pattern":"^[A-Z][a-z]{2,8}$"}]}"""

@@ -105,6 +105,7 @@ let private stories =
                 |> List.map (function
                     | GenerationEvent.Token token -> token.Text
                     | GenerationEvent.End(text, _) -> text
+                    | GenerationEvent.Prompt _
                     | GenerationEvent.Round _ -> "")
                 |> String.concat ""
 

@@ -10,21 +10,17 @@ open LayerSkip.Tests.Support
 open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.Tiny
 open LayerSkip.Tests.DraftingSupport
+open LayerSkip.Tests.ServingSupport
 
 Backend.ensure ()
 
 let private model = { Config = { Tiny.config 24 4 4 2 true with Context = 512 }; Seed = 5L }
 
-let private over (weights: Weights) = {
-    Checkpoint.ofWeights "tiny" weights None with
-        Recommended = Some(2, 3)
-}
-
 let private none = EngineOptions.defaults
 
 let private withEngine options (body: Engine -> Checkpoint -> 'T) : 'T =
     withWeights Dtype.F32 model (fun weights ->
-        let checkpoint = over weights
+        let checkpoint = over 2 3 weights
         use engine = new Engine(checkpoint, options)
         body engine checkpoint)
 
@@ -52,10 +48,7 @@ let private tokensOf (events: GenerationEvent list) = [|
         | _ -> ()
 |]
 
-let private offline (checkpoint: Checkpoint) options prompt =
-    (Generation.complete checkpoint.Weights checkpoint.Tokenizer options prompt
-     |> Check.getOrRaise)
-        .TokenIds
+let private offline checkpoint options prompt = (fresh checkpoint options prompt).TokenIds
 
 let private strategies (checkpoint: Checkpoint) = [|
     Strategy.Autoregressive
@@ -184,6 +177,7 @@ let tests =
                 |> List.map (function
                     | GenerationEvent.End(rest, _) -> rest
                     | GenerationEvent.Token token -> token.Text
+                    | GenerationEvent.Prompt _
                     | GenerationEvent.Round _ -> "")
                 |> String.concat ""
 
@@ -192,7 +186,7 @@ let tests =
 
         testCase "memory is what it was, whatever became of some hundred requests" (fun () ->
             withWeights Dtype.F32 model (fun weights ->
-                let checkpoint = over weights
+                let checkpoint = over 2 3 weights
                 // The angles stay as long as the model.
                 complete weights (options Strategy.Autoregressive 4) [| 1 |] |> ignore
                 let before = liveTensors ()
@@ -299,7 +293,7 @@ let tests =
                 Scope.free (fun () ->
                     weights.Embedding.Tensor.select(0L, 7L).fill_(nan.ToScalar()) |> ignore)
 
-                let checkpoint = over weights
+                let checkpoint = over 2 3 weights
                 use engine = new Engine(checkpoint, none)
                 let options = options Strategy.Autoregressive 12
                 let good = EngineRequest.create options [| 1; 2 |]
@@ -318,7 +312,7 @@ let tests =
 
         testCase "dispose cancels what is under way and frees it; drain finishes it" (fun () ->
             withWeights Dtype.F32 model (fun weights ->
-                let checkpoint = over weights
+                let checkpoint = over 2 3 weights
                 let request = EngineRequest.create (options Strategy.Autoregressive 400) [| 1; 2 |]
 
                 let engine = new Engine(checkpoint, { none with Slots = 2 })

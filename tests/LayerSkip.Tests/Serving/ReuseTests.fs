@@ -8,15 +8,11 @@ open LayerSkip
 open LayerSkip.Tests.TensorSupport
 open LayerSkip.Tests.Tiny
 open LayerSkip.Tests.DraftingSupport
+open LayerSkip.Tests.ServingSupport
 
 Backend.ensure ()
 
 let private drawn = Sampling.create 1.0 0 1.0 |> Check.getOrRaise
-
-let private over (case: Case) (weights: Weights) = {
-    Checkpoint.ofWeights "tiny" weights None with
-        Recommended = Some(case.Exit, case.Draft)
-}
 
 let private ofOptions sampling (checkpoint: Checkpoint) (options: DraftingOptions) =
     Drafting.decide sampling checkpoint options
@@ -49,9 +45,6 @@ let private timeless (case: Case) (checkpoint: Checkpoint) =
         (Strategy.SelfSpeculative(exit case.Model.Config.Layers case.Exit, case.Draft))
             .Within(ContextVocabulary.around [| 0..5 |])
     ]
-
-let private fresh (checkpoint: Checkpoint) options prompt =
-    Generation.complete checkpoint.Weights None options prompt |> Check.getOrRaise
 
 let private turn (conversation: Conversation) options prompt =
     match Conversation.continued options prompt conversation with
@@ -117,7 +110,8 @@ let private model = { Config = Tiny.config 24 4 4 2 true; Seed = 5L }
 
 let private case = { Model = model; Exit = 2; Draft = 3; Prompt = [| 1; 4; 2; 3; 9; 8; 7; 11 |] }
 
-let private withCheckpoint body = withWeights Dtype.F32 model (fun weights -> body (over case weights))
+let private withCheckpoint body =
+    withWeights Dtype.F32 model (fun weights -> body (over case.Exit case.Draft weights))
 
 /// The ids that a prefix cache has read of a prompt, for a text that reads it all and is then returned.
 let private through (prefixes: PrefixCache) (checkpoint: Checkpoint) strategy (prompt: int[]) =
@@ -137,13 +131,13 @@ let tests =
                 $"{dtype}: every turn's greedy text is a fresh cache's, whatever drafts"
             <| fun (case: Case) (seed: int) ->
                 withWeights dtype case.Model (fun weights ->
-                    let checkpoint = over case { weights with Prefill = Prefill.Exact }
+                    let checkpoint = over case.Exit case.Draft { weights with Prefill = Prefill.Exact }
                     converse checkpoint Sampling.Greedy (greedy case checkpoint) case.Prompt seed |> ignore)
 
         testPropertyWithConfig (settings 25) "a drawn text is a fresh cache's too, seed by seed"
         <| fun (case: Case) (seed: int) ->
             withWeights Dtype.F32 case.Model (fun weights ->
-                let checkpoint = over case weights
+                let checkpoint = over case.Exit case.Draft weights
                 converse checkpoint drawn (timeless case checkpoint) case.Prompt seed |> ignore)
 
         testCase "what one turn read and wrote, the next does not read again" (fun () ->
