@@ -91,7 +91,8 @@ let masksOf (file: string) : unit =
             times.Length
             (List.average times)
             (median times)
-            (List.sort times)[times.Length * 99 / 100](List.max times)
+            (List.sort times |> List.item (times.Length * 99 / 100))
+            (List.max times)
 
     for run in 0..runs do
         let grammar, compiling = timed (fun () -> JsonSchemaGrammar.compile schema |> orStop)
