@@ -216,11 +216,7 @@ CpuKernels.setThreads threads
 
 let options = {
     GenerationOptions.greedy Strategy.Autoregressive length with
-        Strategy =
-            if Drafting.isMeant model DraftingOptions.none then
-                Drafting.create Sampling.Greedy model DraftingOptions.none |> orStop
-            else
-                Strategy.Autoregressive
+        Strategy = StrategyChoice.create Sampling.Greedy model StrategyChoice.none |> orStop
 }
 
 let generated () =

@@ -34,11 +34,7 @@ given.TryWhole("--threads", 1) |> Option.iter CpuKernels.setThreads
 let model = Checkpoint.load (given.Path "--model") None Device.Cpu |> orStop
 let limit, runs = given.Whole("--max-new-tokens", 1), given.Whole("--runs", 1)
 
-let strategy =
-    if Drafting.isMeant model DraftingOptions.none then
-        Drafting.create Sampling.Greedy model DraftingOptions.none |> orStop
-    else
-        Strategy.Autoregressive
+let strategy = StrategyChoice.create Sampling.Greedy model StrategyChoice.none |> orStop
 
 let options = GenerationOptions.greedy strategy limit
 let vocabulary = model.Config.Vocabulary

@@ -28,6 +28,12 @@ internal static class CustomDrafting
                     })),
             start);
 
+    /// <summary>A draft as a caller's function sees it.</summary>
+    public static DraftedToken Shown(Draft draft) =>
+        new() { Id = draft.Token, Probability = Value(draft.Confidence), Entropy = Value(draft.Entropy) };
+
+    private static double? Value(FSharpValueOption<double> number) => number.IsSome ? number.Value : null;
+
     private static LayerSkip.DraftPlan Plan(int layers, DraftPlan plan) =>
         new(
             ExitLayer.TryCreate(layers, plan.ExitLayer).OrThrow(),
@@ -62,10 +68,5 @@ internal static class CustomDrafting
         public bool IsEnough(FSharpList<Draft> made) => isEnough([.. made.Reverse().Select(Shown)]);
 
         public LayerSkip.StopRule Learn(RoundSeen seen) => this;
-
-        private static DraftedToken Shown(Draft draft) =>
-            new() { Id = draft.Token, Probability = Value(draft.Confidence), Entropy = Value(draft.Entropy) };
-
-        private static double? Value(FSharpValueOption<double> number) => number.IsSome ? number.Value : null;
     }
 }

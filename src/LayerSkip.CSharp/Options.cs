@@ -168,6 +168,11 @@ public sealed record GenerateOptions
     /// </summary>
     public int? DraftLength { get; init; }
 
+    /// <summary>
+    /// Which drafts are kept; null is <see cref="AcceptanceRule.Exact"/>. One that is not lossless writes another text than the whole model's.
+    /// </summary>
+    public AcceptanceRule? Acceptance { get; init; }
+
     /// <summary>The most new tokens, 1 or more; the context may end the text sooner.</summary>
     public int MaxNewTokens { get; init; } = GenerationOptionsModule.defaults.MaxNewTokens;
 
@@ -252,6 +257,13 @@ public sealed record GenerateOptions
 
     /// <summary>Whether special tokens appear in the text.</summary>
     public bool ShowSpecial { get; init; } = GenerationOptionsModule.defaults.ShowSpecial;
+
+    /// <summary>The same for an answer of a chat, which ends where the model ends its own, unless these options say what ends a text.</summary>
+    public GenerateOptions EndingAnswers(ModelInfo model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return StopTokenIds is null && !IgnoreEos && model.ChatStopTokenIds is { Count: > 0 } stops ? this with { StopTokenIds = stops } : this;
+    }
 }
 
 /// <summary>What a lens looks at. The defaults are those of the command line.</summary>

@@ -97,14 +97,9 @@ public sealed record ResponseFormat
         return schema;
     }
 
-    /// <summary>The beginning of a text of this form, over a tokenizer's vocabulary.</summary>
-    internal FSharpResult<GrammarState, FSharpList<LayerSkipError>> Start(LayerSkip.Tokenizer tokenizer, int[] stopIds)
-    {
-        var compiled = grammar();
-        return compiled.IsOk
-            ? GrammarModule.start(compiled.ResultValue, TokenBytesModule.ofTokenizer(tokenizer), stopIds)
-            : FSharpResult<GrammarState, FSharpList<LayerSkipError>>.NewError(compiled.ErrorValue);
-    }
+    /// <summary>What may follow in a text of this form, of those that a model keeps.</summary>
+    internal FSharpResult<TokenConstraint, FSharpList<LayerSkipError>> Constraint(GrammarConstraints kept, int[] stopIds) =>
+        kept.Get(name, stopIds, FuncConvert.FromFunc(grammar));
 
     private static FSharpResult<Grammar, FSharpList<LayerSkipError>> Good(Grammar known) =>
         FSharpResult<Grammar, FSharpList<LayerSkipError>>.NewOk(known);

@@ -102,6 +102,12 @@ public sealed record GenerateResult
     /// <summary>Why the text ended.</summary>
     public FinishReason FinishReason { get; init; }
 
+    /// <summary>
+    /// Whether the text is the whole model's (of a sampled text its law): it is not of <see cref="Strategy.EarlyExit"/>, nor under an
+    /// <see cref="AcceptanceRule"/> that is not lossless.
+    /// </summary>
+    public bool IsLossless { get; init; } = true;
+
     /// <summary>What speculation did.</summary>
     public SpeculationStatistics Statistics { get; init; } = SpeculationStatistics.None;
 
@@ -120,6 +126,12 @@ public sealed record SpeculationStatistics
 
     /// <summary>Drafted tokens that the whole model kept.</summary>
     public int AcceptedDraftTokenCount { get; init; }
+
+    /// <summary>The rule of acceptance, as <see cref="AcceptanceRule"/> names it: "exact", "lossy top-k:2".</summary>
+    public string AcceptanceRule { get; init; } = CSharp.AcceptanceRule.Exact.ToString();
+
+    /// <summary>Of the kept ones, those that <see cref="AcceptanceRule.Exact"/> would have refused; 0 under a rule that is lossless.</summary>
+    public int LooseDraftTokenCount { get; init; }
 
     /// <summary>Accepted over drafted; 0 where nothing was drafted.</summary>
     public double DraftAcceptanceRate { get; init; }

@@ -128,7 +128,12 @@ internal static class Translate
             LogProbs = [.. completion.LogProbs.Select(LogProbs)],
             PromptLogProbs = [.. completion.PromptLogProbs.Select(LogProbs)],
             FinishReason = completion.Finish.IsStop ? FinishReason.Stop : FinishReason.Length,
-            Statistics = Statistics(completion.Stats),
+            IsLossless = completion.IsLossless,
+            Statistics = Statistics(completion.Stats) with
+            {
+                AcceptanceRule = completion.Acceptance,
+                LooseDraftTokenCount = completion.LooseTokens,
+            },
             Timings = new()
             {
                 TimeToFirstToken = TimeSpan.FromMilliseconds(completion.Timings.TtftMs),
@@ -146,7 +151,7 @@ internal static class Translate
     private static TokenLogProbs LogProbs(LayerSkip.TokenLogProbs told) =>
         new() { LogProb = told.LogProb, Top = [.. told.Top.Select(top => new TokenLogProb { Id = top.Id, LogProb = top.LogProb })] };
 
-    private static SpeculationStatistics Statistics(SpeculationStats stats) =>
+    public static SpeculationStatistics Statistics(SpeculationStats stats) =>
         new()
         {
             DraftRoundCount = stats.NumSpecSteps,

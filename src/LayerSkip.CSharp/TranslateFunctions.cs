@@ -17,14 +17,37 @@ internal static class TranslateFunctions
         DraftingOptions drafting,
         Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
     {
+        var acceptance = (options.Acceptance ?? AcceptanceRule.Exact).Rule;
         var (strategy, faults) = options switch
         {
             { Drafter.Custom: { } propose } => OfDrafter(checkpoint, options, propose),
             { Policy.Custom: { } policy } => OfPolicy(checkpoint, options, policy),
             _ => OfRule(checkpoint, sampling, options.StopRule!, drafting, adapters),
         };
-        return new(faults.Any() ? LayerSkip.Strategy.Autoregressive : strategy, faults);
+        // The library finds what is wrong with a strategy's rule.
+        return faults.Any()
+            ? new(LayerSkip.Strategy.Autoregressive, faults.Union(acceptance.Faults))
+            : new(strategy.Accepting(acceptance), []);
     }
+
+    /// <summary>Functions that draft, by the names of their options; the library knows of none.</summary>
+    public static FSharpList<Tuple<string, string>> Given(GenerateOptions options) =>
+        ListModule.OfSeq<Tuple<string, string>>(
+        [
+            .. options.Drafter is { Custom: not null } drafter ? [Tuple.Create("drafter", $"{drafter}")] : Array.Empty<Tuple<string, string>>(),
+            .. options.Policy is { Custom: not null } policy ? [Tuple.Create("policy", $"{policy}")] : Array.Empty<Tuple<string, string>>(),
+        ]);
+
+    /// <summary>A fault of a stop rule, which names a function where one was given: its place was held by the rule that never ends a draft.</summary>
+    public static LayerSkipError Renamed(StopRule? rule, LayerSkipError error) =>
+        (rule, error) switch
+        {
+            ({ Custom: not null }, LayerSkipError.OutOfRange { option: "stop-rule" } fault) =>
+                LayerSkipError.NewOutOfRange(fault.option, rule.Text, fault.allowed),
+            ({ Custom: not null }, LayerSkipError.Excluded { option: "stop-rule" } fault) =>
+                LayerSkipError.NewExcluded(fault.option, rule.Text, fault.other, fault.chosen, fault.why),
+            _ => error,
+        };
 
     private static (LayerSkip.Strategy Strategy, IEnumerable<LayerSkipError> Faults) OfDrafter(
         Checkpoint checkpoint, GenerateOptions options, Func<DraftContext, IReadOnlyList<int>> propose)
@@ -88,11 +111,7 @@ internal static class TranslateFunctions
         var decided = TranslateOptions.Plan(checkpoint, sampling, drafting, adapters);
         if (decided.IsError)
         {
-            // The function's place was held by the rule that never ends a draft.
-            return (LayerSkip.Strategy.Autoregressive, decided.ErrorValue.Select(error =>
-                error is LayerSkipError.OutOfRange { option: "stop-rule" } fault
-                    ? LayerSkipError.NewOutOfRange("stop-rule", function.Text, fault.allowed)
-                    : error));
+            return (LayerSkip.Strategy.Autoregressive, decided.ErrorValue.Select(error => Renamed(function, error)));
         }
 
         var rule = CustomDrafting.StopRule(function.Custom!, function.ReadsEntropy);
@@ -105,7 +124,7 @@ internal static class TranslateFunctions
         return FuncConvert.FromFunc<int, int, double>((exit, drafted) => PassCostsModule.round(costs, exit, drafted));
     }
 
-    public static IEnumerable<LayerSkipError> LeftOut(string option, object? value, string why) =>
+    private static IEnumerable<LayerSkipError> LeftOut(string option, object? value, string why) =>
         Unless(value is null, option, value, $"left out {why}");
 
     private static IEnumerable<LayerSkipError> Unless(bool holds, string option, object? value, string allowed) =>

@@ -15,7 +15,7 @@ internal static class TranslateOptions
         Checkpoint checkpoint,
         GenerateOptions options,
         Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters,
-        Func<ResponseFormat, int[], FSharpResult<GrammarState, FSharpList<LayerSkipError>>> formats)
+        GrammarConstraints formats)
     {
         if (options.StopTexts.Any(text => text is null))
         {
@@ -31,26 +31,16 @@ internal static class TranslateOptions
             { Text: var name } => StopRuleModule.tryParse(name),
         };
         var drafting = Drafting(options, rule is { IsOk: true } ? rule.Value.ResultValue : null);
-        var decided = Decided(checkpoint, options, drafting) switch
-        {
-            Strategy.SelfSpeculative when TranslateFunctions.Has(options) =>
-                TranslateFunctions.Strategy(checkpoint, law, options, drafting, adapters),
-            Strategy.SelfSpeculative when options.Strategy == Strategy.SelfSpeculative =>
-                Drafted(checkpoint, law, LayerSkip.Drafting.ofSelfSpeculative(drafting), adapters),
-            Strategy.SelfSpeculative => Drafted(checkpoint, law, drafting, adapters),
-            Strategy.EarlyExit => Plain(checkpoint, options, LayerSkip.Strategy.EarlyExit),
-            _ => Plain(checkpoint, options, _ => LayerSkip.Strategy.Autoregressive),
-        };
+        var decided = Decided(checkpoint, law, options, drafting, adapters);
 
         int[] stopIds = [.. options.StopTokenIds ?? (options.IgnoreEos ? [] : checkpoint.StopIds)];
-        FSharpResult<GrammarState, FSharpList<LayerSkipError>>? form =
-            options.ResponseFormat is { } format ? formats(format, stopIds) : null;
+        var form = options.ResponseFormat?.Constraint(formats, stopIds);
         TokenRules rules = new(
             repetitionPenalty: options.RepetitionPenalty,
             presencePenalty: options.PresencePenalty,
             frequencyPenalty: options.FrequencyPenalty,
             logitBias: ListModule.OfSeq(options.LogitBias.Select(bias => Tuple.Create(bias.Key, bias.Value))),
-            constraint: form is { IsOk: true } ? Some(GrammarConstraint.ofState(form.Value.ResultValue)) : null);
+            constraint: form is { IsOk: true } ? Some(form.Value.ResultValue) : null);
         return new()
         {
             Strategy = decided.Strategy,
@@ -82,14 +72,10 @@ internal static class TranslateOptions
         Sampling sampling,
         DraftingOptions drafting,
         Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters) =>
-        LayerSkip.Drafting.decideWith(
-            FuncConvert.FromFunc<FSharpOption<int>?, FSharpResult<Adapter, FSharpList<LayerSkipError>>>(
-                exit => adapters(exit?.Value)),
-            sampling,
-            checkpoint,
-            drafting);
+        LayerSkip.Drafting.decideWith(Loaded(adapters), sampling, checkpoint, drafting);
 
-    private static DraftingOptions Drafting(GenerateOptions options, StopRuleKind? rule) =>
+    /// <summary>What the options say of drafting; a rule that is a function is named by <paramref name="rule"/>.</summary>
+    public static DraftingOptions Drafting(GenerateOptions options, StopRuleKind? rule) =>
         new(
             drafter: Optional(options.Drafter?.Kind),
             policy: Optional(options.Policy?.Kind),
@@ -98,25 +84,47 @@ internal static class TranslateOptions
             draftLength: Optional(options.DraftLength),
             draftVocabulary: Optional(options.DraftVocabulary?.Text),
             layersKept: Optional(options.LayersKept is { } layers ? string.Join(',', layers) : null),
-            past: null);
+            past: null,
+            acceptance: Optional(options.Acceptance?.Rule));
 
-    /// <summary>A strategy that drafts; where the options are at fault, one that does not.</summary>
-    private static DecidedStrategy Drafted(
+    private static DecidedStrategy Decided(
         Checkpoint checkpoint,
         Sampling sampling,
+        GenerateOptions options,
         DraftingOptions drafting,
         Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters)
     {
-        var decided = Plan(checkpoint, sampling, drafting, adapters);
-        if (decided.IsError)
+        var kind = Kind(options.Strategy);
+        if (TranslateFunctions.Has(options) && kind is null or { Value.IsSelfSpeculative: true })
         {
-            return new(LayerSkip.Strategy.Autoregressive, decided.ErrorValue);
+            return TranslateFunctions.Strategy(checkpoint, sampling, options, drafting, adapters);
         }
 
-        var plan = decided.ResultValue;
-        if (!plan.Policy.IsAuto && !plan.StopRule.IsMarginal)
+        var planned = StrategyChoiceModule.planWith(Loaded(adapters), sampling, checkpoint, new(kind, drafting));
+        IReadOnlyList<LayerSkipError> faults =
+        [
+            .. Check.faults(planned).Select(error => TranslateFunctions.Renamed(options.StopRule, error)),
+            .. kind is { Value: var named } ? StrategyKindModule.exclusions(named, TranslateFunctions.Given(options)) : [],
+        ];
+        return faults is [] ? Planned(checkpoint, planned.ResultValue) : new(LayerSkip.Strategy.Autoregressive, faults);
+    }
+
+    /// <summary>Auto is None.</summary>
+    private static FSharpOption<StrategyKind>? Kind(Strategy strategy) =>
+        strategy switch
         {
-            return new(LayerSkip.Drafting.strategy(checkpoint, plan), []);
+            Strategy.Auto => null,
+            Strategy.Autoregressive => Some(StrategyKind.Autoregressive),
+            Strategy.EarlyExit => Some(StrategyKind.EarlyExit),
+            Strategy.SelfSpeculative => Some(StrategyKind.SelfSpeculative),
+            _ => throw Undefined(nameof(GenerateOptions.Strategy), strategy),
+        };
+
+    private static DecidedStrategy Planned(Checkpoint checkpoint, StrategyPlan planned)
+    {
+        if (planned is not StrategyPlan.SelfSpeculative { Item: var plan } || (!plan.Policy.IsAuto && !plan.StopRule.IsMarginal))
+        {
+            return new(StrategyPlanModule.strategy(checkpoint, planned), []);
         }
 
         // Passes are timed where no text is in the way, and options are checked before.
@@ -127,40 +135,9 @@ internal static class TranslateOptions
         };
     }
 
-    /// <summary>
-    /// A strategy that drafts nothing. A wrong exit layer or draft length is an error even where it has no use for one; what says how to draft is
-    /// one, whatever it says.
-    /// </summary>
-    private static DecidedStrategy Plain(
-        Checkpoint checkpoint,
-        GenerateOptions options,
-        Func<ExitLayer, LayerSkip.Strategy> strategy)
-    {
-        var exitMatters = options.ExitLayer is not null || options.Strategy == Strategy.EarlyExit;
-        var exit = ExitLayer.TryCreate(
-            checkpoint.Config.Layers, options.ExitLayer ?? CheckpointModule.exitAndDraft(checkpoint).Item1);
-        var nothing = $"where {options.Strategy} drafts nothing";
-        IEnumerable<LayerSkipError> faults =
-        [
-            .. exitMatters ? Check.faults(exit) : [],
-            .. Check.atLeast(1, "draft-length", options.DraftLength ?? 1),
-            .. TranslateFunctions.LeftOut("drafter", options.Drafter, nothing),
-            .. TranslateFunctions.LeftOut("policy", options.Policy, nothing),
-            .. TranslateFunctions.LeftOut("stop-rule", options.StopRule, nothing),
-            .. TranslateFunctions.LeftOut("draft-vocabulary", options.DraftVocabulary, nothing),
-            .. TranslateFunctions.LeftOut("layers-kept", options.LayersKept, nothing),
-        ];
-        return new(exit.IsOk ? strategy(exit.ResultValue) : LayerSkip.Strategy.Autoregressive, faults);
-    }
-
-    private static Strategy Decided(Checkpoint checkpoint, GenerateOptions options, DraftingOptions drafting) =>
-        options.Strategy switch
-        {
-            Strategy.Auto when TranslateFunctions.Has(options) => Strategy.SelfSpeculative,
-            Strategy.Auto => LayerSkip.Drafting.isMeant(checkpoint, drafting) ? Strategy.SelfSpeculative : Strategy.Autoregressive,
-            var chosen when Enum.IsDefined(chosen) => chosen,
-            var unknown => throw Undefined(nameof(GenerateOptions.Strategy), unknown),
-        };
+    private static FSharpFunc<FSharpOption<int>?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> Loaded(
+        Func<int?, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters) =>
+        FuncConvert.FromFunc<FSharpOption<int>?, FSharpResult<Adapter, FSharpList<LayerSkipError>>>(exit => adapters(exit?.Value));
 }
 
 /// <summary>How a text is written, and what is at fault in what was asked for.</summary>

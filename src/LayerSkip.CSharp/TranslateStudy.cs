@@ -36,6 +36,8 @@ internal static class TranslateStudy
             ExactCount = report.Exact,
             TieCount = report.Tie,
             ViolationCount = report.Violation,
+            AcceptanceRule = report.Acceptance,
+            IsLossless = report.IsLossless,
             Gap = report.Gap,
             WorstGap = report.WorstGap,
         };

@@ -32,7 +32,7 @@ internal sealed class ChatRequest
         Refuse(options, modelId);
         var tools = ToolSet.Of(options);
         var prompt = ChatPrompts.Encode(model, options?.Instructions, messages, tools, options?.Reasoning?.Effort);
-        var generate = Ending(model, Generate(client, settings, options));
+        var generate = Generate(client, settings, options).EndingAnswers(model.Info);
         var mustCall = options?.ToolMode as RequiredChatToolMode;
         var json = options?.ResponseFormat as ChatResponseFormatJson;
 
@@ -102,12 +102,6 @@ internal sealed class ChatRequest
     // 0.7f is 0.7, not 0.699999988.
     private static double? AsWritten(float? value) =>
         value is { } number ? double.Parse(number.ToString("R", CultureInfo.InvariantCulture), CultureInfo.InvariantCulture) : null;
-
-    /// <summary>An answer ends at the model's own stop tokens, and at the one that its chat template writes behind an answer.</summary>
-    private static GenerateOptions Ending(ILayerSkipModel model, GenerateOptions options) =>
-        options.StopTokenIds is null && !options.IgnoreEos && model.Info.ChatStopTokenIds is { Count: > 0 } stops
-            ? options with { StopTokenIds = stops }
-            : options;
 
     /// <summary>A call of a tool, or what is asked for.</summary>
     private static JsonObject CallOr(ToolSet tools, ChatResponseFormatJson json)

@@ -37,6 +37,8 @@ type LayerSkipError =
     | Unsupported of what: string * hint: string
     /// An option outside its range: "temperature", "-1", "0 or more".
     | OutOfRange of option: string * value: string * allowed: string
+    /// An option that another one's value leaves no use for: "draft-length", "3", "strategy", "autoregressive", "it drafts nothing".
+    | Excluded of option: string * value: string * other: string * chosen: string * why: string
     /// An exit layer that is not 1 to `layers` - 1, counted from 1.
     | ExitOutsideModel of exit: int * layers: int
     /// An early-exit loss in which no layer counts at a step.
@@ -157,6 +159,8 @@ module LayerSkipError =
         | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"
         | LayerSkipError.OutOfRange(option, value, allowed) ->
             $"{piece option} is {piece value}, it must be {piece allowed}"
+        | LayerSkipError.Excluded(option, _, other, chosen, why) ->
+            $"{piece option} and {piece other} {piece chosen} exclude each other: {why}; leave one out"
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers < 2 ->
             $"exit layer is {exit}, but a model of one layer has no earlier exit; decode it autoregressively"
         | LayerSkipError.ExitOutsideModel(exit, layers) ->

@@ -107,7 +107,7 @@ public sealed class ChatSession
         }
 
         ChatTurn[] asked = [.. before.SkipLast(1)];
-        var result = await model.GenerateAsync(Encode(asked), Ending(generate ?? options.Generate), cancellationToken)
+        var result = await model.GenerateAsync(Encode(asked), (generate ?? options.Generate).EndingAnswers(model.Info), cancellationToken)
             .ConfigureAwait(false);
         ChatReply reply = new() { Turn = TurnOf(result), Result = result };
         Set([.. asked, reply.Turn]);
@@ -143,7 +143,7 @@ public sealed class ChatSession
     {
         using var turn = new Turn(this);
         ChatTurn[] asked = [.. History, .. said];
-        await foreach (var step in model.StreamAsync(Encode(asked), Ending(options.Generate), cancellationToken).ConfigureAwait(false))
+        await foreach (var step in model.StreamAsync(Encode(asked), options.Generate.EndingAnswers(model.Info), cancellationToken).ConfigureAwait(false))
         {
             if (step.Result is { } result)
             {
@@ -155,11 +155,6 @@ public sealed class ChatSession
     }
 
     private int[] Encode(IReadOnlyList<ChatTurn> asked) => model.EncodeChat(asked, options.Prompt);
-
-    private GenerateOptions Ending(GenerateOptions generate) =>
-        generate.StopTokenIds is null && !generate.IgnoreEos
-            ? generate with { StopTokenIds = model.Info.ChatStopTokenIds }
-            : generate;
 
     /// <summary>Where there are tools, their calls stand among special tokens, which the text leaves out.</summary>
     private ChatTurn TurnOf(GenerateResult result) =>

@@ -42,6 +42,12 @@ internal static class CallersWords
         {
             LayerSkipError.OutOfRange fault when Option(fault.option) is { } option =>
                 LayerSkipError.NewOutOfRange(option, fault.value, fault.allowed),
+            LayerSkipError.Excluded fault =>
+                LayerSkipError.NewOutOfRange(
+                    Option(fault.option) ?? fault.option,
+                    // Drafters and policies are named as this assembly names them.
+                    fault.option is "drafter" or "policy" ? Pascal(fault.value) : fault.value,
+                    $"left out with {Option(fault.other) ?? fault.other} {Pascal(fault.chosen)}: {fault.why}"),
             LayerSkipError.ExitOutsideModel { layers: > 1 } fault =>
                 LayerSkipError.NewOutOfRange(
                     nameof(GenerateOptions.ExitLayer),
@@ -85,6 +91,7 @@ internal static class CallersWords
             LayerSkipError.Tags.Overflow => LayerSkipErrorCode.NumbersOverflow,
             LayerSkipError.Tags.Unsupported => LayerSkipErrorCode.Unsupported,
             LayerSkipError.Tags.OutOfRange => LayerSkipErrorCode.OptionOutOfRange,
+            LayerSkipError.Tags.Excluded => LayerSkipErrorCode.OptionOutOfRange,
             LayerSkipError.Tags.ExitOutsideModel => LayerSkipErrorCode.OptionOutOfRange,
             LayerSkipError.Tags.NoExitWeight => LayerSkipErrorCode.OptionOutOfRange,
             LayerSkipError.Tags.PromptTooLong => LayerSkipErrorCode.ContextFull,
@@ -105,6 +112,9 @@ internal static class CallersWords
             _ => LayerSkipErrorCode.Other,
         };
 
+    private static string Pascal(string name) =>
+        string.Concat(name.Split('-').Where(word => word != "").Select(word => char.ToUpperInvariant(word[0]) + word[1..]));
+
     private static string? Option(string name)
     {
         if (Renamed.TryGetValue(name, out var renamed))
@@ -112,8 +122,7 @@ internal static class CallersWords
             return renamed;
         }
 
-        var words = name.Split('-').Where(word => word != "");
-        var option = string.Concat(words.Select(word => char.ToUpperInvariant(word[0]) + word[1..]));
+        var option = Pascal(name);
         return Names.Contains(option) ? option : null;
     }
 }

@@ -66,7 +66,7 @@ public sealed partial class LayerSkipModel
             Prompts(options.Prompts),
             ListModule.OfSeq(options.ExitLayers),
             ListModule.OfSeq(options.DraftLengths),
-            own.Drafting,
+            TranslateOptions.Drafting(new() { Acceptance = options.Acceptance }, null),
             own.Drafters,
             own.Vocabulary,
             options.MaxNewTokens,

@@ -9,15 +9,20 @@ namespace LayerSkip.CSharp;
 /// </summary>
 public sealed partial class LayerSkipModel : ILayerSkipModel
 {
+    private const int FormatsKept = 32;
+
     private readonly Checkpoint checkpoint;
     private readonly Lock gate = new();
     // By exit layer; 0 is the model's first. They share its head, and go before it.
     private readonly Dictionary<int, FSharpResult<Adapter, FSharpList<LayerSkipError>>> adapters = [];
+    // What a form has learned of a vocabulary is worth keeping.
+    private readonly GrammarConstraints formats;
 
     private LayerSkipModel(Checkpoint checkpoint, EngineOptions serving)
     {
         this.checkpoint = checkpoint;
         this.serving = serving;
+        formats = new(checkpoint, FormatsKept);
         Info = Describe(checkpoint);
     }
 

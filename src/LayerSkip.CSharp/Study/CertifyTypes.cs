@@ -12,6 +12,9 @@ public sealed record CertifyOptions
     /// <summary>The draft lengths; none: 1, 2, 4 and 8 on a model of up to 6 layers, else 1 and 4.</summary>
     public IReadOnlyList<int> DraftLengths { get; init; } = [];
 
+    /// <summary>Which drafts are kept; null is <see cref="AcceptanceRule.Exact"/>. One that is not lossless has no certificate.</summary>
+    public AcceptanceRule? Acceptance { get; init; }
+
     /// <summary>New tokens of each text, 1 or more.</summary>
     public int MaxNewTokens { get; init; } = Certify.options.MaxNewTokens;
 
@@ -22,8 +25,14 @@ public sealed record CertifyOptions
 /// <summary>Whether what is decoded early is what the whole model decodes.</summary>
 public sealed record CertifyResult
 {
-    /// <summary>Whether no check found another token than the whole model's.</summary>
-    public bool IsExact => ViolationCount == 0;
+    /// <summary>Whether no check found another token than the whole model's, and the rule of acceptance sees to that in every text.</summary>
+    public bool IsExact => ViolationCount == 0 && IsLossless;
+
+    /// <summary>The rule of acceptance, as <see cref="AcceptanceRule"/> names it: "exact", "lossy top-k:2".</summary>
+    public string AcceptanceRule { get; init; } = CSharp.AcceptanceRule.Exact.ToString();
+
+    /// <summary>Whether that rule is lossless.</summary>
+    public bool IsLossless { get; init; } = true;
 
     /// <summary>
     /// T1: texts are equal; T2: each token is the whole model's choice; T3: it is decided by logits of the same bits; T4: sampling keeps its

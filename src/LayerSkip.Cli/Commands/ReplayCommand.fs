@@ -45,9 +45,6 @@ module internal ReplayCommand =
         | ReplayArgument.Html file -> { given with Html = Some file }
         | ReplayArgument.Output file -> { given with Output = Some file }
 
-    /// What all of it rests on, and where that is not given.
-    let private isExact (checkpoint: Checkpoint) = checkpoint.Weights.Kernels.IsSome
-
     /// Runs the command; its exit code. All that can be checked without the model is checked before it is loaded.
     let run (terminal: Terminal) (common: Common) (arguments: ReplayArgument list) : int =
         let given = List.fold add none arguments
@@ -77,26 +74,21 @@ module internal ReplayCommand =
         use traceFile = OutputFile.Open(given.Trace, reads, "trace")
         use page = OutputFile.Open(given.Html, reads, "html")
         use checkpoint = Inputs.read common
-        let layers = checkpoint.Config.Layers
-
-        if layers < 2 then
-            Inputs.stop (LayerSkipError.ExitOutsideModel(1, layers))
+        let usual = ReplayReport.options checkpoint |> Check.getOrRaise
 
         // It decodes with every layer, whatever drafts elsewhere.
-        let whole = { shared with Strategy = Some StrategyName.Autoregressive }
+        let whole = { shared with Strategy = Some StrategyKind.Autoregressive }
         let resolved, _ = GenerateOptions.resolve common.Seed sampling checkpoint whole
-        let exit, length = Checkpoint.exitAndDraft checkpoint
 
         let options: ReplayOptions = {
-            Trace = {
-                MaxNewTokens = resolved.MaxNewTokens
-                StopIds = resolved.StopIds
-                PromptRows = ReplayReport.defaultPromptRows
-            }
-            Exits = defaultArg given.ExitLayers [ 1 .. layers - 1 ]
-            Lengths = defaultArg given.DraftLengths ReplayReport.defaultLengths
-            Start = DraftPlan.fixed' (ExitLayer.TryCreate(layers, exit) |> Check.getOrRaise) length
-            BudgetMs = RoundTimes.budgetMs
+            usual with
+                Trace = {
+                    usual.Trace with
+                        MaxNewTokens = resolved.MaxNewTokens
+                        StopIds = resolved.StopIds
+                }
+                Exits = defaultArg given.ExitLayers usual.Exits
+                Lengths = defaultArg given.DraftLengths usual.Lengths
         }
 
         let ids = GivenPrompts.encode checkpoint prompt
@@ -105,7 +97,7 @@ module internal ReplayCommand =
         GivenPrompts.remarks terminal checkpoint prompt ids
         Terminal.remark terminal (Inputs.machine checkpoint)
 
-        if not (isExact checkpoint) then
+        if not (ReplayReport.isExact checkpoint.Weights) then
             Terminal.remark
                 terminal
                 "libtorch computes in this dtype or on this device, where a row may depend on the rows beside it: near ties may be decided otherwise than live"

@@ -9,16 +9,6 @@ open LayerSkip.Server
 /// `layerskip serve`. Nothing else in the command names the server, so that no other sub-command loads it.
 [<RequireQualifiedAccess>]
 module internal ServeCommand =
-    let private drafting (given: ServeOptions) : DraftingRequest = {
-        Strategy =
-            given.Strategy
-            |> Option.map (function
-                | StrategyName.Autoregressive -> StrategyWord.Autoregressive
-                | StrategyName.EarlyExit -> StrategyWord.EarlyExit
-                | StrategyName.SelfSpeculative -> StrategyWord.SelfSpeculative)
-        Options = given.Drafting
-    }
-
     /// What clients call a model that came from the hub: its name there, whatever the revision.
     let private hubName (common: Common) : string option =
         common.Model
@@ -37,7 +27,7 @@ module internal ServeCommand =
                 ModelName = given.ModelName |> Option.orElse (hubName common)
                 ApiKey = given.ApiKey
                 CorsOrigins = given.CorsOrigins
-                Drafting = drafting given
+                Drafting = given.Drafting
                 Engine = given.Engine
                 MaxPromptTokens = given.MaxPromptTokens
                 MaxBodyBytes =

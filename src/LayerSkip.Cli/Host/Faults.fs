@@ -64,6 +64,8 @@ module internal Faults =
     /// A fault whose option is written as on the command line.
     let private asTyped (error: LayerSkipError) : LayerSkipError =
         match error with
+        | LayerSkipError.Excluded(option, value, other, chosen, why) ->
+            LayerSkipError.Excluded("--" + option, value, "--" + other, chosen, why)
         // Words that are no option's name stay words.
         | LayerSkipError.OutOfRange(option, value, allowed) when
             not (option.StartsWith '-' || option.Contains ' ')

@@ -11,7 +11,7 @@ type internal GenerateOptions = {
     System: string option
     /// The library's options, as far as they are the command line's alone.
     Own: GenerationOptions
-    Strategy: StrategyName option
+    Strategy: StrategyKind option
     /// The exit layer is early-exit's too.
     Drafting: DraftingOptions
     AdapterFile: string option
@@ -63,7 +63,7 @@ module internal GenerateOptions =
         | GenerateArgument.Chat -> { given with Chat = true }
         | GenerateArgument.System text -> { given with System = Some text }
         | GenerateArgument.MaxNewTokens count -> { given with Own.MaxNewTokens = count }
-        | GenerateArgument.Strategy name -> { given with Strategy = Some name }
+        | GenerateArgument.Strategy name -> { given with Strategy = Some(StrategyName.kind name) }
         | GenerateArgument.ExitLayer exit -> { given with Drafting.ExitLayer = Some exit }
         | GenerateArgument.DraftLength length -> { given with Drafting.DraftLength = Some length }
         | GenerateArgument.Drafter drafter -> { given with Drafting.Drafter = Some drafter }
@@ -98,24 +98,10 @@ module internal GenerateOptions =
     /// Reads what `generate` was given.
     let read (arguments: GenerateArgument list) : GenerateOptions = List.fold add none arguments
 
-    /// Options that a strategy has no use for would be ignored in silence.
-    let private checkStrategy (given: GenerateOptions) =
-        let exclude option strategy why =
-            Inputs.usage $"{option} and --strategy {strategy} exclude each other: {why}; leave one out"
-
-        Drafters.checkFile given.AdapterFile given.Drafting
-        let named = DraftingOptions.named given.Drafting
-
-        match given.Strategy, named with
-        | Some StrategyName.Autoregressive, _ when List.contains "exit-layer" named ->
-            exclude "--exit-layer" "autoregressive" "it runs every layer"
-        | Some StrategyName.Autoregressive, option :: _ ->
-            exclude $"--{option}" "autoregressive" "it drafts nothing"
-        | Some StrategyName.EarlyExit, _ ->
-            named
-            |> List.tryFind ((<>) "exit-layer")
-            |> Option.iter (fun option -> exclude $"--{option}" "early-exit" "it drafts nothing")
-        | _ -> ()
+    let private choice (given: GenerateOptions) : StrategyChoice = {
+        Strategy = given.Strategy
+        Drafting = given.Drafting
+    }
 
     /// The one prompt; options of a conversation that make none are refused.
     let prompt (given: GenerateOptions) : GivenPrompt =
@@ -144,8 +130,7 @@ module internal GenerateOptions =
 
     /// What can be checked before a model is loaded: every fault at once.
     let sampling (given: GenerateOptions) : Sampling =
-        checkStrategy given
-
+        Drafters.checkFile given.AdapterFile given.Drafting
         let sampling = Inputs.sampling given.Temperature given.TopK given.TopP given.MinP
 
         let emptyStop =
@@ -154,7 +139,8 @@ module internal GenerateOptions =
                 (LayerSkipError.OutOfRange("stop", "empty", "a text of one character or more"))
 
         Inputs.refuse (
-            Check.faults sampling
+            StrategyChoice.exclusions (choice given)
+            @ Check.faults sampling
             @ TokenRules.outOfRange (GivenRules.read given.Rules)
             @ TokenLogProbs.faults "logprobs" given.Own.LogProbs
             @ Inputs.atLeastOne "max-new-tokens" given.Own.MaxNewTokens
@@ -166,29 +152,6 @@ module internal GenerateOptions =
 
         Check.getOrRaise sampling
 
-    /// The one that is named, else self-speculation where the model or an option gives a reason for it; with the drafting of what drafts.
-    let private strategy sampling (given: GenerateOptions) (checkpoint: Checkpoint) =
-        match given.Strategy with
-        | Some StrategyName.Autoregressive -> Strategy.Autoregressive, None
-        | Some StrategyName.EarlyExit ->
-            let exit = defaultArg given.Drafting.ExitLayer (fst (Checkpoint.exitAndDraft checkpoint))
-
-            ExitLayer.TryCreate(checkpoint.Config.Layers, exit)
-            |> Check.getOrRaise
-            |> Strategy.EarlyExit,
-            None
-        | None when not (Drafting.isMeant checkpoint given.Drafting) -> Strategy.Autoregressive, None
-        | Some StrategyName.SelfSpeculative
-        | None ->
-            let drafting =
-                if given.Strategy.IsSome then
-                    Drafting.ofSelfSpeculative given.Drafting
-                else
-                    given.Drafting
-
-            let plan = Drafting.decide sampling checkpoint drafting |> Check.getOrRaise
-            Drafting.strategy checkpoint plan, Some plan
-
     /// What the library is asked for: given options, and the model's choices for the others; and the drafting that the strategy has.
     let resolve
         (seed: int64)
@@ -196,11 +159,11 @@ module internal GenerateOptions =
         (checkpoint: Checkpoint)
         (given: GenerateOptions)
         : GenerationOptions * DraftingPlan option =
-        let strategy, plan = strategy sampling given checkpoint
+        let plan = StrategyChoice.plan sampling checkpoint (choice given) |> Check.getOrRaise
 
         {
             given.Own with
-                Strategy = strategy
+                Strategy = StrategyPlan.strategy checkpoint plan
                 Sampling = sampling
                 Rules = GivenRules.read given.Rules
                 StopIds =
@@ -211,4 +174,4 @@ module internal GenerateOptions =
                     | None -> checkpoint.StopIds
                 Seed = seed
         },
-        plan
+        StrategyPlan.drafting plan

@@ -15,8 +15,7 @@ type internal ServeOptions = {
     MaxBodyMib: int option
     RequestSeconds: int option
     ShutdownSeconds: int option
-    Strategy: StrategyName option
-    Drafting: DraftingOptions
+    Drafting: StrategyChoice
     AdapterFile: string option
 }
 
@@ -37,8 +36,7 @@ module internal ServeOptions =
         MaxBodyMib = None
         RequestSeconds = None
         ShutdownSeconds = None
-        Strategy = None
-        Drafting = DraftingOptions.none
+        Drafting = StrategyChoice.none
         AdapterFile = None
     }
 
@@ -57,14 +55,17 @@ module internal ServeOptions =
         | ServeArgument.MaxBody mib -> { given with MaxBodyMib = Some mib }
         | ServeArgument.RequestTimeout seconds -> { given with RequestSeconds = Some seconds }
         | ServeArgument.ShutdownTimeout seconds -> { given with ShutdownSeconds = Some seconds }
-        | ServeArgument.Strategy name -> { given with Strategy = Some name }
-        | ServeArgument.ExitLayer exit -> { given with Drafting.ExitLayer = Some exit }
-        | ServeArgument.DraftLength length -> { given with Drafting.DraftLength = Some length }
-        | ServeArgument.Drafter drafter -> { given with Drafting.Drafter = Some drafter }
-        | ServeArgument.Policy policy -> { given with Drafting.Policy = Some policy }
-        | ServeArgument.StopRule rule -> { given with Drafting.StopRule = Some(DraftingArguments.rule rule) }
-        | ServeArgument.DraftVocabulary ids -> { given with Drafting.DraftVocabulary = Some ids }
-        | ServeArgument.LayersKept layers -> { given with Drafting.LayersKept = Some layers }
+        | ServeArgument.Strategy name -> { given with Drafting.Strategy = Some(StrategyName.kind name) }
+        | ServeArgument.ExitLayer exit -> { given with Drafting.Drafting.ExitLayer = Some exit }
+        | ServeArgument.DraftLength length -> { given with Drafting.Drafting.DraftLength = Some length }
+        | ServeArgument.Drafter drafter -> { given with Drafting.Drafting.Drafter = Some drafter }
+        | ServeArgument.Policy policy -> { given with Drafting.Drafting.Policy = Some policy }
+        | ServeArgument.StopRule rule -> {
+            given with
+                Drafting.Drafting.StopRule = Some(DraftingArguments.rule rule)
+          }
+        | ServeArgument.DraftVocabulary ids -> { given with Drafting.Drafting.DraftVocabulary = Some ids }
+        | ServeArgument.LayersKept layers -> { given with Drafting.Drafting.LayersKept = Some layers }
         | ServeArgument.AdapterFile file -> { given with AdapterFile = Some file }
 
     /// Reads what `serve` was given, and the environment's key; every number outside its range is refused at once.
@@ -79,7 +80,7 @@ module internal ServeOptions =
 
         notEmpty "api-key" "a key" given.ApiKey
         notEmpty "served-model-name" "a name" given.ModelName
-        Drafters.checkFile given.AdapterFile given.Drafting
+        Drafters.checkFile given.AdapterFile given.Drafting.Drafting
 
         Inputs.refuse [
             yield! least 0 "port" given.Port
@@ -88,6 +89,7 @@ module internal ServeOptions =
             yield! least 1 "request-timeout" given.RequestSeconds
             yield! least 1 "shutdown-timeout" given.ShutdownSeconds
             yield! EngineOptions.faults given.Engine
+            yield! StrategyChoice.exclusions given.Drafting
         ]
 
         let ofEnvironment =

@@ -183,7 +183,7 @@ module Refusal =
         | option -> option.Replace('-', '_')
 
     /// A fault of the library's in the request's words; None of what no request can put right, or is not to be told.
-    let private told (error: LayerSkipError) : Fault option =
+    let internal tryFault (error: LayerSkipError) : Fault option =
         match error with
         | LayerSkipError.OutOfRange(option, value, allowed) when not (option.Contains ' ') ->
             let name = field option
@@ -192,6 +192,10 @@ module Refusal =
                 Field = name
                 Text = LayerSkipError.message (LayerSkipError.OutOfRange($"\"{name}\"", value, allowed))
             }
+        | LayerSkipError.Excluded(option, _, other, chosen, why) ->
+            let name = field option
+
+            Some { Field = name; Text = $"\"{name}\" does not go with {field other} {chosen}: {why}" }
         | LayerSkipError.ExitOutsideModel _ ->
             Some { Field = "exit_layer"; Text = LayerSkipError.message error }
         | LayerSkipError.PromptTooLong _
@@ -211,7 +215,7 @@ module Refusal =
 
     /// The library's faults; the kinds that tell of files are the server's own affair.
     let ofErrors (errors: LayerSkipError list) : Refusal =
-        match errors |> List.map told with
+        match errors |> List.map tryFault with
         | told when not told.IsEmpty && List.forall Option.isSome told ->
             let refusal = ofFaults (List.choose id told)
 

@@ -28,7 +28,7 @@ type WritingRequest = {
     /// None: another each time.
     Seed: int64 option
     Format: TextFormat
-    Drafting: DraftingRequest
+    Drafting: StrategyChoice
     /// Texts for each prompt.
     Count: int
     IsStreamed: bool

@@ -19,12 +19,10 @@ type internal AskedGrammar = {
 [<Sealed>]
 type internal ServedModel(name: string, checkpoint: Checkpoint) =
     let adapters = Dictionary<int option, Result<Adapter, LayerSkipError list>>()
-    let grammars = Dictionary<string, TokenConstraint>()
+    // A schema is a client's to choose: no more than the last ones stay.
+    let grammars = GrammarConstraints(checkpoint, 64)
     let created = DateTimeOffset.UtcNow
     let chatStopIds = lazy (Chat.stopIds checkpoint)
-
-    // A schema is a client's to choose: no more than the last ones stay.
-    let mostGrammars = 64
 
     member _.Name = name
     member _.Checkpoint = checkpoint
@@ -57,22 +55,7 @@ type internal ServedModel(name: string, checkpoint: Checkpoint) =
     /// What may follow in a text under a grammar, ended by one of these ids. The name tells the grammar from others; it is made once, and
     /// learns.
     member _.Constrain(asked: AskedGrammar, stopIds: int[]) : Result<TokenConstraint, LayerSkipError list> =
-        let ids = String.Join(',', stopIds)
-        let key = $"{asked.Name}\n{ids}"
-
-        match lock grammars (fun () -> grammars.TryGetValue key) with
-        | true, known -> Ok known
-        | _ ->
-            asked.Make()
-            |> Result.bind (fun grammar -> GrammarConstraint.create grammar stopIds checkpoint)
-            |> Result.map (fun made ->
-                lock grammars (fun () ->
-                    if grammars.Count >= mostGrammars then
-                        grammars.Clear()
-
-                    grammars[key] <- made)
-
-                made)
+        grammars.Get(asked.Name, stopIds, asked.Make)
 
     /// What texts are read and written with.
     member _.Tokenizer: Result<Tokenizer, Refusal> =

@@ -17,7 +17,7 @@ type ServerOptions = {
     /// Pages of these origins may call the server from a browser ("*": of any); without one only its own page may.
     CorsOrigins: string list
     /// How requests draft that say nothing of drafting.
-    Drafting: DraftingRequest
+    Drafting: StrategyChoice
     /// Texts that are written side by side, requests that wait, and the memory for their caches.
     Engine: EngineOptions
     MaxBodyBytes: int64
@@ -42,7 +42,7 @@ module ServerOptions =
         ModelName = None
         ApiKey = None
         CorsOrigins = []
-        Drafting = DraftingRequest.none
+        Drafting = StrategyChoice.none
         Engine = EngineOptions.defaults
         MaxBodyBytes = 8L * 1024L * 1024L
         MaxPromptTokens = None

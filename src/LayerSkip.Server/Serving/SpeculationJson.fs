@@ -6,22 +6,10 @@ open LayerSkip
 /// What speculation did for a request's texts together: "metrics": {"speculative_decoding": ...}.
 [<RequireQualifiedAccess>]
 module internal SpeculationJson =
-    let private over (a: int) (b: int) = if b = 0 then 0.0 else float a / float b
-
-    /// How many rounds kept exactly j drafts, summed.
-    let private histogram (stats: SpeculationStats list) : int[] =
-        let longest = stats |> List.fold (fun most part -> max most part.AcceptanceHistogram.Length) 0
-
-        Array.init longest (fun kept ->
-            stats
-            |> List.sumBy (fun part -> Array.tryItem kept part.AcceptanceHistogram |> Option.defaultValue 0))
-
     /// Writes it; the names of what drafted are the requests' words, null where nothing did.
     let write (plan: WritingPlan) (texts: Completion list) (json: Utf8JsonWriter) : unit =
-        let stats = texts |> List.map _.Stats
-        let sum (count: SpeculationStats -> int) = List.sumBy count stats
-        let steps, drafted = sum _.NumSpecSteps, sum _.NumDraftTokens
-        let accepted = sum _.NumAcceptedDraftTokens
+        let stats = texts |> List.map _.Stats |> SpeculationStats.merge
+
         let text name (value: DraftingPlan -> string) =
             json |> JsonWrite.textOrNull name (plan.Plan |> Option.map value)
 
@@ -38,15 +26,12 @@ module internal SpeculationJson =
                 |> JsonWrite.intOrNull "exit_layer" (Drafting.exitNamed plan.Options.Strategy plan.Plan)
 
                 json |> JsonWrite.intOrNull "draft_length" (plan.Plan |> Option.bind _.Length)
-                json.WriteNumber("num_spec_steps", steps)
-                json.WriteNumber("num_draft_tokens", drafted)
-                json.WriteNumber("num_accepted_draft_tokens", accepted)
-                json.WriteNumber("draft_acceptance_rate", over accepted drafted)
-                json.WriteNumber(
-                    "mean_acceptance_length",
-                    (if steps = 0 then 0.0 else 1.0 + over accepted steps)
-                )
-                json |> JsonWrite.ints "acceptance_histogram" (histogram stats))
+                json.WriteNumber("num_spec_steps", stats.NumSpecSteps)
+                json.WriteNumber("num_draft_tokens", stats.NumDraftTokens)
+                json.WriteNumber("num_accepted_draft_tokens", stats.NumAcceptedDraftTokens)
+                json.WriteNumber("draft_acceptance_rate", stats.DraftAcceptanceRate)
+                json.WriteNumber("mean_acceptance_length", stats.MeanAcceptanceLength)
+                json |> JsonWrite.ints "acceptance_histogram" stats.AcceptanceHistogram)
 
             let decode = texts |> List.sumBy _.Timings.DecodeMs
             let tokens = texts |> List.sumBy (fun text -> max 0 (text.TokenIds.Length - 1))

@@ -7,7 +7,7 @@ open LayerSkip
 [<NoEquality; NoComparison>]
 type internal WritingFrame = {
     /// Of requests that say nothing of drafting.
-    Drafting: DraftingRequest
+    Drafting: StrategyChoice
     StopIds: int[]
     MaxTokens: int
     /// How many of the likeliest tokens are told of each new token, and of each of the prompt; None: nothing.
@@ -28,32 +28,14 @@ type internal WritingPlan = {
 /// From a request's words to the library's options; what a request leaves open is the model's to recommend, as in `layerskip generate`.
 [<RequireQualifiedAccess>]
 module internal WritingOptions =
-    /// The strategy of a drafting, and what drafts.
+    /// The strategy that is chosen, and what drafts.
     let strategy
         (model: ServedModel)
         (sampling: Sampling)
-        (request: DraftingRequest)
+        (choice: StrategyChoice)
         : Result<Strategy * DraftingPlan option, LayerSkipError list> =
-        let checkpoint = model.Checkpoint
-
-        match request.Strategy with
-        | Some StrategyWord.Autoregressive -> Ok(Strategy.Autoregressive, None)
-        | Some StrategyWord.EarlyExit ->
-            let exit = defaultArg request.Options.ExitLayer (fst (Checkpoint.exitAndDraft checkpoint))
-
-            ExitLayer.TryCreate(checkpoint.Config.Layers, exit)
-            |> Result.map (fun exit -> Strategy.EarlyExit exit, None)
-        | None when not (Drafting.isMeant checkpoint request.Options) -> Ok(Strategy.Autoregressive, None)
-        | Some StrategyWord.SelfSpeculative
-        | None ->
-            let options =
-                if request.Strategy.IsSome then
-                    Drafting.ofSelfSpeculative request.Options
-                else
-                    request.Options
-
-            Drafting.decideWith model.Adapter sampling checkpoint options
-            |> Result.map (fun plan -> Drafting.strategy checkpoint plan, Some plan)
+        StrategyChoice.planWith model.Adapter sampling model.Checkpoint choice
+        |> Result.map (fun plan -> StrategyPlan.strategy model.Checkpoint plan, StrategyPlan.drafting plan)
 
     let private ofFormat (format: TextFormat) : AskedGrammar option =
         let asked name make = Some { Name = name; Field = "response_format"; Make = make }
@@ -96,7 +78,7 @@ module internal WritingOptions =
         (request: WritingRequest)
         : Result<WritingPlan, Refusal> =
         let drafting =
-            if DraftingRequest.saysNothing request.Drafting then
+            if StrategyChoice.saysNothing request.Drafting then
                 frame.Drafting
             else
                 request.Drafting

@@ -33,12 +33,16 @@ type CertifyTest = {
     Violation: int
 }
 
-/// The certificate: it holds where no test has a violation. The counts are those of all tests.
+/// The certificate: it holds where no test has a violation and the rule of acceptance is lossless. The counts are those of all tests.
 type CertifyReport = {
     Model: string
     Dtype: string
     /// What the file names ("Q4_K_M", "float16"), where it names one.
     Stored: string option
+    /// The rule by which drafts were kept: "exact", "lossy top-k:2".
+    Acceptance: string
+    /// Whether the rule is lossless. One that is not has no certificate, whatever these texts were.
+    IsLossless: bool
     /// Both for people: "q4_k_m, mostly q5_0".
     HeldIn: string
     /// How quantised matrices were multiplied: "auto", "float"; None where there are none.
@@ -135,7 +139,8 @@ module Certify =
         let others =
             List.allPairs options.Drafters lengths
             |> List.map (fun (drafter, length) ->
-                Strategy.Speculative(drafter, LengthPolicy.Fixed length), length)
+                let rule = defaultArg drafting.Acceptance AcceptanceRule.exact
+                Strategy.Speculative(drafter, LengthPolicy.Fixed length).Accepting rule, length)
 
         let within (strategy: Strategy, length) =
             { strategy with Vocabulary = options.Vocabulary |> Option.orElse strategy.Vocabulary }, length
@@ -229,11 +234,14 @@ module Certify =
         ]
 
         let tests = List.map tally findings
+        let acceptance = (fst grid.Head).Acceptance
 
         {
             Model = checkpoint.Path
             Dtype = Weights.dtypeName weights
             Stored = weights.Config.StoredDtype
+            Acceptance = acceptance.Name
+            IsLossless = acceptance.IsLossless
             HeldIn = Weights.description weights
             Compute = Weights.compute weights
             Kv = Weights.kv weights

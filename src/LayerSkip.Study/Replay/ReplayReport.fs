@@ -60,6 +60,25 @@ module ReplayReport =
     /// Prompt positions that DEL has for evidence (arXiv 2504.05598).
     let defaultPromptRows = 32
 
+    /// What is replayed where nothing is said: every exit layer and the usual draft lengths, of a text as decoding has it, from what the model
+    /// recommends on. A model of one layer has nothing to replay.
+    let options (checkpoint: Checkpoint) : Result<ReplayOptions, LayerSkipError list> =
+        let layers = checkpoint.Config.Layers
+        let exit, length = Checkpoint.exitAndDraft checkpoint
+
+        ExitLayer.TryCreate(layers, exit)
+        |> Result.map (fun exit -> {
+            Trace = { Trace.options with StopIds = checkpoint.StopIds; PromptRows = defaultPromptRows }
+            Exits = [ 1 .. layers - 1 ]
+            Lengths = defaultLengths
+            Start = DraftPlan.fixed' exit length
+            BudgetMs = RoundTimes.budgetMs
+        })
+
+    /// Whether accepted lengths are live decoding's to the bit: where the CPU kernels compute. Elsewhere a row may depend on the rows beside
+    /// it, and near ties may be decided otherwise than live.
+    let isExact (weights: Weights) : bool = weights.Kernels.IsSome
+
     let private over (a: float) (b: float) = if b = 0.0 then nan else a / b
 
     let private statsOf (replay: Replay) (rounds: ReplayedRound[]) =

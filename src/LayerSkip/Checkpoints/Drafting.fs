@@ -17,6 +17,8 @@ type DraftingPlan = {
     /// The adapter that drafts, where one does; it must go before the model does.
     Adapter: Adapter option
     Past: PastTexts option
+    /// Which drafts are kept.
+    Acceptance: AcceptanceRule
 }
 
 /// From names to a strategy: what `generate`, `bench`, `certify`, scripts and the C# facade make of the same options.
@@ -56,8 +58,10 @@ module Drafting =
         let withDrafter, withPolicy =
             $"with drafter {DrafterKind.name drafter}", $"with policy {DraftPolicyKind.name policy}"
 
-        let given (option: string) (value: string option) (why: string option) =
-            match value, why with
+        let values = Map.ofList (DraftingOptions.given options)
+
+        let given (option: string) (why: string option) =
+            match Map.tryFind option values, why with
             | Some value, Some why -> Check.inRange false option value $"left out {why}"
             | _ -> []
 
@@ -100,10 +104,10 @@ module Drafting =
             match faultOfPolicy with
             | Some allowed -> yield! Check.inRange false "policy" (DraftPolicyKind.name policy) allowed
             | None ->
-                yield! given "stop-rule" (options.StopRule |> Option.map StopRule.spell) noRule
-                yield! given "exit-layer" (options.ExitLayer |> Option.map string) noExit
-                yield! given "draft-vocabulary" options.DraftVocabulary noVocabulary
-                yield! given "layers-kept" options.LayersKept noLayers
+                yield! given "stop-rule" noRule
+                yield! given "exit-layer" noExit
+                yield! given "draft-vocabulary" noVocabulary
+                yield! given "layers-kept" noLayers
         ]
 
     let private exitOf policy drafter (checkpoint: Checkpoint) (options: DraftingOptions) =
@@ -155,6 +159,8 @@ module Drafting =
                 |> Option.map (fun length -> Check.all (Check.atLeast 1 "draft-length" length) ())
                 |> Option.defaultValue (Ok())
 
+            let acceptance = defaultArg options.Acceptance AcceptanceRule.exact
+
             // Last, for it has to be freed.
             let adapter () =
                 if drafter = DrafterKind.Adapter then
@@ -163,9 +169,9 @@ module Drafting =
                     Ok None
 
             Check.both (exitOf policy drafter checkpoint options) (layersOf drafter checkpoint options)
-            |> Check.both (Check.both length vocabulary)
+            |> Check.both (Check.both (Check.both length (Check.all acceptance.Faults ())) vocabulary)
             |> Result.bind (fun found -> adapter () |> Result.map (fun adapter -> found, adapter))
-            |> Result.map (fun ((((), vocabulary), (exit, layers)), adapter) -> {
+            |> Result.map (fun (((_, vocabulary), (exit, layers)), adapter) -> {
                 Drafter = drafter
                 Policy = policy
                 StopRule = defaultArg options.StopRule StopRuleKind.Never
@@ -180,6 +186,7 @@ module Drafting =
                 Layers = layers
                 Adapter = adapter
                 Past = options.Past
+                Acceptance = acceptance
             })
         | faults -> Error faults
 
@@ -260,9 +267,7 @@ module Drafting =
             | Some length -> Strategy.Speculative(drafter, LengthPolicy.Fixed length)
             | None -> Strategy.Adaptive drafter
 
-        match plan.Vocabulary with
-        | Some vocabulary -> strategy.Within vocabulary
-        | None -> strategy
+        { strategy with Vocabulary = plan.Vocabulary; Acceptance = plan.Acceptance }
 
     /// `strategy`, with passes that cost what `costs` says; it is asked by policy auto and the marginal rule alone.
     let strategyWith (costs: unit -> PassCosts) (checkpoint: Checkpoint) (plan: DraftingPlan) : Strategy =
@@ -300,7 +305,7 @@ module Drafting =
 
     /// What options mean where self-speculation itself is named: without more the paper's, the model's exit layer and draft length.
     let ofSelfSpeculative (options: DraftingOptions) : DraftingOptions =
-        if (DraftingOptions.named options).IsEmpty then
+        if (DraftingOptions.named { options with Acceptance = None }).IsEmpty then
             { options with Policy = Some DraftPolicyKind.Static }
         else
             options

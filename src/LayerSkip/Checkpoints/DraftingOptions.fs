@@ -72,6 +72,8 @@ type DraftingOptions = {
     LayersKept: string option
     /// Texts written before, where lookup also looks.
     Past: PastTexts option
+    /// Which drafts are kept; None: what is exact.
+    Acceptance: AcceptanceRule option
 }
 
 [<RequireQualifiedAccess>]
@@ -86,22 +88,22 @@ module DraftingOptions =
         DraftVocabulary = None
         LayersKept = None
         Past = None
+        Acceptance = None
     }
 
-    /// Which options say something, as the command line spells them.
-    let named (options: DraftingOptions) : string list = [
-        if options.Drafter.IsSome then
-            "drafter"
-        if options.Policy.IsSome then
-            "policy"
-        if options.StopRule.IsSome then
-            "stop-rule"
-        if options.ExitLayer.IsSome then
-            "exit-layer"
-        if options.DraftLength.IsSome then
-            "draft-length"
-        if options.DraftVocabulary.IsSome then
-            "draft-vocabulary"
-        if options.LayersKept.IsSome then
-            "layers-kept"
-    ]
+    /// Which options say something, as the command line spells them, and what.
+    let given (options: DraftingOptions) : (string * string) list =
+        [
+            "drafter", options.Drafter |> Option.map DrafterKind.name
+            "policy", options.Policy |> Option.map DraftPolicyKind.name
+            "stop-rule", options.StopRule |> Option.map StopRule.spell
+            "exit-layer", options.ExitLayer |> Option.map string
+            "draft-length", options.DraftLength |> Option.map string
+            "draft-vocabulary", options.DraftVocabulary
+            "layers-kept", options.LayersKept
+            "acceptance", options.Acceptance |> Option.map _.Name
+        ]
+        |> List.choose (fun (name, value) -> value |> Option.map (fun value -> name, value))
+
+    /// The names alone.
+    let named (options: DraftingOptions) : string list = given options |> List.map fst

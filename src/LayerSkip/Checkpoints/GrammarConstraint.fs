@@ -24,22 +24,25 @@ module GrammarConstraint =
         |> Result.bind (fun tokenizer -> Grammar.start grammar (TokenBytes.ofTokenizer tokenizer) stopIds)
         |> Result.map ofState
 
-/// The constraints that were asked for last, by the text that names them: a server's requests have few schemas. Threads may
-/// share it.
+/// The constraints that were asked for last, by the text that names their grammar and the ids that end a text: programs have few schemas.
+/// What one has learned of a vocabulary stays with it. Threads may share them.
 [<Sealed>]
-type GrammarConstraints(checkpoint: Checkpoint, stopIds: int[], capacity: int) =
+type GrammarConstraints(checkpoint: Checkpoint, capacity: int) =
     // The latest last.
-    let known = List<struct (string * TokenConstraint)>()
+    let known = List<struct (string * string * TokenConstraint)>()
 
-    /// The constraint of this name, made where it is not among the last `capacity`.
+    /// The constraint of a grammar of this name, made where it is not among the last `capacity`. Errors: those of `make`, and of
+    /// `GrammarConstraint.create`.
     member _.Get
-        (name: string, make: unit -> Result<Grammar, LayerSkipError list>)
+        (name: string, stopIds: int[], make: unit -> Result<Grammar, LayerSkipError list>)
         : Result<TokenConstraint, LayerSkipError list> =
+        let ids = System.String.Join(',', stopIds)
+
         let find () =
-            match known.FindIndex(fun (struct (other, _)) -> other = name) with
+            match known.FindIndex(fun (struct (other, ends, _)) -> other = name && ends = ids) with
             | -1 -> None
             | at ->
-                let struct (_, found) as entry = known[at]
+                let struct (_, _, found) as entry = known[at]
                 known.RemoveAt at
                 known.Add entry
                 Some found
@@ -48,7 +51,7 @@ type GrammarConstraints(checkpoint: Checkpoint, stopIds: int[], capacity: int) =
             match find () with
             | Some found -> found
             | None ->
-                known.Add(struct (name, made))
+                known.Add(struct (name, ids, made))
                 if known.Count > capacity then
                     known.RemoveAt 0
                 made

@@ -80,35 +80,59 @@ module Draft =
         | DraftLaw.Certain -> 1.0
         | DraftLaw.Drawn law -> law[draft.Token]
 
-/// Which drafts are kept, and what the whole model says after them.
+/// Which drafts are kept, and what the whole model says after them. `keeps` decides of a draft by its place and by whether exact acceptance
+/// keeps it; the first that it refuses ends the draft, and what exact acceptance would have written there stands in its place.
 [<RequireQualifiedAccess>]
 module Acceptance =
-    /// Greedy acceptance: the longest prefix that the whole model would have written, then its own next token.
+    let private agreed (keeps: int -> bool) count = Seq.init count keeps |> Seq.takeWhile id |> Seq.length
+
+    /// Greedy acceptance: a draft is exact where the whole model would have written it; then comes that one's own next token.
     /// There is one verdict more than drafts, or as many where the last draft ends the text.
-    let greedy (verdicts: int[]) (drafts: int[]) : struct (int * int voption) =
-        let agreed = Seq.zip drafts verdicts |> Seq.takeWhile (fun (draft, own) -> draft = own) |> Seq.length
+    let greedyBy (keeps: int -> bool -> bool) (verdicts: int[]) (drafts: int[]) : struct (int * int voption) =
+        let agreed =
+            min drafts.Length verdicts.Length
+            |> agreed (fun place -> keeps place (drafts[place] = verdicts[place]))
+
         struct (agreed, Array.tryItem agreed verdicts |> ValueOption.ofOption)
+
+    /// `greedyBy`, where what is exact is kept: the longest prefix that the whole model would have written.
+    let greedy (verdicts: int[]) (drafts: int[]) : struct (int * int voption) =
+        greedyBy (fun _ isExact -> isExact) verdicts drafts
+
+    let private certainly (law: float[]) token =
+        Array.init law.Length (fun id -> if id = token then 1.0 else 0.0)
 
     let private residual (law: float[]) (draft: Draft) =
         match draft.Law with
         | DraftLaw.Drawn drawn -> Sampling.residual law drawn
-        | DraftLaw.Certain ->
-            Sampling.residual law (Array.init law.Length (fun id -> if id = draft.Token then 1.0 else 0.0))
+        | DraftLaw.Certain -> Sampling.residual law (certainly law draft.Token)
 
-    /// Speculative sampling (Leviathan et al. 2023, algorithm 1): draft i is kept when its uniform is strictly
-    /// below p(x) / q(x); the law of the token after the kept ones is the residual at the first refusal, or p.
+    /// Speculative sampling (Leviathan et al. 2023, algorithm 1): draft i is exact when its uniform is strictly
+    /// below p(x) / q(x); the law of the token after the kept ones is the residual at the first refusal, or p. A draft that is exact and
+    /// refused all the same is the token there, for it is what the algorithm draws: what `keeps` refuses does not change the law.
     /// `laws` are the whole model's at each row, `uniforms` at least as many as drafts.
-    let sampled (uniforms: float[]) (laws: float[][]) (drafts: Draft[]) : struct (int * float[] voption) =
-        let keeps i =
-            let draft = drafts[i]
-            uniforms[i] * Draft.probability draft < laws[i][draft.Token]
+    let sampledBy
+        (keeps: int -> bool -> bool)
+        (uniforms: float[])
+        (laws: float[][])
+        (drafts: Draft[])
+        : struct (int * float[] voption) =
+        let isExact place =
+            let draft = drafts[place]
+            uniforms[place] * Draft.probability draft < laws[place][draft.Token]
 
-        let agreed = Seq.init drafts.Length keeps |> Seq.takeWhile id |> Seq.length
+        let agreed = agreed (fun place -> keeps place (isExact place)) drafts.Length
 
         let next =
-            if agreed < drafts.Length then
-                ValueSome(residual laws[agreed] drafts[agreed])
-            else
+            if agreed = drafts.Length then
                 Array.tryItem agreed laws |> ValueOption.ofOption
+            elif isExact agreed then
+                ValueSome(certainly laws[agreed] drafts[agreed].Token)
+            else
+                ValueSome(residual laws[agreed] drafts[agreed])
 
         struct (agreed, next)
+
+    /// `sampledBy`, where what is exact is kept.
+    let sampled (uniforms: float[]) (laws: float[][]) (drafts: Draft[]) : struct (int * float[] voption) =
+        sampledBy (fun _ isExact -> isExact) uniforms laws drafts

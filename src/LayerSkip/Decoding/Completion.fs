@@ -124,6 +124,12 @@ type Completion = {
     /// Of each token of the prompt, None of the first, where they are asked for; else empty.
     PromptLogProbs: TokenLogProbs option[]
     Finish: FinishReason
+    /// Whether the text is the whole model's: it is not of early layers alone, nor under a rule of acceptance that is not lossless.
+    IsLossless: bool
+    /// The rule of acceptance: "exact", "lossy top-k:2".
+    Acceptance: string
+    /// Drafts that were kept and that exact acceptance would have refused.
+    LooseTokens: int
     Stats: SpeculationStats
     Timings: Timings
 } with
@@ -222,10 +228,10 @@ module SpeculationStats =
         |> Array.ofSeq
         |> Array.sortBy (fun source -> -source.Rounds, source.Source)
 
-    /// Of the rounds of one text, the first one first; the pass over the prompt is none.
-    let ofRounds (rounds: Round[]) : SpeculationStats =
-        let speculative = rounds |> Array.filter (fun round -> round.Drafted > 0)
-        let drafted, accepted = Array.sumBy _.Drafted speculative, Array.sumBy _.Accepted speculative
+    /// Of what rounds drafted and kept, and whose drafts they were.
+    let private ofCounts (rounds: (int * int)[]) (sources: SourceStats[]) : SpeculationStats =
+        let speculative = rounds |> Array.filter (fun (drafted, _) -> drafted > 0)
+        let drafted, accepted = Array.sumBy fst speculative, Array.sumBy snd speculative
         let over (a: int) (b: int) = if b = 0 then 0.0 else float a / float b
 
         {
@@ -239,9 +245,23 @@ module SpeculationStats =
                  else
                      1.0 + over accepted speculative.Length)
             AcceptanceHistogram =
-                let counts = speculative |> Array.countBy _.Accepted |> Map.ofArray
-                let longest = speculative |> Array.fold (fun most round -> max most (round.Drafted + 1)) 0
+                let counts = speculative |> Array.countBy snd |> Map.ofArray
+                let longest = speculative |> Array.fold (fun most (drafted, _) -> max most (drafted + 1)) 0
                 Array.init longest (fun kept -> Map.tryFind kept counts |> Option.defaultValue 0)
-            Rounds = rounds |> Array.map (fun round -> round.Drafted, round.Accepted)
-            Sources = sources speculative
+            Rounds = rounds
+            Sources = sources
         }
+
+    /// Of the rounds of one text, the first one first; the pass over the prompt is none.
+    let ofRounds (rounds: Round[]) : SpeculationStats =
+        rounds
+        |> Array.filter (fun round -> round.Drafted > 0)
+        |> sources
+        |> ofCounts (rounds |> Array.map (fun round -> round.Drafted, round.Accepted))
+
+    /// Of several texts together.
+    let merge (texts: SpeculationStats seq) : SpeculationStats =
+        texts
+        |> Seq.collect _.Sources
+        |> SourceStats.merge
+        |> ofCounts (texts |> Seq.collect _.Rounds |> Array.ofSeq)

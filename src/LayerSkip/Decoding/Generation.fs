@@ -36,6 +36,7 @@ module Generation =
         yield! PromptIds.unknown config options.StopIds
         yield! Check.atLeast 1 "max-new-tokens" options.MaxNewTokens
         yield! TokenRules.faults config.Vocabulary options.Rules
+        yield! options.Strategy.Acceptance.Faults
         yield! TokenLogProbs.faults "logprobs" options.LogProbs
         yield! TokenLogProbs.faults "prompt-logprobs" options.PromptLogProbs
         yield!
@@ -68,7 +69,7 @@ module Generation =
         }
 
         // A text that has ended says so with its last tokens.
-        let andEnd (clock: Clock) (reused: int ref) promptLogProbs events progress =
+        let andEnd (clock: Clock) (reused: int ref) (standing: Standing) events progress =
             match progress with
             | Decoding(transcript, drafted, ttft, decode) when transcript.Finish.IsSome ->
                 let timings = {
@@ -81,7 +82,17 @@ module Generation =
                 }
 
                 let stats = SpeculationStats.ofRounds (Array.ofList (List.rev drafted))
-                let ending = Transcript.finish prompt reused.Value promptLogProbs stats timings transcript
+
+                let ending =
+                    Transcript.finish
+                        prompt
+                        reused.Value
+                        standing.PromptLogProbs
+                        standing.Loose
+                        stats
+                        timings
+                        transcript
+
                 Some(events @ [ ending ], Ended)
             | progress -> Some(events, progress)
 
@@ -102,7 +113,7 @@ module Generation =
                 let struct (round, standing) = rounds.Current
                 let struct (events, transcript) = Transcript.add (told ttft.IsNone round standing) transcript
                 let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
-                let andEnd = andEnd clock reused standing.PromptLogProbs
+                let andEnd = andEnd clock reused standing
 
                 match ttft with
                 | None ->

@@ -208,6 +208,7 @@ module Rounds =
             PromptLogProbs = [||]
             Vocabulary = None
             Likeliest = [||]
+            Loose = 0
         }
 
         let read = cache.Early.Length

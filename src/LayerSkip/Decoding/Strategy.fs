@@ -11,6 +11,8 @@ type Strategy = {
     Length: LengthPolicy
     /// Which ids drafts are chosen from that go through the head; None: all.
     Vocabulary: ContextVocabulary option
+    /// Which drafts are kept.
+    Acceptance: AcceptanceRule
 } with
 
     /// Every layer, one token at a time.
@@ -20,6 +22,7 @@ type Strategy = {
         Drafter = None
         Length = LengthPolicy.Fixed 1
         Vocabulary = None
+        Acceptance = AcceptanceRule.exact
     }
 
     /// Layers 1..E only: faster, another text.
@@ -53,6 +56,12 @@ type Strategy = {
 
     /// The same, whose drafts are chosen from a draft vocabulary; the text is the same.
     member this.Within(vocabulary: ContextVocabulary) : Strategy = { this with Vocabulary = Some vocabulary }
+
+    /// The same, whose drafts are kept by another rule; the text is the same where that is lossless.
+    member this.Accepting(rule: AcceptanceRule) : Strategy = { this with Acceptance = rule }
+
+    /// Whether the text is the whole model's: every layer has a say in every token, and the rule of acceptance is lossless.
+    member this.IsLossless: bool = this.Depth.IsNone && (this.Drafter.IsNone || this.Acceptance.IsLossless)
 
     /// The most drafts of a round, where that is fixed.
     member this.DraftLength: int option =

@@ -87,6 +87,7 @@ module Transcript =
         (prompt: int[])
         (reused: int)
         (promptLogProbs: TokenLogProbs option[])
+        (loose: int)
         (stats: SpeculationStats)
         (timings: Timings)
         (transcript: Transcript)
@@ -109,6 +110,9 @@ module Transcript =
                 LogProbs = Array.ofList (List.rev transcript.LogProbs)
                 PromptLogProbs = promptLogProbs
                 Finish = defaultArg transcript.Ended FinishReason.Length
+                IsLossless = transcript.Options.Strategy.IsLossless
+                Acceptance = transcript.Options.Strategy.Acceptance.Name
+                LooseTokens = loose
                 Stats = stats
                 Timings = timings
             }

@@ -42,15 +42,23 @@ type Standing = {
     Vocabulary: DraftVocabulary option
     /// The whole model's likeliest ids at each row at which it last had the word, where the draft vocabulary takes them.
     Likeliest: int[][]
+    /// Drafts so far that were kept and that exact acceptance would have refused.
+    Loose: int
 }
 
 /// The pass in which every layer reads the drafts, and what it says of them (LayerSkip, section 4.3).
 [<RequireQualifiedAccess>]
 module internal Verification =
     /// What a pass says of each row, up to the first whose numbers are not finite or in which the rules allow nothing; that row's fault,
-    /// should it count; and the model's own logits, until the next pass.
+    /// should it count; and the model's own logits and those with the rules in them, until the next pass.
     [<NoEquality; NoComparison>]
-    type Seen = { Verdicts: Verdicts; Fault: Lazy<exn> option; Likeliest: int[][]; Logits: Logits }
+    type Seen = {
+        Verdicts: Verdicts
+        Fault: Lazy<exn> option
+        Likeliest: int[][]
+        Logits: Logits
+        Ruled: Logits
+    }
 
     /// Logits with the rules in them, up to the first row in which they allow nothing; the fault of that one, else `fault`.
     let private under (texts: RuledText[]) (textUpTo: int -> int[]) (logits: Logits) fault =
@@ -100,6 +108,7 @@ module internal Verification =
                         Logits.largest plan.Likeliest row ruled |> Array.filter (isAllowed row))
                 | _ -> [||]
             Logits = logits
+            Ruled = ruled
         }
 
     /// One pass over what the choosing layers have not read: the verdicts of the last `rows` of `ids`, which follow the
@@ -140,18 +149,74 @@ module internal Verification =
             key
             (Array.zeroCreate<unit> count)
 
+    /// The law of a row: what its token is drawn from, or greedy decoding's at temperature 1.
+    let private lawAt (seen: Seen) row : float[] =
+        match seen.Verdicts with
+        | Verdicts.Laws laws -> laws[row]
+        | Verdicts.Tokens _ ->
+            let logits = Array.zeroCreate (Logits.columns seen.Ruled)
+            Logits.copyRow row logits seen.Ruled
+            Sampling.softmax logits
+
+    /// Which drafts are kept: what acceptance makes of a rule's answers, and how many were kept that are not exact.
+    let private accept
+        (rule: AcceptanceRule)
+        (drafts: Draft[])
+        (seen: Seen)
+        (standing: Standing)
+        (acceptance: (int -> bool -> bool) -> struct (int * 'Next))
+        : struct (int * 'Next * int) =
+        let loose = ref 0
+        let isOver = ref false
+
+        let law place =
+            lazy
+                (if isOver.Value then
+                     invalidOp "the draft was judged: an acceptance rule looks at its law while it runs"
+                 else
+                     lawAt seen place)
+
+        let see place isExact = {
+            Draft = drafts[place]
+            Place = place
+            Position = standing.Text.Count + place
+            IsExact = isExact
+            Law = law place
+        }
+
+        let keeps = AcceptanceRule.decider see rule
+
+        let counted place isExact =
+            let isKept = keeps place isExact
+
+            if isKept && not isExact then
+                loose.Value <- loose.Value + 1
+
+            isKept
+
+        let struct (agreed, next) = acceptance counted
+        isOver.Value <- true
+        struct (agreed, next, loose.Value)
+
     let judge (decoding: Decoding) (drafts: Draft[]) (seen: Seen) (standing: Standing) =
-        let struct (agreed, next, reading) =
+        let accept drafts acceptance = accept decoding.Strategy.Acceptance drafts seen standing acceptance
+
+        let struct (agreed, next, loose, reading) =
             match seen.Verdicts with
             | Verdicts.Tokens own ->
-                let struct (agreed, next) = Acceptance.greedy own (drafts |> Array.map _.Token)
-                struct (agreed, next, standing.Reading)
+                let struct (agreed, next, loose) =
+                    accept drafts (fun keeps -> Acceptance.greedyBy keeps own (drafts |> Array.map _.Token))
+
+                struct (agreed, next, loose, standing.Reading)
             | Verdicts.Laws laws ->
                 let us, key = uniforms (drafts.Length + 1) standing.Reading.Key
                 let judged = Array.truncate laws.Length drafts
-                let struct (agreed, law) = Acceptance.sampled us laws judged
+
+                let struct (agreed, law, loose) =
+                    accept judged (fun keeps -> Acceptance.sampledBy keeps us laws judged)
+
                 let next = law |> ValueOption.map (fun law -> Sampling.pick law us[drafts.Length])
-                struct (agreed, next, { standing.Reading with Key = key })
+                struct (agreed, next, loose, { standing.Reading with Key = key })
 
         // The kept drafts may end the text before the row that overflows is asked for.
         let fault = if next.IsNone then seen.Fault else None
@@ -171,4 +236,5 @@ module internal Verification =
                         Fault = fault
                         LogProbs = logProbs
                         Likeliest = Array.truncate (agreed + 1) seen.Likeliest
+                        Loose = standing.Loose + loose
                 })

@@ -173,7 +173,7 @@ let private models = [
         use model =
             Checkpoint.load (Path.Combine(root, "models", "stories-10m")) None Device.Cpu
             |> Check.getOrRaise
-        let kept = GrammarConstraints(model, model.StopIds, 2)
+        let kept = GrammarConstraints(model, 2)
         let made = ref 0
 
         let get name =
@@ -181,7 +181,7 @@ let private models = [
                 made.Value <- made.Value + 1
                 Grammar.choices [ name ]
 
-            kept.Get(name, make) |> Check.getOrRaise
+            kept.Get(name, model.StopIds, make) |> Check.getOrRaise
 
         let first = get "a"
         Expect.isTrue (obj.ReferenceEquals(first, get "a")) "the same"
@@ -192,7 +192,11 @@ let private models = [
         Expect.isTrue (obj.ReferenceEquals(first, get "a")) "used last, kept"
         get "b" |> ignore
         Expect.equal made.Value 4 "b was let go"
-        Expect.isError (kept.Get("d", fun () -> Grammar.choices [])) "faults are passed on")
+        let elsewhere = kept.Get("b", [| 7 |], fun () -> Grammar.choices [ "b" ])
+        Expect.isFalse
+            (obj.ReferenceEquals(Check.getOrRaise elsewhere, get "b"))
+            "another end, another constraint"
+        Expect.isError (kept.Get("d", model.StopIds, fun () -> Grammar.choices [])) "faults are passed on")
 ]
 
 [<Tests>]
