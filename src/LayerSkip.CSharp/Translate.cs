@@ -89,6 +89,9 @@ internal static class Translate
     public static FSharpOption<T>? Optional<T>(T? value)
         where T : struct => value is { } given ? Some(given) : null;
 
+    /// <summary>NaN is null.</summary>
+    public static double? Number(double value) => double.IsNaN(value) ? null : value;
+
     public static Dtype Dtype(LayerSkip.Dtype dtype) =>
         dtype.Tag switch
         {

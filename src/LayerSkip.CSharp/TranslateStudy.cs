@@ -133,13 +133,13 @@ internal static class TranslateStudy
                 MeanAcceptanceLength = row.Metrics.MeanAcceptanceLength,
                 AcceptanceHistogram = Array.AsReadOnly(row.Metrics.AcceptanceHistogram),
             },
-            PredictedSpeedUp = Number(row.PredictedSpeedUp),
-            BreakEvenAcceptance = Number(row.BreakEven),
+            PredictedSpeedUp = Translate.Number(row.PredictedSpeedUp),
+            BreakEvenAcceptance = Translate.Number(row.BreakEven),
             DifferentTextCount = row.DifferentTexts,
         };
 
     private static Estimate Estimate(Interval interval) =>
-        new() { Value = interval.Value, Low = Number(interval.Low), High = Number(interval.High) };
+        new() { Value = interval.Value, Low = Translate.Number(interval.Low), High = Translate.Number(interval.High) };
 
     private static Dictionary<string, Estimate> Metrics(FSharpList<EvalMetric> metrics) =>
         metrics.ToDictionary(
@@ -150,6 +150,4 @@ internal static class TranslateStudy
                 Low = metric.Interval?.Value.Item1,
                 High = metric.Interval?.Value.Item2,
             });
-
-    private static double? Number(double value) => double.IsNaN(value) ? null : value;
 }

@@ -10,6 +10,17 @@ internal static class ChatTests
     private static readonly ChatSessionOptions Short = new() { Generate = new() { MaxNewTokens = 4, Strategy = Strategy.SelfSpeculative } };
 
     public static Test All(Tiny tiny) => Runner.TestList("chat", [
+        Case("an answer ends where the model ends its own, unless options say what ends it", () =>
+        {
+            ModelInfo info = new() { Name = "a", LayerCount = 2, VocabularySize = 9, ContextLength = 9, ChatStopTokenIds = [3, 4] };
+            GenerateOptions options = new() { MaxNewTokens = 5 };
+            Same(options.EndingAnswers(info).StopTokenIds!, [3, 4], "its own");
+            Equal(options.EndingAnswers(info).MaxNewTokens, 5, "the rest stays");
+            Same((options with { StopTokenIds = [1] }).EndingAnswers(info).StopTokenIds!, [1], "named");
+            Equal((options with { IgnoreEos = true }).EndingAnswers(info).StopTokenIds, null, "none");
+            Equal(options.EndingAnswers(info with { ChatStopTokenIds = [] }).StopTokenIds, null, "a model that has none");
+            Throws<ArgumentNullException>(() => options.EndingAnswers(null!));
+        }),
         Case("turns become tokens by the model's template, and nothing typed is special", () =>
         {
             using var model = LayerSkipModel.Load(tiny.Chat);

@@ -75,6 +75,19 @@ let tests =
                 "renamed"
             Expect.equal (told [ LayerSkipError.ExitOutsideModel(9, 5) ]) (400, Some "exit_layer") "exit"
 
+            Expect.equal
+                (told [
+                    LayerSkipError.Excluded(
+                        "draft-length",
+                        "3",
+                        "strategy",
+                        "early-exit",
+                        "it drafts nothing"
+                    )
+                ])
+                (400, Some "draft_length")
+                "in vain"
+
             for error in
                 [
                     LayerSkipError.BadFile("/secret/place", "broken")
@@ -85,6 +98,29 @@ let tests =
                 Expect.isFalse ((Refusal.ofErrors [ error ]).Message.Contains "secret") "no path"
 
             Expect.equal (fst (told [ LayerSkipError.BadFile("/secret", "broken") ])) 500 "our affair")
+
+        testCase "what a strategy has no use for is told of every field, with the other faults" (fun () ->
+            let drafting = """"drafter": "exit", "draft_length": 3, "exit_layer": 2, "policy": "static" """
+
+            for strategy, fields' in
+                [
+                    "autoregressive", [ "drafter"; "policy"; "exit_layer"; "draft_length" ]
+                    "early-exit", [ "drafter"; "policy"; "draft_length" ]
+                    "self-speculative", []
+                ] do
+                let reader = reader $"""{{"strategy": "{strategy}", {drafting}}}"""
+                let read = DraftingFields.read reader
+                Expect.equal (fields reader) fields' strategy
+                Expect.equal read.Drafting.DraftLength (Some 3) "read all the same"
+
+            let reader = reader """{"strategy": "autoregressive", "draft_length": 3, "stop_rule": 5}"""
+            DraftingFields.read reader |> ignore
+            Expect.containsAll (fields reader) [ "stop_rule"; "draft_length" ] "both"
+
+            Expect.equal
+                (reader.Faults |> List.map _.Text |> List.last)
+                "\"draft_length\" does not go with strategy autoregressive: it drafts nothing"
+                "why")
 
         testProperty "a histogram counts every value once, and sums them"
         <| fun (values: (NormalFloat * PositiveInt) list) ->

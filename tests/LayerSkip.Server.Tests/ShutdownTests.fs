@@ -104,5 +104,10 @@ let tests =
             Expect.stringContains (refused [ "--host"; "nowhere" ]) "--host" "host"
             Expect.stringContains (refused [ "--port"; "99999" ]) "--port" "port"
             Expect.stringContains (refused [ "--slots"; "0" ]) "--slots" "slots"
-            Expect.stringContains (refused [ "--exit-layer"; "99" ]) "--exit-layer" "exit")
+            Expect.stringContains (refused [ "--exit-layer"; "99" ]) "--exit-layer" "exit"
+
+            Expect.stringContains
+                (refused [ "--strategy"; "autoregressive"; "--draft-length"; "3" ])
+                "--draft-length and --strategy autoregressive exclude each other"
+                "a draft length in vain")
     ]

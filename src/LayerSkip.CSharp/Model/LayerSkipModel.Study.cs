@@ -56,6 +56,40 @@ public sealed partial class LayerSkipModel
         SweepOptions? options = null, IProgress<StudyProgress>? progress = null, CancellationToken cancellationToken = default) =>
         OwnThread.Run("LayerSkip sweep", () => Sweep(options, progress, cancellationToken), cancellationToken);
 
+    /// <summary>
+    /// Decodes a text once with every layer, on this thread, and reads from that what every exit layer, draft length and policy would have done.
+    /// </summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public ReplayResult Replay(string prompt, ReplayOptions? options = null) => Replay(EncodePrompt(prompt), options);
+
+    /// <summary>As the other <c>Replay</c>, for a prompt of ids.</summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public ReplayResult Replay(IReadOnlyList<int> promptIds, ReplayOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(promptIds);
+        ObjectDisposedException.ThrowIf(disposed, this);
+        var given = TranslateReplay.Options(checkpoint, options ?? new());
+        int[] prompt = [.. promptIds];
+        using var use = new Use(this);
+        return TranslateReplay.Result(
+            checkpoint, Translate.Throwing(() => ReplayReportModule.run(checkpoint.Weights, given, prompt).OrThrow()));
+    }
+
+    /// <summary>As <see cref="Replay(string, ReplayOptions?)"/>, on a thread of its own.</summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public Task<ReplayResult> ReplayAsync(
+        string prompt, ReplayOptions? options = null, CancellationToken cancellationToken = default) =>
+        ReplayAsync(EncodePrompt(prompt), options, cancellationToken);
+
+    /// <summary>As the other <c>ReplayAsync</c>, for a prompt of ids. Once it has begun it goes on to its end.</summary>
+    /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
+    public Task<ReplayResult> ReplayAsync(
+        IReadOnlyList<int> promptIds, ReplayOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(promptIds);
+        return OwnThread.Run("LayerSkip replay", () => Replay(promptIds, options), cancellationToken);
+    }
+
     /// <summary>Checks on the spot that what is decoded early is what the whole model decodes, on this thread.</summary>
     /// <exception cref="LayerSkipException">The options cannot be used.</exception>
     public CertifyResult Certify(CertifyOptions? options = null)

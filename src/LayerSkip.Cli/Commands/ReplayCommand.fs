@@ -82,11 +82,7 @@ module internal ReplayCommand =
 
         let options: ReplayOptions = {
             usual with
-                Trace = {
-                    usual.Trace with
-                        MaxNewTokens = resolved.MaxNewTokens
-                        StopIds = resolved.StopIds
-                }
+                Trace = { usual.Trace with MaxNewTokens = resolved.MaxNewTokens; StopIds = resolved.StopIds }
                 Exits = defaultArg given.ExitLayers usual.Exits
                 Lengths = defaultArg given.DraftLengths usual.Lengths
         }

@@ -109,7 +109,15 @@ let tests =
                         ] do
                         refused
                             [ option.Split(' ')[0]; strategy; "exclude" ]
-                            $"--strategy {strategy} {option}"))
+                            $"--strategy {strategy} {option}"
+
+                refused
+                    [
+                        "--policy and --strategy early-exit exclude"
+                        "--draft-length and --strategy early-exit exclude"
+                        "--top-k is -1"
+                    ]
+                    "--strategy early-exit --exit-layer 2 --draft-length 2 --policy auto --top-k -1"))
 
         testCase "certify runs every test with the drafting that is named" (fun () ->
             withModel (fun folder ->
