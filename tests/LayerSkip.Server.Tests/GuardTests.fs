@@ -166,7 +166,7 @@ let tests =
             Expect.stringContains (faults { options with Port = 70000 }) "port" "port"
             Expect.stringContains (faults { options with Engine.Slots = 0 }) "slots" "slots"
             Expect.stringContains
-                (faults { options with Drafting.Options.ExitLayer = Some 99 })
+                (faults { options with Drafting.Drafting.ExitLayer = Some 99 })
                 "exit layer"
                 "drafting"
             let port = Uri((fst (shared.Force())).Address).Port
