@@ -115,6 +115,15 @@ let tests =
                 Expect.equal ((again.GetProperty "conversations").ToString()) (count.ToString()) "the same"
                 Expect.equal (weights (inside "parts")) (weights (inside "whole")) "weights"))
 
+        testCase "a file of their own validates, and texts are learned beside conversations" (fun () ->
+            withChats (fun inside ->
+                File.WriteAllLines(inside "valid.jsonl", [ conversations[1] ])
+                let options = "--steps=2 --batch-size=3 --validate-every=1 --validation-tokens=5"
+                let files = typed $"""--validation {inside "valid.jsonl"} --data {inside "text.txt"}"""
+                let made = json (train inside "run" options @ files)
+                Expect.equal (number "count" (made.GetProperty "conversations")) 2 "those to learn"
+                Expect.equal (made.GetProperty("validation").ValueKind) JsonValueKind.Object "graded"))
+
         testCase "an adapter learns its base's law where the assistant speaks" (fun () ->
             withChats (fun inside ->
                 train inside "base" "--steps=1 --valid-share=0 --validate-every=0" |> json |> ignore

@@ -54,6 +54,34 @@ let tests =
                     near 1e-12 "objective" total sums.Objective
                     closeTo 1e-11 $"gradients, recompute {recompute}" expected found
 
+        testPropertyWithConfig
+            (settings 10)
+            "what stands behind the last position that learns moves no loss and no gradient"
+        <| fun (model: Model) (seed: int) ->
+            let shares, last = sharesOf model.Config.Layers 0.3, 1 + abs (seed % (rows - 2))
+            let drawn = batchOf seed 3
+
+            let filledWith (id: int) =
+                let upTo filler = Array.mapi (fun i value -> if i <= last then value else filler)
+
+                {
+                    Ids = drawn.Ids |> Array.map (upTo id)
+                    // One at least learns.
+                    Labels =
+                        drawn.Labels
+                        |> Array.mapi (fun text labels ->
+                            labels
+                            |> Array.mapi (fun i label -> if i = 1 then drawn.Ids[text][1] else label)
+                            |> upTo Batch.ignored)
+                    Padding = 0
+                }
+
+            let before, expected = run distilled model shares (wrapAt seed) 0.5 (filledWith 0)
+            let after, found = run distilled model shares (wrapAt seed) 0.5 (filledWith 7)
+            Expect.equal after.Tokens before.Tokens "as many"
+            near 1e-12 "objective" before.Objective after.Objective
+            closeTo 1e-12 "gradients" expected found
+
         testPropertyWithConfig (settings 15) "e_scale = 0 is plain cross entropy"
         <| fun (model: Model) (seed: int) ->
             let batch, layers = batchOf seed 3, model.Config.Layers

@@ -254,6 +254,14 @@ let private reading =
         for name, file, bytes, expected in readable do
             testCase name (fun () -> Expect.equal (lessonsOf file bytes) (Ok expected) file)
 
+        testCase "conversations in one array" (fun () ->
+            let one = "{\"messages\": [" + said + "]}"
+
+            match lessonsOf "x.json" (text $"[{good}, {one}]") with
+            | Ok [ _; Lesson.Chat chat ] ->
+                Expect.equal (chat.Place, chat.Learned) ("element 2", [ 1 ]) "its place"
+            | other -> failtest $"%A{other}")
+
         for name, bytes, expected in conversations do
             testCase name (fun () -> Expect.equal (lessonsOf "x.jsonl" bytes) (Ok [ expected ]) name)
 
