@@ -67,6 +67,27 @@ internal static class TranslateStudy
                 generation.Limits));
     }
 
+    /// <summary>What a task has no use for would be ignored in silence.</summary>
+    public static IReadOnlyList<LayerSkipError> Unheeded(EvalTask task, EvaluateOptions options)
+    {
+        (string Name, object? Value)[] given =
+        [
+            ("shots", options.Shots),
+            ("shots-from", options.ShotsFrom),
+            ("no-bos", options.NoBos ? true : null),
+            ("documents", options.Documents ? true : null),
+            ("window", options.Window),
+            ("max-chars", options.MaxChars),
+            ("max-new-tokens", options.MaxNewTokens),
+        ];
+        return
+        [
+            .. from option in given
+               where option.Value is not null && !task.Takes.Contains(option.Name)
+               select LayerSkipError.NewExcluded(option.Name, $"{option.Value}", "task", task.Name, "it takes no notice of it"),
+        ];
+    }
+
     public static EvaluateResult Evaluation(EvalReport report) =>
         new()
         {

@@ -106,6 +106,10 @@ internal static class StudyTests
                 await Cancelled(() => model.EvaluateAsync("perplexity", [file], null, null, new(canceled: true)));
                 Refused(() => model.Evaluate("perplexity", [file], options with { Shots = -1 }), "Shots");
                 Refused(() => model.Evaluate("perplexity", [file], options with { Documents = true, MaxChars = 3 }), "documents");
+                var unheeded = Throws<LayerSkipException>(
+                    () => model.Evaluate("perplexity", [file], new() { Shots = 2, ShotsFrom = file, MaxNewTokens = 3, Window = 32 }));
+                Same(unheeded.Faults.Select(fault => fault.OptionName), ["Shots", "ShotsFrom", "MaxNewTokens"], unheeded.Message);
+                True(unheeded.Message.Contains("with task perplexity", StringComparison.Ordinal), unheeded.Message);
                 Refused(() => model.Evaluate("guessing", [file], new() { ShotsFrom = file, MaxNewTokens = 3, RunFile = file }), "perplexity", "gsm8k");
             }
             finally

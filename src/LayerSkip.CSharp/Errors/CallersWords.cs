@@ -47,7 +47,7 @@ internal static class CallersWords
                     Option(fault.option) ?? fault.option,
                     // Drafters and policies are named as this assembly names them.
                     fault.option is "drafter" or "policy" ? Pascal(fault.value) : fault.value,
-                    $"left out with {Option(fault.other) ?? fault.other} {Pascal(fault.chosen)}: {fault.why}"),
+                    $"left out with {Option(fault.other) ?? fault.other} {(fault.other == "strategy" ? Pascal(fault.chosen) : fault.chosen)}: {fault.why}"),
             LayerSkipError.ExitOutsideModel { layers: > 1 } fault =>
                 LayerSkipError.NewOutOfRange(
                     nameof(GenerateOptions.ExitLayer),

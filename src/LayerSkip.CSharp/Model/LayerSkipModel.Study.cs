@@ -143,8 +143,13 @@ public sealed partial class LayerSkipModel
         using var use = new Use(this);
         return Translate.Throwing(() =>
         {
-            var plan = Eval.plan(
-                checkpoint, EvalTasks.find(task).OrThrow(), TranslateStudy.Options(files, options), ShardModule.whole).OrThrow();
+            var found = EvalTasks.find(task).OrThrow();
+            if (TranslateStudy.Unheeded(found, options) is [_, ..] unheeded)
+            {
+                throw Translate.Exception(unheeded);
+            }
+
+            var plan = Eval.plan(checkpoint, found, TranslateStudy.Options(files, options), ShardModule.whole).OrThrow();
             var cells = Eval.run(Told(progress, cancellationToken), Translate.Optional(options.RunFile), plan).OrThrow();
             return TranslateStudy.Evaluation(
                 Eval.report(EvalTasks.all, options.RunFile ?? "the run", plan.Header, cells).OrThrow());

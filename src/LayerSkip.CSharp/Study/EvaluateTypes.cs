@@ -1,6 +1,6 @@
 namespace LayerSkip.CSharp;
 
-/// <summary>What an evaluation takes. The defaults are those of the command line.</summary>
+/// <summary>What an evaluation takes; what its task has no use for is refused. The defaults are those of the command line.</summary>
 public sealed record EvaluateOptions
 {
     /// <summary>The exit layers, 1 to L, where L is the whole model; none: what the task takes by itself.</summary>
