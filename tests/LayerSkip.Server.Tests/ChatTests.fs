@@ -23,14 +23,16 @@ let private chatting =
                  Chat = lazy (ChatTemplate.parse "test" source |> Result.map Some)
          })
 
-let private server =
+/// A client of a server over it.
+let server =
     lazy
         (let server = Server.start options (chatting.Force()) |> wait |> Check.getOrRaise
          new HttpClient(BaseAddress = Uri server.Address, Timeout = TimeSpan.FromMinutes 2.0))
 
 let private ask (body: string) = postTo (server.Force()) path body
 
-let private offlineAnswer (messages: ChatMessage list) (tokens: int) =
+/// What it answers, without a server.
+let offlineAnswer (messages: ChatMessage list) (tokens: int) =
     let checkpoint = chatting.Force()
     let prompt = Chat.prompt (ChatRequest.ofMessages messages) checkpoint |> Check.getOrRaise
 
@@ -44,7 +46,7 @@ let private offlineAnswer (messages: ChatMessage list) (tokens: int) =
         prompt
     |> Check.getOrRaise
 
-let private messages = [ ChatMessage.system "Be kind."; ChatMessage.user "Tell me of a dog." ]
+let messages = [ ChatMessage.system "Be kind."; ChatMessage.user "Tell me of a dog." ]
 
 let private body (fields: string) =
     $"""{{"messages": [{{"role": "system", "content": "Be kind."}}, {{"role": "user", "content": "Tell me of a dog."}}], "temperature": 0, "max_tokens": 30{fields}}}"""

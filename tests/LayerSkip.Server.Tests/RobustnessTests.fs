@@ -88,6 +88,18 @@ let tests =
                 eventually "it has begun" (fun () -> server.Inside = 1)
                 eventually "its place is free" (fun () -> isIdle server)))
 
+        testCase "a whole answer that nobody reads keeps no place" (fun () ->
+            withServer options (fun server client ->
+                let ids = String.Join(',', Array.init 500 (fun place -> 1 + place % 1000))
+                let prompts = String.Join(',', Array.replicate 32 $"[{ids}]")
+                let body = $"""{{"prompt": [{prompts}], "max_tokens": 0, "echo": true, "logprobs": 20}}"""
+                use silent = deaf server body
+                eventually "it is read" (fun () -> server.Counts.PromptTokens > 0L)
+                eventually "its place is free" (fun () ->
+                    isIdle server && server.Counts.PromptTokens = 16_000L)
+                Expect.isTrue silent.Connected "nobody has gone"
+                works client))
+
         testCase "hundreds of idle connections leave room, and end with the server" (fun () ->
             withServer options (fun server client ->
                 let place = Uri server.Address

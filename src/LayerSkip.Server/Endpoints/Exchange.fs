@@ -37,13 +37,13 @@ module internal Exchange =
         fields ()
         json.WriteEndObject()
 
+    /// The answer to be sent, for which no place is needed any more: a client that reads it slowly keeps none.
     let private whole
         service
         (form: AnswerForm)
         (orders: TextOrder list)
-        (context: HttpContext)
         cancelled
-        : Task =
+        : Task<HttpContext -> Task> =
         task {
             let arrived = orders |> List.map (fun _ -> List<TokenEvent>()) |> Array.ofList
 
@@ -61,9 +61,8 @@ module internal Exchange =
                     Completion = completion
                 })
 
-            do!
-                context
-                |> Reply.json (fun json ->
+            return
+                Reply.json (fun json ->
                     json |> AnswerHead.write form.Kind form.Head
                     json |> JsonWrite.objects "choices" texts (fun text -> form.Whole text json)
                     AnswerHead.usage form.Writing.Count completions json
@@ -77,7 +76,7 @@ module internal Exchange =
         (orders: TextOrder list)
         (context: HttpContext)
         cancelled
-        : Task =
+        : Task<HttpContext -> Task> =
         task {
             use stream = new EventStream(context, service.Options.ArrivalTimeout)
             let opened = HashSet<int>()
@@ -116,6 +115,7 @@ module internal Exchange =
 
             stream.Close()
             do! stream.Flush cancelled
+            return fun _ -> Task.CompletedTask
         }
 
     /// Where an answer has begun, what goes wrong is an event of it.
@@ -138,10 +138,15 @@ module internal Exchange =
         : Task =
         task {
             let orders = Service.orders form.Writing form.Plan prompts
-            let way = if form.Writing.IsStreamed then streamed else whole
 
-            match! Service.run service context.RequestAborted (way service form orders context) with
-            | Ok()
+            let way =
+                if form.Writing.IsStreamed then
+                    streamed service form orders context
+                else
+                    whole service form orders
+
+            match! Service.run service context.RequestAborted way with
+            | Ok send -> do! send context
             | Error None -> ()
             | Error(Some refusal) -> do! tell service refusal context
         }

@@ -140,8 +140,8 @@ module internal Service =
     let run
         (service: Service)
         (aborted: CancellationToken)
-        (work: CancellationToken -> Task)
-        : Task<Result<unit, Refusal option>> =
+        (work: CancellationToken -> Task<'T>)
+        : Task<Result<'T, Refusal option>> =
         task {
             match service.Gate.TryEnter() with
             | Error refusal -> return Error(Some refusal)
@@ -151,8 +151,8 @@ module internal Service =
                 ending.CancelAfter service.Options.RequestTimeout
 
                 try
-                    do! work ending.Token
-                    return Ok()
+                    let! made = work ending.Token
+                    return Ok made
                 with
                 | RefusedException refusal -> return Error(Some refusal)
                 | :? LayerSkipException as e -> return Error(Some(refusalOf service e.Errors))
