@@ -38,10 +38,20 @@ Console.SetOut(new Output(Console.Out))
 #if READY
 open LayerSkip
 
+/// The names of the script's options, once it has told them.
+let mutable private names: Set<string> = Set.empty
+
 let orStop (result: Result<'T, LayerSkipError list>) : 'T =
     match result with
     | Ok value -> value
-    | Error faults -> stop 2 (LayerSkipError.summary faults)
+    | Error faults ->
+        let typed option =
+            if names.Contains $"--{option}" then
+                $"--{option}"
+            else
+                option
+
+        stop 2 (faults |> List.map (LayerSkipError.withOptions typed) |> LayerSkipError.summary)
 
 /// A model that is named as on a hub is brought; a path stays.
 let private located (text: string) =
@@ -61,6 +71,9 @@ type Given(options: (string * string) list) =
     let nameOf (option: string) = (option.Split ' ')[0]
     let defaults = Map.ofList [ for option, fallback in options -> nameOf option, fallback ]
     let usage = options |> List.map fst |> String.concat " "
+#if READY
+    do names <- defaults.Keys |> Set.ofSeq
+#endif
     let isFlag name = options |> List.exists (fun (option, _) -> option = name)
 
     // A script says at its beginning what it does, with examples.

@@ -4,6 +4,7 @@
 //     dotnet fsi scripts/speculate.fsx
 //     dotnet fsi scripts/speculate.fsx --model DIR --prompt TEXT --exit-layer E --draft-length D --max-new-tokens N
 //     dotnet fsi scripts/speculate.fsx --policy static --drafter lookup
+//     dotnet fsi scripts/speculate.fsx --layers-kept 1-4,9,24 --stop-rule adaedl
 #load "options.fsx"
 
 open Options
@@ -17,6 +18,11 @@ let given =
         "--draft-length D", "the model's own"
         "--policy static|auto|del", "auto; static with --exit-layer or --draft-length"
         "--drafter exit|lookup|cascade|layers|adapter", "exit; cascade with policy auto"
+        "--stop-rule RULE", "never, or confidence:T, draft-verify, adaedl, del, marginal"
+        "--draft-vocabulary all|auto|N|FILE", "all"
+        "--layers-kept 1-10,15,30", "the model's own, with --drafter layers"
+        "--adapter-file FILE|DIR", "the model's own, with --drafter adapter"
+        "--past-texts FILE|DIR", "none; where lookup also looks"
         "--max-new-tokens N", "128"
         "--compute auto|float", "auto"
         "--kv f32|f16|q8", "f32"
@@ -56,6 +62,9 @@ let model =
     |> Result.map (Checkpoint.withCompute compute)
     |> Result.bind (Checkpoint.withKv kv)
     |> Result.map (Checkpoint.withPrefill prefill)
+    |> Result.map (fun model ->
+        given.TryText "--adapter-file"
+        |> Option.fold (fun model file -> Adapters.withFile file model) model)
     |> orStop
 
 let drafting = {
@@ -66,9 +75,21 @@ let drafting = {
         Drafter =
             given.TryText "--drafter"
             |> Option.map (oneOf "--drafter" DrafterKind.name DrafterKind.all)
+        StopRule = given.TryText "--stop-rule" |> Option.map (StopRule.tryParse >> orStop)
+        DraftVocabulary = given.TryText "--draft-vocabulary"
+        LayersKept = given.TryText "--layers-kept"
+        Past =
+            given.TryText "--past-texts"
+            |> Option.map (fun path ->
+                let past, remarks = PastTextFiles.load PastTexts.DefaultLimit model [ path ] |> orStop
+                remarks |> List.iter (eprintfn "%s")
+                past)
         ExitLayer = given.TryWhole("--exit-layer", any)
         DraftLength = given.TryWhole("--draft-length", any)
 }
+
+if given.TryText("--adapter-file").IsSome && drafting.Drafter <> Some DrafterKind.Adapter then
+    stop 2 "--adapter-file goes with --drafter adapter"
 
 let limit = given.Whole("--max-new-tokens", any)
 let runs = given.Whole("--runs", 1)
@@ -157,13 +178,12 @@ printfn
     (100.0 * stats.DraftAcceptanceRate)
     stats.Rounds.Length
 
+if plan.StopRule <> StopRuleKind.Never then
+    printfn "stop rule          %s" (StopRule.spell plan.StopRule)
+
 if plan.Policy <> DraftPolicyKind.Static || plan.Drafter <> DrafterKind.Exit then
     for source in stats.Sources do
-        let exit =
-            if source.MeanExitLayer > 0.0 then
-                $" {source.MeanExitLayer:F1}"
-            else
-                ""
+        let exit = source.MeanExitLayer |> Option.map (fun mean -> $" {mean:F1}") |> Option.defaultValue ""
 
         printfn
             "                   %s%s: %d of %d"

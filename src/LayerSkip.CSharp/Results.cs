@@ -155,7 +155,7 @@ public sealed record SpeculationStatistics
 /// <summary>What one source's drafts came to.</summary>
 public sealed record DraftSourceStatistics
 {
-    /// <summary>"exit", "lookup", "adapter", "layers"; "drafter" of <see cref="Drafter.From"/>.</summary>
+    /// <summary>"exit", "lookup", "past" (looked up in an earlier text), "adapter", "layers"; "drafter" of <see cref="Drafter.From"/>.</summary>
     public required string Source { get; init; }
 
     /// <summary>Rounds with a draft of its.</summary>

@@ -174,6 +174,6 @@ internal static class Translate
             RoundCount = source.Rounds,
             DraftTokenCount = source.DraftTokens,
             AcceptedDraftTokenCount = source.AcceptedDraftTokens,
-            MeanExitLayer = source.MeanExitLayer > 0 ? source.MeanExitLayer : null,
+            MeanExitLayer = source.MeanExitLayer?.Value,
         };
 }

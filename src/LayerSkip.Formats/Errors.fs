@@ -131,6 +131,21 @@ module LayerSkipError =
             LayerSkipError.BeyondDtype(rename name, dtype, wider)
         | error -> error
 
+    /// A fault with its option spelled as a face has it: `spell` gets the library's name, as "exit-layer". Words that are no
+    /// option's name stay words.
+    let withOptions (spell: string -> string) (error: LayerSkipError) : LayerSkipError =
+        match error with
+        | LayerSkipError.OutOfRange(option, value, allowed) when
+            not (option.StartsWith '-' || option.Contains ' ')
+            ->
+            LayerSkipError.OutOfRange(spell option, value, allowed)
+        | LayerSkipError.Excluded(option, value, other, chosen, why) ->
+            LayerSkipError.Excluded(spell option, value, spell other, chosen, why)
+        | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
+            let allowed = $"{oneTo (layers - 1)}: the model has {layers} layers"
+            LayerSkipError.OutOfRange(spell "exit-layer", string exit, allowed)
+        | error -> error
+
     /// The sentence, before what could steer a terminal is taken out of it.
     let rec private told (error: LayerSkipError) : string =
         match error with

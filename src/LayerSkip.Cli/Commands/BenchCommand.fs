@@ -13,6 +13,7 @@ module internal BenchCommand =
         Runs: int
         Drafting: DraftingOptions
         AdapterFile: string option
+        PastTexts: string list
         MaxNewTokens: int
         Shape: string option
         AcceptRate: string option
@@ -34,6 +35,7 @@ module internal BenchCommand =
         | BenchArgument.DraftVocabulary ids -> { given with Drafting.DraftVocabulary = Some ids }
         | BenchArgument.LayersKept layers -> { given with Drafting.LayersKept = Some layers }
         | BenchArgument.AdapterFile file -> { given with AdapterFile = Some file }
+        | BenchArgument.PastTexts path -> { given with PastTexts = given.PastTexts @ [ path ] }
         | BenchArgument.MaxNewTokens count -> { given with MaxNewTokens = count }
         | BenchArgument.Shape shape -> { given with Shape = Some shape }
         | BenchArgument.AcceptRate rate -> { given with AcceptRate = Some rate }
@@ -47,6 +49,7 @@ module internal BenchCommand =
         Runs = Benchmark.defaultRuns
         Drafting = DraftingOptions.none
         AdapterFile = None
+        PastTexts = []
         MaxNewTokens = Benchmark.defaultNewTokens
         Shape = None
         AcceptRate = None
@@ -83,6 +86,7 @@ module internal BenchCommand =
         | BenchArgument.DraftVocabulary _
         | BenchArgument.LayersKept _
         | BenchArgument.AdapterFile _
+        | BenchArgument.PastTexts _
         | BenchArgument.Shape _
         | BenchArgument.IdentityAfter _
         | BenchArgument.Requests -> None
@@ -134,6 +138,7 @@ module internal BenchCommand =
     let run (terminal: Terminal) (common: Common) (arguments: BenchArgument list) : int =
         let given = List.fold add none arguments
         Drafters.checkFile given.AdapterFile given.Drafting
+        Drafters.checkPast given.PastTexts
 
         if given.Requests then
             arguments
@@ -157,8 +162,9 @@ module internal BenchCommand =
             | _ -> ()
         ]
 
-        use output = OutputFile.Open(given.Output, Inputs.modelPlace common)
-        use page = OutputFile.OpenPage(given.Html, given.Output, Inputs.modelPlace common)
+        let reads = Inputs.modelPlace common @ List.filter IO.File.Exists given.PastTexts
+        use output = OutputFile.Open(given.Output, reads)
+        use page = OutputFile.OpenPage(given.Html, given.Output, reads)
 
         // What a process without a model has, libtorch included.
         Backend.ensure ()
@@ -174,7 +180,10 @@ module internal BenchCommand =
         let loadMs = Stopwatch.GetElapsedTime(started).TotalMilliseconds
         let layers = checkpoint.Config.Layers
         Inputs.needEarlierExit "bench" checkpoint
-        let plan = Drafting.decide Sampling.Greedy checkpoint given.Drafting |> Check.getOrRaise
+        let past = Drafters.past terminal given.PastTexts checkpoint
+        let drafting = { given.Drafting with Past = past }
+        let plan = Drafting.decide Sampling.Greedy checkpoint drafting |> Check.getOrRaise
+        Drafters.costsRemarks terminal (Some plan)
 
         if acceptRate.IsSome && (BenchOutput.fixedNumbers plan).IsNone then
             Inputs.usage

@@ -1,11 +1,13 @@
 namespace LayerSkip.Cli
 
+open System
 open LayerSkip
 
 /// A chat under way.
 [<NoEquality; NoComparison>]
 type internal ChatState = {
     /// As options and /set have it.
+    Own: ChatArgument list
     Given: GenerateOptions
     Seed: int64
     Options: GenerationOptions
@@ -24,6 +26,8 @@ type internal ChatRoom = {
     Json: bool
     Checkpoint: Checkpoint
     Conversation: Conversation
+    /// Texts of files, and the answers: what lookup finds beside the conversation as it stands.
+    Past: PastTexts
 }
 
 /// The answer to a question, as it comes.
@@ -104,6 +108,7 @@ module internal ChatAnswer =
         | Ok completion ->
             let text = completion.Text |> Option.defaultValue ""
             let chat = said text (Some completion)
+            room.Past.Add(ReadOnlySpan completion.TokenIds)
 
             if room.Json then
                 json chat question completion |> Terminal.result terminal

@@ -7,13 +7,38 @@ open LayerSkip
 /// `layerskip chat`.
 [<RequireQualifiedAccess>]
 module internal ChatCommand =
-    let private resolved (checkpoint: Checkpoint) (given: GenerateOptions) seed =
-        let sampling = GenerateOptions.sampling given
-        let options, plan = GenerateOptions.resolve seed sampling checkpoint given
+    /// What a command line gives, with a chat's own most tokens.
+    let private given (own: ChatArgument list) : GenerateOptions =
+        GenerateArgument.MaxNewTokens ChatArgument.DefaultMaxNewTokens
+        :: (own |> List.choose _.OfGenerate)
+        |> GenerateOptions.read
 
-        match given.StopIds with
-        | None -> { options with StopIds = Chat.stopIds checkpoint }, plan
-        | Some _ -> options, plan
+    /// Faults of what is given, as far as no model is needed to see them; the grammar of answers.
+    let private checkedGrammar (given: GenerateOptions) : Grammar option =
+        GenerateOptions.sampling given |> ignore
+        GivenGrammar.read given.IgnoreEos given.Grammar
+
+    let private resolved (checkpoint: Checkpoint) (past: PastTexts) grammar (given: GenerateOptions) seed =
+        let sampling = GenerateOptions.sampling given
+        let drafting = { given.Drafting with Past = if given.PastTexts.IsEmpty then None else Some past }
+
+        let options, plan =
+            GenerateOptions.resolve seed sampling checkpoint { given with Drafting = drafting }
+
+        // Earlier answers help whoever looks up.
+        let plan = plan |> Option.map (Drafting.remembering past)
+
+        let options = {
+            options with
+                Strategy =
+                    plan |> Option.map (Drafting.strategy checkpoint) |> Option.defaultValue options.Strategy
+                StopIds =
+                    match given.StopIds with
+                    | None -> Chat.stopIds checkpoint
+                    | Some _ -> options.StopIds
+        }
+
+        GivenGrammar.hold grammar checkpoint options, plan
 
     /// A message, of one line or several; None where there are no more.
     let rec private read (room: ChatRoom) (typed: string list) : string option =
@@ -36,30 +61,54 @@ module internal ChatCommand =
 
         go None
 
+    let private changed (room: ChatRoom) (own: ChatArgument list) (chat: ChatState) : ChatState =
+        let given = given own
+        let grammar = checkedGrammar given
+        let options, plan = resolved room.Checkpoint room.Past grammar given chat.Seed
+        { chat with Own = own; Given = given; Options = options; Plan = plan }
+
     /// As `--NAME VALUE` would have it.
-    let private set (room: ChatRoom) (chat: ChatState) (name: string) (value: string) : ChatState =
+    let private set (room: ChatRoom) (chat: ChatState) (name: string) (value: string option) : ChatState =
         let own =
             match name with
-            | "adapter-file" -> []
+            | "adapter-file"
+            | "past-texts" -> []
             | _ ->
-                let words = Arguments.ofWords [| "chat"; $"--{name}"; value |]
+                let words = Arguments.ofWords [| "chat"; $"--{name}"; yield! Option.toArray value |]
 
                 match Arguments.parser().ParseCommandLine(words, raiseOnUsage = true).TryGetSubCommand() with
-                | Some(Argument.Chat own) -> own.GetAllResults() |> List.choose _.OfGenerate
+                | Some(Argument.Chat own) ->
+                    own.GetAllResults() |> List.filter (_.OfGenerate >> Option.isSome)
                 | _ -> []
 
         let seed =
-            match name, Int64.TryParse value with
-            | "seed", (true, seed) -> Some seed
+            match name, value |> Option.map Int64.TryParse with
+            | "seed", Some(true, seed) -> Some seed
             | _ -> None
 
         if own.IsEmpty && seed.IsNone then
             Inputs.usage $"{name} cannot be set here; /set shows what can"
 
-        let given = List.fold GenerateOptions.add chat.Given own
-        let seed = defaultArg seed chat.Seed
-        let options, plan = resolved room.Checkpoint given seed
-        { chat with Given = given; Seed = seed; Options = options; Plan = plan }
+        // An answer follows one grammar, the last that was named.
+        let earlier =
+            if own |> List.exists _.IsGrammar then
+                chat.Own |> List.filter (_.IsGrammar >> not)
+            else
+                chat.Own
+
+        changed room (earlier @ own) { chat with Seed = defaultArg seed chat.Seed }
+
+    /// As it would be without `--NAME` and `/set NAME`.
+    let private unset (room: ChatRoom) (chat: ChatState) (name: string) : ChatState =
+        let parser = Arguments.parser().GetSubCommandParser <@ Argument.Chat @>
+
+        let isNamed (argument: ChatArgument) =
+            let words = parser.PrintCommandLineArguments [ argument ]
+            words[0].Split('=')[0] = $"--{name}"
+
+        match chat.Own |> List.filter (isNamed >> not) with
+        | left when left.Length = chat.Own.Length -> Inputs.usage $"{name} is not set; /set shows what is"
+        | left -> changed room left chat
 
     let private settings (room: ChatRoom) (chat: ChatState) : string =
         let orDefault (value: string option) standard =
@@ -80,6 +129,8 @@ module internal ChatCommand =
                     $"{name} {value}"
             $"seed {chat.Seed}"
             $"max-new-tokens {chat.Options.MaxNewTokens}"
+            for grammar in chat.Given.Grammar do
+                Printable.line (Printable.cut 60 (GivenGrammar.spell grammar))
             GenerateCommand.summary room.Checkpoint chat.Options.Strategy chat.Plan
         ]
 
@@ -164,6 +215,10 @@ module internal ChatCommand =
             let chat = set room chat name value
             tell (settings room chat)
             Ok chat
+        | ChatWord.Unset name ->
+            let chat = unset room chat name
+            tell (settings room chat)
+            Ok chat
         | ChatWord.Save file ->
             ChatTurns.save file chat.Turns |> Check.getOrRaise
             let turns = Terminal.count chat.Turns.Turns.Length "turn"
@@ -214,10 +269,7 @@ module internal ChatCommand =
 
     /// Runs the command over lines from somewhere; its exit code.
     let run (terminal: Terminal) (input: LineInput) (common: Common) (arguments: ChatArgument list) : int =
-        let given =
-            GenerateArgument.MaxNewTokens ChatArgument.DefaultMaxNewTokens
-            :: (arguments |> List.choose _.OfGenerate)
-            |> GenerateOptions.read
+        let given = given arguments
 
         let system =
             arguments
@@ -237,13 +289,19 @@ module internal ChatCommand =
             | Some turns, None -> turns
             | None, system -> ChatTurns.start system
 
-        GenerateOptions.sampling given |> ignore
+        let grammar = checkedGrammar given
         use own = Inputs.read common
         let checkpoint = Drafters.withFile given.AdapterFile own
         checkTemplate checkpoint
-        let options, plan = resolved checkpoint given common.Seed
+
+        let past =
+            Drafters.past terminal given.PastTexts checkpoint
+            |> Option.defaultWith (fun () -> PastTexts PastTexts.DefaultLimit)
+
+        let options, plan = resolved checkpoint past grammar given common.Seed
         Inputs.remarks terminal checkpoint
         Drafters.remarks terminal given.Drafting checkpoint
+        Drafters.costsRemarks terminal plan
         use conversation = Conversation.start checkpoint
 
         let room = {
@@ -252,6 +310,7 @@ module internal ChatCommand =
             Json = common.Json
             Checkpoint = checkpoint
             Conversation = conversation
+            Past = past
         }
 
         if input.IsTyped then
@@ -264,6 +323,7 @@ module internal ChatCommand =
             Terminal.remark terminal "/help lists commands, Ctrl-C ends an answer, Ctrl-D leaves"
 
         converse room [] {
+            Own = arguments |> List.filter (_.OfGenerate >> Option.isSome)
             Given = given
             Seed = common.Seed
             Options = options

@@ -193,11 +193,14 @@ module internal GenerateCommand =
         let prompt = GenerateOptions.prompt given
         let sampling = GenerateOptions.sampling given
         let grammar = GivenGrammar.read given.IgnoreEos given.Grammar
-        let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts
+        let texts = given.PastTexts |> List.filter IO.File.Exists
+        let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts @ texts
         use output = OutputFile.Open(given.Output, reads)
         use pageFile = OutputFile.OpenPage(given.Html, given.Output, reads)
         use own = Inputs.read common
         let checkpoint = Drafters.withFile given.AdapterFile own
+        let past = Drafters.past terminal given.PastTexts checkpoint
+        let given = { given with Drafting.Past = past }
         let options, plan = GenerateOptions.resolve common.Seed sampling checkpoint given
         let options = GivenGrammar.hold grammar checkpoint options
 
@@ -206,6 +209,7 @@ module internal GenerateCommand =
 
         Inputs.remarks terminal checkpoint
         Drafters.remarks terminal given.Drafting checkpoint
+        Drafters.costsRemarks terminal plan
 
         if not given.Chat then
             GivenPrompts.remarks terminal checkpoint prompt ids

@@ -26,9 +26,13 @@ module internal DraftingOutput =
                 $", stop rule {StopRule.spell plan.StopRule}"
             for vocabulary in Option.toList plan.Vocabulary do
                 $", draft vocabulary of {vocabulary.Capacity} ids"
+            for past in Option.toList plan.Past do
+                if past.Count > 0 then
+                    $", past texts of {Output.number past.Count} tokens"
         ]
 
-    /// "policy", "drafter", "stop_rule", "layers_kept", "draft_vocabulary" (the most ids; null: all); null of what drafts nothing.
+    /// "policy", "drafter", "stop_rule", "layers_kept", "draft_vocabulary" (the most ids; null: all), "past_tokens" (null: no past texts);
+    /// null of what drafts nothing.
     let json (plan: DraftingPlan option) (writer: Utf8JsonWriter) : unit =
         let text name (value: DraftingPlan -> string option) =
             writer |> JsonWrite.textOrNull name (Option.bind value plan)
@@ -41,13 +45,15 @@ module internal DraftingOutput =
         writer
         |> JsonWrite.intOrNull "draft_vocabulary" (plan |> Option.bind _.Vocabulary |> Option.map _.Capacity)
 
+        writer
+        |> JsonWrite.intOrNull "past_tokens" (plan |> Option.bind _.Past |> Option.map _.Count)
+
     /// What one source came to: "exit 2 kept 63 of 80", "lookup 20 of 22".
     let private kept (verb: string) (source: SourceStats) =
         let exit =
-            if source.MeanExitLayer > 0.0 then
-                " " + Output.plainNumber (System.Math.Round(source.MeanExitLayer, 1))
-            else
-                ""
+            source.MeanExitLayer
+            |> Option.map (fun mean -> " " + Output.plainNumber (System.Math.Round(mean, 1)))
+            |> Option.defaultValue ""
 
         $"{source.Source}{exit}{verb} {source.AcceptedDraftTokens} of {source.DraftTokens}"
 

@@ -22,6 +22,9 @@ module internal Faults =
         | "--threads" -> $"1 to {Backend.mostThreads}"
         | "--top-k" -> $"0 (all) to {Int32.MaxValue}"
         | "--port" -> "0 (any free one) to 65535"
+        | "--save-every"
+        | "--validate-every"
+        | "--probe-every" -> $"0 (never) to {Int32.MaxValue}"
         | "--queue"
         | "--prefix-texts" -> $"0 to {Int32.MaxValue}"
         | _ -> $"1 to {Int32.MaxValue}"
@@ -63,17 +66,7 @@ module internal Faults =
 
     /// A fault whose option is written as on the command line.
     let private asTyped (error: LayerSkipError) : LayerSkipError =
-        match error with
-        | LayerSkipError.Excluded(option, value, other, chosen, why) ->
-            LayerSkipError.Excluded("--" + option, value, "--" + other, chosen, why)
-        // Words that are no option's name stay words.
-        | LayerSkipError.OutOfRange(option, value, allowed) when
-            not (option.StartsWith '-' || option.Contains ' ')
-            ->
-            LayerSkipError.OutOfRange("--" + option, value, allowed)
-        | LayerSkipError.ExitOutsideModel(exit, layers) when layers > 1 ->
-            let allowed = $"{LayerSkipError.oneTo (layers - 1)}: the model has {layers} layers"
-            LayerSkipError.OutOfRange("--exit-layer", string exit, allowed)
+        match error |> LayerSkipError.withOptions (fun option -> "--" + option) with
         | LayerSkipError.BadFile(path, fault) -> LayerSkipError.BadFile(path, advice fault)
         | LayerSkipError.NotFound(path, hint) -> LayerSkipError.NotFound(path, advice hint)
         | LayerSkipError.Unsupported(what, hint) -> LayerSkipError.Unsupported(what, advice hint)

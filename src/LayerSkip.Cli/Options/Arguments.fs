@@ -206,6 +206,12 @@ module internal Arguments =
                 "    hub, HF_HUB_OFFLINE=1 asks none, HF_HUB_DOWNLOAD_TIMEOUT is how many seconds to wait for it. What is broken off goes"
                 "    on where it was. Only what the model needs comes: configuration, tokenizer, .safetensors or one .gguf; no pickles."
             ]
+        | Some("generate" | "chat" | "bench" | "serve") ->
+            "\n\nPASS TIMES:\n\n"
+            + String.concat "\n" [
+                "    What --policy auto and --stop-rule marginal measure of a model is kept in $XDG_CACHE_HOME/layerskip, else"
+                $"    ~/.cache/layerskip; {PassCostsCache.variable}=FOLDER is another place, {PassCostsCache.variable}=off keeps nothing."
+            ]
         | Some "certify" ->
             "\n\nTESTS:\n\n"
             + String.concat "\n" [
@@ -228,6 +234,9 @@ module internal Arguments =
             "--version"
             "--help"
             "--ignore-eos"
+            "--chat"
+            "--json-object"
+            "--requests"
             "--logits"
             "--recompute"
             "--no-bos"

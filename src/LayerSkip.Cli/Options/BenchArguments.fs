@@ -16,6 +16,7 @@ type internal BenchArgument =
         ids: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--layers-kept")>] LayersKept of layers: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
+    | [<EqualsAssignmentOrSpaced; CustomCommandLine("--past-texts")>] PastTexts of path: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--max-new-tokens")>] MaxNewTokens of n: int
     | [<Unique; EqualsAssignmentOrSpaced>] Shape of sizes: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--accept-rate")>] AcceptRate of a: string
@@ -38,6 +39,7 @@ type internal BenchArgument =
             | DraftVocabulary _ -> DraftingArguments.draftVocabulary
             | LayersKept _ -> DraftingArguments.layersKept
             | AdapterFile _ -> DraftingArguments.adapterFile
+            | PastTexts _ -> DraftingArguments.pastTexts
             | MaxNewTokens _ ->
                 $"new tokens of each run, 2 or more (default {Benchmark.defaultNewTokens}); end-of-text is ignored."
             | Shape _ ->

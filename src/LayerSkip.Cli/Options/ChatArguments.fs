@@ -19,6 +19,7 @@ type internal ChatArgument =
         ids: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--layers-kept")>] LayersKept of layers: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
+    | [<EqualsAssignmentOrSpaced; CustomCommandLine("--past-texts")>] PastTexts of path: string
     | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
@@ -30,6 +31,10 @@ type internal ChatArgument =
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--frequency-penalty")>] FrequencyPenalty of
         x: string
     | [<EqualsAssignmentOrSpaced; CustomCommandLine("--logit-bias")>] LogitBias of bias: string
+    | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--json-schema")>] JsonSchema of schema: string
+    | [<Unique; CustomCommandLine("--json-object")>] JsonObject
+    | [<Unique; EqualsAssignmentOrSpaced>] Choices of texts: string
+    | [<Unique; EqualsAssignmentOrSpaced>] Regex of pattern: string
     | [<EqualsAssignmentOrSpaced>] Stop of text: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--stop-ids")>] StopIds of ids: string
     | [<Unique>] Special
@@ -49,6 +54,7 @@ type internal ChatArgument =
         | DraftVocabulary ids -> Some(GenerateArgument.DraftVocabulary ids)
         | LayersKept layers -> Some(GenerateArgument.LayersKept layers)
         | AdapterFile file -> Some(GenerateArgument.AdapterFile file)
+        | PastTexts path -> Some(GenerateArgument.PastTexts path)
         | Temperature number -> Some(GenerateArgument.Temperature number)
         | TopK count -> Some(GenerateArgument.TopK count)
         | TopP number -> Some(GenerateArgument.TopP number)
@@ -57,9 +63,16 @@ type internal ChatArgument =
         | PresencePenalty number -> Some(GenerateArgument.PresencePenalty number)
         | FrequencyPenalty number -> Some(GenerateArgument.FrequencyPenalty number)
         | LogitBias bias -> Some(GenerateArgument.LogitBias bias)
+        | JsonSchema schema -> Some(GenerateArgument.JsonSchema schema)
+        | JsonObject -> Some GenerateArgument.JsonObject
+        | Choices texts -> Some(GenerateArgument.Choices texts)
+        | Regex pattern -> Some(GenerateArgument.Regex pattern)
         | Stop text -> Some(GenerateArgument.Stop text)
         | StopIds ids -> Some(GenerateArgument.StopIds ids)
         | Special -> Some GenerateArgument.Special
+
+    /// Whether it says what every answer must be; one at a time does.
+    member this.IsGrammar: bool = this.IsJsonSchema || this.IsJsonObject || this.IsChoices || this.IsRegex
 
     /// The most new tokens of an answer, where nothing is said.
     static member DefaultMaxNewTokens = 512
@@ -71,4 +84,7 @@ type internal ChatArgument =
             | Load _ -> "a conversation that /save wrote, to go on with."
             | MaxNewTokens _ ->
                 $"the most tokens of an answer, 1 or more (default {ChatArgument.DefaultMaxNewTokens}); a full context ends it sooner."
+            | PastTexts _ ->
+                DraftingArguments.pastTexts
+                + " Answers of this chat are looked up in any case, also after /new and /undo."
             | argument -> (argument.OfGenerate.Value :> IArgParserTemplate).Usage

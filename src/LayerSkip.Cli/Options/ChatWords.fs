@@ -16,8 +16,10 @@ type ChatWord =
     | Undo
     | History
     | Stats
-    /// None: shows all.
-    | Set of (string * string) option
+    /// None: shows all. Without a value where the option takes none.
+    | Set of (string * string option) option
+    /// Takes back what an option or /set said.
+    | Unset of string
     | Save of string
     | Load of string
     /// Nothing was said.
@@ -46,11 +48,15 @@ module ChatWord =
         "/history", "shows the conversation"
         "/stats", "tells what the last answer took, and what drafting did for it"
         "/set NAME VALUE",
-        "changes temperature, top-k, top-p, min-p, seed, max-new-tokens or another option; without a name, shows them"
+        "changes temperature, top-k, top-p, min-p, seed, max-new-tokens or another option; without a name, shows them; json-object, json-schema, choices and regex say what answers must be"
+        "/unset NAME", "takes back what --NAME or /set NAME said"
         "/save FILE", "writes the conversation to a JSON file"
         "/load FILE", "goes on with one that was saved"
         "\"\"\"", "begins a message of several lines, and ends it; a \\ at a line's end goes on with the next"
     ]
+
+    /// Options that take no value.
+    let private flags = [ "json-object"; "special" ]
 
     let private quotes = "\"\"\""
 
@@ -133,8 +139,12 @@ module ChatWord =
             | "/set" when rest = "" -> ChatWord.Set None
             | "/set" ->
                 match rest.Split([| ' '; '=' |], 2, StringSplitOptions.RemoveEmptyEntries) with
-                | [| option; value |] -> ChatWord.Set(Some(option.TrimStart '-', value.Trim()))
+                | [| option; value |] -> ChatWord.Set(Some(option.TrimStart '-', Some(value.Trim())))
+                | [| flag |] when List.contains (flag.TrimStart '-') flags ->
+                    ChatWord.Set(Some(flag.TrimStart '-', None))
                 | _ -> ChatWord.Wrong $"/set needs a name and a value, as /set temperature 0.7"
+            | "/unset" when rest = "" -> ChatWord.Wrong "/unset needs a name, as /unset temperature"
+            | "/unset" -> ChatWord.Unset(rest.TrimStart '-')
             | _ ->
                 ChatWord.Wrong
                     $"there is no command {Printable.line (Printable.cut 40 name)}; /help lists them, and // begins a message with a slash"

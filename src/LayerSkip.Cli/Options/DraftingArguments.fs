@@ -27,7 +27,11 @@ module internal DraftingArguments =
 
     /// --adapter-file
     let adapterFile =
-        "the adapter of --drafter adapter (default: the one that the model's folder names, or that lies beside a .gguf file)."
+        "the adapter of --drafter adapter: its file, or a run's or a model's folder that has one (default: the one that the model's folder names, or that lies beside a .gguf file)."
+
+    /// --past-texts
+    let pastTexts =
+        "a text that the new one may repeat, as the one to edit, for drafts by lookup: a UTF-8 file, a .jsonl file, of whose objects each string is a text, a conversation that /save wrote, or a folder of such; may be given several times. Without --drafter, lookup drafts beside an exit, or alone where the model recommends none."
 
     /// A stop rule as it is spelled.
     let rule (text: string) : StopRuleKind = StopRule.tryParse text |> Check.getOrRaise

@@ -22,6 +22,7 @@ type internal GenerateArgument =
         ids: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--layers-kept")>] LayersKept of layers: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--adapter-file")>] AdapterFile of file: string
+    | [<EqualsAssignmentOrSpaced; CustomCommandLine("--past-texts")>] PastTexts of path: string
     | [<Unique; EqualsAssignmentOrSpaced>] Temperature of t: string
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-k")>] TopK of k: int
     | [<Unique; EqualsAssignmentOrSpaced; CustomCommandLine("--top-p")>] TopP of p: string
@@ -69,6 +70,7 @@ type internal GenerateArgument =
             | DraftVocabulary _ -> DraftingArguments.draftVocabulary
             | LayersKept _ -> DraftingArguments.layersKept
             | AdapterFile _ -> DraftingArguments.adapterFile
+            | PastTexts _ -> DraftingArguments.pastTexts
             | Temperature _ ->
                 $"what logits are divided by before sampling; 0 is greedy (default {Sampling.defaultTemperature})."
             | TopK _ ->

@@ -15,6 +15,8 @@ type internal GenerateOptions = {
     /// The exit layer is early-exit's too.
     Drafting: DraftingOptions
     AdapterFile: string option
+    /// Files and folders of past texts.
+    PastTexts: string list
     Temperature: string option
     TopK: int
     TopP: string option
@@ -40,6 +42,7 @@ module internal GenerateOptions =
         Strategy = None
         Drafting = DraftingOptions.none
         AdapterFile = None
+        PastTexts = []
         Temperature = None
         TopK = Sampling.defaultTopK
         TopP = None
@@ -75,6 +78,7 @@ module internal GenerateOptions =
         | GenerateArgument.DraftVocabulary ids -> { given with Drafting.DraftVocabulary = Some ids }
         | GenerateArgument.LayersKept layers -> { given with Drafting.LayersKept = Some layers }
         | GenerateArgument.AdapterFile file -> { given with AdapterFile = Some file }
+        | GenerateArgument.PastTexts path -> { given with PastTexts = given.PastTexts @ [ path ] }
         | GenerateArgument.Temperature number -> { given with Temperature = Some number }
         | GenerateArgument.TopK count -> { given with TopK = count }
         | GenerateArgument.TopP number -> { given with TopP = Some number }
@@ -102,6 +106,16 @@ module internal GenerateOptions =
         Strategy = given.Strategy
         Drafting = given.Drafting
     }
+
+    /// Past texts are read when the model is there, and by who drafts.
+    let private pastExclusions (given: GenerateOptions) : LayerSkipError list =
+        match given.Strategy with
+        | Some kind ->
+            given.PastTexts
+            |> List.truncate 1
+            |> List.map (fun path -> "past-texts", path)
+            |> StrategyKind.exclusions kind
+        | None -> []
 
     /// The one prompt; options of a conversation that make none are refused.
     let prompt (given: GenerateOptions) : GivenPrompt =
@@ -131,6 +145,7 @@ module internal GenerateOptions =
     /// What can be checked before a model is loaded: every fault at once.
     let sampling (given: GenerateOptions) : Sampling =
         Drafters.checkFile given.AdapterFile given.Drafting
+        Drafters.checkPast given.PastTexts
         let sampling = Inputs.sampling given.Temperature given.TopK given.TopP given.MinP
 
         let emptyStop =
@@ -140,6 +155,7 @@ module internal GenerateOptions =
 
         Inputs.refuse (
             StrategyChoice.exclusions (choice given)
+            @ pastExclusions given
             @ Check.faults sampling
             @ TokenRules.outOfRange (GivenRules.read given.Rules)
             @ TokenLogProbs.faults "logprobs" given.Own.LogProbs

@@ -127,7 +127,8 @@ type internal TrainArgument =
             | ProbeEvery _ ->
                 "steps between probes of acceptance, by real self-speculative decoding; 0 is never (default: as --validate-every)."
             | ProbeExits _ -> "the exit layers of probes, as 1,2 (default: the recommended one)."
-            | SaveEvery _ -> $"steps between checkpoints (default {usual.SaveEvery})."
+            | SaveEvery _ ->
+                $"steps between checkpoints; 0 is none but at the end, or where the run is stopped (default {usual.SaveEvery})."
             | Keep _ -> $"how many checkpoints stay (default {usual.Keep})."
             | Adapter _ ->
                 "with --recipe adapter: what stands between the exit and the shared head: norm, a norm of its own; lowrank, a residual map of --rank too; block, a decoder layer with its own keys and values and a norm (default)."

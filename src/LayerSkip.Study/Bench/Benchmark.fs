@@ -139,14 +139,15 @@ module Benchmark =
                     float count * (float drafted * draft + verify[drafted]))
             | _ ->
                 let costs = PassProfile.measureWithin options.Strategy.Vocabulary weights
+                let lookups = [ DraftSource.Lookup; DraftSource.Past ] |> List.map DraftSource.name
 
                 let drafts =
                     sources
-                    |> Array.filter (fun source -> source.Source <> "lookup")
+                    |> Array.filter (fun source -> not (lookups |> List.contains source.Source))
                     |> Array.sumBy (fun source ->
                         // Costs are a line over exits: the mean has the mean cost.
                         float source.DraftTokens
-                        * (costs.DraftBase + costs.DraftLayer * source.MeanExitLayer))
+                        * (costs.DraftBase + costs.DraftLayer * defaultArg source.MeanExitLayer 0.0))
 
                 drafts
                 + (rounds

@@ -71,10 +71,13 @@ type BenchmarkReport = {
 
     /// The mean exit layer of drafts that have one; NaN without such.
     member this.MeanExitLayer: float =
-        let drafts = this.Sources |> Array.filter (fun source -> source.MeanExitLayer > 0.0)
+        let drafts = [
+            for source in this.Sources do
+                for exit in Option.toList source.MeanExitLayer do
+                    exit, float source.DraftTokens
+        ]
 
-        (drafts |> Array.sumBy (fun source -> source.MeanExitLayer * float source.DraftTokens))
-        / float (drafts |> Array.sumBy _.DraftTokens)
+        (drafts |> List.sumBy (fun (exit, count) -> exit * count)) / (drafts |> List.sumBy snd)
 
     /// The mean number of drafts of a round, plain steps included; NaN without rounds.
     member this.MeanDraftLength: float =

@@ -43,7 +43,8 @@ module StatisticsJson =
             json.WriteNumber("rounds", source.Rounds)
             json.WriteNumber("draft_tokens", source.DraftTokens)
             json.WriteNumber("accepted_draft_tokens", source.AcceptedDraftTokens)
-            json |> number "mean_exit_layer" source.MeanExitLayer)
+            // null of what leaves after no layer.
+            json |> number "mean_exit_layer" (defaultArg source.MeanExitLayer nan))
 
     /// "acceptance_histogram_by_draft_length": at each draft length, in quotes, how many rounds kept exactly 0..d drafts;
     /// "per_position_acceptance_rate".

@@ -10,6 +10,13 @@ module AdapterFile =
     /// Its name in a model's folder.
     let name = "adapter.safetensors"
 
+    /// The file that a path means: itself, or the one that a folder has under its usual name.
+    let internal located (path: string) : string =
+        if PathKind.find path = PathKind.Folder then
+            Path.Combine(path, name)
+        else
+            path
+
     /// Where the number-th adapter (from 1) of a GGUF file lies: model.adapter.safetensors beside model.gguf, model.adapter2.safetensors.
     let internal besideGguf (path: string) (number: int) : string =
         let stem = Path.GetFileNameWithoutExtension path
@@ -102,12 +109,14 @@ module AdapterFile =
     ]
 
     let private opened (path: string) : Result<SafetensorsFile, LayerSkipError list> =
+        let path = located path
+
         match Safetensors.openFile path with
         | Error [ LayerSkipError.NotFound(absent, _) ] when absent = path ->
             Error [ LayerSkipError.NotFound(path, "name an adapter that training wrote") ]
         | opened -> opened
 
-    /// Of the adapter in a file, where it is one for a model of this configuration: its exit, and the fingerprint of its base.
+    /// Of the adapter in a file or folder, where it is one for a model of this configuration: its exit, and the fingerprint of its base.
     let describe
         (config: LlamaConfig)
         (path: string)
@@ -179,7 +188,7 @@ module AdapterFile =
             $"{path} was trained for another model of the same sizes: the text stays this model's own, but few drafts may be accepted"
     ]
 
-    /// The adapter in a file, for a base, which it shares embedding and head with: it is good as long as the base. Disposing of it leaves
+    /// The adapter in a file, or in a folder under its usual name, for a base, which it shares embedding and head with: it is good as long as the base. Disposing of it leaves
     /// the base. Errors as of bad files: none there, none readable, none of this model's sizes.
     let load (weights: Weights) (path: string) : Result<Adapter, LayerSkipError list> =
         readIn (dtypeBeside weights) weights path

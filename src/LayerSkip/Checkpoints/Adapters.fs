@@ -3,11 +3,11 @@ namespace LayerSkip
 /// The adapters of a model: those that it came with, or that are named beside it.
 [<RequireQualifiedAccess>]
 module Adapters =
-    /// The same model with the adapter in a file, before its own.
-    let withFile (path: string) (checkpoint: Checkpoint) : Checkpoint = {
-        checkpoint with
-            Adapters = path :: List.filter ((<>) path) checkpoint.Adapters
-    }
+    /// The same model with the adapter in a file, or in a folder (a model's, a run's) under its usual name, before its own.
+    let withFile (path: string) (checkpoint: Checkpoint) : Checkpoint =
+        let path = AdapterFile.located path
+
+        { checkpoint with Adapters = path :: List.filter ((<>) path) checkpoint.Adapters }
 
     /// An adapter's file, its exit, and the fingerprint of the base that it was made for.
     type private Found = { Path: string; Exit: ExitLayer; Base: string }

@@ -46,12 +46,25 @@ module Drafting =
         | None, Sampling.Greedy when not isFixed -> defaultPolicy
         | None, _ -> DraftPolicyKind.Static
 
-    let private drafterOf policy (options: DraftingOptions) =
+    /// Past texts are there to be looked up; beside an exit that is named or good for drafts, that is half of a cascade.
+    let private drafterOf isRecommended policy (options: DraftingOptions) =
         match options.Drafter, policy with
         | Some drafter, _ -> drafter
         | None, DraftPolicyKind.Static when options.LayersKept.IsSome -> DrafterKind.Layers
         | None, DraftPolicyKind.Auto -> DrafterKind.Cascade
+        | None, DraftPolicyKind.Static when options.Past.IsSome ->
+            if isRecommended || options.ExitLayer.IsSome then
+                DrafterKind.Cascade
+            else
+                DrafterKind.Lookup
         | None, _ -> DrafterKind.Exit
+
+    /// Whether a drafting looks up what texts said before.
+    let private looksUp policy drafter =
+        match policy, drafter with
+        | DraftPolicyKind.Del, _ -> false
+        | DraftPolicyKind.Auto, drafter -> drafter <> DrafterKind.Exit
+        | DraftPolicyKind.Static, drafter -> drafter = DrafterKind.Lookup || drafter = DrafterKind.Cascade
 
     /// Options that a policy or a drafter has no use for would be ignored in silence.
     let private exclusions policy drafter (options: DraftingOptions) : LayerSkipError list =
@@ -100,6 +113,14 @@ module Drafting =
             else
                 Some $"{withDrafter}: it is for drafter layers"
 
+        let noPast =
+            if looksUp policy drafter then
+                None
+            elif policy = DraftPolicyKind.Del then
+                Some $"{withPolicy}, which looks nothing up"
+            else
+                Some $"{withDrafter}, which looks nothing up"
+
         [
             match faultOfPolicy with
             | Some allowed -> yield! Check.inRange false "policy" (DraftPolicyKind.name policy) allowed
@@ -108,6 +129,7 @@ module Drafting =
                 yield! given "exit-layer" noExit
                 yield! given "draft-vocabulary" noVocabulary
                 yield! given "layers-kept" noLayers
+                yield! given "past-texts" noPast
         ]
 
     let private exitOf policy drafter (checkpoint: Checkpoint) (options: DraftingOptions) =
@@ -145,7 +167,7 @@ module Drafting =
         (options: DraftingOptions)
         : Result<DraftingPlan, LayerSkipError list> =
         let policy = policyOf sampling options
-        let drafter = drafterOf policy options
+        let drafter = drafterOf checkpoint.Recommended.IsSome policy options
 
         match exclusions policy drafter options with
         | [] ->
@@ -200,6 +222,17 @@ module Drafting =
         : Result<DraftingPlan, LayerSkipError list> =
         decideWith (fun exit -> Adapters.load exit checkpoint) sampling checkpoint options
 
+    /// Whether a plan weighs what passes cost (`PassCostsCache`).
+    let asksCosts (plan: DraftingPlan) : bool =
+        plan.Policy = DraftPolicyKind.Auto || plan.StopRule = StopRuleKind.Marginal
+
+    /// A plan that looks up in past texts too, where it looks up at all and in none yet.
+    let remembering (past: PastTexts) (plan: DraftingPlan) : DraftingPlan =
+        if plan.Past.IsNone && looksUp plan.Policy plan.Drafter then
+            { plan with Past = Some past }
+        else
+            plan
+
     /// The errors of `decide`, with nothing to keep.
     let faults (checkpoint: Checkpoint) (options: DraftingOptions) : LayerSkipError list =
         match decide Sampling.Greedy checkpoint options with
@@ -213,7 +246,7 @@ module Drafting =
         // A number of either kind means the static policy, which a grid of exits and lengths names.
         let policy = defaultArg options.Policy DraftPolicyKind.Static
 
-        match policy, drafterOf policy options with
+        match policy, drafterOf false policy options with
         | (DraftPolicyKind.Static | DraftPolicyKind.Auto), (DrafterKind.Exit | DrafterKind.Cascade) -> true
         | _ -> false
 

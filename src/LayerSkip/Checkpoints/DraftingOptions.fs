@@ -101,6 +101,7 @@ module DraftingOptions =
             "draft-length", options.DraftLength |> Option.map string
             "draft-vocabulary", options.DraftVocabulary
             "layers-kept", options.LayersKept
+            "past-texts", options.Past |> Option.map (fun _ -> "given")
             "acceptance", options.Acceptance |> Option.map _.Name
         ]
         |> List.choose (fun (name, value) -> value |> Option.map (fun value -> name, value))

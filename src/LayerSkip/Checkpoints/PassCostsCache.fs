@@ -11,10 +11,11 @@ open System.Text.Json
 open LayerSkip.Kernels
 
 /// What passes take, measured once for a model on a machine: kept as long as the process lives, and in a small file for the
-/// next one. The file is a convenience: whatever is wrong with it or its folder, times are measured anew and nothing is said.
+/// next one. The file is a convenience: whatever is wrong with it or its folder, times are measured anew. Nothing is said, but
+/// for a folder that somebody named (`remarks`).
 [<RequireQualifiedAccess>]
 module PassCostsCache =
-    /// The environment's variable that turns the files off: LAYERSKIP_CACHE=off.
+    /// The environment's variable that names a folder for the files, or turns them off: LAYERSKIP_CACHE=off.
     let variable = "LAYERSKIP_CACHE"
 
     /// Models and ways to run them that a folder remembers.
@@ -23,20 +24,25 @@ module PassCostsCache =
     // Some hundred bytes are what this wrote.
     let private mostBytes = 65_536L
 
-    /// Where files lie: `$XDG_CACHE_HOME/layerskip`, else `~/.cache/layerskip`; None where there is no home, or they are off.
+    /// What the variable says, where it says something.
+    let private said () =
+        Environment.GetEnvironmentVariable variable
+        |> Option.ofObj
+        |> Option.filter (String.IsNullOrWhiteSpace >> not)
+
+    /// Where files lie: where the variable says, else `$XDG_CACHE_HOME/layerskip`, else `~/.cache/layerskip`; None where there is no home, or
+    /// they are off.
     let folder () : string option =
         let absolute path = not (String.IsNullOrEmpty path) && Path.IsPathRooted path
         let cache = Environment.GetEnvironmentVariable "XDG_CACHE_HOME"
         let home = Environment.GetFolderPath Environment.SpecialFolder.UserProfile
 
-        if Environment.GetEnvironmentVariable variable = "off" then
-            None
-        elif absolute cache then
-            Some(Path.Combine(cache, "layerskip"))
-        elif absolute home then
-            Some(Path.Combine(home, ".cache", "layerskip"))
-        else
-            None
+        match said () with
+        | Some "off" -> None
+        | Some named -> Some named
+        | None when absolute cache -> Some(Path.Combine(cache, "layerskip"))
+        | None when absolute home -> Some(Path.Combine(home, ".cache", "layerskip"))
+        | None -> None
 
     /// What a file system or a file that is not ours may answer with.
     let private quietly (fallback: 'T) (work: unit -> 'T) : 'T =
@@ -48,6 +54,21 @@ module PassCostsCache =
         | :? Security.SecurityException
         | :? NotSupportedException
         | :? ArgumentException -> fallback
+
+    /// What the user should know of a folder that the variable names: nothing where files can be written in it, which is tried.
+    let remarks () : string list =
+        let isWritten (folder: string) =
+            quietly false (fun () ->
+                Directory.CreateDirectory folder |> ignore
+                let trial = Path.Combine(folder, $"passes-{Guid.NewGuid():N}.trial")
+                File.Create(trial, 1, FileOptions.DeleteOnClose).Dispose()
+                true)
+
+        match said () with
+        | Some named when named <> "off" && not (isWritten named) -> [
+            $"{variable} is {named}, where no file can be written: what passes cost is measured anew each time; let it name a folder that is yours, or be off"
+          ]
+        | _ -> []
 
     /// Names, lengths and times of a model's files of weights: cheap, and another where the model is trained again.
     let private files (path: string) : string list =

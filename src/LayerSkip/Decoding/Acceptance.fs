@@ -13,8 +13,10 @@ type DraftLaw =
 type DraftSource =
     /// The model's first layers, up to this one.
     | Exit of layer: int
-    /// The text, or one before it.
+    /// The text itself, by what it said before.
     | Lookup
+    /// A text of the past, looked up likewise.
+    | Past
     /// The model's first layers and an adapter after them.
     | Adapter of layer: int
     /// Some of the model's layers.
@@ -40,6 +42,7 @@ module DraftSource =
         match source with
         | DraftSource.Exit _ -> "exit"
         | DraftSource.Lookup -> "lookup"
+        | DraftSource.Past -> "past"
         | DraftSource.Adapter _ -> "adapter"
         | DraftSource.Layers -> "layers"
         | DraftSource.Unnamed -> "drafter"
@@ -50,6 +53,7 @@ module DraftSource =
         | DraftSource.Exit layer
         | DraftSource.Adapter layer -> Some layer
         | DraftSource.Lookup
+        | DraftSource.Past
         | DraftSource.Layers
         | DraftSource.Unnamed -> None
 

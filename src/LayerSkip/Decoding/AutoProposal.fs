@@ -14,10 +14,10 @@ module internal AutoProposal =
         (latest: Draft list)
         (drafts: ReadOnlyMemory<int>)
         (state: AutoState)
-        =
+        : struct (SuffixDraft * DraftSource) =
         match AutoState.find state request.Text drafts with
-        | found when found.Tokens.Length > 0 && not (request.Allows latest found.Tokens[0]) ->
-            SuffixIndex.nothing
+        | struct (found, source) when found.Tokens.Length > 0 && not (request.Allows latest found.Tokens[0]) ->
+            struct (SuffixIndex.nothing, source)
         | found -> found
 
     /// Tokens a millisecond that decoding makes, or would make plainly where that is more.
@@ -41,7 +41,12 @@ module internal AutoProposal =
         LearnedCosts.pass state.Costs (count + 2) - LearnedCosts.pass state.Costs (count + 1)
 
     /// The round's drafts, of which lookup says `first` to be the first.
-    let private draft (first: SuffixDraft) (request: DraftRequest) (reading: Reading) (state: AutoState) =
+    let private draft
+        (first: struct (SuffixDraft * DraftSource))
+        (request: DraftRequest)
+        (reading: Reading)
+        (state: AutoState)
+        =
         let costs = state.Costs
         let ahead = min request.Ahead state.Options.Longest
         let rate = rate state
@@ -76,7 +81,7 @@ module internal AutoProposal =
             else
                 goesOn <- false
 
-        let ofLookup (found: SuffixDraft) = Draft.certain found.Tokens[0] |> Draft.by DraftSource.Lookup
+        let ofLookup source (found: SuffixDraft) = Draft.certain found.Tokens[0] |> Draft.by source
 
         /// The exit, or the adapter behind it, reads what it has not of the last token and `count` drafts, and says the next.
         let ask exit count : Draft =
@@ -114,7 +119,8 @@ module internal AutoProposal =
         while goesOn do
             let count = drafts.Count
             let row = row count state
-            let found =
+
+            let struct (found, source) =
                 if count = 0 then
                     first
                 else
@@ -124,7 +130,7 @@ module internal AutoProposal =
             if found.Tokens.Length = 0 && state.Current < 0 then
                 goesOn <- false
             elif looked >= sure || state.Current < 0 then
-                addIfWorth (ofLookup found) (AutoState.lookupFeatures found) true looked row
+                addIfWorth (ofLookup source found) (AutoState.lookupFeatures found) true looked row
             else
                 let known = state.Exits[state.Current]
                 let exit = known.Exit.Layers
@@ -145,7 +151,7 @@ module internal AutoProposal =
                     // What was drawn from a law is proposed, whatever it is, or it would be of another law.
                     | DraftLaw.Drawn _ -> add { draft with Source = known.Source } features false chance
                     | DraftLaw.Certain when looked > chance ->
-                        addIfWorth (ofLookup found) (AutoState.lookupFeatures found) true looked row
+                        addIfWorth (ofLookup source found) (AutoState.lookupFeatures found) true looked row
                     | DraftLaw.Certain ->
                         addIfWorth { draft with Source = known.Source } features false chance row
 
@@ -160,12 +166,12 @@ module internal AutoProposal =
             else
                 state
 
-        let first = find request [] ReadOnlyMemory.Empty state
+        let struct (found, _) as first = find request [] ReadOnlyMemory.Empty state
 
         let noExit = state.Current < 0 && not state.Looks && state.Adapter.IsNone
 
         // Most rounds where nothing pays: there is no time to lose.
-        if noExit && not (chance first state > rate state * row 0 state) then
+        if noExit && not (chance found state > rate state * row 0 state) then
             let reading =
                 if reading.Cache.Keeps then
                     { reading with Cache = { reading.Cache with Keeps = false } }

@@ -138,8 +138,12 @@ module internal AutoState =
             TotalMs = 0.0
         }
 
-    /// What followed where the text and `drafts` ended, in this text or those written before.
-    let find (state: AutoState) (text: ReadOnlyMemory<int>) (drafts: ReadOnlyMemory<int>) : SuffixDraft =
+    /// What followed where the text and `drafts` ended, in this text or those written before, and whose draft it is.
+    let find
+        (state: AutoState)
+        (text: ReadOnlyMemory<int>)
+        (drafts: ReadOnlyMemory<int>)
+        : struct (SuffixDraft * DraftSource) =
         let own =
             if state.Options.Lookup then
                 SuffixIndex.lookupAfter drafts 1 state.Index
@@ -147,12 +151,12 @@ module internal AutoState =
                 SuffixIndex.nothing
 
         match state.Options.Past with
-        | None -> own
+        | None -> struct (own, DraftSource.Lookup)
         | Some past ->
             let tail = text.Span.Slice(max 0 (text.Length - SuffixIndex.longest)).ToArray()
             let other = past.Lookup(1, ReadOnlySpan(Array.append tail (drafts.ToArray())))
 
             if other.Matched > own.Matched && other.Tokens.Length > 0 then
-                other
+                struct (other, DraftSource.Past)
             else
-                own
+                struct (own, DraftSource.Lookup)

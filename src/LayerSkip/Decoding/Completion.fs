@@ -63,8 +63,8 @@ type SourceStats = {
     Rounds: int
     DraftTokens: int
     AcceptedDraftTokens: int
-    /// The mean exit layer of its drafts; 0 where they have none.
-    MeanExitLayer: float
+    /// The mean exit layer of its drafts, where they have one.
+    MeanExitLayer: float option
 }
 
 /// What speculation did, in vLLM's names.
@@ -199,8 +199,11 @@ module SourceStats =
                 DraftTokens = drafts
                 AcceptedDraftTokens = parts |> Seq.sumBy _.AcceptedDraftTokens
                 MeanExitLayer =
-                    (parts |> Seq.sumBy (fun part -> part.MeanExitLayer * float part.DraftTokens))
-                    / float (max 1 drafts)
+                    parts
+                    |> Seq.map (fun part -> part.MeanExitLayer |> Option.map ((*) (float part.DraftTokens)))
+                    |> List.ofSeq
+                    |> Check.every
+                    |> Option.map (fun sums -> List.sum sums / float (max 1 drafts))
             })
         |> Array.ofSeq
         |> Array.sortBy (fun source -> -source.Rounds, source.Source)
@@ -208,8 +211,6 @@ module SourceStats =
 [<RequireQualifiedAccess>]
 module SpeculationStats =
     let private sources (rounds: Round[]) : SourceStats[] =
-        let exitOf source = DraftSource.tryExit source |> Option.defaultValue 0 |> float
-
         rounds
         |> Seq.indexed
         |> Seq.collect (fun (index, round) ->
@@ -223,7 +224,12 @@ module SpeculationStats =
                 Rounds = drafts |> Seq.distinctBy (fun (index, _, _) -> index) |> Seq.length
                 DraftTokens = count (fun _ -> true)
                 AcceptedDraftTokens = count (fun (_, _, isKept) -> isKept)
-                MeanExitLayer = drafts |> Seq.averageBy (fun (_, source, _) -> exitOf source)
+                MeanExitLayer =
+                    drafts
+                    |> Seq.map (fun (_, source, _) -> DraftSource.tryExit source)
+                    |> List.ofSeq
+                    |> Check.every
+                    |> Option.map (List.averageBy float)
             })
         |> Array.ofSeq
         |> Array.sortBy (fun source -> -source.Rounds, source.Source)

@@ -240,7 +240,7 @@ module Drafter =
         Array.init (proposal.LengthAbove SuffixLookup.leastChance) (fun place -> {
             Draft.certain proposal.Draft.Tokens[place] with
                 Confidence = ValueSome proposal.Draft.Shares[place]
-                Source = DraftSource.Lookup
+                Source = proposal.Source
         })
 
     let rec private lookingUp (lookup: SuffixLookup) (proposed: SuffixProposal option) : Drafter = {

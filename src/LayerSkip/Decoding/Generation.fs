@@ -17,7 +17,8 @@ module Generation =
             Origin.Prefill
         elif place < round.Accepted then
             match round.Sources[place] with
-            | DraftSource.Lookup -> Origin.LookedUp
+            | DraftSource.Lookup
+            | DraftSource.Past -> Origin.LookedUp
             | _ -> Origin.Drafted
         elif round.Drafted = 0 then
             Origin.Plain

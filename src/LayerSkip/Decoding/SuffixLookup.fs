@@ -12,6 +12,13 @@ type SuffixProposal = {
     Chances: float[]
 } with
 
+    /// Whose drafts they are.
+    member this.Source: DraftSource =
+        if this.FromPast then
+            DraftSource.Past
+        else
+            DraftSource.Lookup
+
     /// How many of the first `length` tokens are expected to be kept.
     member this.ExpectedOf(length: int) : float =
         this.Chances |> Seq.truncate length |> Seq.scan (*) 1.0 |> Seq.skip 1 |> Seq.sum

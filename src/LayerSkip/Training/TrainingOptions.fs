@@ -35,7 +35,7 @@ type TrainingOptions = {
     ProbeExits: int list
     /// The length of a probe's drafts.
     ProbeDraft: int
-    /// Steps from one checkpoint to the next; the last step has one always.
+    /// Steps from one checkpoint to the next, 0: none but that of the last step, which is always there, as is one where a run is stopped.
     SaveEvery: int
     /// The latest checkpoints that stay.
     Keep: int
@@ -112,7 +112,7 @@ module TrainingOptions =
             atLeast 1 "validation-tokens" options.ValidationTokens
             atLeast 0 "probe-every" options.ProbeEvery
             atLeast 1 "draft-length" options.ProbeDraft
-            atLeast 1 "save-every" options.SaveEvery
+            atLeast 0 "save-every" options.SaveEvery
             atLeast 1 "keep" options.Keep
             LayerSkipError.Unsupported("training in f16", "f32, bf16 and f64 are")
             |> Check.that (options.Precision <> Dtype.F16)

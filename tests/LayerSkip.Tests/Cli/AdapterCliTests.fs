@@ -108,6 +108,12 @@ let tests =
                     let plain = generate model (ids @ count 12 @ [ "--strategy=autoregressive" ])
                     let own = generate model (ids @ count 12 @ using)
                     Expect.equal (tokenIds own) (tokenIds plain) "the same text"
+                    let inFolder =
+                        generate
+                            model
+                            (ids @ count 12 @ typed $"--drafter adapter --adapter-file {folder}/run")
+
+                    Expect.equal (roundsOf inFolder) (roundsOf own) "by its folder, the same drafts"
                     let stats = own.GetProperty "stats"
                     Expect.isGreaterThan ((stats.GetProperty "num_draft_tokens").GetInt32()) 0 "drafts"
                     Expect.stringContains (stats.GetRawText()) "\"adapter\"" "their source"
@@ -149,6 +155,12 @@ let tests =
                             .Code
                         0
                         "a draft model"
+                    let ofModel =
+                        generate
+                            model
+                            (ids @ count 12 @ typed $"--drafter adapter --adapter-file {folder}/whole")
+
+                    Expect.equal (roundsOf ofModel) (roundsOf own) "by a model's folder"
                     let draft = json (typed $"info --model {folder}/draft")
                     Expect.stringContains (draft.GetRawText()) "3" "two layers and a block"))
 
@@ -157,6 +169,7 @@ let tests =
                 [
                     "--drafter adapter", "has no adapter"
                     "--drafter adapter --adapter-file nowhere.safetensors", "nowhere.safetensors: not found"
+                    "--drafter adapter --adapter-file .", "adapter.safetensors: not found"
                     "--adapter-file nowhere.safetensors", "--adapter-file goes with --drafter adapter"
                     "--drafter wide", "drafter"
                     "--drafter lookup --exit-layer 1",

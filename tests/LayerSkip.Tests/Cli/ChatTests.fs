@@ -145,8 +145,11 @@ let tests =
                     " /help ", ChatWord.Help
                     "/quit", ChatWord.Exit
                     "/system be brief", ChatWord.System(Some "be brief")
-                    "/set temperature 0.7", ChatWord.Set(Some("temperature", "0.7"))
-                    "/set --top-p=0.9", ChatWord.Set(Some("top-p", "0.9"))
+                    "/set temperature 0.7", ChatWord.Set(Some("temperature", Some "0.7"))
+                    "/set --top-p=0.9", ChatWord.Set(Some("top-p", Some "0.9"))
+                    "/set json-object", ChatWord.Set(Some("json-object", None))
+                    "/set --json-schema {\"a\": 1}", ChatWord.Set(Some("json-schema", Some "{\"a\": 1}"))
+                    "/unset --choices", ChatWord.Unset "choices"
                     "/save a b.json", ChatWord.Save "a b.json"
                     "//etc/passwd", ChatWord.Say "/etc/passwd"
                     "/two\nlines", ChatWord.Say "/two\nlines"
@@ -154,7 +157,7 @@ let tests =
                 ] do
                 Expect.equal (ChatWord.parse message) expected message
 
-            for wrong in [ "/nonsense"; "/set temperature"; "/save"; "/undo it" ] do
+            for wrong in [ "/nonsense"; "/set temperature"; "/unset"; "/save"; "/undo it" ] do
                 match ChatWord.parse wrong with
                 | ChatWord.Wrong _ -> ()
                 | other -> failtest $"{wrong}: %A{other}"
@@ -201,6 +204,100 @@ let tests =
                     let before = number "prompt_tokens" first
                     Expect.isGreaterThan (number "reused_tokens" second) before "the first turn's"
                     Expect.isGreaterThan (number "reused_tokens" third) before "again"
+                | others -> failtest $"%A{others}"))
+
+        testCase "an answer follows the grammar that is set, until it is taken back" (fun () ->
+            withTemplate (fun folder ->
+                let outcome =
+                    shell
+                        folder
+                        "printf 'Go.\n/set choices yes,no\nIs it red?\n/unset choices\nAnd now?\n/set json-object\nTell.' | layerskip chat --model . --max-new-tokens 40 --threads 1 --regex '[A-Z]{2}[0-9]' --json"
+
+                Expect.equal outcome.Code 0 outcome.Error
+
+                match objects outcome |> List.map (text "assistant") with
+                | [ pattern; choice; free; object ] ->
+                    Expect.isMatch pattern "^[A-Z]{2}[0-9]$" "the option"
+                    Expect.contains [ "yes"; "no" ] choice "in its place, the last one that was set"
+                    Expect.isGreaterThan free.Length 20 "none"
+                    Expect.stringStarts object "{" "an object"
+                | others -> failtest $"%A{others}"
+
+                Expect.stringContains outcome.Error "choices yes,no" "what is set is told"))
+
+        testCase "generate writes an answer to a message under a grammar" (fun () ->
+            withTemplate (fun folder ->
+                let schema =
+                    "{\"type\":\"object\",\"properties\":{\"red\":{\"type\":\"boolean\"}},\"required\":[\"red\"],\"additionalProperties\":false}"
+
+                let made options =
+                    generate
+                        folder
+                        ([ "--chat"; "--prompt"; "Is the ball red?"; "--json-schema"; schema ]
+                         @ count 60
+                         @ options)
+
+                let own = made []
+                use document = JsonDocument.Parse(text "text" own)
+                let kind = (document.RootElement.GetProperty "red").ValueKind
+                Expect.contains [ JsonValueKind.True; JsonValueKind.False ] kind "as the schema has it"
+                Expect.equal (text "finish_reason" own) "stop" "it ends"
+
+                Expect.equal
+                    (tokenIds (made [ "--strategy"; "autoregressive" ]))
+                    (tokenIds own)
+                    "and is plain decoding's"))
+
+        testCase
+            "what no answer could follow is a line, before anything is asked or where it is set"
+            (fun () ->
+                withTemplate (fun folder ->
+                    let chat options = [ "chat"; "--model"; folder ] @ options
+                    refuses [ "JSON schema"; "not valid JSON" ] (chat [ "--json-schema"; "{" ])
+                    refuses
+                        [ "--json-object"; "--regex"; "exclude" ]
+                        (chat [ "--json-object"; "--regex"; "a" ])
+                    refuses [ "nowhere.json"; "not found" ] (chat [ "--json-schema"; "nowhere.json" ])
+
+                    for said, words in
+                        [
+                            "/set regex (?=a)b", "look-around"
+                            "/unset temperature", "temperature is not set"
+                            "/set past-texts a.txt", "cannot be set here"
+                        ] do
+                        let outcome = shell folder $"printf '{said}\n' | layerskip chat --model ."
+                        Expect.equal (outcome.Code, outcome.Out) (2, "") said
+                        Expect.stringContains outcome.Error words said))
+
+        testCase "an answer is looked up when it is written again, and texts of files are" (fun () ->
+            withTemplate (fun folder ->
+                let chat options said =
+                    let outcome =
+                        shell
+                            folder
+                            $"printf '{said}' | layerskip chat --model . --max-new-tokens 40 --threads 1 --policy static --drafter lookup --json {options}"
+
+                    Expect.equal outcome.Code 0 outcome.Error
+                    objects outcome
+
+                let fromPast (answer: JsonElement) =
+                    ((answer.GetProperty "stats").GetProperty "sources").EnumerateArray()
+                    |> Seq.filter (fun source -> text "source" source = "past")
+                    |> Seq.sumBy (number "accepted_draft_tokens")
+
+                match chat "" "Once there was a cat.\n/regenerate\n" with
+                | [ first; again ] ->
+                    Expect.equal (tokenIds again) (tokenIds first) "the same answer"
+                    Expect.equal (fromPast first) 0 "new"
+                    Expect.isGreaterThan (fromPast again) 10 "known"
+
+                    File.WriteAllText(Path.Combine(folder, "past.txt"), text "assistant" first)
+
+                    match chat "--past-texts past.txt" "Once there was a cat." with
+                    | [ other ] ->
+                        Expect.equal (tokenIds other) (tokenIds first) "the same"
+                        Expect.isGreaterThan (fromPast other) 10 "of the file"
+                    | others -> failtest $"%A{others}"
                 | others -> failtest $"%A{others}"))
 
         testCase

@@ -238,4 +238,48 @@ let tests =
                     let outcome = run $"LAYERSKIP_CACHE= XDG_CACHE_HOME={cache}"
                     Expect.equal outcome.Code 0 outcome.Error
                     Expect.equal (files ()).Length 1 "one small file")))
+
+        testCase
+            "pass times lie in the folder that is named, and one that cannot hold them is a remark"
+            (fun () ->
+                withModel (fun folder ->
+                    withFolder (fun own ->
+                        let run way variables =
+                            shell
+                                own
+                                $"{variables} layerskip generate --model {folder} --prompt-ids 3,4 --max-new-tokens 8 {way} --json"
+
+                        let files () = Directory.GetFiles(own, "passes-*", SearchOption.AllDirectories)
+                        let auto = run "--policy auto"
+
+                        let outcome = auto "LAYERSKIP_CACHE=kept/here XDG_CACHE_HOME=/proc/none"
+                        Expect.equal
+                            (outcome.Code, outcome.Error.Contains "LAYERSKIP_CACHE")
+                            (0, false)
+                            outcome.Error
+                        Expect.isTrue
+                            (Directory.Exists(Path.Combine(own, "kept", "here")))
+                            "the folder is made"
+                        // What was measured beside other work is not kept.
+                        Expect.isLessThanOrEqual (files ()).Length 1 "one small file"
+
+                        File.WriteAllText(Path.Combine(own, "file"), "mine")
+
+                        for bad in [ "file"; "/proc/none" ] do
+                            let outcome = auto $"LAYERSKIP_CACHE={bad}"
+                            Expect.equal outcome.Code 0 outcome.Error
+                            let told =
+                                outcome.Error.Split '\n' |> Array.filter _.Contains("LAYERSKIP_CACHE")
+                            Expect.equal told.Length 1 "one line"
+                            Expect.stringContains
+                                told[0]
+                                $"LAYERSKIP_CACHE is {bad}, where no file can be written"
+                                bad
+
+                            let other = run "--policy static --exit-layer 2" $"LAYERSKIP_CACHE={bad}"
+                            Expect.isFalse
+                                (other.Error.Contains "LAYERSKIP_CACHE")
+                                "of no account where nothing is timed"
+
+                        Expect.equal (File.ReadAllText(Path.Combine(own, "file"))) "mine" "as it was")))
     ]

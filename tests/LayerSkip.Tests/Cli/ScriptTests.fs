@@ -74,6 +74,47 @@ let tests =
                     Expect.isMatch script $"\"--drafter [a-z|]*{drafter}" "the drafters")
 
         testCase
+            "speculate drafts as the command does, and names its options where they are at fault"
+            (fun () ->
+                let speculate line =
+                    shell
+                        Support.root
+                        $"dotnet fsi scripts/speculate.fsx --runs 1 --max-new-tokens 12 {line}"
+
+                for line, words in
+                    [
+                        "--layers-kept 1-4,9,24 --stop-rule confidence:0.2 --draft-vocabulary 200",
+                        [
+                            "texts              equal"
+                            "drafter layers"
+                            "stop rule          confidence:0.2"
+                        ]
+                        "--drafter lookup --past-texts README.md",
+                        [ "texts              equal"; "drafter lookup" ]
+                    ] do
+                    let outcome = speculate line
+                    Expect.equal outcome.Code 0 $"{line}: {outcome.Error}"
+
+                    for word in words do
+                        Expect.stringContains outcome.Out word line
+
+                for line, words in
+                    [
+                        "--exit-layer 99", "speculate: --exit-layer is 99, it must be 1 to 23"
+                        "--stop-rule x", "speculate: --stop-rule is x"
+                        "--drafter lookup --stop-rule never", "speculate: --stop-rule is never"
+                        "--layers-kept 2", "--layers-kept"
+                        "--draft-vocabulary 0", "speculate: --draft-vocabulary is 0"
+                        "--adapter-file .", "speculate: --adapter-file goes with --drafter adapter"
+                        "--adapter-file models --drafter adapter", "models/adapter.safetensors: not found"
+                        "--past-texts nowhere.txt", "nowhere.txt: not found"
+                    ] do
+                    let outcome = speculate line
+                    let told = outcome.Error.TrimEnd()
+                    Expect.equal (outcome.Code, told.Split('\n').Length) (2, 1) $"{line}: {told}"
+                    Expect.stringContains told words line)
+
+        testCase
             "a number that a script reads without asking whether it was given is one where it was not"
             (fun () ->
                 for path in Directory.GetFiles(Path.Combine(Support.root, "scripts"), "*.fsx") do

@@ -44,7 +44,7 @@ let private badInput =
                 "--draft-length=3", "--draft-length needs --exit-layer"
                 "--probe-exits=0", "--probe-exits is 0"
                 "--probe-exits=x", "--probe-exits"
-                "--save-every=0", "--save-every is 0"
+                "--save-every=-1", "--save-every is -1"
                 "--keep=0", "--keep is 0"
                 "--valid-share=1", "--valid-share is 1"
                 "--validation=nowhere.txt", "nowhere.txt: not found"
@@ -192,7 +192,7 @@ let private badInput =
                 for found, other, words in
                     [
                         "\"beta1\": 0.9", "\"beta1\": 7", "beta1 is 7"
-                        "\"save_every\": 200", "\"save_every\": 0", "save-every is 0"
+                        "\"save_every\": 200", "\"save_every\": -1", "save-every is -1"
                         "\"step\": 6", "\"step\": 80", "step is 80"
                         "\"sequence_length\": 8", "\"sequence_length\": 999", "sequence-length is 999"
                     ] do

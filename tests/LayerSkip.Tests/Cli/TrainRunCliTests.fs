@@ -72,6 +72,20 @@ let private options =
                 let log = File.ReadLines(Path.Combine(folder, "run", "log.jsonl")) |> Seq.head
                 Expect.stringContains log "\"on_spike\":\"skip\"" "the options"))
 
+        testCase "checkpoints every 0 steps are one, where the run ends or is stopped" (fun () ->
+            for recipe in [ ""; "--recipe=adapter --exit-layer=2" ] do
+                withData (fun folder ->
+                    let checkpoints () =
+                        Directory.GetDirectories(Path.Combine(folder, "run"), "checkpoint-*")
+                        |> Array.map Path.GetFileName
+
+                    train folder (typed $"{recipe} --steps=4 --save-every=0") |> done'
+                    Expect.equal (checkpoints ()) [| "checkpoint-4" |] "the last one"
+
+                    // The rule stays the run's.
+                    resume folder (typed "--extend --steps=9") |> done'
+                    Expect.contains (checkpoints ()) "checkpoint-9" "gone on"))
+
         testCase "a run that explodes says how to go on from its latest checkpoint, and that works" (fun () ->
             withData (fun folder ->
                 train folder [ "--steps=60"; "--save-every=10" ] |> done'

@@ -120,5 +120,8 @@ let tests =
 
             let alone, knowing = drafted None, drafted (Some past)
             Expect.isLessThan knowing.Rounds.Length 9 "rounds"
+            let names (stats: SpeculationStats) = stats.Sources |> Array.map _.Source
+            Expect.contains (names knowing) "past" "its drafts are the past's"
+            Expect.isFalse (Array.contains "past" (names alone)) "which is not there"
             Expect.isGreaterThan alone.Rounds.Length knowing.Rounds.Length "more without")
     ]

@@ -250,7 +250,7 @@ module AdapterSession =
                                 | events -> events @ [ finish next ]
                             elif isStopped () then
                                 save next [ AdapterEvent.Ended(next.Step, TrainingEnd.Stopped) ]
-                            elif next.Step % options.SaveEvery = 0 then
+                            elif due options.SaveEvery options.Steps next.Step then
                                 save next []
                             else
                                 []

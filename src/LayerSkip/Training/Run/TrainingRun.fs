@@ -119,7 +119,7 @@ module TrainingRun =
                         let seen = unlessOverflow looks next
                         yield! seen
                         let stops = isStopped ()
-                        let isDue = isOwed || next.Step % options.SaveEvery = 0
+                        let isDue = isOwed || due options.SaveEvery options.Steps next.Step
 
                         let events =
                             if isOver seen then
