@@ -77,31 +77,42 @@ module PassCosts =
     /// What the second of three samples and more may take over the least, on a machine that does nothing else.
     let private steadiness = 1.3
 
-    /// From samples of each kind of pass, by rows and by exit layer, the least of each; and whether they are to be trusted. They are not where the
-    /// machine was busy: where the two least of a kind are far apart, or more rows or a draft take longer than so many plain passes would. Then
-    /// shares of weights stand for them, with a plain pass as it was seen: rounds will tell.
+    /// Samples of a kind that tell what it takes: the first of a process may wait for code to be compiled, and a GPU's to be loaded.
+    let internal enough = 3
+    // Of passes that take so many milliseconds one less tells it too.
+    let private longMs = 20.0
+
+    /// From samples of each kind of pass, by rows and by exit layer, the least of each; and whether they are to be trusted. A kind is not told by less
+    /// than `enough`, nor where the machine was busy: where its two least are far apart, or it takes longer than so many plain passes would.
+    /// Where a plain pass is among those, or every draft, or a third of all, then shares of weights stand for everything, with a plain pass as
+    /// it was seen: rounds will tell.
     let ofSamples
         (layers: int)
         (headInLayers: float)
         (rows: (int * float list) list)
         (drafts: (int * float list) list)
         : struct (PassCosts * bool) =
-        let least (samples: (int * float list) list) =
-            samples |> List.map (fun (kind, taken) -> kind, List.min taken)
+        let plain = rows |> List.find (fun (count, _) -> count = 1) |> snd |> List.min
 
-        let isRepeated (_, taken: float list) =
-            taken.Length < 3 || (List.sort taken)[1] <= steadiness * List.min taken
+        let isEnough (_, taken: float list) = taken.Length >= (if plain >= longMs then enough - 1 else enough)
 
-        let rowTimes, draftTimes = least rows, least drafts
-        let plain = rowTimes |> List.find (fun (count, _) -> count = 1) |> snd
+        let isSound passes (kind, taken: float list) =
+            (List.sort taken)[1] <= steadiness * List.min taken
+            && List.min taken <= steadiness * passes kind * plain
+
+        let least = List.map (fun (kind, taken: float list) -> kind, List.min taken)
+        let timed, timedDrafts = List.filter isEnough rows, List.filter isEnough drafts
+        let sound = timed |> List.filter (isSound float)
+        let soundDrafts = timedDrafts |> List.filter (isSound (fun _ -> 1.0))
 
         let isSteady =
-            List.forall isRepeated (rows @ drafts)
-            && rowTimes |> List.forall (fun (count, ms) -> ms <= steadiness * float count * plain)
-            && draftTimes |> List.forall (fun (_, ms) -> ms <= steadiness * plain)
+            List.exists (fun (count, _) -> count = 1) sound
+            && (sound.Length > 1 || rows.Length = 1)
+            && (soundDrafts.Length > 0 || layers = 1)
+            && 3 * (sound.Length + soundDrafts.Length) > 2 * (timed.Length + timedDrafts.Length)
 
         struct ((if isSteady then
-                     ofTimes rowTimes draftTimes
+                     ofTimes (least sound) (least soundDrafts)
                  else
                      ofShares layers headInLayers plain),
                 isSteady)

@@ -1,11 +1,12 @@
 namespace LayerSkip
 
+open System.Collections.Generic
 open System.Diagnostics
 
 /// A short look at what a model's passes take on the machine at hand.
 [<RequireQualifiedAccess>]
 module PassProfile =
-    /// Milliseconds that it may take, but for the first pass, whatever that takes.
+    /// Milliseconds that it may take, but for what the first pass takes beside the second.
     let budgetMs = 300.0
 
     // Positions before the timed ones.
@@ -19,7 +20,7 @@ module PassProfile =
     let internal ids (weights: Weights) (count: int) : int[] =
         Array.init count (fun i -> (i * 131 + 1) % weights.Config.Vocabulary)
 
-    /// What is timed, the most telling first.
+    /// What is timed.
     [<RequireQualifiedAccess>]
     type private Kind =
         | Rows of int
@@ -44,25 +45,28 @@ module PassProfile =
     let internal trial (plan: ContextVocabulary option) (weights: Weights) : struct (PassCosts * bool) =
         use _noGrad = Scope.noGrad ()
         let layers = weights.Config.Layers
-        let began = Stopwatch.StartNew()
         let longest = 17
         let room = min weights.Config.Context (context + longest)
         let few = max 1 (layers / 8)
         let some = max (few + 1) (layers / 3)
 
-        let kinds = [
-            Kind.Rows 1
-            Kind.Rows 5
-            if layers > 1 then
-                Kind.Draft few
-            Kind.Rows 2
-            Kind.Rows 3
-            Kind.Rows 9
-            if some < layers then
-                Kind.Draft some
-            Kind.Rows 4
-            Kind.Rows 7
-            Kind.Rows longest
+        // Those of a group are timed a few times before the next group is begun: of a model whose pass takes long there is time for one.
+        let groups = [
+            [
+                Kind.Rows 1
+                Kind.Rows 5
+                if layers > 1 then
+                    Kind.Draft few
+            ]
+            [
+                Kind.Rows 2
+                Kind.Rows 3
+                if some < layers then
+                    Kind.Draft some
+            ]
+            [ Kind.Rows 9 ]
+            [ Kind.Rows longest ]
+            [ Kind.Rows 4; Kind.Rows 7 ]
         ]
 
         let mutable cache = Cache.create weights layers (max 2 room)
@@ -94,33 +98,54 @@ module PassProfile =
             | Kind.Rows rows -> context + rows <= room
             | Kind.Draft _ -> context + 1 <= room
 
-        let kinds = kinds |> List.filter fits
+        let groups = groups |> List.map (List.filter fits)
 
-        if kinds.IsEmpty then
+        if List.forall List.isEmpty groups then
             struct (PassCosts.ofShares layers weights.Config.HeadInLayers 1.0, false)
         else
             Scope.free (fun () ->
                 let struct (_, next) = Model.forward weights 1 (ids weights context) cache
                 cache <- next)
 
-            // Once for code to be compiled and caches to be warm; never for a model whose pass takes long.
-            let first = pass (Kind.Rows 1)
-            let estimate kind =
-                match kind with
-                | Kind.Rows rows -> first * (1.0 + 0.15 * float (rows - 1))
-                | Kind.Draft exit -> first * float (exit + 1) / float layers
+            let samples = Dictionary<Kind, ResizeArray<float>>()
+            let mutable plainMs, spent = infinity, 0.0
 
-            let times =
+            let sample kind =
+                let ms = pass kind
+
+                if not (samples.ContainsKey kind) then
+                    samples[kind] <- ResizeArray()
+
+                samples[kind].Add ms
+                spent <- spent + ms
+
+                if kind = Kind.Rows 1 then
+                    plainMs <- min plainMs ms
+
+            // What the first takes beside the second is code that is compiled, or a GPU's that is loaded: any decoding has to wait for it.
+            sample (Kind.Rows 1)
+
+            if spent <= budgetMs then
+                sample (Kind.Rows 1)
+                spent <- 2.0 * plainMs
+
+                let estimate kind =
+                    match kind with
+                    | Kind.Rows rows -> plainMs * (1.0 + 0.15 * float (rows - 1))
+                    | Kind.Draft exit -> plainMs * float (exit + 1) / float layers
+
                 seq {
+                    for group in groups do
+                        for _ in 1 .. PassCosts.enough do
+                            yield! group
+
                     for _ in 1..turns do
-                        yield! kinds
+                        yield! List.concat groups
                 }
-                |> Seq.takeWhile (fun kind -> began.Elapsed.TotalMilliseconds + estimate kind <= budgetMs)
-                |> Seq.map (fun kind -> kind, pass kind)
-                |> Seq.append [ Kind.Rows 1, first ]
-                |> Seq.groupBy fst
-                |> Seq.map (fun (kind, samples) -> kind, samples |> Seq.map snd |> List.ofSeq)
-                |> List.ofSeq
+                |> Seq.takeWhile (fun kind -> spent + estimate kind <= budgetMs)
+                |> Seq.iter sample
+
+            let times = [ for kind in samples -> kind.Key, List.ofSeq kind.Value ]
 
             let rows =
                 times

@@ -177,22 +177,57 @@ let tests =
                 Expect.isTrue isSteady "quiet"
                 Expect.equal quiet.Rows.Length 17 "all rows"
 
-                // One kind was pushed off the processor each time.
-                let pushed = random.Next 6
-
-                let busy =
-                    rowsOf 0.2
-                    |> List.mapi (fun place (rows, taken) ->
-                        rows,
-                        (if place = pushed then
+                // Some kinds were pushed off the processor each time.
+                let push isPushed kinds =
+                    kinds
+                    |> List.map (fun (kind, taken) ->
+                        kind,
+                        (if isPushed kind then
                              taken |> List.mapi (fun i ms -> ms * float (10 + 40 * i))
                          else
                              taken))
 
-                let struct (shared, isSteady) = PassCosts.ofSamples 24 1.0 busy (draftsOf 0.2)
-                Expect.isFalse isSteady "busy"
-                let seen = busy |> List.head |> snd |> List.min
-                Expect.equal shared (PassCosts.ofShares 24 1.0 seen) "shares of weights")
+                let pushed = [ 2; 3; 5; 9; 17 ][random.Next 5]
+
+                let struct (others, isSteady) =
+                    PassCosts.ofSamples 24 1.0 (push ((=) pushed) (rowsOf 0.2)) (draftsOf 0.2)
+                Expect.isTrue isSteady "one kind"
+                Expect.isLessThan others.Rows[others.Rows.Length - 1] (4.0 * plain) "the others tell"
+
+                for rows, drafts in
+                    [
+                        push ((=) 1) (rowsOf 0.2), draftsOf 0.2
+                        push (fun rows -> rows > 2) (rowsOf 0.2), draftsOf 0.2
+                        rowsOf 0.2, push (fun _ -> true) (draftsOf 0.2)
+                    ] do
+                    let struct (shared, isSteady) = PassCosts.ofSamples 24 1.0 rows drafts
+                    Expect.isFalse isSteady "busy"
+                    let seen = rows |> List.head |> snd |> List.min
+                    Expect.equal shared (PassCosts.ofShares 24 1.0 seen) "shares of weights"
+
+                // Too few passes were timed, of one kind or of all: what the first of a process takes tells little.
+                let cut kinds count =
+                    kinds |> List.map (fun (kind, taken) -> kind, List.truncate count taken)
+
+                for rows, drafts in
+                    [
+                        cut (rowsOf 0.2) 1, draftsOf 0.2
+                        // As of a model whose pass takes long: there was no time for drafts, which say nothing of one.
+                        rowsOf 0.2, []
+                        rowsOf 0.2, cut (draftsOf 0.2) 2
+                        List.truncate 1 (rowsOf 0.2) @ cut (List.skip 1 (rowsOf 0.2)) 2, draftsOf 0.2
+                    ] do
+                    let struct (costs, isSteady) = PassCosts.ofSamples 24 1.0 rows drafts
+                    Expect.isFalse isSteady "few"
+                    let seen = rows |> List.head |> snd |> List.min
+                    Expect.equal costs (PassCosts.ofShares 24 1.0 seen) "shares of weights"
+
+                // Passes that take long are had twice.
+                let scaled = List.map (fun (kind, taken) -> kind, taken |> List.map ((*) (30.0 / plain)))
+                let struct (long, isSteady) =
+                    PassCosts.ofSamples 24 1.0 (scaled (cut (rowsOf 0.2) 2)) (scaled (cut (draftsOf 0.2) 2))
+                Expect.isTrue isSteady "long"
+                Expect.equal long.Rows.Length 17 "all rows")
 
         testCase "no place to write is no fault" (fun () ->
             withCache (fun checkpoint cache measure measured ->
