@@ -13,7 +13,7 @@ open LayerSkip.Tests.Support
 let private path = "/v1/chat/completions"
 
 /// The project's model with a template, as if it had been trained for conversations.
-let private chatting =
+let chatting =
     lazy
         (let source =
             "{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% for call in message.tool_calls or [] %}<tool_call>{{ call.function.name }}</tool_call>\n{% endfor %}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"

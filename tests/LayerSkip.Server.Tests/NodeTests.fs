@@ -53,6 +53,17 @@ let private node (script: string) (arguments: string list) : JsonElement =
 let private texts path json = [ for each in (at path json).EnumerateArray() -> each.GetString() ]
 let private numbers path json = [ for each in (at path json).EnumerateArray() -> each.GetInt32() ]
 
+/// A folder for a browser's pictures while `body` runs; LAYERSKIP_PICTURES: where to leave them, for somebody to look at.
+let private withPictures (body: string -> unit) : unit =
+    if not (File.Exists "/usr/bin/chromium") then
+        skiptest "no /usr/bin/chromium"
+
+    withFolder (fun folder ->
+        Environment.GetEnvironmentVariable "LAYERSKIP_PICTURES"
+        |> Option.ofObj
+        |> Option.defaultValue folder
+        |> body)
+
 [<Tests>]
 let tests =
     testList "clients" [
@@ -85,16 +96,7 @@ let tests =
         testCase
             "a person types, watches coloured tokens come, moves sliders and stops, in a browser"
             (fun () ->
-                if not (File.Exists "/usr/bin/chromium") then
-                    skiptest "no /usr/bin/chromium"
-
-                withFolder (fun pictures ->
-                    // LAYERSKIP_PICTURES: where to leave them, for somebody to look at.
-                    let pictures =
-                        Environment.GetEnvironmentVariable "LAYERSKIP_PICTURES"
-                        |> Option.ofObj
-                        |> Option.defaultValue pictures
-
+                withPictures (fun pictures ->
                     withServer options (fun server _ ->
                         let found = node "playground.mjs" [ server.Address; pictures ]
                         Expect.isEmpty (texts "faults" found) "no fault in the page"
@@ -135,4 +137,49 @@ let tests =
                         for name in [ "light"; "dark"; "phone" ] do
                             let picture = FileInfo(Path.Combine(pictures, name + ".png"))
                             Expect.isGreaterThan picture.Length 20_000L name)))
+
+        testCase "a person sees where to write, types a key, and follows a conversation to its end" (fun () ->
+            withPictures (fun pictures ->
+                let locked = { options with ApiKey = Some "secret" }
+
+                withServerOf (ChatTests.chatting.Force()) locked (fun server _ ->
+                    let found = node "chat.mjs" [ server.Address; pictures; "secret" ]
+                    let all path json = List.ofSeq ((at path json: JsonElement).EnumerateArray())
+                    Expect.isEmpty (texts "faults" found) "no fault in the page"
+                    Expect.hasLength (all "opened" found) 4 "windows"
+
+                    for opened in all "opened" found do
+                        let name, height = text "name" opened, number "height" opened
+                        Expect.isLessThanOrEqual
+                            (number "prompt" opened)
+                            height
+                            $"{name}: the prompt is in sight"
+                        Expect.isLessThanOrEqual (number "write" opened) height $"{name}: Write is"
+                        Expect.equal (text "focus" opened) "prompt" $"{name}: who types writes"
+
+                    Expect.hasLength (all "talks" found) 2 "conversations"
+
+                    for talked in all "talks" found do
+                        let name = text "name" talked
+
+                        for told in [ "locked"; "refused" ] do
+                            Expect.stringContains (text told talked) "field “API key”" $"{name}: {told}"
+                            Expect.isFalse ((text told talked).Contains "Bearer") "nothing of headers"
+
+                        Expect.equal (text "kept" talked) "Tell me of a dog." "what had no answer stays"
+                        Expect.equal (text "focus" talked) "key" "where the key goes"
+                        Expect.equal (number "empty.requests" talked) 0 "an empty box sends nothing"
+                        Expect.isEmpty (texts "empty.turns" talked) "and says nothing"
+
+                        Expect.equal
+                            (texts "turns" talked)
+                            (List.concat (List.replicate 3 [ "user"; "assistant" ]))
+                            "turns"
+
+                        for place in all "places" talked do
+                            Expect.isLessThanOrEqual (number "left" place) 1 $"{name}: the end is in sight"
+
+                        Expect.isTrue
+                            ((at "isLonger" (List.last (all "places" talked))).GetBoolean())
+                            $"{name}: though the text is longer than its box")))
     ]

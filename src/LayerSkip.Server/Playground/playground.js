@@ -104,7 +104,11 @@ const headers = () => {
   return key ? { "content-type": "application/json", authorization: `Bearer ${key}` } : { "content-type": "application/json" };
 };
 
+// In a browser a key is typed, not sent.
+const wantsKey = "this server asks for an API key: type it into the field “API key”, under “How it is written”";
+
 const explain = async response => {
+  if (response.status === 401) return the("key").value ? "this is not the server's API key" : wantsKey;
   try {
     const { error } = await response.json();
     return error.message;
@@ -139,24 +143,29 @@ const busy = isBusy => {
 };
 
 const write = async () => {
-  const prompt = the("prompt").value || the("prompt").placeholder;
+  // A story may begin as the box suggests; nobody is made to say it.
+  const prompt = the("prompt").value || (state.chat ? "" : the("prompt").placeholder);
+  if (state.chat && !prompt.trim()) return the("prompt").focus();
   const ask = { model: state.model, stream: true, stream_options: { include_usage: true }, origins: true, temperature: Number(the("temperature").value), max_tokens: Number(the("limit").value), ...drafting() };
   the("hint")?.remove();
   let place = the("text");
+  // Who clears meanwhile begins another conversation.
+  const messages = state.messages, turn = made("div", "turn user");
 
   if (state.chat) {
-    state.messages.push({ role: "user", content: prompt });
-    const turn = made("div", "turn user");
+    messages.push({ role: "user", content: prompt });
     turn.append(made("small", "", "you"), made("span", "", prompt));
     place = made("div", "turn assistant");
     place.append(made("small", "", state.model));
     the("text").append(turn, place);
     the("prompt").value = "";
-    ask.messages = state.messages;
+    ask.messages = messages;
   } else {
     the("text").replaceChildren(made("span", "given", prompt));
     ask.prompt = prompt;
   }
+  // Who asks wants to see the answer; it is followed for as long as nobody scrolls away.
+  the("text").scrollTop = the("text").scrollHeight;
 
   reset();
   show();
@@ -166,7 +175,8 @@ const write = async () => {
   let written = "", ended = "", usage = null;
 
   try {
-    const response = await fetch(state.chat ? "/v1/chat/completions" : "/v1/completions", { method: "POST", headers: headers(), body: JSON.stringify(ask), signal: state.running.signal });
+    const response = await fetch(ask.messages ? "/v1/chat/completions" : "/v1/completions", { method: "POST", headers: headers(), body: JSON.stringify(ask), signal: state.running.signal });
+    if (response.status === 401) the("key").focus();
     if (!response.ok) throw new Error(await explain(response));
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
@@ -174,7 +184,7 @@ const write = async () => {
       const choice = event.choices[0];
       if (!choice) continue;
       add(place, choice);
-      written += state.chat ? choice.delta?.content || "" : choice.text;
+      written += ask.messages ? choice.delta?.content || "" : choice.text;
       ended = choice.finish_reason || ended;
     }
     const why = ended === "length" ? "the limit was reached" : "the text ended by itself";
@@ -183,9 +193,13 @@ const write = async () => {
     if (error.name === "AbortError") say("stopped");
     else say(error.message, true);
   } finally {
-    if (state.chat) {
-      if (written) state.messages.push({ role: "assistant", content: written });
-      else state.messages.pop();
+    if (ask.messages && written) messages.push({ role: "assistant", content: written });
+    else if (ask.messages) {
+      // What had no answer was not said: it goes back into the box.
+      messages.pop();
+      if (turn.isConnected && !the("prompt").value) the("prompt").value = prompt;
+      turn.remove();
+      place.remove();
     }
     state.running = null;
     busy(false);
@@ -248,9 +262,10 @@ the("clear").addEventListener("click", clear);
 const meet = async () => {
   const response = await fetch("/v1/models", { headers: headers() });
   if (response.status === 401) {
-    the("facts").textContent = "this server asks for an API key: give it below the sliders";
+    the("facts").textContent = await explain(response);
     return;
   }
+  say("");
   const model = (await response.json()).data[0];
   const own = model.layerskip;
   state.model = model.id;
