@@ -85,7 +85,19 @@ module Server =
             | true, address -> Ok address
             | _ -> Check.outOfRange "host" options.Host "an IP address of this machine, or localhost"
 
-    let private faults (options: ServerOptions) : LayerSkipError list =
+    /// "*", or as browsers send it: neither a path behind it, nor a port that the scheme has anyway, nor a capital letter.
+    let private isOrigin (text: string) : bool =
+        text = "*"
+        || (match Uri.TryCreate(text, UriKind.Absolute) with
+            | true, uri ->
+                uri.Host <> ""
+                && uri.UserInfo = ""
+                && uri.HostNameType <> UriHostNameType.Basic
+                && Seq.forall Char.IsAscii text
+                && text = uri.GetLeftPart UriPartial.Authority
+            | _ -> false)
+
+    let private faults (options: ServerOptions) (config: LlamaConfig) : LayerSkipError list =
         let positive (name: string) (time: TimeSpan) =
             Check.inRange (time > TimeSpan.Zero) name $"{time.TotalSeconds} s" "more than 0 s"
 
@@ -97,6 +109,26 @@ module Server =
                 (string options.Port)
                 "0 to 65535"
             Check.inRange (options.ApiKey <> Some "") "api-key" "empty" "a text of one character or more"
+            Check.inRange
+                (options.ModelName |> Option.forall (String.IsNullOrWhiteSpace >> not))
+                "served-model-name"
+                "blank"
+                "a name that clients can send"
+            for origin in options.CorsOrigins do
+                Check.inRange
+                    (isOrigin origin)
+                    "cors-origin"
+                    (Printable.cut 60 origin)
+                    "an origin as browsers send it, scheme://host or scheme://host:port, as https://example.org; or *"
+            match options.MaxPromptTokens with
+            | Some most ->
+                // A token more has to have room.
+                Check.inRange
+                    (most >= 1 && most < config.Context)
+                    "max-prompt-tokens"
+                    (string most)
+                    $"1 to {config.Context - 1}, which the context of {config.Context} leaves room for a new token after"
+            | None -> ()
             Check.inRange (options.MaxBodyBytes > 0L) "max-body" (string options.MaxBodyBytes) "1 or more"
             positive "request-timeout" options.RequestTimeout
             positive "arrival-timeout" options.ArrivalTimeout
@@ -187,7 +219,7 @@ module Server =
             // Made once before any request is: its faults are known then, and what passes cost is measured.
             let drafting = WritingOptions.strategy model Sampling.Greedy options.Drafting |> Check.faults
 
-            match faults options @ drafting, address options with
+            match faults options checkpoint.Config @ drafting, address options with
             | [], Ok address ->
                 let service = {
                     Options = options

@@ -149,10 +149,28 @@ let tests =
                 let error = refusal 413 (ask (quoted (String('x', 2000))))
                 Expect.equal (text "code" error) "request_too_large" "body"))
 
+        testCase "one text is always written, however little memory caches may take" (fun () ->
+            withServer { options with Engine.KvBytes = Some 1L } (fun server client ->
+                good (postTo client "/v1/completions" body) |> ignore
+                Expect.equal server.Counts.PrefixTexts 0 "and nothing is kept"))
+
         testCase "only what says that it is JSON is read" (fun () ->
             for kind in [ "text/plain"; "application/x-www-form-urlencoded"; "multipart/form-data" ] do
                 let content = new StringContent(body, Text.Encoding.UTF8, kind)
                 refusal 415 (wait ((client ()).PostAsync("/v1/completions", content)) |> read) |> ignore)
+
+        testCase "origins as browsers send them are taken, and the longest prompt that there is" (fun () ->
+            let origins = [
+                "https://a.example"
+                "http://localhost:3000"
+                "http://[::1]:8080"
+                "http://10.0.0.1"
+                "chrome-extension://abcdef"
+                "*"
+            ]
+
+            withServer { options with CorsOrigins = origins; MaxPromptTokens = Some 511 } (fun _ client ->
+                good (postTo client "/v1/completions" body) |> ignore))
 
         testCase "options out of range are told before anything listens" (fun () ->
             let faults options =
@@ -169,6 +187,36 @@ let tests =
                 (faults { options with Drafting.Drafting.ExitLayer = Some 99 })
                 "exit layer"
                 "drafting"
+
+            for origin in
+                [
+                    "foo"
+                    ""
+                    "null"
+                    "example.org"
+                    "https://"
+                    "https://a.example/"
+                    "https://a.example/page"
+                    "https://A.example"
+                    "https://a.example:443"
+                    "https://me@a.example"
+                    "https://*.example"
+                ] do
+                let told = faults { options with CorsOrigins = [ "*"; origin ] }
+                Expect.stringContains told "cors-origin" origin
+                Expect.stringContains told "scheme://host" origin
+
+            for most in [ 0; 512; 600 ] do
+                let told = faults { options with MaxPromptTokens = Some most }
+                Expect.stringContains told $"max-prompt-tokens is {most}" "prompt"
+                Expect.stringContains told "1 to 511" "what may be"
+
+            for name in [ ""; "  " ] do
+                Expect.stringContains
+                    (faults { options with ModelName = Some name })
+                    "served-model-name"
+                    "name"
+
             let port = Uri((fst (shared.Force())).Address).Port
             Expect.stringContains (faults { options with Port = port }) (string port) "a port in use")
     ]

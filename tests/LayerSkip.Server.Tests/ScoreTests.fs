@@ -209,6 +209,45 @@ let tests =
                         "the prompt's come first"
                     Expect.equal (at "finish_reason" first).ValueKind JsonValueKind.Null "and end nothing")
 
+        testCase "text_offset is a place in the text that is returned" (fun () ->
+            let ask prompt fields =
+                let json =
+                    good (
+                        post
+                            path
+                            $"""{{"prompt": {prompt}, "temperature": 0, "logprobs": 0, "echo": true{fields}}}"""
+                    )
+
+                let strings = items "choices.0.logprobs.tokens" json |> List.map _.GetString()
+                let places = items "choices.0.logprobs.text_offset" json |> List.map _.GetInt32()
+                text "choices.0.text" json, List.zip strings places
+
+            let offsets prompt fields = snd (ask prompt fields) |> List.map snd
+            Expect.equal
+                (offsets "\"a\"" """, "max_tokens": 0""")
+                [ 0; 0 ]
+                "what the tokenizer adds has no width"
+
+            Expect.equal
+                (offsets "\"a\"" """, "max_tokens": 0, "add_special_tokens": false""")
+                [ 0 ]
+                "what it does not add"
+
+            let bos = (Tokenizer.bos (checkpoint.Force()).Tokenizer.Value).Value
+            let asIds = shown (Array.append [| bos |] (ids "a" |> Array.filter ((<>) bos)))
+            Expect.equal (offsets asIds """, "max_tokens": 0""") [ 0; 13 ] "what was sent, and is shown"
+
+            for prompt in [ "a"; story; "naïve ☃ 😀 étés"; ""; "<|endoftext|>Tom"; " Two  spaces " ] do
+                let whole, tokens =
+                    ask (quoted prompt) """, "max_tokens": 12, "skip_special_tokens": false"""
+                Expect.stringStarts whole prompt "echoed"
+                Expect.equal (List.map snd tokens |> List.sort) (List.map snd tokens) "one after another"
+                Expect.equal tokens[0] ("<|endoftext|>", 0) "the tokenizer's own"
+
+                for token, place in List.tail tokens do
+                    if not (token.Contains '\uFFFD') then
+                        Expect.stringStarts (whole.Substring place) token $"{prompt} at {place}")
+
         testCase "no more of the likeliest than there may be" (fun () ->
             Expect.equal
                 (text "param" (refusal 400 (post path """{"prompt": "x", "logprobs": 21}""")))

@@ -104,6 +104,13 @@ let tests =
             Expect.stringContains (refused [ "--host"; "nowhere" ]) "--host" "host"
             Expect.stringContains (refused [ "--port"; "99999" ]) "--port" "port"
             Expect.stringContains (refused [ "--slots"; "0" ]) "--slots" "slots"
+            Expect.stringContains (refused [ "--cors-origin"; "foo" ]) "--cors-origin is foo" "origin"
+            Expect.stringContains (refused [ "--max-prompt-tokens"; "600" ]) "1 to 511" "prompt"
+            Expect.stringContains (refused [ "--kv-memory"; "0" ]) "--kv-memory" "memory"
+            Expect.stringContains
+                (refused [ "--served-model-name"; "" ])
+                "--served-model-name is empty; name what clients call the model"
+                "name"
             Expect.stringContains (refused [ "--exit-layer"; "99" ]) "--exit-layer" "exit"
 
             Expect.stringContains

@@ -45,15 +45,17 @@ type internal ServeArgument =
                 "what requests must send as `Authorization: Bearer KEY`, but for /health and the page (default: LAYERSKIP_API_KEY of the environment, which other users of the machine cannot read; else none)."
             | ServedModelName _ -> "what clients call the model (default: the name of its folder or file)."
             | CorsOrigin _ ->
-                "an origin whose pages may call the server from a browser, as https://example.org, or *; may be given several times (default: its own page only)."
+                "an origin whose pages may call the server from a browser, as https://example.org (scheme://host[:port]), or *; may be given several times (default: its own page only)."
             | Slots _ ->
                 $"the most texts that are written at once, a round each in turn (default {engine.Slots})."
             | Queue _ ->
                 $"the most requests that wait beside those; one more is answered 429 (default {engine.Queue})."
             | PrefixTexts _ ->
                 $"the most earlier texts whose caches stay for prompts that begin as they do; 0: none, so that how fast an answer comes tells nobody what others asked (default {engine.PrefixTexts})."
-            | KvMemory _ -> "the most MiB of all caches (default: half of the memory that is free)."
-            | MaxPromptTokens _ -> "the longest prompt in tokens (default: what the context holds)."
+            | KvMemory _ ->
+                "the most MiB of all caches, but that one text is always written, whatever it takes (default: half of the memory that is free)."
+            | MaxPromptTokens _ ->
+                "the longest prompt in tokens, fewer than the context (default: what the context holds)."
             | MaxBody _ -> "the most MiB of a request (default 8)."
             | RequestTimeout _ -> "the most seconds that a request may take (default 600)."
             | ShutdownTimeout _ ->

@@ -11,6 +11,8 @@ type internal ServeOptions = {
     ModelName: string option
     CorsOrigins: string list
     Engine: EngineOptions
+    /// What the engine's bytes were given as.
+    KvMib: int option
     MaxPromptTokens: int option
     MaxBodyMib: int option
     RequestSeconds: int option
@@ -32,6 +34,7 @@ module internal ServeOptions =
         ModelName = None
         CorsOrigins = []
         Engine = EngineOptions.defaults
+        KvMib = None
         MaxPromptTokens = None
         MaxBodyMib = None
         RequestSeconds = None
@@ -50,7 +53,11 @@ module internal ServeOptions =
         | ServeArgument.Slots count -> { given with Engine.Slots = count }
         | ServeArgument.Queue count -> { given with Engine.Queue = count }
         | ServeArgument.PrefixTexts count -> { given with Engine.PrefixTexts = count }
-        | ServeArgument.KvMemory mib -> { given with Engine.KvBytes = Some(1024L * 1024L * int64 mib) }
+        | ServeArgument.KvMemory mib -> {
+            given with
+                KvMib = Some mib
+                Engine.KvBytes = Some(1024L * 1024L * int64 mib)
+          }
         | ServeArgument.MaxPromptTokens count -> { given with MaxPromptTokens = Some count }
         | ServeArgument.MaxBody mib -> { given with MaxBodyMib = Some mib }
         | ServeArgument.RequestTimeout seconds -> { given with RequestSeconds = Some seconds }
@@ -79,7 +86,7 @@ module internal ServeOptions =
             text |> Option.iter (fun text -> Inputs.notEmpty option what text |> ignore)
 
         notEmpty "api-key" "a key" given.ApiKey
-        notEmpty "served-model-name" "a name" given.ModelName
+        notEmpty "served-model-name" "what clients call the model" given.ModelName
         Drafters.checkFile given.AdapterFile given.Drafting.Drafting
 
         Inputs.refuse [
@@ -88,7 +95,8 @@ module internal ServeOptions =
             yield! least 1 "max-body" given.MaxBodyMib
             yield! least 1 "request-timeout" given.RequestSeconds
             yield! least 1 "shutdown-timeout" given.ShutdownSeconds
-            yield! EngineOptions.faults given.Engine
+            yield! least 1 "kv-memory" given.KvMib
+            yield! EngineOptions.faults { given.Engine with KvBytes = None }
             yield! StrategyChoice.exclusions given.Drafting
         ]
 

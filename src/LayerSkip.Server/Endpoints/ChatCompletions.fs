@@ -184,8 +184,17 @@ module internal ChatCompletions =
         | ToolChoice.Some -> ofTools request.Chat.Tools
         | ToolChoice.One name -> request.Chat.Tools |> List.filter (fun tool -> tool.Name = name) |> ofTools
 
-    let private prepare (service: Service) (request: ChatCompletionRequest) =
-        let model = service.Model
+    /// What the chat template is given; where one is at fault there is no prompt to be judged.
+    let private conversation = [
+        "messages"
+        "tools"
+        "chat_template_kwargs"
+        "continue_final_message"
+        "add_generation_prompt"
+    ]
+
+    let private prepare (service: Service) (reader: RequestReader) =
+        let model, request = service.Model, ChatCompletionRequest.read reader
 
         let frame = {
             Drafting = service.Options.Drafting
@@ -193,15 +202,24 @@ module internal ChatCompletions =
             MaxTokens = Int32.MaxValue
             LogProbs = request.LogProbs
             PromptLogProbs = None
-            Grammar = calls model request
+            Grammar =
+                if List.forall reader.IsSound [ "tools"; "tool_choice" ] then
+                    calls model request
+                else
+                    None
         }
 
+        let prompts () =
+            if List.forall reader.IsSound conversation then
+                ChatPrompt.ids service request.Chat |> Result.map List.singleton
+            else
+                Ok []
+
         model.Check request.Writing.Model
-        |> Result.bind (fun () -> ChatPrompt.ids service request.Chat)
-        |> Result.bind (fun prompt ->
-            Service.plan service frame request.Writing [ prompt ]
-            |> Result.map (fun plan -> form service request plan, [ prompt ]))
+        |> Result.bind (fun () -> prompts () |> Service.plan service frame request.Writing)
+        |> Result.map (fun (plan, prompts) -> form service request plan, prompts)
+        |> reader.Result
 
     /// Answers a request.
     let serve (service: Service) (context: HttpContext) : Task =
-        Exchange.serve service context (ChatCompletionRequest.read >> Result.bind (prepare service))
+        Exchange.serve service context (fun root -> prepare service (RequestReader root))

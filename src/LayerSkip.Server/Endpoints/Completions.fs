@@ -1,5 +1,6 @@
 namespace LayerSkip.Server
 
+open System.Collections.Generic
 open System.Text.Json
 open System.Threading.Tasks
 open Microsoft.AspNetCore.Http
@@ -15,10 +16,12 @@ module internal Completions =
         | PromptForm.Ids ids, Some tokenizer -> Tokenizer.decode true tokenizer ids
         | PromptForm.Ids _, None -> ""
 
-    /// The tokens that an answer tells the log-probabilities of: the prompt's first, where it is echoed.
-    let private scored (prompt: int[]) (ofPrompt: TokenLogProbs option[]) (tokens: TokenEvent list) = [
-        for id, scores in Seq.zip prompt ofPrompt do
+    let private ofPrompt (prompt: int[]) (scores: TokenLogProbs option[]) = [
+        for id, scores in Seq.zip prompt scores do
             { Id = id; Scores = scores }
+    ]
+
+    let private ofTokens (tokens: TokenEvent list) = [
         for token in tokens do
             { Id = token.Id; Scores = token.LogProbs }
     ]
@@ -32,27 +35,59 @@ module internal Completions =
             else
                 [||]
 
-        let echoOf (order: TextOrder) =
-            Array.tryItem (order.Place / request.Writing.Count) echoes |> Option.defaultValue ""
+        let promptOf (order: TextOrder) = order.Place / request.Writing.Count
+        let echoOf order = Array.tryItem (promptOf order) echoes |> Option.defaultValue ""
 
-        // How far each stream's text has come, for the places of its tokens.
-        let offsets = Array.zeroCreate (request.Prompts.Length * request.Writing.Count)
+        // An echoed prompt's tokens stand in its text, but for those that are no part of it.
+        let promptPlaces (order: TextOrder) (scored: ScoredToken list) (tokenizer: Tokenizer) : int list =
+            let unseen =
+                service.Model.Unseen(request.AddsSpecial, request.Prompts[promptOf order])
+                |> min scored.Length
 
-        let choice (order: TextOrder) (text: string) start scored (finish: FinishReason option) json =
-            (json: Utf8JsonWriter).WriteNumber("index", order.Place)
+            let places = TokenPlaces(0, TextStream.create true tokenizer)
+
+            List.replicate unseen 0
+            @ (scored |> List.skip unseen |> List.map (fun token -> places.Next token.Id))
+
+        let following = Dictionary<int, TokenPlaces>()
+
+        // A text's new tokens stand after its prompt, where that is echoed; each is asked for once.
+        let newPlaces (order: TextOrder) (scored: ScoredToken list) (tokenizer: Tokenizer) : int list =
+            if not (following.ContainsKey order.Place) then
+                following[order.Place] <-
+                    TokenPlaces(
+                        (echoOf order).Length,
+                        TextStream.continuing request.Writing.ShowSpecial tokenizer
+                    )
+
+            scored |> List.map (fun token -> following[order.Place].Next token.Id)
+
+        let choice
+            (order: TextOrder)
+            (text: string)
+            (scored: ScoredToken list)
+            (places: Tokenizer -> int list)
+            (finish: FinishReason option)
+            (json: Utf8JsonWriter)
+            =
+            json.WriteNumber("index", order.Place)
             json.WriteString("text", text)
 
             match request.LogProbs, tokenizer with
-            | Some _, Some tokenizer -> LogProbsJson.ofCompletion tokenizer start scored json
+            | Some _, Some tokenizer -> LogProbsJson.ofCompletion tokenizer (places tokenizer) scored json
             | _ -> json.WriteNull "logprobs"
 
             json |> JsonWrite.textOrNull "finish_reason" (finish |> Option.map FinishReason.name)
 
         let piece (order: TextOrder) (arrival: Arrival) json =
-            let start = offsets[order.Place]
-            offsets[order.Place] <- start + arrival.Text.Length
-            let finish = arrival.End |> Option.map _.Finish
-            choice order arrival.Text start (scored [||] [||] arrival.Tokens) finish json
+            let scored = ofTokens arrival.Tokens
+            choice
+                order
+                arrival.Text
+                scored
+                (newPlaces order scored)
+                (arrival.End |> Option.map _.Finish)
+                json
 
             if request.Writing.TellsOrigins then
                 AnswerHead.origins arrival json
@@ -67,25 +102,21 @@ module internal Completions =
                 fun text ->
                     let completion = text.Completion
                     let written = completion.Text |> Option.defaultValue ""
+                    let prompt = ofPrompt completion.PromptIds completion.PromptLogProbs
+                    let made = ofTokens text.Tokens
 
                     choice
                         text.Order
                         (echoOf text.Order + written)
-                        0
-                        (scored completion.PromptIds completion.PromptLogProbs text.Tokens)
+                        (prompt @ made)
+                        (fun tokenizer ->
+                            promptPlaces text.Order prompt tokenizer @ newPlaces text.Order made tokenizer)
                         (Some completion.Finish)
             Open =
                 fun order arrival -> [
                     if request.IsEchoed then
-                        let text, scored = echoOf order, scored order.Prompt arrival.Prompt []
-
-                        // As in a whole answer, tokens stand where those before them end.
-                        offsets[order.Place] <-
-                            match tokenizer with
-                            | Some tokenizer when not scored.IsEmpty -> LogProbsJson.width tokenizer scored
-                            | _ -> text.Length
-
-                        choice order text 0 scored None
+                        let scored = ofPrompt order.Prompt arrival.Prompt
+                        choice order (echoOf order) scored (promptPlaces order scored) None
                 ]
             Piece =
                 fun order arrival -> [
@@ -107,7 +138,8 @@ module internal Completions =
             | Error refusal, _
             | _, Error refusal -> Error refusal)
 
-    let private prepare (service: Service) (request: CompletionRequest) =
+    let private prepare (service: Service) (reader: RequestReader) =
+        let request = CompletionRequest.read reader
         let model = service.Model
 
         let frame = {
@@ -120,11 +152,10 @@ module internal Completions =
         }
 
         model.Check request.Writing.Model
-        |> Result.bind (fun () -> prompts model request)
-        |> Result.bind (fun prompts ->
-            Service.plan service frame request.Writing prompts
-            |> Result.map (fun plan -> form service request plan, prompts))
+        |> Result.bind (fun () -> prompts model request |> Service.plan service frame request.Writing)
+        |> Result.map (fun (plan, prompts) -> form service request plan, prompts)
+        |> reader.Result
 
     /// Answers a request.
     let serve (service: Service) (context: HttpContext) : Task =
-        Exchange.serve service context (CompletionRequest.read >> Result.bind (prepare service))
+        Exchange.serve service context (fun root -> prepare service (RequestReader root))

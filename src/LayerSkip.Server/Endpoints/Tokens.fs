@@ -20,7 +20,7 @@ module internal Tokens =
             let asked = reader.Text "model"
             let given = read reader
 
-            reader.Result(fun () -> given)
+            reader.Result(Ok given)
             |> Result.bind (fun given -> service.Model.Check asked |> Result.map (fun () -> given))
             |> Result.bind (fun given -> service.Model.Tokenizer |> Result.bind (answer given))
             |> Reply.orRefuse context (fun answer -> Reply.json answer context))

@@ -44,7 +44,7 @@ module ChatCompletionRequest =
                     if tools |> List.forall (fun tool -> tool.Name <> name) then
                         reader.Fault(
                             "tool_choice",
-                            $"names {Printable.cut 60 name}, which is not among the tools"
+                            $"names {Fault.quoted name}, which is not among the tools"
                         )
 
                     ToolChoice.One name
@@ -67,9 +67,8 @@ module ChatCompletionRequest =
 
         if isAsked then Some(defaultArg top 0) else None
 
-    /// Reads a body's object, or says all that is wrong with it.
-    let read (root: JsonElement) : Result<ChatCompletionRequest, Refusal> =
-        let reader = RequestReader root
+    /// Reads a body's object; what is wrong with it stays with the reader.
+    let internal read (reader: RequestReader) : ChatCompletionRequest =
         let messages = ChatMessages.read reader
         let tools = ChatMessages.tools reader
         let choice = toolChoice reader tools
@@ -88,10 +87,10 @@ module ChatCompletionRequest =
 
         KnownFields.refuseOfChat reader
 
-        reader.Result(fun () -> {
+        {
             Chat = chat
             ToolChoice = choice
             IsParallel = isParallel
             Writing = writing
             LogProbs = logProbs
-        })
+        }

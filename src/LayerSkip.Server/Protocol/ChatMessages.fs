@@ -28,7 +28,7 @@ module internal ChatMessages =
                     part.Fault("text", "is missing; it must be a text")
                     ""
             | Some kind ->
-                part.Fault("type", $"is {Printable.cut 40 kind}; only text is read here")
+                part.Fault("type", $"is {Fault.quoted kind}; only text is read here")
                 ""
             | None ->
                 part.Fault("type", "is missing; it must be \"text\"")
@@ -93,8 +93,11 @@ module internal ChatMessages =
             | messages -> messages |> Option.defaultValue [] |> List.map message
 
     let private tool (reader: RequestReader) : ChatTool =
-        match reader.Text "type", reader.Object "function" with
-        | Some "function", Some named -> {
+        reader.Required("type", "\"function\"", fun name -> reader.Word(name, [ "function", () ]))
+        |> ignore
+
+        match reader.Required("function", "an object with name", reader.Object) with
+        | Some named -> {
             Name = required named "name"
             Description = named.Text "description"
             Parameters =
@@ -102,9 +105,7 @@ module internal ChatMessages =
                 | Some _ -> (named.TryField "parameters").Value.GetRawText()
                 | None -> """{"type": "object", "properties": {}}"""
           }
-        | _ ->
-            reader.Fault("type", "must be \"function\", with an object under that name")
-            { Name = ""; Description = None; Parameters = "{}" }
+        | None -> { Name = ""; Description = None; Parameters = "{}" }
 
     /// The tools that the model may ask for, none where there are none.
     let tools (reader: RequestReader) : ChatTool list =

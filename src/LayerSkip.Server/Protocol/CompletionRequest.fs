@@ -60,9 +60,8 @@ module CompletionRequest =
                 []
             | prompts -> defaultArg prompts []
 
-    /// Reads a body's object, or says all that is wrong with it.
-    let read (root: JsonElement) : Result<CompletionRequest, Refusal> =
-        let reader = RequestReader root
+    /// Reads a body's object; what is wrong with it stays with the reader.
+    let internal read (reader: RequestReader) : CompletionRequest =
         let prompts = prompts reader
         let isEchoed = reader.Flag "echo"
         let writing = WritingFields.read [ "max_tokens" ] (if isEchoed then 0 else 1) reader
@@ -71,10 +70,10 @@ module CompletionRequest =
 
         let addsSpecial = reader.Flag("add_special_tokens", true)
 
-        reader.Result(fun () -> {
+        {
             Prompts = prompts
             Writing = writing
             IsEchoed = isEchoed
             LogProbs = logProbs
             AddsSpecial = addsSpecial
-        })
+        }

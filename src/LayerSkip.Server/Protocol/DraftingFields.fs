@@ -1,5 +1,6 @@
 namespace LayerSkip.Server
 
+open System.Text.Json
 open LayerSkip
 
 /// The fields that choose a drafting: `strategy`, `exit_layer`, `draft_length`, `policy`, `drafter`, `stop_rule`, `draft_vocabulary`,
@@ -12,18 +13,36 @@ module internal DraftingFields =
         match reader.Text "stop_rule" |> Option.map StopRule.tryParse with
         | Some(Ok rule) -> Some rule
         | Some(Error faults) ->
-            reader.Add [
-                for fault in faults -> { Field = "stop_rule"; Text = LayerSkipError.message fault }
-            ]
+            reader.Add(List.choose Refusal.tryFault faults)
             None
         | None -> None
 
     // The command takes a file here too; no request may name one of the server's.
     let private vocabulary (reader: RequestReader) : string option =
         match reader.TryField "draft_vocabulary" with
-        | Some value when value.ValueKind = System.Text.Json.JsonValueKind.Number ->
+        | Some value when value.ValueKind = JsonValueKind.Number ->
             reader.Whole("draft_vocabulary", 1, System.Int32.MaxValue) |> Option.map string
-        | _ -> reader.Word("draft_vocabulary", [ "auto", "auto"; "all", "all" ])
+        | _ ->
+            reader.Read(
+                "draft_vocabulary",
+                "a number of ids, \"auto\" or \"all\"",
+                fun value ->
+                    if value.ValueKind = JsonValueKind.String then
+                        Some(value.GetString()) |> Option.filter (fun word -> word = "auto" || word = "all")
+                    else
+                        None
+            )
+
+    /// What options go together is known only where those are good that choose a way to draft; what is left of them then can be wrong by
+    /// itself alone.
+    let private ofUnknownWay (choice: StrategyChoice) : StrategyChoice = {
+        StrategyChoice.none with
+            Drafting = {
+                DraftingOptions.none with
+                    ExitLayer = choice.Drafting.ExitLayer
+                    DraftVocabulary = choice.Drafting.DraftVocabulary
+            }
+    }
 
     /// Reads them; what the strategy has no use for is a fault of its field.
     let read (reader: RequestReader) : StrategyChoice =
@@ -41,5 +60,6 @@ module internal DraftingFields =
             }
         }
 
+        let isKnown = List.forall reader.IsSound [ "strategy"; "policy"; "drafter" ]
         reader.Add(StrategyChoice.exclusions choice |> List.choose Refusal.tryFault)
-        choice
+        if isKnown then choice else ofUnknownWay choice

@@ -23,16 +23,17 @@ module internal FormatFields =
 
             TextFormat.Free
         | Some named ->
-            match named.TryField "schema" with
-            | Some schema when
-                schema.ValueKind = JsonValueKind.Object
-                || schema.ValueKind = JsonValueKind.True
-                || schema.ValueKind = JsonValueKind.False
-                ->
-                TextFormat.Schema(schema.GetRawText())
-            | _ ->
-                named.Fault("schema", "must be a JSON schema")
-                TextFormat.Free
+            let must = "a JSON schema: an object, true or false"
+
+            let read (value: JsonElement) =
+                match value.ValueKind with
+                | JsonValueKind.Object
+                | JsonValueKind.True
+                | JsonValueKind.False -> Some(TextFormat.Schema(value.GetRawText()))
+                | _ -> None
+
+            named.Required("schema", must, fun name -> named.Read(name, must, read))
+            |> Option.defaultValue TextFormat.Free
 
     /// Free where nothing is said.
     let read (reader: RequestReader) : TextFormat =

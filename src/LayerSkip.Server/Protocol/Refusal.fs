@@ -8,6 +8,9 @@ type Fault = { Field: string; Text: string }
 
 [<RequireQualifiedAccess>]
 module internal Fault =
+    /// What a message shows of a text that somebody sent: on one line, and not much of it.
+    let quoted (text: string) : string = $"\"{Printable.line (Printable.cut 60 text)}\""
+
     /// Of a field that names an id which a vocabulary of this size has not.
     let ofUnknownIds (field: string) (vocabulary: int) (ids: int seq) : Fault option =
         ids
@@ -29,6 +32,8 @@ type Refusal = {
     /// The first field at fault.
     Param: string option
     Message: string
+    /// What the message tells, where the request is at fault.
+    Faults: Fault list
     /// Seconds after which another try may be welcome.
     RetryAfter: int option
 }
@@ -44,6 +49,7 @@ module Refusal =
         Code = code
         Param = None
         Message = message
+        Faults = []
         RetryAfter = None
     }
 
@@ -67,7 +73,19 @@ module Refusal =
             bad (told + more) with
                 Param =
                     faults |> List.tryPick (fun fault -> if fault.Field = "" then None else Some fault.Field)
+                Faults = faults
         }
+
+    /// One of all; at least one. What the request is to blame for comes first, every fault of it, but for what follows from a field that an
+    /// earlier one names.
+    let internal join (refusals: Refusal list) : Refusal =
+        let add (told: Fault list) (refusal: Refusal) =
+            let named = told |> List.map _.Field |> List.filter ((<>) "") |> Set.ofList
+            told @ (refusal.Faults |> List.filter (fun fault -> not (named.Contains fault.Field)))
+
+        match List.fold add [] refusals with
+        | [] -> List.head refusals
+        | faults -> { ofFaults faults with Code = refusals |> List.tryPick _.Code }
 
     /// A place that is not served.
     let notFound: Refusal = create 404 invalidKind (Some "not_found") "there is nothing here; see /v1/models"
@@ -78,7 +96,7 @@ module Refusal =
             404
             invalidKind
             (Some "model_not_found")
-            $"the model \"{Printable.cut 80 asked}\" is not served here; this is {served}" with
+            $"the model {Fault.quoted asked} is not served here; this is {served}" with
             Param = Some "model"
     }
 

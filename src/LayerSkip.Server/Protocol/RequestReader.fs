@@ -13,9 +13,10 @@ type internal RequestReader private (root: JsonElement, place: string, faults: R
         | JsonValueKind.Number ->
             let text = value.GetRawText()
             if text.Length > 24 then text[..23] + "..." else text
-        | JsonValueKind.String -> "a text"
+        | JsonValueKind.String -> Fault.quoted (value.GetString())
         | JsonValueKind.Object -> "an object"
-        | JsonValueKind.Array -> "a list"
+        | JsonValueKind.Array when value.GetArrayLength() = 0 -> "an empty list"
+        | JsonValueKind.Array -> "a list of something else"
         | JsonValueKind.True -> "true"
         | JsonValueKind.False -> "false"
         | _ -> "null"
@@ -30,6 +31,16 @@ type internal RequestReader private (root: JsonElement, place: string, faults: R
     member _.Fault(name: string, text: string) : unit =
         let name = named name
         faults.Add { Field = name; Text = $"\"{name}\" {text}" }
+
+    /// Whether a field has no fault, nor anything inside it.
+    member _.IsSound(name: string) : bool =
+        faults
+        |> Seq.forall (fun fault ->
+            not (
+                fault.Field = name
+                || fault.Field.StartsWith $"{name}."
+                || fault.Field.StartsWith $"{name}["
+            ))
 
     /// Adds faults of the whole.
     member _.Add(more: Fault list) : unit = faults.AddRange more
@@ -217,9 +228,13 @@ type internal RequestReader private (root: JsonElement, place: string, faults: R
                     None
         )
 
-    /// The faults, or the value where there are none.
-    member this.Result(value: unit -> 'T) : Result<'T, Refusal> =
-        if faults.Count > 0 then
-            Error(Refusal.ofFaults this.Faults)
+    /// The faults, with those of what was made of the fields; or what was made.
+    member this.Result(made: Result<'T, Refusal>) : Result<'T, Refusal> =
+        if faults.Count = 0 then
+            made
         else
-            Ok(value ())
+            let told = Refusal.ofFaults this.Faults
+
+            match made with
+            | Ok _ -> Error told
+            | Error refusal -> Error(Refusal.join [ told; refusal ])

@@ -9,6 +9,20 @@ open LayerSkip
 [<Struct>]
 type internal ScoredToken = { Id: int; Scores: TokenLogProbs option }
 
+/// Where tokens begin in a text, one after another: those that are part of a character where it does.
+[<Sealed>]
+type internal TokenPlaces(start: int, stream: TextStream) =
+    let mutable place = start
+    let mutable stream = stream
+
+    /// Where the next token begins.
+    member _.Next(id: int) : int =
+        let before = place
+        let struct (text, after) = TextStream.push id stream
+        place <- place + text.Length
+        stream <- after
+        before
+
 /// Log-probabilities as OpenAI writes them, in the form of completions and in that of chats.
 [<RequireQualifiedAccess>]
 module internal LogProbsJson =
@@ -36,14 +50,10 @@ module internal LogProbsJson =
         else
             top @ [ { Id = scored.Id; LogProb = scores.LogProb } ]
 
-    /// The characters of tokens, each alone.
-    let width (tokenizer: Tokenizer) (tokens: ScoredToken list) : int =
-        tokens |> List.sumBy (fun token -> (text tokenizer token.Id).Length)
-
-    /// The form of completions: "tokens", "token_logprobs", "top_logprobs", "text_offset"; the text begins at `start`.
+    /// The form of completions: "tokens", "token_logprobs", "top_logprobs", "text_offset", which are `places`.
     let ofCompletion
         (tokenizer: Tokenizer)
-        (start: int)
+        (places: int list)
         (tokens: ScoredToken list)
         (json: Utf8JsonWriter)
         : unit =
@@ -77,14 +87,7 @@ module internal LogProbsJson =
 
                     json.WriteEndObject()))
 
-            json.WriteStartArray "text_offset"
-            let mutable offset = start
-
-            for token in tokens do
-                json.WriteNumberValue offset
-                offset <- offset + (text tokenizer token.Id).Length
-
-            json.WriteEndArray())
+            json |> JsonWrite.ints "text_offset" places)
 
     let private chatToken tokenizer (id: int) (logProb: float) (json: Utf8JsonWriter) =
         let text = text tokenizer id

@@ -73,6 +73,14 @@ type internal ServedModel(name: string, checkpoint: Checkpoint) =
                 Tokenizer.encodeWith (addsSpecial && Tokenizer.addsBos tokenizer) true tokenizer text
                 |> Checkpoint.orBos checkpoint)
 
+    /// How many of a prompt's first ids its text does not show, since the tokenizer or we put them there.
+    member this.Unseen(addsSpecial: bool, prompt: PromptForm) : int =
+        match prompt, checkpoint.Tokenizer with
+        | PromptForm.Ids [||], _
+        | PromptForm.Text "", _ -> 1
+        | PromptForm.Text _, Some tokenizer when addsSpecial && Tokenizer.addsBos tokenizer -> 1
+        | _ -> 0
+
     /// A refusal of a request for another model.
     member _.Check(asked: string option) : Result<unit, Refusal> =
         match asked with

@@ -37,25 +37,46 @@ module internal Service =
         let config = service.Model.Config
         let most = service.Options.MaxPromptTokens |> Option.defaultValue Int32.MaxValue
 
-        match prompts |> List.tryFind (fun prompt -> prompt.Length > most) with
-        | Some prompt ->
-            Error {
-                Refusal.ofFaults [
+        let faults = [
+            for prompt in prompts do
+                if prompt.Length > most then
                     {
                         Field = "prompt"
                         Text = $"the prompt has {prompt.Length} tokens, this server takes {most}"
                     }
-                ] with
-                    Code = Some "context_length_exceeded"
-            }
-        | None ->
-            Check.all (prompts |> List.collect (PromptIds.faults config) |> List.truncate 1) ()
-            |> Result.mapError Refusal.ofErrors
+                else
+                    yield! PromptIds.length config prompt |> List.choose Refusal.tryFault
 
-    /// How these prompts are to be continued; faults of prompts come first.
-    let plan (service: Service) (frame: WritingFrame) (writing: WritingRequest) (prompts: int[] list) =
-        checkPrompts service prompts
-        |> Result.bind (fun () -> WritingOptions.plan service.Model frame writing)
+                yield! PromptIds.unknown config prompt |> List.choose Refusal.tryFault
+        ]
+
+        if faults.IsEmpty then
+            Ok()
+        elif
+            prompts
+            |> List.exists (fun prompt -> prompt.Length > most || prompt.Length >= config.Context)
+        then
+            Error { Refusal.ofFaults (List.distinct faults) with Code = Some "context_length_exceeded" }
+        else
+            Error(Refusal.ofFaults (List.distinct faults))
+
+    /// How these prompts are to be continued; faults of prompts come first. Prompts that cannot be made are refused with all else that is
+    /// wrong.
+    let plan
+        (service: Service)
+        (frame: WritingFrame)
+        (writing: WritingRequest)
+        (prompts: Result<int[] list, Refusal>)
+        : Result<WritingPlan * int[] list, Refusal> =
+        let prompts =
+            prompts
+            |> Result.bind (fun prompts -> checkPrompts service prompts |> Result.map (fun () -> prompts))
+
+        match prompts, WritingOptions.plan service.Model frame writing with
+        | Ok prompts, Ok plan -> Ok(plan, prompts)
+        | Error a, Error b -> Error(Refusal.join [ a; b ])
+        | Error refusal, Ok _
+        | Ok _, Error refusal -> Error refusal
 
     /// `each` prompt so many times, in the order of the answer's choices.
     let orders (writing: WritingRequest) (plan: WritingPlan) (prompts: int[] list) : TextOrder list =

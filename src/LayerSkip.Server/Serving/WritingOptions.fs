@@ -89,21 +89,30 @@ module internal WritingOptions =
             yield! request.StopIds
         |]
 
+        let sampling = Sampling.createWith request.MinP request.Temperature request.TopK request.TopP
+
         let planned =
-            Sampling.createWith request.MinP request.Temperature request.TopK request.TopP
-            |> Result.bind (fun sampling ->
-                strategy model sampling drafting
-                |> Result.map (fun (strategy, plan) -> sampling, strategy, plan))
+            strategy model (sampling |> Result.defaultValue Sampling.Greedy) drafting
+            |> Check.both sampling
             |> Result.mapError Refusal.ofErrors
 
         let constrained =
             frame.Grammar |> Option.orElse (ofFormat request.Format) |> constraintOf model stopIds
 
-        match unknownIds model request, planned, constrained with
-        | (_ :: _ as faults), _, _ -> Error(Refusal.ofFaults faults)
-        | [], Error refusal, _
-        | [], _, Error refusal -> Error refusal
-        | [], Ok(sampling, strategy, plan), Ok following ->
+        let refusals = [
+            match unknownIds model request with
+            | [] -> ()
+            | faults -> Refusal.ofFaults faults
+            match planned with
+            | Error refusal -> refusal
+            | Ok _ -> ()
+            match constrained with
+            | Error refusal -> refusal
+            | Ok _ -> ()
+        ]
+
+        match planned, constrained with
+        | Ok(sampling, (strategy, plan)), Ok following when refusals.IsEmpty ->
             Ok {
                 Plan = plan
                 Options = {
@@ -119,6 +128,7 @@ module internal WritingOptions =
                     PromptLogProbs = frame.PromptLogProbs
                 }
             }
+        | _ -> Error(Refusal.join refusals)
 
     /// The options of one of a request's texts, counted from 0: each draws its own numbers.
     let ofText (place: int) (plan: WritingPlan) : GenerationOptions = {

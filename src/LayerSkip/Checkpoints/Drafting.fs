@@ -169,48 +169,47 @@ module Drafting =
         let policy = policyOf sampling options
         let drafter = drafterOf checkpoint.Recommended.IsSome policy options
 
-        match exclusions policy drafter options with
-        | [] ->
-            let vocabulary =
-                match options.DraftVocabulary with
-                | Some word -> ContextVocabulary.parse "draft-vocabulary" checkpoint.Config word
-                | None -> Ok None
+        let vocabulary =
+            match options.DraftVocabulary with
+            | Some word -> ContextVocabulary.parse "draft-vocabulary" checkpoint.Config word
+            | None -> Ok None
 
-            let length =
-                options.DraftLength
-                |> Option.map (fun length -> Check.all (Check.atLeast 1 "draft-length" length) ())
-                |> Option.defaultValue (Ok())
+        let length =
+            options.DraftLength
+            |> Option.map (fun length -> Check.all (Check.atLeast 1 "draft-length" length) ())
+            |> Option.defaultValue (Ok())
 
-            let acceptance = defaultArg options.Acceptance AcceptanceRule.exact
+        let acceptance = defaultArg options.Acceptance AcceptanceRule.exact
 
-            // Last, for it has to be freed.
-            let adapter () =
-                if drafter = DrafterKind.Adapter then
-                    adapters options.ExitLayer |> Result.map Some
-                else
-                    Ok None
+        // Last, for it has to be freed.
+        let adapter () =
+            if drafter = DrafterKind.Adapter then
+                adapters options.ExitLayer |> Result.map Some
+            else
+                Ok None
 
-            Check.both (exitOf policy drafter checkpoint options) (layersOf drafter checkpoint options)
-            |> Check.both (Check.both (Check.both length (Check.all acceptance.Faults ())) vocabulary)
-            |> Result.bind (fun found -> adapter () |> Result.map (fun adapter -> found, adapter))
-            |> Result.map (fun (((_, vocabulary), (exit, layers)), adapter) -> {
-                Drafter = drafter
-                Policy = policy
-                StopRule = defaultArg options.StopRule StopRuleKind.Never
-                Exit = adapter |> Option.map _.Exit |> Option.orElse exit
-                Length =
-                    match policy, drafter with
-                    | DraftPolicyKind.Static, DrafterKind.Lookup
-                    | DraftPolicyKind.Auto, _
-                    | DraftPolicyKind.Del, _ -> options.DraftLength
-                    | _ -> Some(defaultArg options.DraftLength (snd (Checkpoint.exitAndDraft checkpoint)))
-                Vocabulary = vocabulary
-                Layers = layers
-                Adapter = adapter
-                Past = options.Past
-                Acceptance = acceptance
-            })
-        | faults -> Error faults
+        Check.both (exitOf policy drafter checkpoint options) (layersOf drafter checkpoint options)
+        |> Check.both (Check.both (Check.both length (Check.all acceptance.Faults ())) vocabulary)
+        |> Check.both (Check.all (exclusions policy drafter options) ())
+        |> Result.map snd
+        |> Result.bind (fun found -> adapter () |> Result.map (fun adapter -> found, adapter))
+        |> Result.map (fun (((_, vocabulary), (exit, layers)), adapter) -> {
+            Drafter = drafter
+            Policy = policy
+            StopRule = defaultArg options.StopRule StopRuleKind.Never
+            Exit = adapter |> Option.map _.Exit |> Option.orElse exit
+            Length =
+                match policy, drafter with
+                | DraftPolicyKind.Static, DrafterKind.Lookup
+                | DraftPolicyKind.Auto, _
+                | DraftPolicyKind.Del, _ -> options.DraftLength
+                | _ -> Some(defaultArg options.DraftLength (snd (Checkpoint.exitAndDraft checkpoint)))
+            Vocabulary = vocabulary
+            Layers = layers
+            Adapter = adapter
+            Past = options.Past
+            Acceptance = acceptance
+        })
 
     /// What options come to for a model, whose recommended exit layer and draft length (or a third of its layers, and 4) stand for those that
     /// are not named; where an adapter drafts, it is loaded for the plan. Errors, all at once: options that exclude each other, an exit, layers or

@@ -85,6 +85,26 @@ let tests =
             Expect.isGreaterThan taken 60 "combinations that make sense"
             Expect.isGreaterThan refused 60 "and those that do not")
 
+        testCase "what has no use is told with what is out of range" (fun () ->
+            use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 4 4 2 true; Seed = 3L }
+
+            let faults options =
+                Drafting.decide Sampling.Greedy (over weights None) options
+                |> Check.faults
+                |> List.map LayerSkipError.message
+
+            let told =
+                faults {
+                    none with
+                        Drafter = Some DrafterKind.Lookup
+                        ExitLayer = Some 2
+                        DraftLength = Some 0
+                }
+            Expect.hasLength told 2 $"%A{told}"
+
+            for name in [ "exit-layer is 2"; "draft-length is 0" ] do
+                Expect.exists told _.Contains(name) name)
+
         testCase "what is not said is the model's, or ours" (fun () ->
             use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 6 4 2 true; Seed = 3L }
             let recommended, bare = over weights (Some(3, 5)), over weights None
