@@ -1,5 +1,5 @@
-// dotnet run samples/chat-client.cs -- [MODEL] [QUESTION]     a chat client of Microsoft.Extensions.AI, by dependency injection; MODEL is a
-// folder, a .gguf file or a name on the hub (org/name); without it, the instruction model that lies beside the checkout
+// dotnet run samples/chat-client.cs -- MODEL [QUESTION]     a chat client of Microsoft.Extensions.AI, by dependency injection; MODEL is a
+// folder, a .gguf file or a name on the hub, as HuggingFaceTB/SmolLM2-135M-Instruct
 #:project ../src/LayerSkip.Extensions.AI/LayerSkip.Extensions.AI.csproj
 #:package Microsoft.Extensions.DependencyInjection@10.0.13
 #:property PublishAot=false
@@ -9,9 +9,12 @@ using LayerSkip.CSharp;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.DependencyInjection;
 
-var here = (string)AppContext.GetData("EntryPointFileDirectoryPath")!;
-var path = args.ElementAtOrDefault(0)
-    ?? Path.GetFullPath(Path.Combine(here, "..", "..", "shared", "data", "smollm2-135m-instruct", "model.gguf"));
+if (args is not [var path, ..])
+{
+    Console.Error.WriteLine("name a model that was trained to chat: a folder, a .gguf file, or one on the hub, as HuggingFaceTB/SmolLM2-135M-Instruct");
+    return 2;
+}
+
 try
 {
     await using var services = new ServiceCollection().AddLayerSkip(path).BuildServiceProvider();

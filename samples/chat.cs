@@ -7,39 +7,36 @@ using LayerSkip.CSharp;
 
 if (args is not [var path, ..])
 {
-    Console.Error.WriteLine("name a model that was trained to chat");
+    Console.Error.WriteLine("name a model that was trained to chat: a folder, a .gguf file, or one on the hub, as HuggingFaceTB/SmolLM2-135M-Instruct");
     return 2;
 }
 
 try
 {
     await using var model = await LayerSkipModel.LoadAsync(path, null, new Bar());
-    var chat = new ChatSession(model, new() { SystemMessage = "You answer in one or two sentences.", Generate = new() { MaxNewTokens = 200 } });
+    if (model.Info.ChatTemplate is null)
+    {
+        Console.Error.WriteLine($"{path}: the model has no chat template; name one that was trained to chat");
+        return 2;
+    }
 
+    var chat = new ChatSession(model, new() { SystemMessage = "You answer in one or two sentences.", Generate = new() { MaxNewTokens = 200 } });
     while (Ask() is { Length: > 0 } said)
     {
-        if (said == "/undo")
+        var dropped = chat.DroppedTurnCount;
+        try
         {
-            Console.WriteLine(chat.Undo() ? "taken back" : "nothing to take back");
+            await Answer(chat, said);
         }
-        else if (said == "/new")
+        catch (LayerSkipException e)
         {
-            chat.Clear();
+            // As a message longer than the context: the conversation is as it was.
+            Console.WriteLine(e.Message);
         }
-        else if (said == "/again")
+
+        if (chat.DroppedTurnCount > dropped)
         {
-            Tell((await chat.RegenerateAsync(new() { MaxNewTokens = 200, Temperature = 0.8, Seed = Random.Shared.Next() })).Result, whole: true);
-        }
-        else
-        {
-            await foreach (var step in chat.StreamAsync(said))
-            {
-                Console.Write(step.Text);
-                if (step.Result is { } result)
-                {
-                    Tell(result, whole: false);
-                }
-            }
+            Console.WriteLine($"[the context is full: the model is not told the {chat.DroppedTurnCount} oldest turns any more]");
         }
     }
 
@@ -49,6 +46,37 @@ catch (LayerSkipException e)
 {
     Console.Error.WriteLine(e.Message);
     return 2;
+}
+
+static async Task Answer(ChatSession chat, string said)
+{
+    if (said == "/undo")
+    {
+        Console.WriteLine(chat.Undo() ? "taken back" : "nothing to take back");
+    }
+    else if (said == "/new")
+    {
+        chat.Clear();
+    }
+    else if (said == "/again" && chat.History is not [.., { Role: "assistant" }])
+    {
+        Console.WriteLine("nothing was answered yet");
+    }
+    else if (said == "/again")
+    {
+        Tell((await chat.RegenerateAsync(new() { MaxNewTokens = 200, Temperature = 0.8, Seed = Random.Shared.Next() })).Result, whole: true);
+    }
+    else
+    {
+        await foreach (var step in chat.StreamAsync(said))
+        {
+            Console.Write(step.Text);
+            if (step.Result is { } result)
+            {
+                Tell(result, whole: false);
+            }
+        }
+    }
 }
 
 static string? Ask()

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What every layer would say at every position of a text. Layers and ranks count from 1, positions from 0.</summary>
@@ -19,6 +21,8 @@ public sealed record LensResult
 
     /// <summary>By layer and id, at the last position; null where they were not asked for.</summary>
     public IReadOnlyList<IReadOnlyList<double>>? ExitLogits { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A token.</summary>
@@ -51,6 +55,8 @@ public sealed record LensExit
 
     /// <summary>Mean of -ln p of the text's next tokens; null for a text of one token.</summary>
     public double? CrossEntropy { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What an exit says at a position.</summary>
@@ -70,6 +76,8 @@ public sealed record LensPosition
 
     /// <summary>What it makes of the text's next token; null at the last position.</summary>
     public LensReading? Next { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A token that an exit proposes.</summary>

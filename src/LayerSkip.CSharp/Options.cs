@@ -1,4 +1,5 @@
 using System.Collections.ObjectModel;
+using System.Text;
 
 namespace LayerSkip.CSharp;
 
@@ -264,6 +265,8 @@ public sealed record GenerateOptions
         ArgumentNullException.ThrowIfNull(model);
         return StopTokenIds is null && !IgnoreEos && model.ChatStopTokenIds is { Count: > 0 } stops ? this with { StopTokenIds = stops } : this;
     }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What a lens looks at. The defaults are those of the command line.</summary>
@@ -277,4 +280,6 @@ public sealed record LensOptions
 
     /// <summary>Whether the logits after every layer at the last position are told too.</summary>
     public bool Logits { get; init; } = LayerSkip.Lens.options.Logits;
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }

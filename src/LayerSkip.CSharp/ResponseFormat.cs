@@ -13,30 +13,32 @@ namespace LayerSkip.CSharp;
 public sealed record ResponseFormat
 {
     private readonly string name;
-    private readonly Func<FSharpResult<Grammar, FSharpList<LayerSkipError>>> grammar;
+    private readonly Grammar grammar;
 
-    private ResponseFormat(string name, Func<FSharpResult<Grammar, FSharpList<LayerSkipError>>> grammar)
+    private ResponseFormat(string name, Grammar grammar)
     {
         this.name = name;
         this.grammar = grammar;
     }
 
     /// <summary>Any JSON value.</summary>
-    public static ResponseFormat Json { get; } = new("json", () => Good(GrammarModule.json));
+    public static ResponseFormat Json { get; } = new("json", GrammarModule.json);
 
     /// <summary>Any JSON object.</summary>
-    public static ResponseFormat JsonObject { get; } = new("json object", () => Good(GrammarModule.jsonObject));
+    public static ResponseFormat JsonObject { get; } = new("json object", GrammarModule.jsonObject);
 
     /// <summary>JSON that is valid for a schema.</summary>
+    /// <exception cref="LayerSkipException">It is no JSON schema, or one that no grammar here holds to.</exception>
     public static ResponseFormat JsonSchema(string schema)
     {
         ArgumentNullException.ThrowIfNull(schema);
-        return new($"json schema {schema}", () => JsonSchemaGrammar.compile(schema));
+        return new($"json schema {schema}", JsonSchemaGrammar.compile(schema).OrThrow());
     }
 
     /// <summary>JSON that <see cref="JsonSerializer"/> reads as a type.</summary>
     /// <param name="type">The type.</param>
     /// <param name="options">How the serializer reads; null: as it comes.</param>
+    /// <exception cref="LayerSkipException">Its schema is one that no grammar here holds to.</exception>
     public static ResponseFormat JsonSchema(Type type, JsonSerializerOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(type);
@@ -49,18 +51,20 @@ public sealed record ResponseFormat
     public static ResponseFormat JsonSchema<T>(JsonSerializerOptions? options = null) => JsonSchema(typeof(T), options);
 
     /// <summary>One of these texts, none of which is empty.</summary>
+    /// <exception cref="LayerSkipException">There is none, or an empty one.</exception>
     public static ResponseFormat Choices(params IEnumerable<string> texts)
     {
         ArgumentNullException.ThrowIfNull(texts);
         string[] all = [.. texts];
-        return new($"one of {JsonSerializer.Serialize(all)}", () => GrammarModule.choices(ListModule.OfSeq(all)));
+        return new($"one of {JsonSerializer.Serialize(all)}", GrammarModule.choices(ListModule.OfSeq(all)).OrThrow());
     }
 
     /// <summary>A text that is a regular expression of ECMA-262 from beginning to end; look-around and back-references are refused.</summary>
+    /// <exception cref="LayerSkipException">It is no such expression.</exception>
     public static ResponseFormat Regex(string pattern)
     {
         ArgumentNullException.ThrowIfNull(pattern);
-        return new($"regex {pattern}", () => GrammarModule.regex(pattern));
+        return new($"regex {pattern}", GrammarModule.regex(pattern).OrThrow());
     }
 
     /// <summary>Whether both are of the same words.</summary>
@@ -99,8 +103,8 @@ public sealed record ResponseFormat
 
     /// <summary>What may follow in a text of this form, of those that a model keeps.</summary>
     internal FSharpResult<TokenConstraint, FSharpList<LayerSkipError>> Constraint(GrammarConstraints kept, int[] stopIds) =>
-        kept.Get(name, stopIds, FuncConvert.FromFunc(grammar));
-
-    private static FSharpResult<Grammar, FSharpList<LayerSkipError>> Good(Grammar known) =>
-        FSharpResult<Grammar, FSharpList<LayerSkipError>>.NewOk(known);
+        kept.Get(
+            name,
+            stopIds,
+            FuncConvert.FromFunc(() => FSharpResult<Grammar, FSharpList<LayerSkipError>>.NewOk(grammar)));
 }

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>Where a token comes from.</summary>
@@ -63,6 +65,8 @@ public sealed record TokenLogProbs
 
     /// <summary>The likeliest tokens, as many as were asked for, the likeliest first.</summary>
     public IReadOnlyList<TokenLogProb> Top { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A token and its probability.</summary>
@@ -113,6 +117,8 @@ public sealed record GenerateResult
 
     /// <summary>How long it took.</summary>
     public GenerateTimings Timings { get; init; } = new();
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What speculation did.</summary>
@@ -150,6 +156,8 @@ public sealed record SpeculationStatistics
 
     /// <summary>Where nothing was drafted.</summary>
     internal static SpeculationStatistics None { get; } = new();
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What one source's drafts came to.</summary>

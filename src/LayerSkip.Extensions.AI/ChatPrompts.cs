@@ -14,13 +14,21 @@ internal static class ChatPrompts
     private static readonly JsonSerializerOptions Compact = new(AIJsonUtilities.DefaultOptions) { WriteIndented = false };
 
     /// <summary>The tokens of a request's messages.</summary>
+    /// <exception cref="ArgumentException">There is no message.</exception>
+    /// <exception cref="LayerSkipException">The model's chat template refuses the messages, or has no place for the tools.</exception>
     /// <exception cref="NotSupportedException">A message holds what is neither text nor a call nor its result.</exception>
     public static IReadOnlyList<int> Encode(
         ILayerSkipModel model, string? instructions, IEnumerable<ChatMessage> messages, ToolSet tools, ReasoningEffort? effort)
     {
         Dictionary<string, ToolCall> calls = [];
         IEnumerable<ChatTurn> before = string.IsNullOrEmpty(instructions) ? [] : [ChatTurn.System(instructions)];
-        ChatTurn[] turns = [.. before, .. messages.SelectMany(message => Turns(message, calls))];
+        ChatTurn[] said = [.. messages.SelectMany(message => Turns(message, calls))];
+        if (said is [])
+        {
+            throw new ArgumentException("there is no message to answer; give one or more", nameof(messages));
+        }
+
+        ChatTurn[] turns = [.. before, .. said];
         return model.EncodeChat(turns, new() { Tools = [.. tools.Tools.Select(Definition)], Variables = Variables(effort) });
     }
 

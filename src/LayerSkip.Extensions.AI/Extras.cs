@@ -41,10 +41,10 @@ internal static class Extras
                 {
                     options = change(options, value);
                 }
-                catch (Exception e) when (e is FormatException or InvalidCastException or OverflowException or InvalidOperationException)
+                catch (FormatException e)
                 {
                     throw new ArgumentException(
-                        $"AdditionalProperties[\"{name}\"] is {value}; {e.Message}", nameof(options), e);
+                        $"AdditionalProperties[\"{name}\"] is {value}; {e.Message}", nameof(options));
                 }
             }
         }
@@ -65,15 +65,30 @@ internal static class Extras
             }
             : value;
 
-    private static int Whole(object value)
-    {
-        var number = Convert.ToDouble(Plain(value), CultureInfo.InvariantCulture);
-        return number == Math.Floor(number) ? checked((int)number) : throw new FormatException("it must be a whole number");
-    }
+    private static int Whole(object value) =>
+        Number(value) is { } number && number == Math.Floor(number) && Math.Abs(number) <= int.MaxValue
+            ? (int)number
+            : throw new FormatException("it must be a whole number");
 
-    private static double Real(object value) => Convert.ToDouble(Plain(value), CultureInfo.InvariantCulture);
+    private static double Real(object value) => Number(value) ?? throw new FormatException("it must be a number");
 
-    private static bool Flag(object value) => Convert.ToBoolean(Plain(value), CultureInfo.InvariantCulture);
+    private static bool Flag(object value) =>
+        Plain(value) switch
+        {
+            bool flag => flag,
+            string text when bool.TryParse(text, out var flag) => flag,
+            _ => throw new FormatException("it must be true or false"),
+        };
+
+    /// <summary>Null where it is none. Texts are numbers where they spell one, as in settings.</summary>
+    private static double? Number(object value) =>
+        Plain(value) switch
+        {
+            string text => double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) ? number : null,
+            bool or char or DateTime => null,
+            IConvertible number => number.ToDouble(CultureInfo.InvariantCulture),
+            _ => null,
+        };
 
     /// <summary>One of these, itself or by its name: "self-speculative" is SelfSpeculative.</summary>
     private static T Named<T>(object value, params T[] all)

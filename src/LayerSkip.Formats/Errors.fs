@@ -59,6 +59,8 @@ type LayerSkipError =
     | NoTokenizerInGguf of path: string
     /// A conversation, where the model at `path` came without a chat template.
     | NoChatTemplate of path: string
+    /// Tools for a conversation, where the chat template of the model at `path` would leave them out in silence.
+    | NoPlaceForTools of path: string
     /// A conversation that the model's chat template refuses, in the template's own words.
     | ChatRefused of why: string
     /// A device that libtorch does not know, or cannot open: "cuda:1".
@@ -113,7 +115,7 @@ module LayerSkipError =
     let private piece = Printable.cut 400
 
     /// A path is shown as long as file systems have them in practice: it may be needed whole.
-    let private place = Printable.cut 1024
+    let private place (path: string) = if path = "" then "\"\"" else Printable.cut 1024 path
 
     /// The whole numbers from 1 on, as they are allowed: "1 to 3", or "1" alone.
     let oneTo (most: int) : string = if most = 1 then "1" else $"1 to {most}"
@@ -173,7 +175,8 @@ module LayerSkipError =
             listed (faults |> List.map (fun fault -> place path, toldOfGguf fault))
         | LayerSkipError.Unsupported(what, hint) -> $"{piece what} is not supported; {piece hint}"
         | LayerSkipError.OutOfRange(option, value, allowed) ->
-            $"{piece option} is {piece value}, it must be {piece allowed}"
+            let found = if value = "" then "empty" else piece value
+            $"{piece option} is {found}, it must be {piece allowed}"
         | LayerSkipError.Excluded(option, _, other, chosen, why) ->
             $"{piece option} and {piece other} {piece chosen} exclude each other: {why}; leave one out"
         | LayerSkipError.ExitOutsideModel(exit, layers) when layers < 2 ->
@@ -199,6 +202,8 @@ module LayerSkipError =
             $"{place path}: the file holds no tokenizer (tokenizer.ggml.model, tokenizer.ggml.tokens); take one that does"
         | LayerSkipError.NoChatTemplate path ->
             $"{place path}: the model has no chat template (chat_template.jinja, \"chat_template\" of tokenizer_config.json, tokenizer.chat_template of a GGUF file); take an instruction-tuned model, or give a plain prompt"
+        | LayerSkipError.NoPlaceForTools path ->
+            $"{place path}: the model cannot be told of tools: its chat template has no place for them; leave them out, or take a model that was trained to call tools"
         | LayerSkipError.ChatRefused why -> $"the model's chat template refuses these messages: {piece why}"
         | LayerSkipError.NoDevice(device, why) -> $"device {piece device} is not available: {why}"
         | LayerSkipError.NoBackend tried -> $"libtorch could not be loaded: {tried}"

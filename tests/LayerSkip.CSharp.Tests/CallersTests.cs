@@ -66,6 +66,19 @@ internal static class CallersTests
             await model.DisposeAsync();
             Throws<ObjectDisposedException>(() => model.Sweep());
         }),
+        Case("what was asked for before Dispose is written, also while the model is yet measured for it", async () =>
+        {
+            var model = LayerSkipModel.Load(tiny.Path);
+            var asked = Enumerable.Range(0, 3).Select(number => model.GenerateAsync($"once {number}", new() { MaxNewTokens = 40, IgnoreEos = true })).ToList();
+            model.Dispose();
+            foreach (var text in asked)
+            {
+                Equal((await text).TokenIds.Count, 40, "all of it");
+            }
+
+            await IsDisposed(() => model.GenerateAsync("twice"));
+            await model.DisposeAsync();
+        }),
         Case("one that is never read is no hindrance to others, and none to the end", async () =>
         {
             await using var model = LayerSkipModel.Load(tiny.Path, new() { TextsAtOnce = 1 });

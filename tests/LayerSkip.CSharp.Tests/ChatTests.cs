@@ -87,6 +87,60 @@ internal static class ChatTests
             Equal((await chat.SendAsync([ChatTurn.User("a"), ChatTurn.User("b")])).Result.TokenIds.Count <= 4, true, "and goes on");
             Throws<ArgumentNullException>(() => new ChatSession(null!));
         }),
+        Case("tools that the template has no place for, and a chat without a message, are refused", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.PlainChat);
+            ChatPromptOptions tools = new() { Tools = [new() { Name = "look" }] };
+            var thrown = Throws<LayerSkipException>(() => model.EncodeChat([ChatTurn.User("hi")], tools));
+            Equal((thrown.Code, thrown.OptionName), (LayerSkipErrorCode.ChatRefused, "Tools"), thrown.Message);
+            Refused(() => model.EncodeChat([ChatTurn.User("hi")], tools), "no place for them");
+            Refused(() => model.EncodeChat([]), "no message");
+            Equal(model.EncodeChat([ChatTurn.User("hi")]).Length, 2, "without them");
+        }),
+        Case("where the context is full the oldest turns are told no more, or the turn is refused", async () =>
+        {
+            await using var model = LayerSkipModel.Load(tiny.Chat);
+            var options = Short with { SystemMessage = "be" };
+            ChatSession chat = new(model, options);
+            ChatReply reply = await chat.SendAsync("question 0");
+            Equal((reply.DroppedTurnCount, chat.DroppedTurnCount), (0, 0), "there is room");
+            for (var number = 1; number < 9; number++)
+            {
+                reply = await chat.SendAsync($"question {number}");
+                Equal(reply.DroppedTurnCount, chat.DroppedTurnCount, "told");
+                ChatTurn[] told = [chat.History[0], .. chat.History.Skip(1 + reply.DroppedTurnCount).SkipLast(1)];
+                Equal(told[1].Role, "user", "from a question on");
+                Same(reply.Result.PromptIds, model.EncodeChat(told), "what the model was told");
+                True(reply.Result.PromptIds.Count + 4 <= 96, "with room for the answer");
+                if (reply.DroppedTurnCount > 0)
+                {
+                    ChatTurn[] more = [told[0], .. chat.History.Skip(reply.DroppedTurnCount - 1).Take(2), .. told[1..]];
+                    True(model.EncodeChat(more).Length + 4 > 96, "and no more was dropped than need be");
+                }
+            }
+
+            True(reply.DroppedTurnCount > 0, "some were");
+            Equal(chat.History.Count, 1 + 2 * 9, "all is in the history");
+            Equal((await chat.RegenerateAsync()).DroppedTurnCount, reply.DroppedTurnCount, "again");
+
+            var saved = chat.History;
+            var onward = ChatSession.FromHistory(model, saved, options);
+            Same(onward.History, saved, "as it was saved");
+            Same((await onward.SendAsync("and")).Result.PromptIds, (await chat.SendAsync("and")).Result.PromptIds, "and goes on alike");
+            Same(ChatSession.FromHistory(model, [ChatTurn.User("a")], options).History, [ChatTurn.System("be"), ChatTurn.User("a")], "the options' system message");
+            while (chat.Undo())
+            {
+                True(chat.DroppedTurnCount < chat.History.Count, "no more than there are");
+            }
+
+            onward.Clear();
+            Equal((chat.DroppedTurnCount, onward.DroppedTurnCount, onward.History.Count), (0, 0, 1), "none of nothing");
+
+            var strict = ChatSession.FromHistory(model, saved, options with { WhenFull = FullContext.Throw });
+            var full = await ThrowsAsync<LayerSkipException>(() => strict.SendAsync("and"));
+            Equal((full.Code, strict.History.Count), (LayerSkipErrorCode.ContextFull, saved.Count), "refused");
+            Throws<ArgumentNullException>(() => ChatSession.FromHistory(model, null!));
+        }),
         Case("calls of tools are turns, and their answers go back", async () =>
         {
             await using var parrot = new MockTests.Parrot();

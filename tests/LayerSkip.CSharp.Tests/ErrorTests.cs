@@ -36,15 +36,22 @@ internal static class ErrorTests
                 Equal((thrown.Code, thrown.OptionName), (code, option), thrown.Message);
                 Equal((thrown.Faults[0].Code, thrown.Faults[0].OptionName), (code, option), "its fault");
                 Equal($"{thrown.Faults[0]}", thrown.Faults[0].Message, "told");
+                Equal(thrown.InnerException, null, "it says all");
+                True(!thrown.Message.StartsWith(':'), thrown.Message);
             }
 
             Is(LayerSkipErrorCode.FileNotFound, null, () => LayerSkipModel.Load("nowhere"));
+            Is(LayerSkipErrorCode.FileNotFound, null, () => LayerSkipModel.Load(""));
             Is(LayerSkipErrorCode.Unsupported, null, () => LayerSkipModel.Load(Path.Combine(tiny.Path, "config.json")));
             Is(LayerSkipErrorCode.Unsupported, null, () => LayerSkipModel.Load(tiny.Path, new() { Kv = KvFormat.Q8 }));
             Is(LayerSkipErrorCode.OptionOutOfRange, "Threads", () => LayerSkipModel.Load(tiny.Path, new() { Threads = 0 }));
             Is(LayerSkipErrorCode.OptionOutOfRange, "ExitLayer", () => model.Generate("a", new() { ExitLayer = 4 }));
             Is(LayerSkipErrorCode.OptionOutOfRange, "TopP", () => model.Generate("a", new() { TopP = 2 }));
             Is(LayerSkipErrorCode.OptionOutOfRange, "Layers", () => model.Lens("a", new() { Layers = [9] }));
+            Is(LayerSkipErrorCode.OptionOutOfRange, "StopTexts", () => model.Generate("a", new() { StopTexts = ["b", ""] }));
+            Is(LayerSkipErrorCode.OptionOutOfRange, "LayersKept", () => model.Generate("a", new() { Drafter = Drafter.Layers }));
+            Is(LayerSkipErrorCode.OptionOutOfRange, "ExitLayer", () => model.Generate("a", new() { Strategy = Strategy.Autoregressive, ExitLayer = 2 }));
+            Is(LayerSkipErrorCode.OptionOutOfRange, "task", () => model.Evaluate("guessing", []));
             Is(LayerSkipErrorCode.EmptyPrompt, null, () => model.Generate(""));
             Is(LayerSkipErrorCode.ContextFull, null, () => model.Generate(new int[96]));
             Is(LayerSkipErrorCode.UnknownToken, null, () => model.Decode([258]));
@@ -61,6 +68,15 @@ internal static class ErrorTests
                 ["Temperature", "TopK", null],
                 "each of them");
         }),
+        Case("of what a model is loaded with every fault is told", () =>
+        {
+            LoadOptions bad = new() { Threads = -1, TextsAtOnce = 0, TextsWaiting = -1, TextsKept = -2, CacheBytes = -5 };
+            var thrown = Throws<LayerSkipException>(() => LayerSkipModel.Load(tiny.Path, bad));
+            Same(
+                thrown.Faults.Select(fault => fault.OptionName).Order(),
+                ["CacheBytes", "TextsAtOnce", "TextsKept", "TextsWaiting", "Threads"],
+                thrown.Message);
+        }),
         Case("tests can make one", () =>
         {
             InvalidOperationException cause = new("cause");
@@ -71,7 +87,7 @@ internal static class ErrorTests
         }),
         Case("a model that cannot be loaded is told of without an exception", () =>
         {
-            Equal(LayerSkipModel.TryLoad("nowhere", null, out var none, out var fault), false, "nothing there");
+            Equal(LayerSkipModel.TryLoad("nowhere", out var none, out var fault), false, "nothing there");
             Equal((none, fault!.Code), (null, LayerSkipErrorCode.FileNotFound), "why");
             Equal(LayerSkipModel.TryLoad(tiny.Path, new() { Dtype = Dtype.F32 }, out var model, out var nothing), true, "a model");
             using (model)

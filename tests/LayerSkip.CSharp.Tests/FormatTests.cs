@@ -44,16 +44,19 @@ internal static class FormatTests
         {
             using var model = LayerSkipModel.Load(tiny.Path);
             using var without = LayerSkipModel.Load(tiny.WithoutTokenizer);
-            LayerSkipErrorCode Code(ResponseFormat format) =>
-                Throws<LayerSkipException>(() => model.Generate("a", Plain with { ResponseFormat = format })).Code;
-            Equal(Code(ResponseFormat.Choices()), LayerSkipErrorCode.OptionOutOfRange, "no choice");
-            Equal(Code(ResponseFormat.Regex("(?=a)b")), LayerSkipErrorCode.Unsupported, "look-around");
-            Equal(Code(ResponseFormat.JsonSchema("{")), LayerSkipErrorCode.BadFile, "no JSON");
-            foreach (var bad in (ResponseFormat[])[ResponseFormat.JsonSchema("{"), ResponseFormat.Choices("")])
+            // Before any model: when it is made.
+            LayerSkipErrorCode Code(Func<ResponseFormat> format) => Throws<LayerSkipException>(() => format()).Code;
+            Equal(Code(() => ResponseFormat.Choices()), LayerSkipErrorCode.OptionOutOfRange, "no choice");
+            Equal(Code(() => ResponseFormat.Regex("(?=a)b")), LayerSkipErrorCode.Unsupported, "look-around");
+            Equal(Code(() => ResponseFormat.JsonSchema("{")), LayerSkipErrorCode.BadFile, "no JSON");
+            Throws<LayerSkipException>(() => ResponseFormat.Regex("["));
+            foreach (var bad in (Func<ResponseFormat>[])[() => ResponseFormat.JsonSchema("{"), () => ResponseFormat.Choices("")])
             {
-                var thrown = Throws<LayerSkipException>(() => model.Generate("a", Plain with { ResponseFormat = bad }));
+                var thrown = Throws<LayerSkipException>(() => model.Generate("a", Plain with { ResponseFormat = bad() }));
                 Equal(thrown.OptionName, "ResponseFormat", thrown.Message);
             }
+
+            Refused(() => ResponseFormat.Choices(), "ResponseFormat is empty", "a list of texts");
 
             Refused(() => model.Generate("a", Plain with { ResponseFormat = ResponseFormat.Json, IgnoreEos = true }), "stop id");
             Refused(() => without.Generate([1], Plain with { ResponseFormat = ResponseFormat.Json }), "tokenizer");

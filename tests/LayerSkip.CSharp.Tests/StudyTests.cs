@@ -70,6 +70,26 @@ internal static class StudyTests
             Equal(Throws<LayerSkipException>(() => model.Sweep(Small with { ExitLayers = [4] })).OptionName, "ExitLayers", "no such layer");
             Equal(Throws<LayerSkipException>(() => model.Sweep(Small with { Runs = 0 })).OptionName, "Runs", "no run");
         }),
+        Case("a certificate and a replay end when they are cancelled", async () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Path);
+            using CancellationTokenSource first = new();
+            var judged = 0;
+            var stopping = AcceptanceRule.Exact.When(_ =>
+            {
+                judged++;
+                first.Cancel();
+                return true;
+            });
+            await Cancelled(() => model.CertifyAsync(new() { Acceptance = stopping, ExitLayers = [1, 3], DraftLengths = [2] }, first.Token));
+            True(judged is > 0 and < 8, $"in the round under way: {judged} drafts");
+            await Cancelled(() => Task.Run(() => model.Certify(cancellationToken: new(canceled: true))));
+
+            // Rounds are timed for seconds.
+            using CancellationTokenSource soon = new(TimeSpan.FromMilliseconds(50));
+            await Cancelled(() => model.ReplayAsync("Once", cancellationToken: soon.Token));
+            Throws<OperationCanceledException>(() => model.Replay("Once", cancellationToken: new(canceled: true)));
+        }),
         Case("a certificate holds, test by test", async () =>
         {
             using var model = LayerSkipModel.Load(tiny.Path);

@@ -67,6 +67,35 @@ internal static class SurfaceTests
                 select $"{type.Name}";
             Same(fixedOnes, [], "constructors");
         }),
+        Case("a record with lists is read as text", () =>
+        {
+            static bool IsList(PropertyInfo property) =>
+                property.PropertyType is { IsGenericType: true, IsInterface: true } && property.SetMethod is not null
+                && property.PropertyType.GetGenericTypeDefinition() == typeof(IReadOnlyList<>);
+            var types = Facade.GetExportedTypes().Where(type => type.GetMethod("<Clone>$") is not null && type.GetProperties().Any(IsList)).ToList();
+            True(types.Count > 20, "records with lists");
+            foreach (var type in types)
+            {
+                var made = RuntimeHelpers.GetUninitializedObject(type);
+                foreach (var list in type.GetProperties().Where(IsList))
+                {
+                    list.SetValue(made, Array.CreateInstance(list.PropertyType.GetGenericArguments()[0], 2));
+                }
+
+                True(!$"{made}".Contains("System.", StringComparison.Ordinal), $"{made}");
+            }
+
+            GenerateOptions options = new() { StopTexts = ["a", "b"], LogitBias = new Dictionary<int, double> { [3] = 0.5 }, TopP = 0.25 };
+            var told = $"{options}";
+            foreach (var part in (string[])["GenerateOptions { ", "StopTexts = [\"a\", \"b\"]", "LogitBias = {3: 0.5}", "TopP = 0.25", "StopTokenIds = ,"])
+            {
+                True(told.Contains(part, StringComparison.Ordinal), told);
+            }
+
+            var many = $"{new GenerateResult { PromptIds = [.. Enumerable.Range(0, 100)], TokenIds = [7] }}";
+            True(many.Contains("31, ... 100 in all], TokenIds = [7]", StringComparison.Ordinal), many);
+            True($"{new TrainValidation { Step = 4, CrossEntropy = [1.5] }}".Contains("Step = 4", StringComparison.Ordinal), "base's too");
+        }),
         Case("no text of the libraries names an option of the command", () =>
         {
             Assembly[] libraries =

@@ -24,6 +24,11 @@ internal sealed class Tiny : IDisposable
         File.WriteAllText(
             System.IO.Path.Combine(Chat, "tokenizer_config.json"),
             JsonSerializer.Serialize(new { bos_token = "<s>", eos_token = "</s>", chat_template = Template }));
+        PlainChat = Write("plain");
+        File.WriteAllText(System.IO.Path.Combine(PlainChat, "tokenizer.json"), JsonSerializer.Serialize(Tokenizer()));
+        File.WriteAllText(
+            System.IO.Path.Combine(PlainChat, "tokenizer_config.json"),
+            JsonSerializer.Serialize(new { chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}" }));
     }
 
     /// <summary>A turn between &lt;s&gt; and &lt;/s&gt;, with its role; tools, a variable and the date before all.</summary>
@@ -38,6 +43,9 @@ internal sealed class Tiny : IDisposable
 
     /// <summary>The same model with a chat template.</summary>
     public string Chat { get; }
+
+    /// <summary>The same model with a chat template that has no place for tools.</summary>
+    public string PlainChat { get; }
 
     /// <summary>A GGUF file in Q8_0 of another model of four layers, which recommends nothing.</summary>
     public string Quantised { get; }

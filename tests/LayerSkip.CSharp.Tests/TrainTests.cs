@@ -73,6 +73,9 @@ internal static class TrainTests
                 var rest = await LayerSkipTrainer.ResumeAsync(at("parts"), new() { Threads = 1, Device = Device.Cpu }, new Told<TrainProgress>(told.Add));
                 Equal(told.OfType<TrainStep>().First().Step, 4, "from where it was");
                 Same(Weights(rest), Weights(whole), "weights");
+                var done = await LayerSkipTrainer.ResumeAsync(at("parts"), new() { Threads = 1, Device = Device.Cpu });
+                Equal(done.Loss, rest.Loss, "a finished run's last loss");
+                Same(done.ValidationCrossEntropy!, rest.ValidationCrossEntropy!, "and its last validation");
                 var more = LayerSkipTrainer.Resume(at("parts"), new() { Steps = 8, LearningRate = 1e-5, SaveEvery = 1, ValidateEvery = 0 });
                 Equal((more.StepCount, more.ValidationCrossEntropy), (8, null), "and further");
                 await Cancelled(() => LayerSkipTrainer.ResumeAsync(at("parts"), cancellationToken: new(canceled: true)));

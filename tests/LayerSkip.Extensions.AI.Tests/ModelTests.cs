@@ -74,6 +74,25 @@ internal static class ModelTests
             var fault = Throws<LayerSkipException>(() => new LayerSkipChatClient(model).GetStreamingResponseAsync("q"));
             Equal(fault.Code, LayerSkipErrorCode.NoChatTemplate, fault.Message);
         }),
+        Case("whose template has no place for tools is not asked with some, whether it may or must call them", async () =>
+        {
+            await using var model = LayerSkipModel.Load(tiny.PlainChat);
+            LayerSkipChatClient client = new(model);
+            foreach (var mode in (ChatToolMode[])[ChatToolMode.Auto, ChatToolMode.RequireAny])
+            {
+                ChatOptions options = new() { Tools = [AIFunctionFactory.Create((int n) => n + 1, "inc")], ToolMode = mode, MaxOutputTokens = 4 };
+                var fault = await ThrowsAsync<LayerSkipException>(() => client.GetResponseAsync("q", options));
+                Equal((fault.Code, fault.OptionName), (LayerSkipErrorCode.ChatRefused, "Tools"), fault.Message);
+            }
+
+            ChatOptions none = new() { Tools = [AIFunctionFactory.Create(() => 1, "one")], ToolMode = ChatToolMode.None, MaxOutputTokens = 4 };
+            Equal((await client.GetResponseAsync("q", none)).Usage!.InputTokenCount, 1, "which it is not told of");
+        }),
+        Case("is not asked without a message", async () =>
+        {
+            await using var model = LayerSkipModel.Load(tiny.Chat);
+            await ThrowsAsync<ArgumentException>(() => new LayerSkipChatClient(model).GetResponseAsync([], new() { Instructions = "be" }));
+        }),
         Case("whose options are out of range says which", async () =>
         {
             await using var model = LayerSkipModel.Load(tiny.Chat);

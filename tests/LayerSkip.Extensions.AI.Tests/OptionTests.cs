@@ -83,6 +83,7 @@ internal static class OptionTests
             })
             {
                 var fault = Throws<ArgumentException>(() => Ask(new() { AdditionalProperties = new() { [name] = value } }));
+                True(!fault.Message.Contains("format", StringComparison.Ordinal) && !fault.Message.Contains("cast", StringComparison.OrdinalIgnoreCase), fault.Message);
                 True(fault.Message.Contains(name, StringComparison.Ordinal), fault.Message);
             }
         }),

@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Json;
 
 namespace LayerSkip.CSharp;
@@ -19,4 +20,6 @@ public sealed record ChatPromptOptions
 
     /// <summary>More variables of the template, as "enable_thinking".</summary>
     public IReadOnlyDictionary<string, JsonElement> Variables { get; init; } = new Dictionary<string, JsonElement>();
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }

@@ -2,41 +2,18 @@ using System.Runtime.CompilerServices;
 
 namespace LayerSkip.CSharp;
 
-/// <summary>How a chat goes.</summary>
-public sealed record ChatSessionOptions
-{
-    /// <summary>What the model is told before the conversation; null: nothing.</summary>
-    public string? SystemMessage { get; init; }
-
-    /// <summary>
-    /// How answers are written. Where it names no stop tokens, they end at those of the model and at the one that its chat template writes
-    /// behind an answer.
-    /// </summary>
-    public GenerateOptions Generate { get; init; } = new() { MaxNewTokens = 1024 };
-
-    /// <summary>What the chat template is given: tools, variables.</summary>
-    public ChatPromptOptions Prompt { get; init; } = new();
-}
-
-/// <summary>An answer.</summary>
-public sealed record ChatReply
-{
-    /// <summary>The assistant's turn, with the tools that it calls.</summary>
-    public required ChatTurn Turn { get; init; }
-
-    /// <summary>The text that was written, with its tokens, statistics and times.</summary>
-    public required GenerateResult Result { get; init; }
-}
-
 /// <summary>
-/// A conversation with a model, over the model's own chat template. Its model keeps what it has read: a turn costs what is new in it. One turn at a
-/// time; any number of sessions share a model.
+/// A conversation with a model, over the model's own chat template. Its model keeps what it has read: a turn costs what is new in it. When the
+/// context is full, the oldest turns are told no more, or the turn is refused (<see cref="ChatSessionOptions.WhenFull"/>). One turn at a time; any
+/// number of sessions share a model.
 /// </summary>
 public sealed class ChatSession
 {
     private readonly ILayerSkipModel model;
     private readonly ChatSessionOptions options;
+    private readonly ChatPromptOptions prompt;
     private readonly List<ChatTurn> turns = [];
+    private int dropped;
     private int busy;
 
     /// <summary>A conversation in which nothing was said yet. The model stays its owner's.</summary>
@@ -45,7 +22,36 @@ public sealed class ChatSession
         ArgumentNullException.ThrowIfNull(model);
         this.model = model;
         this.options = options ?? new();
-        Clear();
+        // One date, so that a conversation begins the same at every turn.
+        prompt = this.options.Prompt with { Now = this.options.Prompt.Now ?? DateTimeOffset.Now };
+        Set(this.options.SystemMessage is { } system ? [ChatTurn.System(system)] : [], 0);
+    }
+
+    /// <summary>A conversation that goes on from what was said before, as <see cref="History"/> gave it.</summary>
+    /// <param name="model">The model, which stays its owner's.</param>
+    /// <param name="history">What was said; with a system message of its own, that takes the options' place.</param>
+    /// <param name="options">How it goes on.</param>
+    public static ChatSession FromHistory(ILayerSkipModel model, IReadOnlyList<ChatTurn> history, ChatSessionOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(history);
+        ChatSession chat = new(model, options);
+        chat.Set(SystemCount(history) > 0 ? history : [.. chat.History, .. history], 0);
+        return chat;
+    }
+
+    /// <summary>
+    /// How many of the oldest turns after the system message the model is not told any more, as the context has no room for them; they are in
+    /// <see cref="History"/> all the same. See <see cref="ChatSessionOptions.WhenFull"/>.
+    /// </summary>
+    public int DroppedTurnCount
+    {
+        get
+        {
+            lock (turns)
+            {
+                return dropped;
+            }
+        }
     }
 
     /// <summary>What was said, the first turn first: a copy. A turn is in it once it was answered.</summary>
@@ -73,7 +79,9 @@ public sealed class ChatSession
         ChatReply? reply = null;
         await foreach (var step in Answer(said, cancellationToken).ConfigureAwait(false))
         {
-            reply = step.Result is { } result ? new() { Turn = TurnOf(result), Result = result } : reply;
+            reply = step.Result is { } result
+                ? new() { Turn = TurnOf(result), Result = result, DroppedTurnCount = DroppedTurnCount }
+                : reply;
         }
 
         return reply ?? throw new InvalidOperationException("the stream of the model has ended without a result");
@@ -107,10 +115,11 @@ public sealed class ChatSession
         }
 
         ChatTurn[] asked = [.. before.SkipLast(1)];
-        var result = await model.GenerateAsync(Encode(asked), (generate ?? options.Generate).EndingAnswers(model.Info), cancellationToken)
-            .ConfigureAwait(false);
-        ChatReply reply = new() { Turn = TurnOf(result), Result = result };
-        Set([.. asked, reply.Turn]);
+        generate ??= options.Generate;
+        var (promptIds, untold) = Fitting(asked, asked.Length, generate);
+        var result = await model.GenerateAsync(promptIds, generate.EndingAnswers(model.Info), cancellationToken).ConfigureAwait(false);
+        ChatReply reply = new() { Turn = TurnOf(result), Result = result, DroppedTurnCount = untold };
+        Set([.. asked, reply.Turn], untold);
         return reply;
     }
 
@@ -127,6 +136,7 @@ public sealed class ChatSession
             }
 
             turns.RemoveRange(last, turns.Count - last);
+            dropped = Math.Min(dropped, last - SystemCount(turns));
             return true;
         }
     }
@@ -135,26 +145,52 @@ public sealed class ChatSession
     public void Clear()
     {
         using var turn = new Turn(this);
-        Set(options.SystemMessage is { } system ? [ChatTurn.System(system)] : []);
+        var before = History;
+        Set([.. before.Take(SystemCount(before))], 0);
     }
 
     private async IAsyncEnumerable<GeneratedToken> Answer(
         IReadOnlyList<ChatTurn> said, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         using var turn = new Turn(this);
-        ChatTurn[] asked = [.. History, .. said];
-        await foreach (var step in model.StreamAsync(Encode(asked), options.Generate.EndingAnswers(model.Info), cancellationToken).ConfigureAwait(false))
+        var before = History;
+        ChatTurn[] asked = [.. before, .. said];
+        var (promptIds, untold) = Fitting(asked, before.Count, options.Generate);
+        var steps = model.StreamAsync(promptIds, options.Generate.EndingAnswers(model.Info), cancellationToken);
+        await foreach (var step in steps.ConfigureAwait(false))
         {
             if (step.Result is { } result)
             {
-                Set([.. asked, TurnOf(result)]);
+                Set([.. asked, TurnOf(result)], untold);
             }
 
             yield return step;
         }
     }
 
-    private int[] Encode(IReadOnlyList<ChatTurn> asked) => model.EncodeChat(asked, options.Prompt);
+    private static int SystemCount(IReadOnlyList<ChatTurn> turns) => turns is [{ Role: "system" }, ..] ? 1 : 0;
+
+    /// <summary>The tokens of turns, and how many of the oldest are left out of them so that an answer has room.</summary>
+    /// <param name="asked">All turns.</param>
+    /// <param name="kept">The place from which on questions are never left out.</param>
+    /// <param name="generate">How the answer is written.</param>
+    private (int[] PromptIds, int Untold) Fitting(ChatTurn[] asked, int kept, GenerateOptions generate)
+    {
+        var (system, untold) = (SystemCount(asked), DroppedTurnCount);
+        var context = model.Info.ContextLength;
+        var room = Math.Min(generate.MaxNewTokens, context / 4);
+        while (true)
+        {
+            var promptIds = model.EncodeChat([.. asked[..system], .. asked[(system + untold)..]], prompt);
+            var next = Array.FindIndex(asked, Math.Min(system + untold + 1, asked.Length), turn => turn.Role == "user");
+            if (options.WhenFull == FullContext.Throw || promptIds.Length + room <= context || next < 0 || next > kept)
+            {
+                return (promptIds, untold);
+            }
+
+            untold = next - system;
+        }
+    }
 
     /// <summary>Where there are tools, their calls stand among special tokens, which the text leaves out.</summary>
     private ChatTurn TurnOf(GenerateResult result) =>
@@ -162,12 +198,13 @@ public sealed class ChatSession
             ? calls
             : ChatTurn.Assistant(result.Text ?? "");
 
-    private void Set(IReadOnlyList<ChatTurn> said)
+    private void Set(IReadOnlyList<ChatTurn> said, int untold)
     {
         lock (turns)
         {
             turns.Clear();
             turns.AddRange(said);
+            dropped = untold;
         }
     }
 

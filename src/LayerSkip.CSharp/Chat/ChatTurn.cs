@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>
@@ -55,6 +57,8 @@ public sealed record ChatTurn
         ArgumentNullException.ThrowIfNull(content);
         return new() { Role = role, Content = content };
     }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A call of a tool that the model asks for.</summary>

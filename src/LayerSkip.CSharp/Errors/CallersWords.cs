@@ -64,9 +64,11 @@ internal static class CallersWords
             Message = LayerSkipErrorModule.message(error),
             OptionName = error switch
             {
-                LayerSkipError.OutOfRange fault => Names.Contains(fault.option) ? fault.option : null,
+                // A parameter is named as the methods have it.
+                LayerSkipError.OutOfRange fault => Names.Contains(fault.option) || fault.option is "task" ? fault.option : null,
                 LayerSkipError.ExitOutsideModel => nameof(GenerateOptions.ExitLayer),
                 LayerSkipError.NoExitWeight => nameof(TrainOptions.Curriculum),
+                LayerSkipError.NoPlaceForTools => nameof(ChatPromptOptions.Tools),
                 LayerSkipError.NoDevice => nameof(LoadOptions.Device),
                 LayerSkipError.BeyondDtype => nameof(LoadOptions.Dtype),
                 LayerSkipError.NothingAllowed or LayerSkipError.BadFile { path: "JSON schema" } => nameof(GenerateOptions.ResponseFormat),
@@ -102,6 +104,7 @@ internal static class CallersWords
             LayerSkipError.Tags.NoTokenizer => LayerSkipErrorCode.NoTokenizer,
             LayerSkipError.Tags.NoTokenizerInGguf => LayerSkipErrorCode.NoTokenizer,
             LayerSkipError.Tags.NoChatTemplate => LayerSkipErrorCode.NoChatTemplate,
+            LayerSkipError.Tags.NoPlaceForTools => LayerSkipErrorCode.ChatRefused,
             LayerSkipError.Tags.ChatRefused => LayerSkipErrorCode.ChatRefused,
             LayerSkipError.Tags.NothingAllowed => LayerSkipErrorCode.NothingAllowed,
             LayerSkipError.Tags.NotOnHub => LayerSkipErrorCode.NotOnHub,

@@ -39,7 +39,7 @@ public enum LayerSkipErrorCode
     /// <summary>A chat, and the model has no chat template.</summary>
     NoChatTemplate,
 
-    /// <summary>A chat that the model's chat template refuses.</summary>
+    /// <summary>A chat that the model's chat template refuses, or whose tools it has no place for; a chat without a message.</summary>
     ChatRefused,
 
     /// <summary>A model that a hub has not, or not for this user.</summary>

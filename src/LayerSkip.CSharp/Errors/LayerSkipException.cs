@@ -20,11 +20,12 @@ public sealed class LayerSkipException : Exception
         Faults = [new() { Code = code, Message = message, OptionName = optionName }];
 
     internal LayerSkipException(LayerSkip.LayerSkipException inner)
-        : this(inner, [.. inner.Errors.Select(CallersWords.Of)])
+        : this(inner.InnerException, [.. inner.Errors.Select(CallersWords.Of)])
     {
     }
 
-    private LayerSkipException(Exception inner, IReadOnlyList<LayerSkipError> errors)
+    // The library's own says no more than this one; what led to it may.
+    private LayerSkipException(Exception? inner, IReadOnlyList<LayerSkipError> errors)
         : base(LayerSkipErrorModule.summary(ListModule.OfSeq(errors)), inner) =>
         Faults = [.. errors.Select(CallersWords.Fault)];
 

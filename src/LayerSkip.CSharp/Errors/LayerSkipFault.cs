@@ -9,7 +9,7 @@ public sealed record LayerSkipFault
     /// <summary>One line: what is wrong, where, what to do.</summary>
     public required string Message { get; init; }
 
-    /// <summary>The property of the options that is at fault, as C# spells it ("ExitLayer"); null where none is.</summary>
+    /// <summary>The property of the options that is at fault, as C# spells it ("ExitLayer"), or a parameter ("task"); null where none is.</summary>
     public string? OptionName { get; init; }
 
     /// <summary>The message.</summary>

@@ -25,9 +25,14 @@ public sealed partial class LayerSkipModel
         // Without a step on the pool, whose threads may all wait here.
         return Ending(cancellationToken, () =>
         {
-            var measured = Measure(prepared, cancellationToken);
-            var strategy = measured?.GetAwaiter().GetResult();
-            return Translate.Result(Submit(prepared, strategy, cancellationToken).Completed.GetAwaiter().GetResult());
+            EngineTicket ticket;
+            using (Entry entry = new(this))
+            {
+                var strategy = Measure(entry.Engine, prepared, cancellationToken)?.GetAwaiter().GetResult();
+                ticket = Submit(entry.Engine, prepared, strategy, cancellationToken);
+            }
+
+            return Translate.Result(ticket.Completed.GetAwaiter().GetResult());
         });
     }
 
@@ -113,14 +118,15 @@ public sealed partial class LayerSkipModel
 
     private async Task<EngineTicket> SubmitAsync(Prepared prepared, CancellationToken cancellationToken)
     {
-        var strategy = Measure(prepared, cancellationToken) is { } measured ? await measured.ConfigureAwait(false) : null;
-        return Submit(prepared, strategy, cancellationToken);
+        using Entry entry = new(this);
+        var strategy = Measure(entry.Engine, prepared, cancellationToken) is { } measured ? await measured.ConfigureAwait(false) : null;
+        return Submit(entry.Engine, prepared, strategy, cancellationToken);
     }
 
     /// <summary>What a strategy has to measure of the model first, on the model's thread; null where it measures nothing.</summary>
-    private Task<LayerSkip.Strategy>? Measure(Prepared prepared, CancellationToken cancellationToken) =>
+    private Task<LayerSkip.Strategy>? Measure(Engine engine, Prepared prepared, CancellationToken cancellationToken) =>
         prepared.Given.Measured is { } measure && !Volatile.Read(ref hasMeasured)
-            ? Taken(Serving().Run(
+            ? Taken(engine.Run(
                 FuncConvert.FromFunc<CancellationToken, LayerSkip.Strategy>(_ =>
                 {
                     var strategy = measure();
@@ -130,8 +136,8 @@ public sealed partial class LayerSkipModel
                 cancellationToken))
             : null;
 
-    private EngineTicket Submit(Prepared prepared, LayerSkip.Strategy? strategy, CancellationToken cancellationToken) =>
-        Taken(Serving().Submit(new(
+    private EngineTicket Submit(Engine engine, Prepared prepared, LayerSkip.Strategy? strategy, CancellationToken cancellationToken) =>
+        Taken(engine.Submit(new(
             prompt: prepared.Prompt,
             options: prepared.Given.With(strategy ?? prepared.Given.Measured?.Invoke() ?? prepared.Given.Strategy),
             sharesPrefix: prepared.SharesPrefix,
@@ -185,22 +191,6 @@ public sealed partial class LayerSkipModel
         catch (Exception fault) when (Known(fault, cancellationToken) is { } known)
         {
             throw known;
-        }
-    }
-
-    /// <summary>The engine, whose thread begins with the first text.</summary>
-    private Engine Serving()
-    {
-        lock (gate)
-        {
-            ObjectDisposedException.ThrowIf(disposed, this);
-            if (engine is null)
-            {
-                engine = new(checkpoint, serving);
-                running++;
-            }
-
-            return engine;
         }
     }
 

@@ -8,12 +8,14 @@ public sealed partial class LayerSkipModel
     // Ends with the engine's thread and its use of the weights, once the model is disposed of.
     private Task? drained;
     private int running;
+    // Callers that have the engine and whose text it has not yet.
+    private int entering;
     private bool disposed;
 
     /// <summary>Frees the weights, once the generations and lenses that still run have ended; no new one can start.</summary>
     public void Dispose()
     {
-        Engine? ending;
+        bool isIdle;
         lock (gate)
         {
             if (disposed)
@@ -22,11 +24,20 @@ public sealed partial class LayerSkipModel
             }
 
             disposed = true;
-            ending = engine;
+            isIdle = entering == 0;
             FreeIfUnused();
         }
 
-        if (ending is not null)
+        if (isIdle)
+        {
+            Drain();
+        }
+    }
+
+    /// <summary>Lets the engine end, once it has written what it took.</summary>
+    private void Drain()
+    {
+        if (engine is { } ending)
         {
             drained = ending.Drain(CancellationToken.None).ContinueWith(
                 _ => Leave(), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
@@ -83,6 +94,47 @@ public sealed partial class LayerSkipModel
 
             ((IDisposable)checkpoint).Dispose();
             freed.TrySetResult();
+        }
+    }
+
+    /// <summary>The engine for a caller who came before the model was disposed of: it takes his text yet, also where he has to wait for it.</summary>
+    private readonly struct Entry : IDisposable
+    {
+        private readonly LayerSkipModel model;
+
+        public Entry(LayerSkipModel model)
+        {
+            this.model = model;
+            lock (model.gate)
+            {
+                ObjectDisposedException.ThrowIf(model.disposed, model);
+                if (model.engine is null)
+                {
+                    // Its thread begins with the first text.
+                    model.engine = new(model.checkpoint, model.serving);
+                    model.running++;
+                }
+
+                Engine = model.engine;
+                model.entering++;
+            }
+        }
+
+        public Engine Engine { get; }
+
+        public void Dispose()
+        {
+            bool isLast;
+            lock (model.gate)
+            {
+                model.entering--;
+                isLast = model.disposed && model.entering == 0;
+            }
+
+            if (isLast)
+            {
+                model.Drain();
+            }
         }
     }
 

@@ -32,6 +32,14 @@ public sealed partial class LayerSkipModel
         return OwnThread.Run("LayerSkip load", () => Load(path, options ?? new(), progress, cancellationToken), cancellationToken);
     }
 
+    /// <summary>Loads a model as it comes, on this thread, or says why it cannot.</summary>
+    /// <param name="path">A Hugging Face folder, a .gguf file, or a model's name on a hub: org/name, org/name@revision.</param>
+    /// <param name="model">The model; null where there is none.</param>
+    /// <param name="fault">What is wrong; null where nothing is.</param>
+    public static bool TryLoad(
+        string path, [NotNullWhen(true)] out LayerSkipModel? model, [NotNullWhen(false)] out LayerSkipException? fault) =>
+        TryLoad(path, null, out model, out fault);
+
     /// <summary>Loads a model, on this thread, or says why it cannot.</summary>
     /// <param name="path">A Hugging Face folder, a .gguf file, or a model's name on a hub: org/name, org/name@revision.</param>
     /// <param name="options">Device, number formats, threads; null is all as it comes.</param>
@@ -62,20 +70,25 @@ public sealed partial class LayerSkipModel
         var (dtype, device) = (Translate.Dtype(options.Dtype), Translate.Device(options.Device));
         var compute = Translate.Compute(options.Compute);
         var (kv, prefill) = (Translate.Kv(options.Kv), Translate.Prefill(options.Prefill));
-        if (options.Threads is { } threads)
-        {
-            SetThreads(threads);
-        }
-
         EngineOptions serving = new(
             slots: options.TextsAtOnce,
             queue: options.TextsWaiting,
             prefixTexts: options.TextsKept,
             kvBytes: Translate.Optional(options.CacheBytes),
             past: null);
-        if (EngineOptionsModule.faults(serving) is { IsEmpty: false } faults)
+        LayerSkipError[] faults =
+        [
+            .. options.Threads is { } asked ? Backend.threadsFaults(asked) : [],
+            .. EngineOptionsModule.faults(serving),
+        ];
+        if (faults is not [])
         {
             throw Translate.Exception(faults);
+        }
+
+        if (options.Threads is { } threads)
+        {
+            SetThreads(threads);
         }
 
         Action<long, long> tell = (read, all) =>

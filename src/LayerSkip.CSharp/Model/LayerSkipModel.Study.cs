@@ -60,11 +60,13 @@ public sealed partial class LayerSkipModel
     /// Decodes a text once with every layer, on this thread, and reads from that what every exit layer, draft length and policy would have done.
     /// </summary>
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public ReplayResult Replay(string prompt, ReplayOptions? options = null) => Replay(EncodePrompt(prompt), options);
+    public ReplayResult Replay(string prompt, ReplayOptions? options = null, CancellationToken cancellationToken = default) =>
+        Replay(EncodePrompt(prompt), options, cancellationToken);
 
     /// <summary>As the other <c>Replay</c>, for a prompt of ids.</summary>
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
-    public ReplayResult Replay(IReadOnlyList<int> promptIds, ReplayOptions? options = null)
+    public ReplayResult Replay(
+        IReadOnlyList<int> promptIds, ReplayOptions? options = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(promptIds);
         ObjectDisposedException.ThrowIf(disposed, this);
@@ -72,27 +74,29 @@ public sealed partial class LayerSkipModel
         int[] prompt = [.. promptIds];
         using var use = new Use(this);
         return TranslateReplay.Result(
-            checkpoint, Translate.Throwing(() => ReplayReportModule.run(checkpoint.Weights, given, prompt).OrThrow()));
+            checkpoint, Translate.Throwing(() => ReplayReportModule.runUntil(cancellationToken, checkpoint.Weights, given, prompt).OrThrow()));
     }
 
-    /// <summary>As <see cref="Replay(string, ReplayOptions?)"/>, on a thread of its own.</summary>
+    /// <summary>As <see cref="Replay(string, ReplayOptions?, CancellationToken)"/>, on a thread of its own.</summary>
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
     public Task<ReplayResult> ReplayAsync(
         string prompt, ReplayOptions? options = null, CancellationToken cancellationToken = default) =>
         ReplayAsync(EncodePrompt(prompt), options, cancellationToken);
 
-    /// <summary>As the other <c>ReplayAsync</c>, for a prompt of ids. Once it has begun it goes on to its end.</summary>
+    /// <summary>As the other <c>ReplayAsync</c>, for a prompt of ids. Cancelled, it ends within a pass.</summary>
     /// <exception cref="LayerSkipException">The prompt or the options cannot be used.</exception>
     public Task<ReplayResult> ReplayAsync(
         IReadOnlyList<int> promptIds, ReplayOptions? options = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(promptIds);
-        return OwnThread.Run("LayerSkip replay", () => Replay(promptIds, options), cancellationToken);
+        return OwnThread.Run("LayerSkip replay", () => Replay(promptIds, options, cancellationToken), cancellationToken);
     }
 
     /// <summary>Checks on the spot that what is decoded early is what the whole model decodes, on this thread.</summary>
+    /// <param name="options">What is decoded.</param>
+    /// <param name="cancellationToken">Ends it within a pass.</param>
     /// <exception cref="LayerSkipException">The options cannot be used.</exception>
-    public CertifyResult Certify(CertifyOptions? options = null)
+    public CertifyResult Certify(CertifyOptions? options = null, CancellationToken cancellationToken = default)
     {
         options ??= new();
         var own = LayerSkip.Certify.options;
@@ -114,14 +118,14 @@ public sealed partial class LayerSkipModel
         // The library would call them by the one number that it takes.
         LayerSkipError[] faults = numbers is [] ? [.. LayerSkip.Certify.faults(checkpoint, given)] : numbers;
         return faults is []
-            ? TranslateStudy.Certificate(Translate.Throwing(() => LayerSkip.Certify.run(checkpoint, given)))
+            ? TranslateStudy.Certificate(Translate.Throwing(() => LayerSkip.Certify.runUntil(cancellationToken, checkpoint, given)))
             : throw Translate.Exception(faults);
     }
 
     /// <summary>As <see cref="Certify"/>, on a thread of its own.</summary>
     /// <exception cref="LayerSkipException">The options cannot be used.</exception>
     public Task<CertifyResult> CertifyAsync(CertifyOptions? options = null, CancellationToken cancellationToken = default) =>
-        OwnThread.Run("LayerSkip certify", () => Certify(options), cancellationToken);
+        OwnThread.Run("LayerSkip certify", () => Certify(options, cancellationToken), cancellationToken);
 
     /// <summary>Scores a task's items at every exit layer, on this thread: perplexity of texts, questions with choices, generated answers.</summary>
     /// <param name="task">The task: "perplexity", "multiple-choice", ...; another name's fault lists them.</param>

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What a model is. Layers count from 1, tokens and positions from 0.</summary>
@@ -76,4 +78,6 @@ public sealed record ModelInfo
 
     /// <summary>What a user should know of the model's files: sentences.</summary>
     public IReadOnlyList<string> Remarks { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What a certificate of exactness decodes.</summary>
@@ -20,6 +22,8 @@ public sealed record CertifyOptions
 
     /// <summary>Of the sampled texts.</summary>
     public long Seed { get; init; } = Certify.options.Seed;
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>Whether what is decoded early is what the whole model decodes.</summary>
@@ -54,6 +58,8 @@ public sealed record CertifyResult
 
     /// <summary>The largest gap seen, as such a share.</summary>
     public double WorstGap { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>The findings of one test, counted.</summary>

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What an evaluation takes; what its task has no use for is refused. The defaults are those of the command line.</summary>
@@ -35,6 +37,8 @@ public sealed record EvaluateOptions
 
     /// <summary>The file of the run, in JSON lines, with which an evaluation that was ended goes on; null: none.</summary>
     public string? RunFile { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What an evaluation came to.</summary>
@@ -54,6 +58,8 @@ public sealed record EvaluateResult
 
     /// <summary>What a reader of the numbers should know: sentences.</summary>
     public IReadOnlyList<string> Remarks { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>The numbers of an exit layer.</summary>
@@ -64,4 +70,6 @@ public sealed record EvaluateExit
 
     /// <summary>Its metrics by name: "cross_entropy", "acc_norm".</summary>
     public required IReadOnlyDictionary<string, Estimate> Metrics { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What other engines load.</summary>
@@ -49,4 +51,6 @@ public sealed record ExportResult
 
     /// <summary>What the user should know: sentences.</summary>
     public IReadOnlyList<string> Remarks { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }

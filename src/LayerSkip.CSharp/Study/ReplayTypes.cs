@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What is replayed. The defaults are those of the command line.</summary>
@@ -20,6 +22,8 @@ public sealed record ReplayOptions
 
     /// <summary>For the timing of rounds; every kind has four turns whatever they take.</summary>
     public TimeSpan TimingBudget { get; init; } = TimeSpan.FromMilliseconds(RoundTimesModule.budgetMs);
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>
@@ -63,6 +67,8 @@ public sealed record ReplayResult
 
     /// <summary>The same of the prompt's last positions.</summary>
     public IReadOnlyList<ReplayPosition> PromptPositions { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What a fixed exit layer and draft length come to.</summary>
@@ -116,6 +122,8 @@ public sealed record ReplayPolicy
 
     /// <summary>Every round in order.</summary>
     public IReadOnlyList<ReplayRound> Rounds { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A round of a policy.</summary>
@@ -148,6 +156,8 @@ public sealed record ReplayTimes
 
     /// <summary>The kinds.</summary>
     public IReadOnlyList<ReplayRoundTime> Rounds { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What rounds of an exit layer and so many drafts take: medians.</summary>
@@ -180,4 +190,6 @@ public sealed record ReplayPosition
 
     /// <summary>Their probabilities.</summary>
     public IReadOnlyList<double> Probabilities { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }

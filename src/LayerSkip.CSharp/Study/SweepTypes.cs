@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What a sweep decodes, and how often. The defaults are those of the command line.</summary>
@@ -26,6 +28,8 @@ public sealed record SweepOptions
 
     /// <summary>The file of the run, in JSON lines, with which a sweep that was ended goes on; null: none.</summary>
     public string? RunFile { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>How far a sweep or an evaluation is.</summary>
@@ -52,6 +56,8 @@ public sealed record SweepResult
 
     /// <summary>Texts that were not plain decoding's. None may be.</summary>
     public int DifferentTextCount { get; init; }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>What one way of decoding came to.</summary>

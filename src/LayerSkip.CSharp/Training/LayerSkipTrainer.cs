@@ -125,10 +125,14 @@ public static class LayerSkipTrainer
         TrainingSession session, IProgress<TrainProgress>? progress, CancellationToken cancellationToken)
     {
         var steps = session.Plan.Options.Steps;
+        // Of a run that has no step left, what its steps came to.
+        var (loss, validation) = session.Trainee.Step >= steps ? TrainingSessionModule.latestNumbers(session) : default;
         TrainResult result = new()
         {
             Folder = session.Output,
             StepCount = steps,
+            Loss = loss?.Value,
+            ValidationCrossEntropy = validation?.Value,
             Conversations = session.Conversations is { Value: var count }
                 ? new()
                 {

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>The paper's recipes, and ours: where dropout, curriculum and targets begin (LayerSkip, table 9).</summary>
@@ -163,6 +165,8 @@ public sealed record TrainOptions
     public int? Threads { get; init; }
 
     private static TrainingOptions Usual => TranslateTraining.Usual;
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>Texts to learn from, and to validate on.</summary>
@@ -208,6 +212,8 @@ public sealed record TrainData
         ArgumentNullException.ThrowIfNull(texts);
         return new() { Texts = [.. texts] };
     }
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A prompt that is read, and a response that is learned.</summary>

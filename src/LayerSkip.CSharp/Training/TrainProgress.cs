@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace LayerSkip.CSharp;
 
 /// <summary>What a run of training has come to, as it goes on: a <see cref="TrainStep"/>, <see cref="TrainValidation"/>, <see cref="TrainProbe"/> or <see cref="TrainCheckpoint"/>.</summary>
@@ -43,6 +45,9 @@ public sealed record TrainStep : TrainProgress
 
     /// <summary>How long it took.</summary>
     public TimeSpan Elapsed { get; init; }
+
+    /// <summary>Its members, the first of each list.</summary>
+    protected override bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>The validation texts were graded.</summary>
@@ -50,6 +55,9 @@ public sealed record TrainValidation : TrainProgress
 {
     /// <summary>Mean cross entropy in nats of each exit, the first layer's first; the last is the whole model's.</summary>
     public required IReadOnlyList<double> CrossEntropy { get; init; }
+
+    /// <summary>Its members, the first of each list.</summary>
+    protected override bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>The decoder drafted with some exits.</summary>
@@ -57,6 +65,9 @@ public sealed record TrainProbe : TrainProgress
 {
     /// <summary>The share of drafts that were accepted, by exit layer.</summary>
     public required IReadOnlyDictionary<int, double> AcceptanceRates { get; init; }
+
+    /// <summary>Its members, the first of each list.</summary>
+    protected override bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>A checkpoint was written.</summary>
@@ -75,10 +86,10 @@ public sealed record TrainResult
     /// <summary>The steps of the run.</summary>
     public int StepCount { get; init; }
 
-    /// <summary>The last step's, in nats a token; null where it had nothing to learn, or this call made none.</summary>
+    /// <summary>The last step's, in nats a token; null where it had nothing to learn.</summary>
     public double? Loss { get; init; }
 
-    /// <summary>The latest validation of this call: mean cross entropy in nats of each exit, the first layer's first; null where there was none.</summary>
+    /// <summary>The latest validation of this call, or of the run where it was finished before: mean cross entropy in nats of each exit, the first layer's first; null where there was none.</summary>
     public IReadOnlyList<double>? ValidationCrossEntropy { get; init; }
 
     /// <summary>What the conversations come to that the run learns from; null where there are none.</summary>
@@ -86,6 +97,8 @@ public sealed record TrainResult
 
     /// <summary>What the user should know: sentences.</summary>
     public IReadOnlyList<string> Remarks { get; init; } = [];
+
+    private bool PrintMembers(StringBuilder text) => Printed.Members(text, this);
 }
 
 /// <summary>Conversations of which the assistant's answers are learned.</summary>

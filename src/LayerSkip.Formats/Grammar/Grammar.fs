@@ -68,7 +68,8 @@ module Grammar =
     /// One of these texts, none of which is empty.
     let choices (texts: string list) : Result<Grammar, LayerSkipError list> =
         if texts.IsEmpty || List.contains "" texts then
-            Check.outOfRange "choices" (String.concat ", " texts) "a list of texts, none of them empty"
+            let given = texts |> List.map (fun text -> $"\"{text}\"") |> String.concat ", "
+            Check.outOfRange "choices" given "a list of texts, none of them empty"
         else
             ofPart "a list of choices" (fun () -> GrammarPart.Text(JsonText.oneOf texts))
 

@@ -220,6 +220,11 @@ module Refusal =
         | LayerSkipError.UnknownToken _
         | LayerSkipError.EmptyPrompt -> Some { Field = "prompt"; Text = LayerSkipError.message error }
         | LayerSkipError.ChatRefused _ -> Some { Field = "messages"; Text = LayerSkipError.message error }
+        | LayerSkipError.NoPlaceForTools _ ->
+            Some {
+                Field = "tools"
+                Text = "\"tools\" cannot be told to this model: its chat template has no place for them"
+            }
         | LayerSkipError.NoChatTemplate _ ->
             Some {
                 Field = "messages"

@@ -5,21 +5,6 @@ open LayerSkip
 /// Conversations as the model's chat template writes them.
 [<RequireQualifiedAccess>]
 module internal ChatPrompt =
-    /// Tools for a template that has no place for them would be ignored in silence.
-    let private checkTools (service: Service) (chat: ChatRequest) : Result<unit, Refusal> =
-        match Chat.template service.Model.Checkpoint with
-        | Ok template when not chat.Tools.IsEmpty && not (ChatTemplate.takesTools template) ->
-            Error(
-                Refusal.ofFaults [
-                    {
-                        Field = "tools"
-                        Text =
-                            "\"tools\" cannot be told to this model: its chat template has no place for them"
-                    }
-                ]
-            )
-        | _ -> Ok()
-
     /// What a template makes of messages is theirs to put right, though the fault is told as one of a file.
     let private ofTemplate (refusal: Refusal) : Refusal =
         if refusal = Refusal.ofBug then
@@ -34,7 +19,5 @@ module internal ChatPrompt =
 
     /// The ids that a conversation becomes.
     let ids (service: Service) (chat: ChatRequest) : Result<int[], Refusal> =
-        checkTools service chat
-        |> Result.bind (fun () ->
-            Chat.prompt chat service.Model.Checkpoint
-            |> Result.mapError (Service.refusalOf service >> ofTemplate))
+        Chat.prompt chat service.Model.Checkpoint
+        |> Result.mapError (Service.refusalOf service >> ofTemplate)

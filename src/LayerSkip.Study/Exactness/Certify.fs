@@ -1,5 +1,7 @@
 namespace LayerSkip
 
+open System.Threading
+
 /// What the certificate decodes.
 [<NoEquality; NoComparison>]
 type CertifyOptions = {
@@ -172,8 +174,13 @@ module Certify =
         Drafting.faults checkpoint given
 
     /// Runs the certificate. A LayerSkipException where an exit or a draft length does not fit (a model of one layer has no
-    /// earlier exit), where a prompt leaves no room, and where the model's numbers overflow.
-    let run (checkpoint: Checkpoint) (options: CertifyOptions) : CertifyReport =
+    /// earlier exit), where a prompt leaves no room, and where the model's numbers overflow; once `cancelled` is, an
+    /// OperationCanceledException within a pass.
+    let runUntil
+        (cancelled: CancellationToken)
+        (checkpoint: Checkpoint)
+        (options: CertifyOptions)
+        : CertifyReport =
         let weights = checkpoint.Weights
         let layers = weights.Config.Layers
         let gap = gap weights.Dtype
@@ -221,16 +228,16 @@ module Certify =
         }
 
         let findings = [
-            "T1", Exactness.texts weights gap length prompts grid
-            "T2", Exactness.tokens weights gap length prompts grid
-            "T3", Exactness.logits weights length prompts grid
+            "T1", Exactness.texts cancelled weights gap length prompts grid
+            "T2", Exactness.tokens cancelled weights gap length prompts grid
+            "T3", Exactness.logits cancelled weights length prompts grid
             "T4",
-            Exactness.sampling weights vocabulary options.Seed prompts exits
+            Exactness.sampling cancelled weights vocabulary options.Seed prompts exits
             @ (if isOther options then
-                   Exactness.drawn weights options.Seed length prompts grid
+                   Exactness.drawn cancelled weights options.Seed length prompts grid
                else
                    [])
-            "T5", Exactness.caches weights length prompts grid
+            "T5", Exactness.caches cancelled weights length prompts grid
         ]
 
         let tests = List.map tally findings
@@ -253,3 +260,7 @@ module Certify =
             Violation = tests |> List.sumBy _.Violation
             WorstGap = findings |> Seq.collect snd |> Seq.map snd |> Seq.fold max 0.0
         }
+
+    /// `runUntil` that nothing cancels.
+    let run (checkpoint: Checkpoint) (options: CertifyOptions) : CertifyReport =
+        runUntil CancellationToken.None checkpoint options

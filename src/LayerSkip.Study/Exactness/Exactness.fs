@@ -4,7 +4,8 @@ open System.Threading
 open TorchSharp
 
 /// The tests T1 to T5 behind the certificate (`Certify`), each a list of findings. `prompts` are ids, `length` is that of
-/// the new text, and `grid` has strategies, each with its draft length, which decode each prompt.
+/// the new text, and `grid` has strategies, each with its draft length, which decode each prompt. Once `cancelled` is, they throw
+/// OperationCanceledException within a pass.
 [<RequireQualifiedAccess>]
 module internal Exactness =
     [<Struct>]
@@ -99,9 +100,9 @@ module internal Exactness =
                 let (first, gapA), (second, gapB) = judge gap logits a[at], judge gap logits b[at]
                 max Tie (max first second), max gapA gapB
 
-    let private decode weights strategy maxNewTokens stopIds prompt =
+    let private decode cancelled weights strategy maxNewTokens stopIds prompt =
         let options = { GenerationOptions.greedy strategy maxNewTokens with StopIds = stopIds }
-        Generation.complete weights None options prompt |> Check.getOrRaise
+        Generation.completeUntil cancelled weights None options prompt |> Check.getOrRaise
 
     /// Stop rules and limits to try on a text: every length up to a round's, and stops inside a draft.
     let private rules length draftLength (text: int[]) =
@@ -118,9 +119,16 @@ module internal Exactness =
 
     /// T1: self-speculation writes the text of autoregressive decoding under every stop rule, or differs from it first between
     /// tokens that both are within the gap.
-    let texts (weights: Weights) gap length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list = [
+    let texts
+        cancelled
+        (weights: Weights)
+        gap
+        length
+        (prompts: int[][])
+        (grid: (Strategy * int) list)
+        : Finding list = [
         for number, prompt in Array.indexed prompts do
-            let plain limit stops = decode weights Strategy.Autoregressive limit stops prompt
+            let plain limit stops = decode cancelled weights Strategy.Autoregressive limit stops prompt
             let unstopped = length, [||]
             let whole = plain length [||]
 
@@ -138,19 +146,26 @@ module internal Exactness =
                             whole
                         else
                             plain limit stops
-                    sameText gap weights prompt own (decode weights strategy limit stops prompt)
+                    sameText gap weights prompt own (decode cancelled weights strategy limit stops prompt)
     ]
 
     /// T2: each token of self-speculation against the whole model's logits after the text before it, in one pass.
-    let tokens (weights: Weights) gap length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list = [
+    let tokens
+        cancelled
+        (weights: Weights)
+        gap
+        length
+        (prompts: int[][])
+        (grid: (Strategy * int) list)
+        : Finding list = [
         for prompt in prompts do
             for strategy, _ in grid do
-                let made = decode weights strategy length [||] prompt
+                let made = decode cancelled weights strategy length [||] prompt
                 yield! everyToken gap weights prompt made.TokenIds
     ]
 
     /// The logits that decided each token of a text, by its place in prompt and text.
-    let private decisive weights strategy length prompt =
+    let private decisive (cancelled: CancellationToken) weights strategy length prompt =
         let rows = System.Collections.Generic.Dictionary<int, float[]>()
 
         // A refused draft's rows are overwritten by those of the round after it.
@@ -158,7 +173,7 @@ module internal Exactness =
             Logits.toFloats logits |> Array.iteri (fun row values -> rows[first + row] <- values)
 
         let decoding = { Rounds.greedy weights strategy length with Watch = Some keep }
-        let struct (_, standing) = Seq.last (Rounds.run decoding prompt CancellationToken.None)
+        let struct (_, standing) = Seq.last (Rounds.run decoding prompt cancelled)
         Array.init (standing.Text.Count - prompt.Length) (fun i -> rows[prompt.Length + i])
 
     let private sameBits (a: float) (b: float) =
@@ -166,13 +181,19 @@ module internal Exactness =
 
     /// T3: self-speculation decides every token by the very logits of autoregressive decoding, bit for bit. Only
     /// the CPU kernels promise it: elsewhere a product's last bits depend on how many rows it has.
-    let logits (weights: Weights) length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list = [
+    let logits
+        cancelled
+        (weights: Weights)
+        length
+        (prompts: int[][])
+        (grid: (Strategy * int) list)
+        : Finding list = [
         if weights.Kernels.IsSome then
             for prompt in prompts do
-                let plain = decisive weights Strategy.Autoregressive length prompt
+                let plain = decisive cancelled weights Strategy.Autoregressive length prompt
 
                 for strategy, _ in grid do
-                    let own = decisive weights strategy length prompt
+                    let own = decisive cancelled weights strategy length prompt
 
                     if own.Length <> plain.Length then
                         Violation, 0.0
@@ -213,11 +234,24 @@ module internal Exactness =
 
     /// T4: sampled speculation keeps the whole model's law, over nine classes of tokens: 20,000 first tokens are as frequent
     /// as they should be, and the law of a round of one draft and of two is exact, every refusal counted out.
-    let sampling (weights: Weights) plan seed (prompts: int[][]) exits : Finding list =
-        let pairs = prompts |> Array.map (laws weights plan exits) |> List.concat
+    let sampling
+        (cancelled: CancellationToken)
+        (weights: Weights)
+        plan
+        seed
+        (prompts: int[][])
+        exits
+        : Finding list =
+        let pairs =
+            prompts
+            |> Array.map (fun prompt ->
+                cancelled.ThrowIfCancellationRequested()
+                laws weights plan exits prompt)
+            |> List.concat
 
         [
             for number, pair in List.indexed pairs do
+                cancelled.ThrowIfCancellationRequested()
                 let counts = SamplingLaw.firstTokens pair[0] pair[1] 20_000 (seed + int64 number)
                 exactIf (SamplingLaw.chiSquare pair[0] counts < 6.0)
 
@@ -234,7 +268,14 @@ module internal Exactness =
     let private drawnTexts, drawnTokens = 24, 8
 
     /// T4, live: texts that are drawn through drafts fall in the whole model's laws as they should (`SamplingLaw.place`), at temperature 1.
-    let drawn (weights: Weights) seed length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list =
+    let drawn
+        cancelled
+        (weights: Weights)
+        seed
+        length
+        (prompts: int[][])
+        (grid: (Strategy * int) list)
+        : Finding list =
         let sampling = Sampling.create 1.0 0 1.0 |> Check.getOrRaise
 
         [
@@ -250,7 +291,9 @@ module internal Exactness =
                                     Seed = seed + int64 text
                             }
 
-                            let made = Generation.complete weights None options prompt |> Check.getOrRaise
+                            let made =
+                                Generation.completeUntil cancelled weights None options prompt
+                                |> Check.getOrRaise
 
                             let logits =
                                 teacherForced weights prompt made.TokenIds[.. made.TokenIds.Length - 2]
@@ -272,7 +315,13 @@ module internal Exactness =
 
     /// T5: after each round the cache is that of a fresh prefill of the same text, but for rounding; a rewinding that crops
     /// wrongly shows here.
-    let caches (weights: Weights) length (prompts: int[][]) (grid: (Strategy * int) list) : Finding list =
+    let caches
+        cancelled
+        (weights: Weights)
+        length
+        (prompts: int[][])
+        (grid: (Strategy * int) list)
+        : Finding list =
         let layers, tolerance = weights.Config.Layers, cacheTolerance weights
 
         let compare (prompt: int[]) (text: int[]) (cache: Cache) =
@@ -293,6 +342,6 @@ module internal Exactness =
                     let decoding = Rounds.greedy weights strategy length
 
                     // The first is the pass over the prompt.
-                    for struct (_, standing) in Seq.tail (Rounds.run decoding prompt CancellationToken.None) do
+                    for struct (_, standing) in Seq.tail (Rounds.run decoding prompt cancelled) do
                         compare prompt (standing.Text.ToArray()) standing.Reading.Cache
         ]

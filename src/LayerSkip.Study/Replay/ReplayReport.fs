@@ -1,5 +1,7 @@
 namespace LayerSkip
 
+open System.Threading
+
 /// What a fixed exit layer and draft length come to over a trace.
 type ReplayPoint = {
     Exit: int
@@ -226,22 +228,27 @@ module ReplayReport =
         Check.all faults ()
 
     /// Traces a text after a prompt of ids, times rounds at its middle, and replays. Errors: those of `check`, and numbers that
-    /// overflow.
-    let run
+    /// overflow. Once `cancelled` is, it throws OperationCanceledException within a pass.
+    let runUntil
+        (cancelled: CancellationToken)
         (weights: Weights)
         (options: ReplayOptions)
         (prompt: int[])
         : Result<ReplayReport, LayerSkipError list> =
         check weights options prompt
-        |> Result.bind (fun () -> Trace.run weights options.Trace prompt)
+        |> Result.bind (fun () -> Trace.runUntil cancelled weights options.Trace prompt)
         |> Result.map (fun trace ->
             let lengths = List.distinct (options.Lengths @ [ options.Start.Length ])
 
             let times =
-                RoundTimes.measure weights (prompt.Length + trace.Written.Length / 2) {
+                RoundTimes.measureUntil cancelled weights (prompt.Length + trace.Written.Length / 2) {
                     Exits = options.Exits @ [ options.Start.Exit.Layers ]
                     Lengths = [ 1 .. min 8 (List.max lengths) ] @ lengths
                     BudgetMs = options.BudgetMs
                 }
 
             ofTrace times options trace)
+
+    /// `runUntil` that nothing cancels.
+    let run weights options prompt : Result<ReplayReport, LayerSkipError list> =
+        runUntil CancellationToken.None weights options prompt

@@ -49,13 +49,18 @@ module RoundTimes =
     let private median (samples: float seq) = (Spread.ofSamples samples).Median
 
     /// An endless source of timed rounds after a prompt that leaves room for two tokens.
-    let private source (weights: Weights) (prompt: int[]) strategy : (unit -> RoundTime) * IDisposable =
+    let private source
+        cancelled
+        (weights: Weights)
+        (prompt: int[])
+        strategy
+        : (unit -> RoundTime) * IDisposable =
         let room = min (stretch + 2) (weights.Config.Context - prompt.Length)
         let decoding = Rounds.greedy weights strategy room
         let clock = decoding.Clock
 
         let start () =
-            let rounds = (Rounds.run decoding prompt CancellationToken.None).GetEnumerator()
+            let rounds = (Rounds.run decoding prompt cancelled).GetEnumerator()
             rounds.MoveNext() |> ignore
             rounds
 
@@ -157,8 +162,13 @@ module RoundTimes =
     }
 
     /// Times at a context of about `length` positions, or as many as leave room for a round. None where the context has no
-    /// room for two tokens after one, as then there is no round.
-    let measure (weights: Weights) (length: int) (options: RoundTimesOptions) : RoundTimes option =
+    /// room for two tokens after one, as then there is no round. Once `cancelled` is, it throws OperationCanceledException.
+    let measureUntil
+        (cancelled: CancellationToken)
+        (weights: Weights)
+        (length: int)
+        (options: RoundTimesOptions)
+        : RoundTimes option =
         let context = weights.Config.Context
 
         if context < 3 then
@@ -167,7 +177,7 @@ module RoundTimes =
             let longest = List.max (1 :: options.Lengths)
             let start = max 1 (min (length - stretch / 2) (context - stretch - longest - 2))
             let prompt = PassProfile.ids weights start
-            let plain, plainEnd = source weights prompt Strategy.Autoregressive
+            let plain, plainEnd = source cancelled weights prompt Strategy.Autoregressive
             use _plain = plainEnd
 
             let plainMs = List.init 4 (fun _ -> (plain ()).RoundMs) |> List.min
@@ -180,7 +190,7 @@ module RoundTimes =
                     ExitLayer.TryCreate(weights.Config.Layers, exit)
                     |> Check.getOrRaise
                     |> strategyOf weights rounds
-                    |> source weights prompt)
+                    |> source cancelled weights prompt)
 
             try
                 let began = Stopwatch.StartNew()
@@ -230,6 +240,10 @@ module RoundTimes =
             finally
                 for _, source in sources do
                     source.Dispose()
+
+    /// `measureUntil` that nothing cancels.
+    let measure (weights: Weights) (length: int) (options: RoundTimesOptions) : RoundTimes option =
+        measureUntil CancellationToken.None weights length options
 
     /// Between two points on a line, and beyond the outermost on theirs.
     let private interpolate (points: struct (float * float)[]) (x: float) : float =

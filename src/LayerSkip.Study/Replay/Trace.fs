@@ -2,6 +2,7 @@ namespace LayerSkip
 
 open System
 open System.Runtime.InteropServices
+open System.Threading
 open TorchSharp
 
 /// What a trace is to be of.
@@ -142,13 +143,13 @@ module Trace =
         Confidences = choices |> Array.map (fun (struct (_, confidence)) -> confidence)
     }
 
-    let private decode (weights: Weights) (options: TraceOptions) (prompt: int[]) : Trace =
+    let private decode cancelled (weights: Weights) (options: TraceOptions) (prompt: int[]) : Trace =
         let layers = weights.Config.Layers
         let exits = layers - 1
         let limit = min options.MaxNewTokens (weights.Config.Context - prompt.Length)
         let isStop id = Array.contains id options.StopIds
         use _noGrad = Scope.noGrad ()
-        let start = Cache.create weights layers (prompt.Length + limit)
+        let start = { Cache.create weights layers (prompt.Length + limit) with Cancelled = cancelled }
         use _storage = start.Slab :> IDisposable
         use shelf = new Shelf(weights, max 1 exits)
         let written = ResizeArray<int>()
@@ -221,7 +222,18 @@ module Trace =
 
         Generation.run weights None greedy prompt |> Result.map ignore
 
-    /// Decodes a prompt of ids. Errors: those of `check`, and numbers that overflow.
-    let run (weights: Weights) (options: TraceOptions) (prompt: int[]) : Result<Trace, LayerSkipError list> =
+    /// Decodes a prompt of ids. Errors: those of `check`, and numbers that overflow. Once `cancelled` is, it throws
+    /// OperationCanceledException within a pass.
+    let runUntil
+        (cancelled: CancellationToken)
+        (weights: Weights)
+        (options: TraceOptions)
+        (prompt: int[])
+        : Result<Trace, LayerSkipError list> =
         Check.guard (fun () ->
-            check weights options prompt |> Result.map (fun () -> decode weights options prompt))
+            check weights options prompt
+            |> Result.map (fun () -> decode cancelled weights options prompt))
+
+    /// `runUntil` that nothing cancels.
+    let run (weights: Weights) (options: TraceOptions) (prompt: int[]) : Result<Trace, LayerSkipError list> =
+        runUntil CancellationToken.None weights options prompt

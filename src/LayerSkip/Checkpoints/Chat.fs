@@ -29,11 +29,23 @@ module Chat =
     let text (request: ChatRequest) (checkpoint: Checkpoint) : Result<MarkedText, LayerSkipError list> =
         rendered request checkpoint |> Result.map snd
 
+    /// What a template would pass over in silence.
+    let private unheard (request: ChatRequest) (checkpoint: Checkpoint) : LayerSkipError list = [
+        if request.Messages.IsEmpty then
+            LayerSkipError.ChatRefused "there is no message"
+
+        match template checkpoint with
+        | Ok template when not (request.Tools.IsEmpty || ChatTemplate.takesTools template) ->
+            LayerSkipError.NoPlaceForTools checkpoint.Path
+        | _ -> ()
+    ]
+
     /// The ids that a conversation becomes: as transformers' apply_chat_template gives them, where no message holds a special
     /// token's text. Where one does, it is characters to the model. One line says why there are none: the model has no chat
-    /// template, the template refuses the messages, or it asks for what we do not know.
+    /// template, the template refuses the messages, has no place for the tools or asks for what we do not know, or there is no message.
     let prompt (request: ChatRequest) (checkpoint: Checkpoint) : Result<int[], LayerSkipError list> =
-        rendered request checkpoint
+        Check.all (unheard request checkpoint) ()
+        |> Result.bind (fun () -> rendered request checkpoint)
         |> Result.map (fun (tokenizer, text) -> Tokenizer.encodeMarked tokenizer text)
 
     // Nobody's words: what the template writes behind them ends the turn.

@@ -256,6 +256,7 @@ module Checkpoint =
             let isGguf () = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) || Gguf.isFile path
 
             match PathKind.find path with
+            | _ when String.IsNullOrWhiteSpace path -> Error [ LayerSkipError.NotFound(path, hint) ]
             | PathKind.Folder -> loadFolder path format device tell
             | PathKind.RegularFile when not (isGguf ()) -> Check.unsupported $"the file {path}" hint
             // What is no file says so when it is opened.

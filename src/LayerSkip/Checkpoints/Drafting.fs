@@ -154,9 +154,10 @@ module Drafting =
             |> Result.bind (function
                 | Some set -> Ok(Some set)
                 | None ->
-                    Check.unsupported
-                        "drafter layers for a model that recommends no layers"
-                        "name some with layers-kept, as 1-10,15,30; scripts/layer-sets.fsx finds them")
+                    Check.outOfRange
+                        "layers-kept"
+                        "missing"
+                        "given to drafter layers, as 1-10,15,30: the model recommends no layers; scripts/layer-sets.fsx finds some")
         | _ -> Ok None
 
     /// `decide`, with the adapter of an exit layer (None: the model's first) as `adapters` has it.

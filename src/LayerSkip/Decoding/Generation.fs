@@ -50,6 +50,12 @@ module Generation =
             |> List.collect (ContextVocabulary.faults config.Vocabulary)
         for exit in Option.toList options.Strategy.Exit do
             yield! ExitLayer.TryCreate(config.Layers, exit.Layers) |> Check.faults
+        yield!
+            Check.inRange
+                (not (List.contains "" options.StopTexts))
+                "stop-texts"
+                "empty"
+                "texts of one character or more"
         if Option.isNone tokenizer && not (List.isEmpty options.StopTexts) then
             let what = "a stop string for a model without a tokenizer"
             LayerSkipError.Unsupported(what, "give stop ids instead")
@@ -209,6 +215,12 @@ module Generation =
             | GenerationEvent.End(_, completion) -> Some completion
             | _ -> None)
 
-    /// `run` to its end; numbers that overflow are an error too.
+    /// `prepare` to its end; numbers that overflow are an error too.
+    let completeUntil cancelled weights tokenizer options prompt : Result<Completion, LayerSkipError list> =
+        Check.guard (fun () ->
+            prepare weights tokenizer options prompt
+            |> Result.map (fun start -> start cancelled |> result))
+
+    /// `completeUntil` that nothing cancels.
     let complete weights tokenizer options prompt : Result<Completion, LayerSkipError list> =
-        Check.guard (fun () -> run weights tokenizer options prompt |> Result.map result)
+        completeUntil CancellationToken.None weights tokenizer options prompt

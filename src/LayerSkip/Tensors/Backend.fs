@@ -219,13 +219,15 @@ module Backend =
     /// The most threads that can be asked for, by whatever way.
     let mostThreads = Workers.Most
 
-    let internal checkThreads (threads: int) : unit =
+    /// The fault of a number of threads that `setThreads` would not take.
+    let threadsFaults (threads: int) : LayerSkipError list =
         Check.inRange
             (threads >= 1 && threads <= mostThreads)
             "threads"
             (string threads)
             $"1 to {mostThreads}"
-        |> Check.throwAny
+
+    let internal checkThreads (threads: int) : unit = threadsFaults threads |> Check.throwAny
 
     /// Threads that libtorch's own products use, 1 to `mostThreads`; a LayerSkipException else.
     let setThreads (threads: int) : unit =

@@ -281,7 +281,13 @@ let tests =
                     for e in 1..3 do
                         for d in [ 1; 3; 8; 20 ] -> Strategy.SelfSpeculative(exit 4 e, d), d
                 ]
-                let checks = Exactness.logits weights 40 [| [| 1 |]; [| 3; 5; 7; 9; 11; 2; 4 |] |] grid
+                let checks =
+                    Exactness.logits
+                        System.Threading.CancellationToken.None
+                        weights
+                        40
+                        [| [| 1 |]; [| 3; 5; 7; 9; 11; 2; 4 |] |]
+                        grid
                 Expect.equal checks.Length (2 * 12 * 40) "every token of every text"
                 Expect.all checks (fun (finding, _) -> finding = Exactness.Exact) $"{dtype}")
 

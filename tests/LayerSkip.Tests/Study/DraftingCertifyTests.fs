@@ -145,9 +145,11 @@ let tests =
             use weights = tiny 24
 
             let graded drafter =
-                Exactness.drawn weights 1L 8 [| [| 1; 2; 3 |]; [| 4; 5 |]; [| 6 |] |] [
-                    Strategy.Speculative(drafter, LengthPolicy.Fixed 3), 3
-                ]
+                Exactness.drawn System.Threading.CancellationToken.None weights 1L 8 [|
+                    [| 1; 2; 3 |]
+                    [| 4; 5 |]
+                    [| 6 |]
+                |] [ Strategy.Speculative(drafter, LengthPolicy.Fixed 3), 3 ]
                 |> List.map fst
 
             Expect.equal (graded (Drafter.earlyExit (exit 4 2))) [ Exactness.Exact ] "an honest one passes"

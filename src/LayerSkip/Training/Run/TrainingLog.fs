@@ -41,6 +41,12 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
         | :? InvalidOperationException
         | :? Collections.Generic.KeyNotFoundException -> None
 
+    static let numberOf (value: JsonElement) =
+        if value.ValueKind = JsonValueKind.Number then
+            Some(value.GetDouble())
+        else
+            None
+
     let scalar (tag: string) (value: float) (step: int) = board.add_scalar (tag, float32 value, step)
 
     let line (step: int) (write: Utf8JsonWriter -> unit) =
@@ -73,6 +79,34 @@ type TrainingLog private (path: string, board: Modules.SummaryWriter) =
             |> Check.getOrRaise
 
         new TrainingLog(path, torch.utils.tensorboard.SummaryWriter(RunFolder.boardFolder folder, "", false))
+
+    /// What the log in a folder says last, of steps up to `step`: the mean loss of a step, and each exit's mean cross entropy in a validation,
+    /// both in nats a token.
+    static member Latest(folder: string, step: int) : struct (float option * float[] option) =
+        let path = RunFolder.logFile folder
+
+        let next (struct (loss: float option, validation: float[] option)) (line: string) =
+            use document = JsonDocument.Parse line
+
+            let field (name: string) =
+                match document.RootElement.TryGetProperty name with
+                | true, value -> Some value
+                | _ -> None
+
+            struct ((match field "loss" with
+                     | Some value -> numberOf value
+                     | None -> loss),
+                    (match field "validation" with
+                     | Some exits ->
+                         Some [|
+                             for exit in exits.EnumerateObject() ->
+                                 numberOf exit.Value |> Option.defaultValue nan
+                         |]
+                     | None -> validation))
+
+        (if File.Exists path then File.ReadLines path else Seq.empty)
+        |> Seq.filter (stepOf >> Option.exists (fun at -> at <= step))
+        |> Seq.fold next (struct (None, None))
 
     /// The options from a step on, and what products are computed in by them here.
     member _.Options(step: int, options: TrainingOptions, products: Dtype) : unit =

@@ -178,6 +178,10 @@ module TrainingSession =
         session.Remarks
         @ Option.toList (HuggingFaceExport.tokenizerRemark session.Model.Path session.Model)
 
+    /// What its log says last, up to the checkpoint that it goes on from: see `TrainingLog.Latest`.
+    let latestNumbers (session: TrainingSession) : struct (float option * float[] option) =
+        TrainingLog.Latest(session.Output, session.Trainee.Step)
+
     let private promptsOf (length: int) (validation: Dataset) : int[][] =
         let starts = validation.Tokens.Starts
 
