@@ -30,7 +30,7 @@ internal static class Printed
         {
             null => inList ? "null" : "",
             string text => inList ? $"\"{text}\"" : text,
-            IDictionary pairs => List("{", from DictionaryEntry pair in pairs select $"{pair.Key}: {Value(pair.Value, true)}", pairs.Count, "}"),
+            IDictionary pairs => List("{", from object key in pairs.Keys select $"{Value(key, true)}: {Value(pairs[key], true)}", pairs.Count, "}"),
             ICollection items => List("[", from object? item in items select Value(item, true), items.Count, "]"),
             IEnumerable items => List("[", from object? item in items select Value(item, true), null, "]"),
             IFormattable number => number.ToString(null, CultureInfo.InvariantCulture),

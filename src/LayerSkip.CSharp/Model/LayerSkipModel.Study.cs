@@ -27,7 +27,7 @@ public sealed partial class LayerSkipModel
     /// <summary>Times every exit layer with every draft length, plain decoding and lookup, in turn over the same texts, on this thread.</summary>
     /// <param name="options">What is decoded, and how often.</param>
     /// <param name="progress">Is told how far it is, before each prompt.</param>
-    /// <param name="cancellationToken">Ends it before the next prompt.</param>
+    /// <param name="cancellationToken">Ends it within a pass; what it has written to its file stays.</param>
     /// <exception cref="LayerSkipException">The options cannot be used.</exception>
     public SweepResult Sweep(
         SweepOptions? options = null, IProgress<StudyProgress>? progress = null, CancellationToken cancellationToken = default)
@@ -45,7 +45,8 @@ public sealed partial class LayerSkipModel
         return Translate.Throwing(() =>
         {
             var plan = LayerSkip.Sweep.plan(checkpoint, given, ShardModule.whole).OrThrow();
-            var cells = LayerSkip.Sweep.run(Told(progress, cancellationToken), Translate.Optional(options.RunFile), plan).OrThrow();
+            var cells = LayerSkip.Sweep.runUntil(
+                cancellationToken, Told(progress, cancellationToken), Translate.Optional(options.RunFile), plan).OrThrow();
             return TranslateStudy.Sweep(SweepReportModule.ofRun(options.RunFile ?? "the run", plan.Header, cells).OrThrow());
         });
     }

@@ -126,13 +126,13 @@ public static class LayerSkipTrainer
     {
         var steps = session.Plan.Options.Steps;
         // Of a run that has no step left, what its steps came to.
-        var (loss, validation) = session.Trainee.Step >= steps ? TrainingSessionModule.latestNumbers(session) : default;
+        var (lastLoss, lastValidation) = session.Trainee.Step >= steps ? TrainingSessionModule.latestNumbers(session) : default;
         TrainResult result = new()
         {
             Folder = session.Output,
             StepCount = steps,
-            Loss = loss?.Value,
-            ValidationCrossEntropy = validation?.Value,
+            Loss = lastLoss?.Value,
+            ValidationCrossEntropy = lastValidation?.Value,
             Conversations = session.Conversations is { Value: var count }
                 ? new()
                 {

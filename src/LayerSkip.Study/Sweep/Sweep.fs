@@ -1,6 +1,7 @@
 namespace LayerSkip
 
 open System
+open System.Threading
 
 /// A sweep that may begin: everything is checked.
 [<NoEquality; NoComparison>]
@@ -105,13 +106,19 @@ module Sweep =
         | SelfSpeculative(exit, length) ->
             Strategy.SelfSpeculative(ExitLayer.TryCreate(layers, exit) |> Check.getOrRaise, length)
 
-    let private decode (plan: SweepPlan) (tokens: int) (prompt: int[]) (setting: SweepSetting) : Completion =
+    let private decode
+        cancelled
+        (plan: SweepPlan)
+        (tokens: int)
+        (prompt: int[])
+        (setting: SweepSetting)
+        : Completion =
         let options = {
             GenerationOptions.greedy (strategy plan.config.Layers setting) tokens with
                 StopIds = plan.options.StopIds
         }
 
-        Generation.complete plan.weights None options prompt |> Check.getOrRaise
+        Generation.completeUntil cancelled plan.weights None options prompt |> Check.getOrRaise
 
     let private decoded (reference: Completion) (completion: Completion) : SweepDecoding = {
         Tokens = completion.TokenIds.Length
@@ -121,14 +128,20 @@ module Sweep =
     }
 
     /// A prompt in every way. The way that begins is another from cell to cell: the first after a pause may be the slower one.
-    let private cell (plan: SweepPlan) (costs: RoundTimes option) (turn: int) (number: int) : SweepCell =
+    let private cell
+        cancelled
+        (plan: SweepPlan)
+        (costs: RoundTimes option)
+        (turn: int)
+        (number: int)
+        : SweepCell =
         let settings = Array.ofList plan.config.Settings
         let prompt = plan.options.Prompts[number % plan.config.Prompts]
         let completions = Array.zeroCreate settings.Length
 
         for step in 0 .. settings.Length - 1 do
             let at = (turn + step) % settings.Length
-            completions[at] <- decode plan plan.config.MaxNewTokens prompt settings[at]
+            completions[at] <- decode cancelled plan plan.config.MaxNewTokens prompt settings[at]
 
         {
             Prompt = number % plan.config.Prompts
@@ -143,17 +156,17 @@ module Sweep =
     // Tokens that each way decodes before any is timed: code is compiled, and buffers are there.
     let private warmUpTokens = 12
 
-    let private warmUp (plan: SweepPlan) : unit =
+    let private warmUp cancelled (plan: SweepPlan) : unit =
         for setting in plan.config.Settings do
-            decode plan (min warmUpTokens plan.config.MaxNewTokens) plan.options.Prompts[0] setting
+            decode cancelled plan (min warmUpTokens plan.config.MaxNewTokens) plan.options.Prompts[0] setting
             |> ignore
 
     /// What rounds take at the middle of a text.
-    let private costs (plan: SweepPlan) : RoundTimes option =
+    let private costs cancelled (plan: SweepPlan) : RoundTimes option =
         let config = plan.config
         let prompt = plan.options.Prompts |> Array.averageBy (fun prompt -> float prompt.Length)
 
-        RoundTimes.measure plan.weights (int prompt + config.MaxNewTokens / 2) {
+        RoundTimes.measureUntil cancelled plan.weights (int prompt + config.MaxNewTokens / 2) {
             Exits = config.ExitLayers
             // At the end of a text rounds are cut short.
             Lengths = List.distinct ([ 1 .. min 8 (List.max config.DraftLengths) ] @ config.DraftLengths)
@@ -163,7 +176,9 @@ module Sweep =
     /// Computes the shard's cells that `output` has not (all of them without one), and gives the lines of all that are done then.
     /// `progress` gets the number of cells done before and how many there are, before each. A process that is killed loses the cell
     /// under way; the same command goes on. Errors: what `RunWriter.Open` finds, a file that cannot be written on, numbers that overflow.
-    let run
+    /// Once `cancelled` is, it throws OperationCanceledException within a pass; the cells before stay.
+    let runUntil
+        (cancelled: CancellationToken)
         (progress: int -> int -> unit)
         (output: string option)
         (plan: SweepPlan)
@@ -172,19 +187,23 @@ module Sweep =
 
         let compute (left: int list) add =
             if not left.IsEmpty then
-                warmUp plan
+                warmUp cancelled plan
 
-            let costs = if left.IsEmpty then None else costs plan
+            let costs = if left.IsEmpty then None else costs cancelled plan
 
             let one (index: int, number: int) =
                 progress (count - left.Length + index) count
                 // The process tells them once, in its first cell.
                 let told = if index = 0 then costs else None
-                add (number, SweepCell.write (cell plan told (number / plan.shard.Count) number))
+                add (number, SweepCell.write (cell cancelled plan told (number / plan.shard.Count) number))
 
             left |> List.indexed |> Check.each one
 
         Check.guard (fun () -> Run.cells output plan.Header compute)
+
+    /// `runUntil` that nothing cancels.
+    let run progress output plan : Result<RunCell list, LayerSkipError list> =
+        runUntil CancellationToken.None progress output plan
 
     /// The cells of a run's file. Errors: a file of another kind of run, lines that no sweep wrote.
     let read

@@ -19,34 +19,29 @@ module Chat =
                 name, Tokenizer.tokenText tokenizer id
     ]
 
-    let private rendered request (checkpoint: Checkpoint) =
+    let private rendered (request: ChatRequest) (checkpoint: Checkpoint) =
         Check.both (Checkpoint.tokenizer checkpoint) (template checkpoint)
         |> Result.bind (fun (tokenizer, template) ->
-            ChatTemplate.render request (specials tokenizer) template
-            |> Result.map (fun text -> tokenizer, text))
+            // It would leave them out in silence.
+            if request.Tools.IsEmpty || ChatTemplate.takesTools template then
+                ChatTemplate.render request (specials tokenizer) template
+                |> Result.map (fun text -> tokenizer, text)
+            else
+                Error [ LayerSkipError.NoPlaceForTools checkpoint.Path ])
 
     /// The text that a conversation becomes, with what was typed marked.
     let text (request: ChatRequest) (checkpoint: Checkpoint) : Result<MarkedText, LayerSkipError list> =
         rendered request checkpoint |> Result.map snd
 
-    /// What a template would pass over in silence.
-    let private unheard (request: ChatRequest) (checkpoint: Checkpoint) : LayerSkipError list = [
-        if request.Messages.IsEmpty then
-            LayerSkipError.ChatRefused "there is no message"
-
-        match template checkpoint with
-        | Ok template when not (request.Tools.IsEmpty || ChatTemplate.takesTools template) ->
-            LayerSkipError.NoPlaceForTools checkpoint.Path
-        | _ -> ()
-    ]
-
     /// The ids that a conversation becomes: as transformers' apply_chat_template gives them, where no message holds a special
     /// token's text. Where one does, it is characters to the model. One line says why there are none: the model has no chat
     /// template, the template refuses the messages, has no place for the tools or asks for what we do not know, or there is no message.
     let prompt (request: ChatRequest) (checkpoint: Checkpoint) : Result<int[], LayerSkipError list> =
-        Check.all (unheard request checkpoint) ()
-        |> Result.bind (fun () -> rendered request checkpoint)
-        |> Result.map (fun (tokenizer, text) -> Tokenizer.encodeMarked tokenizer text)
+        if request.Messages.IsEmpty then
+            Error [ LayerSkipError.ChatRefused "there is no message" ]
+        else
+            rendered request checkpoint
+            |> Result.map (fun (tokenizer, text) -> Tokenizer.encodeMarked tokenizer text)
 
     // Nobody's words: what the template writes behind them ends the turn.
     let private question, answer = "Which?", "That one."
