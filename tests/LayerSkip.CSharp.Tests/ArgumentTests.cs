@@ -22,7 +22,7 @@ internal static class ArgumentTests
                     && !parameter.IsOut
                     && Nullability.Create(parameter).WriteState == NullabilityState.NotNull
                 select (method, parameter);
-            Equal(cases.Count(), 23, "load, encode, chat, decode, generate, stream, lens, replay, evaluate and export");
+            Equal(cases.Count(), 24, "load, encode, chat, decode, generate, stream, lens, replay, evaluate and export");
 
             foreach (var (method, parameter) in cases)
             {
