@@ -309,11 +309,10 @@ type TokenBytes internal (bytes: byte[][]) =
                 if isWithin count then
                     TokenBits.add id (words.AsSpan())
 
-            let exits = [|
-                for struct (node, count) in all.Leaving do
-                    if isWithin count then
-                        node
-            |]
+            let exits =
+                all.Leaving
+                |> Array.filter (fun struct (_, count) -> isWithin count)
+                |> Array.map (fun struct (node, _) -> node)
 
             let found = reach (TokenBytes.Pack words) exits
             all.Known[struct (least, room)] <- found
@@ -345,8 +344,7 @@ module TokenBytes =
     /// The bytes that a tokenizer's ids add to a text that goes on (`Tokenizer.decodeContinuing`); the same object for the same
     /// tokenizer. Special tokens stand for none: no grammar lets them come, but for the ids that end a text.
     let ofTokenizer (tokenizer: Tokenizer) : TokenBytes =
-        known.GetValue(
-            tokenizer,
-            fun tokenizer ->
-                TokenBytes(Array.init (Tokenizer.vocabularySize tokenizer) (tokenizer.Bytes false))
-        )
+        let bytes (tokenizer: Tokenizer) =
+            Array.init (Tokenizer.vocabularySize tokenizer) (tokenizer.Bytes false)
+
+        known.GetValue(tokenizer, fun tokenizer -> TokenBytes(bytes tokenizer))
