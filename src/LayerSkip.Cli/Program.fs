@@ -97,7 +97,7 @@ module Program =
                 try
                     execute terminal argv
                 with :? ArguParseException as e when e.ErrorCode = ErrorCode.HelpText ->
-                    Terminal.result terminal (e.Message.TrimEnd() + Arguments.notes argv)
+                    Terminal.result terminal (Manual.print argv e.Message)
                     ExitCode.done'
             with
             | :? ArguParseException as e ->

@@ -133,12 +133,16 @@ module LayerSkipError =
             LayerSkipError.BeyondDtype(rename name, dtype, wider)
         | error -> error
 
+    /// Whether a name is an environment variable's, as HF_ENDPOINT: those are the same in every face.
+    let private isVariable (name: string) =
+        name |> Seq.forall (fun letter -> System.Char.IsAsciiLetterUpper letter || letter = '_')
+
     /// A fault with its option spelled as a face has it: `spell` gets the library's name, as "exit-layer". Words that are no
     /// option's name stay words.
     let withOptions (spell: string -> string) (error: LayerSkipError) : LayerSkipError =
         match error with
         | LayerSkipError.OutOfRange(option, value, allowed) when
-            not (option.StartsWith '-' || option.Contains ' ')
+            not (option.StartsWith '-' || option.Contains ' ' || isVariable option)
             ->
             LayerSkipError.OutOfRange(spell option, value, allowed)
         | LayerSkipError.Excluded(option, value, other, chosen, why) ->
@@ -201,7 +205,7 @@ module LayerSkipError =
         | LayerSkipError.NoTokenizerInGguf path ->
             $"{place path}: the file holds no tokenizer (tokenizer.ggml.model, tokenizer.ggml.tokens); take one that does"
         | LayerSkipError.NoChatTemplate path ->
-            $"{place path}: the model has no chat template (chat_template.jinja, \"chat_template\" of tokenizer_config.json, tokenizer.chat_template of a GGUF file); take an instruction-tuned model, or give a plain prompt"
+            $"{place path}: the model has no chat template (chat_template.jinja, \"chat_template\" of tokenizer_config.json, tokenizer.chat_template of a GGUF file); take an instruction-tuned model, as HuggingFaceTB/SmolLM2-135M-Instruct, or give a plain prompt"
         | LayerSkipError.NoPlaceForTools path ->
             $"{place path}: the model cannot be told of tools: its chat template has no place for them; leave them out, or take a model that was trained to call tools"
         | LayerSkipError.ChatRefused why -> $"the model's chat template refuses these messages: {piece why}"

@@ -81,6 +81,10 @@ module internal ChatAnswer =
         let space = min chat.Options.MaxNewTokens (context room / 4)
         let ids, turns = ChatTurns.prompt space checkpoint question chat.Turns |> Check.getOrRaise
 
+        let options = { chat.Options with Seed = chat.Seed + chat.Answers }
+        // A question that has no room in any case is told of alone.
+        let start = Conversation.continued options ids room.Conversation |> Check.getOrRaise
+
         if turns.Untold > chat.Turns.Untold then
             let turnsOut = Terminal.count turns.Untold "oldest turn"
 
@@ -88,8 +92,6 @@ module internal ChatAnswer =
                 terminal
                 $"the context has {context room} tokens: the model is not told the {turnsOut} any more; /new begins another conversation"
 
-        let options = { chat.Options with Seed = chat.Seed + chat.Answers }
-        let start = Conversation.continued options ids room.Conversation |> Check.getOrRaise
         let tokens = ResizeArray<ShownToken>()
         let outcome = GenerateCommand.follow terminal checkpoint room.Json tokens.Add start
 

@@ -7,39 +7,6 @@ open LayerSkip
 /// `layerskip chat`.
 [<RequireQualifiedAccess>]
 module internal ChatCommand =
-    /// What a command line gives, with a chat's own most tokens.
-    let private given (own: ChatArgument list) : GenerateOptions =
-        GenerateArgument.MaxNewTokens ChatArgument.DefaultMaxNewTokens
-        :: (own |> List.choose _.OfGenerate)
-        |> GenerateOptions.read
-
-    /// Faults of what is given, as far as no model is needed to see them; the grammar of answers.
-    let private checkedGrammar (given: GenerateOptions) : Grammar option =
-        GenerateOptions.sampling given |> ignore
-        GivenGrammar.read given.IgnoreEos given.Grammar
-
-    let private resolved (checkpoint: Checkpoint) (past: PastTexts) grammar (given: GenerateOptions) seed =
-        let sampling = GenerateOptions.sampling given
-        let drafting = { given.Drafting with Past = if given.PastTexts.IsEmpty then None else Some past }
-
-        let options, plan =
-            GenerateOptions.resolve seed sampling checkpoint { given with Drafting = drafting }
-
-        // Earlier answers help whoever looks up.
-        let plan = plan |> Option.map (Drafting.remembering past)
-
-        let options = {
-            options with
-                Strategy =
-                    plan |> Option.map (Drafting.strategy checkpoint) |> Option.defaultValue options.Strategy
-                StopIds =
-                    match given.StopIds with
-                    | None -> Chat.stopIds checkpoint
-                    | Some _ -> options.StopIds
-        }
-
-        GivenGrammar.hold grammar checkpoint options, plan
-
     /// A message, of one line or several; None where there are no more.
     let rec private read (room: ChatRoom) (typed: string list) : string option =
         let asks (mark: string) = Terminal.bold room.Terminal mark + " "
@@ -60,79 +27,6 @@ module internal ChatCommand =
             | ChatLines.Open(lines, isQuoted) -> go (Some(lines, isQuoted))
 
         go None
-
-    let private changed (room: ChatRoom) (own: ChatArgument list) (chat: ChatState) : ChatState =
-        let given = given own
-        let grammar = checkedGrammar given
-        let options, plan = resolved room.Checkpoint room.Past grammar given chat.Seed
-        { chat with Own = own; Given = given; Options = options; Plan = plan }
-
-    /// As `--NAME VALUE` would have it.
-    let private set (room: ChatRoom) (chat: ChatState) (name: string) (value: string option) : ChatState =
-        let own =
-            match name with
-            | "adapter-file"
-            | "past-texts" -> []
-            | _ ->
-                let words = Arguments.ofWords [| "chat"; $"--{name}"; yield! Option.toArray value |]
-
-                match Arguments.parser().ParseCommandLine(words, raiseOnUsage = true).TryGetSubCommand() with
-                | Some(Argument.Chat own) ->
-                    own.GetAllResults() |> List.filter (_.OfGenerate >> Option.isSome)
-                | _ -> []
-
-        let seed =
-            match name, value |> Option.map Int64.TryParse with
-            | "seed", Some(true, seed) -> Some seed
-            | _ -> None
-
-        if own.IsEmpty && seed.IsNone then
-            Inputs.usage $"{name} cannot be set here; /set shows what can"
-
-        // An answer follows one grammar, the last that was named.
-        let earlier =
-            if own |> List.exists _.IsGrammar then
-                chat.Own |> List.filter (_.IsGrammar >> not)
-            else
-                chat.Own
-
-        changed room (earlier @ own) { chat with Seed = defaultArg seed chat.Seed }
-
-    /// As it would be without `--NAME` and `/set NAME`.
-    let private unset (room: ChatRoom) (chat: ChatState) (name: string) : ChatState =
-        let parser = Arguments.parser().GetSubCommandParser <@ Argument.Chat @>
-
-        let isNamed (argument: ChatArgument) =
-            let words = parser.PrintCommandLineArguments [ argument ]
-            words[0].Split('=')[0] = $"--{name}"
-
-        match chat.Own |> List.filter (isNamed >> not) with
-        | left when left.Length = chat.Own.Length -> Inputs.usage $"{name} is not set; /set shows what is"
-        | left -> changed room left chat
-
-    let private settings (room: ChatRoom) (chat: ChatState) : string =
-        let orDefault (value: string option) standard =
-            value |> Option.defaultValue (Output.plainNumber standard)
-
-        String.concat ", " [
-            $"temperature {orDefault chat.Given.Temperature Sampling.defaultTemperature}"
-            $"top-k {chat.Given.TopK}"
-            $"top-p {orDefault chat.Given.TopP Sampling.defaultTopP}"
-            for name, value in
-                [
-                    "min-p", chat.Given.MinP
-                    "repetition-penalty", chat.Given.Rules.RepetitionPenalty
-                    "presence-penalty", chat.Given.Rules.PresencePenalty
-                    "frequency-penalty", chat.Given.Rules.FrequencyPenalty
-                ] do
-                for value in Option.toList value do
-                    $"{name} {value}"
-            $"seed {chat.Seed}"
-            $"max-new-tokens {chat.Options.MaxNewTokens}"
-            for grammar in chat.Given.Grammar do
-                Printable.line (Printable.cut 60 (GivenGrammar.spell grammar))
-            GenerateCommand.summary room.Checkpoint chat.Options.Strategy chat.Plan
-        ]
 
     let private history (room: ChatRoom) (chat: ChatState) =
         let told (who: string) (text: string) =
@@ -209,15 +103,16 @@ module internal ChatCommand =
 
             Ok chat
         | ChatWord.Set None ->
-            tell (settings room chat)
+            tell (ChatSettings.line room chat)
+            tell $"/set takes {ChatSettings.names ()}"
             Ok chat
         | ChatWord.Set(Some(name, value)) ->
-            let chat = set room chat name value
-            tell (settings room chat)
+            let chat = ChatSettings.set room chat name value
+            tell (ChatSettings.line room chat)
             Ok chat
         | ChatWord.Unset name ->
-            let chat = unset room chat name
-            tell (settings room chat)
+            let chat = ChatSettings.unset room chat name
+            tell (ChatSettings.line room chat)
             Ok chat
         | ChatWord.Save file ->
             ChatTurns.save file chat.Turns |> Check.getOrRaise
@@ -264,12 +159,12 @@ module internal ChatCommand =
     let private checkTemplate (checkpoint: Checkpoint) =
         match Chat.template checkpoint with
         | Error [ LayerSkipError.NoChatTemplate _ as fault ] ->
-            Inputs.usage $"{LayerSkipError.message fault} to `layerskip generate`"
+            Inputs.usage $"{Faults.ofLibrary [ fault ]} to `layerskip generate`"
         | template -> Check.getOrRaise template |> ignore
 
     /// Runs the command over lines from somewhere; its exit code.
     let run (terminal: Terminal) (input: LineInput) (common: Common) (arguments: ChatArgument list) : int =
-        let given = given arguments
+        let given = ChatSettings.given arguments
 
         let system =
             arguments
@@ -289,7 +184,7 @@ module internal ChatCommand =
             | Some turns, None -> turns
             | None, system -> ChatTurns.start system
 
-        let grammar = checkedGrammar given
+        let grammar = ChatSettings.checkedGrammar given
         use own = Inputs.read common
         let checkpoint = Drafters.withFile given.AdapterFile own
         checkTemplate checkpoint
@@ -298,8 +193,14 @@ module internal ChatCommand =
             Drafters.past terminal given.PastTexts checkpoint
             |> Option.defaultWith (fun () -> PastTexts PastTexts.DefaultLimit)
 
-        let options, plan = resolved checkpoint past grammar given common.Seed
+        let options, plan = ChatSettings.resolved checkpoint past grammar given common.Seed
         Inputs.remarks terminal checkpoint
+
+        match loaded |> Option.bind _.System with
+        | Some own when system.IsSome && system <> Some own ->
+            Terminal.remark terminal "--system takes the place of the system message that the --load file has"
+        | _ -> ()
+
         Drafters.remarks terminal given.Drafting checkpoint
         Drafters.costsRemarks terminal plan
         use conversation = Conversation.start checkpoint

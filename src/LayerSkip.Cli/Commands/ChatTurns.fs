@@ -109,3 +109,10 @@ module internal ChatTurns =
                         json.WriteString("role", role)
                         json.WriteString("content", content)))
             |> AtomicFile.writeBytes path
+            |> Result.mapError (
+                List.map (fun error ->
+                    match error with
+                    | LayerSkipError.BadFile(path, fault) ->
+                        LayerSkipError.BadFile(path, fault.Replace("another place", "another file"))
+                    | error -> error)
+            )

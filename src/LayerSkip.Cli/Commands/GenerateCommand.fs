@@ -27,6 +27,13 @@ module internal GenerateCommand =
         let name, exit, length = described options.Strategy plan
         let timings = completion.Timings
 
+        // As the server has it: the text that the token alone is, U+FFFD where it is part of a character.
+        let scored (id: int) (logProb: float) (writer: Text.Json.Utf8JsonWriter) =
+            let text tokenizer = Tokenizer.decodeContinuing true tokenizer [ id ]
+            writer.WriteNumber("id", id)
+            writer |> JsonWrite.textOrNull "token" (checkpoint.Tokenizer |> Option.map text)
+            writer.WriteNumber("logprob", logProb)
+
         JsonWrite.line (fun writer ->
             writer |> JsonWrite.ints "prompt_ids" completion.PromptIds
             writer |> JsonWrite.ints "token_ids" completion.TokenIds
@@ -38,13 +45,11 @@ module internal GenerateCommand =
                     "logprobs"
                     (Seq.zip completion.TokenIds completion.LogProbs)
                     (fun (id, told) ->
-                        writer.WriteNumber("id", id)
-                        writer.WriteNumber("logprob", told.LogProb)
+                        scored id told.LogProb writer
 
                         writer
                         |> JsonWrite.objects "top" told.Top (fun likely ->
-                            writer.WriteNumber("id", likely.Id)
-                            writer.WriteNumber("logprob", likely.LogProb)))
+                            scored likely.Id likely.LogProb writer))
 
             writer.WriteString("finish_reason", FinishReason.name completion.Finish)
 
@@ -193,6 +198,10 @@ module internal GenerateCommand =
         let prompt = GenerateOptions.prompt given
         let sampling = GenerateOptions.sampling given
         let grammar = GivenGrammar.read given.IgnoreEos given.Grammar
+
+        if given.Own.LogProbs.IsSome && not common.Json then
+            Inputs.usage "--logprobs is told with --json alone; give it too, or leave --logprobs out"
+
         let texts = given.PastTexts |> List.filter IO.File.Exists
         let reads = Inputs.modelPlace common @ GivenPrompts.files given.Prompts @ texts
         use output = OutputFile.Open(given.Output, reads)

@@ -11,10 +11,7 @@ open LayerSkip.Server
 module internal ServeCommand =
     /// What clients call a model that came from the hub: its name there, whatever the revision.
     let private hubName (common: Common) : string option =
-        common.Model
-        |> Option.filter HubName.isMeant
-        |> Option.bind (HubName.parse >> Result.toOption)
-        |> Option.map _.Repository
+        common.Model |> Option.bind Hub.tryName |> Option.map _.Repository
 
     let private options (terminal: Terminal) (common: Common) (given: ServeOptions) : ServerOptions =
         let standard = ServerOptions.defaults

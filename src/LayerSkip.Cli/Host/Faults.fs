@@ -73,6 +73,9 @@ module internal Faults =
         | LayerSkipError.NoDevice(device, why) -> LayerSkipError.NoDevice(device, advice why)
         | error -> error
 
+    // Words of one case, which holds no advice of its own.
+    let private example = "take an instruction-tuned model, as "
+
     /// The library's faults, with options as they are typed.
     let ofLibrary (errors: LayerSkipError list) : string =
-        errors |> List.map asTyped |> LayerSkipError.summary
+        (errors |> List.map asTyped |> LayerSkipError.summary).Replace(example, example + "--model ")

@@ -162,3 +162,25 @@ module LineEditor =
                     used <- -1
 
         struct (shown.ToString(), width line.Text[first .. line.Cursor - 1])
+
+    /// A line in `width` columns, `columns` of them for what asks for it, written over what stood there, and the cursor put back in its place.
+    /// A dumb terminal knows spaces and the carriage return alone.
+    let drawn (isDumb: bool) (width: int) (asks: string) (columns: int) (line: EditedLine) : string =
+        // The last column stays free: to write there may begin a line.
+        let room = width - columns - 1
+        let struct (text, cursor) = window room line
+        let shown = LayerSkip.Printable.line text
+        let place = columns + cursor
+
+        if not isDumb then
+            let move = if place > 0 then $"\u001b[{place}C" else ""
+            $"\r{asks}{shown}\u001b[K\r{move}"
+        else
+            let rest = String(' ', max 0 (room - Columns.count shown))
+
+            let before =
+                seq { text.Length .. -1 .. 0 }
+                |> Seq.map (fun length -> text.Substring(0, length))
+                |> Seq.tryFind (fun before -> Columns.count before = cursor)
+
+            $"\r{asks}{shown}{rest}\r{asks}{LayerSkip.Printable.line (defaultArg before text)}"

@@ -29,11 +29,8 @@ module internal LineInput =
             80
 
     let private show (terminal: Terminal) (asks: string) columns (line: EditedLine) =
-        // The last column stays free: to write there may begin a line.
-        let struct (text, cursor) = LineEditor.window (width () - columns - 1) line
-        let place = columns + cursor
-        let move = if place > 0 then $"\u001b[{place}C" else ""
-        terminal.Error.Write $"\r{asks}{LayerSkip.Printable.line text}\u001b[K\r{move}"
+        let isDumb = Terminal.isDumb Environment.GetEnvironmentVariable
+        terminal.Error.Write(LineEditor.drawn isDumb (width ()) asks columns line)
         terminal.Error.Flush()
 
     let private edit (terminal: Terminal) asks columns past : LineRead =

@@ -97,9 +97,17 @@ module Terminal =
     /// "1 token", "2 tokens".
     let count (number: int) (thing: string) = if number = 1 then $"1 {thing}" else $"{number} {thing}s"
 
+    /// Whether a terminal knows no escapes: TERM says so, or nothing, from which .NET's Console, git and terminfo conclude the same. Windows
+    /// has no TERM.
+    let isDumb (variable: string -> string) : bool =
+        match variable "TERM" with
+        | null
+        | "" -> not (OperatingSystem.IsWindows())
+        | term -> term = "dumb"
+
     /// Whether colours are welcome: on a terminal that knows them, unless NO_COLOR is there and not empty.
     let isColourful (isTerminal: bool) (variable: string -> string) : bool =
-        isTerminal && String.IsNullOrEmpty(variable "NO_COLOR") && variable "TERM" <> "dumb"
+        isTerminal && String.IsNullOrEmpty(variable "NO_COLOR") && not (isDumb variable)
 
     /// One line on standard error, of words and colours that are all the program's own.
     let say (terminal: Terminal) (text: string) : unit =

@@ -26,7 +26,7 @@ type internal PullArgument =
         member this.Usage =
             match this with
             | Name _ ->
-                "the model: org/name, org/name@REVISION (a branch, a tag or a commit), org/name:Q4_K_M or org/name:FILE.gguf of a repository with several."
+                "the model: org/name, org/name@REVISION (a branch, a tag or a commit), org/name:Q4_K_M or org/name:FILE.gguf of a repository with several; or the address of its page on the hub."
 
 /// What `--format` names.
 [<RequireQualifiedAccess>]
@@ -121,15 +121,26 @@ type internal Argument =
     | [<CliPrefix(CliPrefix.None); SubCommand>] Pull of ParseResults<PullArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Serve of ParseResults<ServeArgument>
 
+    /// What `--dtype` is to a sub-command.
+    static member DtypeIn(command: string) : string =
+        match command with
+        | "export" ->
+            let mixes = GgufMix.all |> Seq.map _.Name |> String.concat ", "
+            $"what is written: f64, f32, f16, bf16, or auto, the default: auto keeps each tensor's format in a GGUF file, and makes quantised ones f16 in a Hugging Face folder; in GGUF files also {mixes}; where rows are no multiple of the 256 of K types, others stand in, as in llama.cpp."
+        | "train" ->
+            "what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32."
+        | _ ->
+            "dtype of the weights in memory: f64, f32, f16, bf16 (default auto: on a CPU as the file has them, tensor by tensor, blocks of a GGUF where they lie; on CUDA bf16)."
+
     interface IArgParserTemplate with
         member this.Usage =
             match this with
             | Model _ ->
-                "a Hugging Face model folder, a .gguf file, or a model on the hub as `layerskip pull` takes it: org/name[@REVISION][:FILE] (default: the model in the project's models folder)."
+                "a Hugging Face model folder, a .gguf file, or a model on the hub as `layerskip pull` takes it: org/name[@REVISION][:FILE] (default: in a clone of the project, the model in its folder models)."
             | Device _ -> "what computes (default cpu); never another one in silence."
             | Dtype _ ->
-                let mixes = GgufMix.all |> Seq.map _.Name |> String.concat ", "
-                $"dtype of the weights in memory: f64, f32, f16, bf16 (default auto: on a CPU as the file has them, tensor by tensor, blocks of a GGUF where they lie; on CUDA bf16). In export what is written: auto keeps each tensor's format in a GGUF file, and makes quantised ones f16 in a Hugging Face folder. In train what the passes compute in: f32 on a CPU, where bf16 multiplies in bfloat16 if the processor does (AVX512-BF16, AMX), and keeps weights, sums and the rest in float32. To export GGUF files also {mixes}; where rows are no multiple of the 256 of K types, others stand in, as in llama.cpp."
+                let export, train = Argument.DtypeIn "export", Argument.DtypeIn "train"
+                $"{Argument.DtypeIn null} In export {export} In train {train}"
             | Compute _ ->
                 "how weights in a GGUF's blocks are multiplied: auto, their bytes with activations of 8 bits, or float, in float32, which defines what the other must agree with (default auto). Others are multiplied in float32 either way."
             | Kv _ ->
@@ -206,8 +217,12 @@ module internal Arguments =
                 "    hub, HF_HUB_OFFLINE=1 asks none, HF_HUB_DOWNLOAD_TIMEOUT is how many seconds to wait for it. What is broken off goes"
                 "    on where it was. Only what the model needs comes: configuration, tokenizer, .safetensors or one .gguf; no pickles."
             ]
-        | Some("generate" | "chat" | "bench" | "serve") ->
-            "\n\nPASS TIMES:\n\n"
+        | Some("generate" | "chat" | "bench" | "serve" as command) ->
+            (if command = "chat" then
+                 $"\n\nA MODEL TO TALK WITH:\n\n    layerskip chat --model {DefaultModel.chatting}\n\n    It is small (270 MB) and comes from the hub once; any instruction-tuned Llama-like model with a chat template will do."
+             else
+                 "")
+            + "\n\nPASS TIMES:\n\n"
             + String.concat "\n" [
                 "    What --policy auto and --stop-rule marginal measure of a model is kept in $XDG_CACHE_HOME/layerskip, else"
                 $"    ~/.cache/layerskip; {PassCostsCache.variable}=FOLDER is another place, {PassCostsCache.variable}=off keeps nothing."

@@ -80,8 +80,10 @@ type internal ChatArgument =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | System _ -> "what the model is told to be, before the first message."
-            | Load _ -> "a conversation that /save wrote, to go on with."
+            | System _ ->
+                "what the model is told to be, before the first message; in place of what a --load file says of it."
+            | Load _ ->
+                "a conversation that /save wrote, to go on with, its system message too unless --system says another."
             | MaxNewTokens _ ->
                 $"the most tokens of an answer, 1 or more (default {ChatArgument.DefaultMaxNewTokens}); a full context ends it sooner."
             | PastTexts _ ->

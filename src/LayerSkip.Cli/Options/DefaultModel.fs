@@ -6,8 +6,11 @@ open LayerSkip
 /// The model that is used where `--model` names none.
 [<RequireQualifiedAccess>]
 module DefaultModel =
+    /// A small one that answers messages, to be named with --model.
+    let chatting = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
     let private hint =
-        "name a Hugging Face model folder, a .gguf file or a model on the hub (org/name) with --model, or put one into the project's folder models"
+        "name one with --model: a Hugging Face model folder, a .gguf file, or a model on the hub as org/name"
 
     /// The models in a folder: the folder itself, its .gguf files, its folders with a config.json.
     let private models (folder: string) =
@@ -32,11 +35,13 @@ module DefaultModel =
 
             match models folder with
             | [| model |] -> Ok model
-            | [||] -> Error $"no model: {folder} holds none; {hint}"
+            | [||] -> Error $"no model: {folder} holds none; put one there, or {hint}"
             | several ->
                 let names = several |> Array.map Path.GetFileName |> String.concat ", "
                 Error $"no model: {folder} holds several ({names}); name one with --model"
         else
             match Path.GetDirectoryName(Path.TrimEndingDirectorySeparator start) with
-            | null -> Error $"no model: the program is not inside the project; {hint}"
+            | null ->
+                Error
+                    $"no model: only a clone of the project has one of its own; {hint} ({chatting} is a small one)"
             | parent -> find parent

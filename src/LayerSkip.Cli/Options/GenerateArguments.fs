@@ -88,7 +88,7 @@ type internal GenerateArgument =
             | LogitBias _ ->
                 "ID=X: adds X, -100 to 100, to the logit of a token id, as 42=-100; may be given several times."
             | LogProbs _ ->
-                $"with --json: \"logprobs\", the log-probability of each new token by the model's own law, before filters and rules, and of the n likeliest there, 0 to {TokenLogProbs.most}."
+                $"with --json: \"logprobs\", the log-probability of each new token, with its id and its text, by the model's own law, before filters and rules, and of the n likeliest there, 0 to {TokenLogProbs.most}."
             | JsonSchema _ ->
                 "the text is JSON that this JSON schema allows, given itself or as a file; drafts follow it too. What --max-new-tokens cuts is no whole JSON, and its finish_reason is length."
             | JsonObject -> "the text is a JSON object."

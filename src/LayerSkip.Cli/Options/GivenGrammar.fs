@@ -21,16 +21,6 @@ module internal GivenGrammar =
         | GivenGrammar.Choices _ -> "--choices"
         | GivenGrammar.Regex _ -> "--regex"
 
-    /// As it was given: "choices yes,no".
-    let spell (given: GivenGrammar) : string =
-        let name = (option given).TrimStart '-'
-
-        match given with
-        | GivenGrammar.JsonSchema text
-        | GivenGrammar.Choices text
-        | GivenGrammar.Regex text -> $"{name} {text}"
-        | GivenGrammar.JsonObject -> name
-
     let private schema (given: string) : string =
         let text = given.TrimStart()
 

@@ -181,52 +181,14 @@ module internal Inputs =
         | Some mix -> usage $"--dtype {mix.Name} is for export; here it is auto, f64, f32, f16 or bf16"
         | None -> common
 
-    /// The common options that a command has no use for, with its name.
-    let private inVain (command: Argument option) : string * (Argument -> string option) =
-        let compute argument =
-            match argument with
-            | Argument.Compute _ -> Some "compute"
-            | Argument.Kv _ -> Some "kv"
-            | Argument.Prefill _ -> Some "prefill"
-            | _ -> None
-
-        let seed argument =
-            match argument with
-            | Argument.Seed _ -> Some "seed"
-            | argument -> compute argument
-
-        let all argument =
-            match argument with
-            | Argument.Model _ -> Some "model"
-            | Argument.Device _ -> Some "device"
-            | Argument.Dtype _ -> Some "dtype"
-            | argument -> seed argument
-
-        match command with
-        | Some(Argument.Info _) ->
-            "info",
-            (function
-            | Argument.Prefill _
-            | Argument.Seed _ as argument -> seed argument
-            | _ -> None)
-        | Some(Argument.Export _) -> "export", seed
-        | Some(Argument.Train _) -> "train", compute
-        | Some(Argument.Tokenizer _) -> "tokenizer train", all
-        | Some(Argument.Merge _) -> "merge", all
-        | Some(Argument.Pull _) -> "pull", all
-        | Some(Argument.Serve _) ->
-            "serve",
-            (function
-            | Argument.Seed _ -> Some "seed"
-            | _ -> None)
-        | _ -> "", (fun _ -> None)
-
     /// The options that count for a command; of each other one that is given it says that it has no effect.
     let counting (terminal: Terminal) (command: Argument option) (arguments: Argument list) : Argument list =
-        let name, inVain = inVain command
+        let command = CommonOptions.command command
+        let vain = CommonOptions.inVain command
+        let inVain = CommonOptions.name >> Option.filter (fun name -> List.contains name vain)
 
         for option in List.choose inVain arguments do
-            Terminal.remark terminal $"--{option} has no effect in {name}"
+            Terminal.remark terminal $"--{option} has no effect in {command}"
 
         arguments |> List.filter (inVain >> Option.isNone)
 

@@ -7,10 +7,13 @@ open System.Threading.Tasks
 /// Models by name: brought once from a hub, from then on in a cache that Python's huggingface_hub shares.
 [<RequireQualifiedAccess>]
 module Hub =
-    /// The model on a hub that a text means: org/name, org/name@revision, org/name:FILE; None of what is a path, or is written as one.
+    /// The model on a hub that a text means: org/name, org/name@revision, org/name:FILE, or the address of its page on the hub that
+    /// the environment names; None of what is a path, or is written as one.
     let tryName (text: string) : HubName option =
         if HubName.isMeant text then
-            HubName.parse text |> Result.toOption
+            HubOptions.ofEnvironment ()
+            |> Result.bind (fun options -> HubName.parseAt options.Endpoint text)
+            |> Result.toOption
         else
             None
 
@@ -66,7 +69,7 @@ module Hub =
         (progress: HubProgress -> unit)
         (cancel: CancellationToken)
         : Task<Result<HubSnapshot, LayerSkipError list>> =
-        match HubName.parse text with
+        match HubName.parseAt options.Endpoint text with
         | Error faults -> Task.FromResult(Error faults)
         | Ok name -> pullNamed options text name progress cancel
 

@@ -61,7 +61,7 @@ type internal HubHash(file: HubFile) =
                 hash.Dispose()
 
 /// Brings the bytes of one file into `path`, which holds some of them or none. `came` is told how many more bytes are here, fewer
-/// where some were of no use, and how many came over the network.
+/// where some were of no use, and how many came over the network; `waits` why nothing is asked for, and how long.
 [<Sealed>]
 type internal HubFetch
     (
@@ -70,6 +70,7 @@ type internal HubFetch
         file: HubFile,
         path: string,
         came: int64 -> int64 -> unit,
+        waits: string -> TimeSpan -> unit,
         cancel: CancellationToken
     ) =
 
@@ -228,7 +229,7 @@ type internal HubFetch
                     barren <- if stream.Length > before then 0 else barren + 1
 
                     match HubRetry.wait options barren fault with
-                    | Some delay -> do! Task.Delay(delay, cancel)
+                    | Some delay -> do! HubRetry.pause waits fault delay cancel
                     | None -> result <- Some(Error fault)
                 | Error(HubFault.Wrong _ as fault) ->
                     anew <- anew + 1

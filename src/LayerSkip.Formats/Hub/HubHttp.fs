@@ -253,8 +253,26 @@ module internal HubRetry =
             Some(defaultArg asked own) |> Option.filter (fun wait -> wait <= longest)
         | _ -> None
 
+    /// Waits, and lets `waits` know for how long and why.
+    let pause
+        (waits: string -> TimeSpan -> unit)
+        (fault: HubFault)
+        (delay: TimeSpan)
+        (cancel: CancellationToken)
+        : Task =
+        match fault with
+        | HubFault.Passing(why, _) -> waits why delay
+        | _ -> ()
+
+        Task.Delay(delay, cancel)
+
     /// Tries again what may pass.
-    let run (options: HubOptions) (cancel: CancellationToken) (attempt: unit -> Task<Result<'T, HubFault>>) =
+    let run
+        (options: HubOptions)
+        (waits: string -> TimeSpan -> unit)
+        (cancel: CancellationToken)
+        (attempt: unit -> Task<Result<'T, HubFault>>)
+        =
         task {
             let mutable before = 0
             let mutable result = None
@@ -267,7 +285,7 @@ module internal HubRetry =
                     match wait options before fault with
                     | Some delay ->
                         before <- before + 1
-                        do! Task.Delay(delay, cancel)
+                        do! pause waits fault delay cancel
                     | None -> result <- Some found
                 | Ok _ -> result <- Some found
 

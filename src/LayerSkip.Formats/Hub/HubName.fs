@@ -16,6 +16,9 @@ type HubName = {
 
 [<RequireQualifiedAccess>]
 module HubName =
+    /// The hub that is asked where nothing names another.
+    let internal defaultEndpoint = "https://huggingface.co"
+
     /// The branch that is meant where no revision is written.
     let defaultRevision = "main"
 
@@ -50,27 +53,71 @@ module HubName =
         let repository, revision = cutAt '@' front
         repository, revision, file
 
-    /// Reads a name, or says what is wrong with it.
-    let parse (text: string) : Result<HubName, LayerSkipError list> =
-        let repository, named, file = parted text
-        let form = "write org/name, org/name@REVISION, or org/name:FILE.gguf"
-        let must holds why = Check.that holds (LayerSkipError.NotOnHub(text, $"{why}; {form}"))
+    /// Whether a text is an address, as browsers show and copy it.
+    let private isAddress (text: string) =
+        [ "https://"; "http://" ]
+        |> List.exists (fun scheme -> text.StartsWith(scheme, StringComparison.OrdinalIgnoreCase))
+
+    /// The same of the address of a model's page on a hub, of a branch of it, or of a file.
+    let private ofPage (endpoint: string) (text: string) =
+        let hub = Uri endpoint
+        let root = hub.AbsolutePath.TrimEnd '/' + "/"
+
+        match Uri.TryCreate(text, UriKind.Absolute) with
+        | true, page when
+            page.IdnHost = hub.IdnHost
+            && (page.Port = hub.Port || page.IsDefaultPort && hub.IsDefaultPort)
+            && page.AbsolutePath.StartsWith(root, StringComparison.Ordinal)
+            ->
+            let steps =
+                page.AbsolutePath.Substring(root.Length).Split('/', StringSplitOptions.RemoveEmptyEntries)
+                |> Array.map Uri.UnescapeDataString
+                |> List.ofArray
+
+            match steps with
+            | [ maker; model ] -> Some($"{maker}/{model}", None, None)
+            | [ maker; model; "tree"; revision ] -> Some($"{maker}/{model}", Some revision, None)
+            | maker :: model :: ("blob" | "resolve") :: revision :: (_ :: _ as file) ->
+                Some($"{maker}/{model}", Some revision, Some(String.concat "/" file))
+            | _ -> None
+        | _ -> None
+
+    let private check (text: string) (repository: string, named: string option, file: string option) =
         let parts = repository.Split '/'
 
         let faults = [
-            yield!
-                must
-                    (parts.Length = 2 && parts |> Array.forall (fun (text: string) -> part.IsMatch text))
-                    "this is no name of a model on a hub: a maker and a model of letters, digits, \"-\", \"_\" and \".\", with a slash between"
-            yield!
-                must
-                    (named |> Option.forall (fun (text: string) -> revision.IsMatch text))
-                    "what follows \"@\" is no branch, tag or commit"
-            yield!
-                must (file |> Option.forall isFile) "what follows \":\" is neither a file nor a quantisation"
+            if not (parts.Length = 2 && parts |> Array.forall (fun (text: string) -> part.IsMatch text)) then
+                "this is no name of a model on a hub: a maker and a model of letters, digits, \"-\", \"_\" and \".\", with a slash between"
+            if not (named |> Option.forall (fun (text: string) -> revision.IsMatch text)) then
+                "what follows \"@\" is no branch, tag or commit"
+            if not (file |> Option.forall isFile) then
+                "what follows \":\" is neither a file nor a quantisation"
         ]
 
-        Check.all faults { Repository = repository; Revision = defaultArg named defaultRevision; File = file }
+        if faults.IsEmpty then
+            Ok { Repository = repository; Revision = defaultArg named defaultRevision; File = file }
+        else
+            let why = String.concat ", and " faults
+            let form = "write org/name, org/name@REVISION, or org/name:FILE.gguf"
+            Error [ LayerSkipError.NotOnHub(text, $"{why}; {form}") ]
+
+    /// Reads a name, or the address of its page on the hub at `endpoint`; or says what is wrong with it.
+    let parseAt (endpoint: string) (text: string) : Result<HubName, LayerSkipError list> =
+        if isAddress text then
+            match ofPage endpoint text with
+            | Some parts -> check text parts
+            | None ->
+                Error [
+                    LayerSkipError.NotOnHub(
+                        text,
+                        $"this is no page of a model on {endpoint}; write org/name, as its page has it, or {endpoint}/org/name"
+                    )
+                ]
+        else
+            check text (parted text)
+
+    /// The same, of https://huggingface.co.
+    let parse (text: string) : Result<HubName, LayerSkipError list> = parseAt defaultEndpoint text
 
     /// As it is written, without what goes without saying.
     let text (name: HubName) : string =
@@ -84,11 +131,12 @@ module HubName =
         + (name.File |> Option.map (fun file -> ":" + file) |> Option.defaultValue "")
 
     /// Whether a text that names a model names one on a hub: no file or folder lies there, nor a folder of its first part,
-    /// and it is written as no other path would be.
+    /// and it is written as no other path would be; or is an address.
     let isMeant (text: string) : bool =
         let repository, _, file = parted text
 
         match repository.Split '/' with
+        | _ when isAddress text -> not (Path.Exists text)
         | [| maker; model |] when maker <> "" && model <> "" ->
             not (
                 maker.StartsWith '.'

@@ -26,7 +26,7 @@ type HubOptions = {
 [<RequireQualifiedAccess>]
 module HubOptions =
     /// The hub that is asked where the environment names none.
-    let defaultEndpoint = "https://huggingface.co"
+    let defaultEndpoint = HubName.defaultEndpoint
 
     let private isTrue (text: string) = List.contains (text.ToUpperInvariant()) [ "1"; "ON"; "YES"; "TRUE" ]
 

@@ -83,6 +83,23 @@ type internal HubPull(http: HubHttp, options: HubOptions, name: HubName, tell: H
 
     let remark (text: string) = lock gate (fun () -> tell (HubProgress.Remark text))
 
+    // When, in milliseconds, what is told of waiting is nearly over.
+    let mutable waited = 0L
+
+    /// Files that come at once wait for one hub: one line tells of all of them.
+    let waits (why: string) (delay: TimeSpan) =
+        lock gate (fun () ->
+            let now = Environment.TickCount64
+
+            if delay >= TimeSpan.FromSeconds 1.0 && now >= waited then
+                waited <- now + int64 (0.9 * delay.TotalMilliseconds)
+                let seconds = int (ceil delay.TotalSeconds)
+
+                tell (
+                    HubProgress.Remark
+                        $"{name.Repository}: {why}; waiting for {seconds} s, then it is asked again"
+                ))
+
     let each cancel work items = HubStep.each options.Parallel options.Cache cancel work items
 
     let resolveUri (commit: string) (path: string) =
@@ -93,7 +110,7 @@ type internal HubPull(http: HubHttp, options: HubOptions, name: HubName, tell: H
 
     /// What the hub says of a file, asked for without it.
     let describe (commit: string) cancel (path: string) =
-        HubRetry.run options cancel (fun () ->
+        HubRetry.run options waits cancel (fun () ->
             task {
                 let uri = resolveUri commit path
 
@@ -132,7 +149,7 @@ type internal HubPull(http: HubHttp, options: HubOptions, name: HubName, tell: H
 
                 let! fetched =
                     task {
-                        use fetch = new HubFetch(http, options, file, incomplete, came, cancel)
+                        use fetch = new HubFetch(http, options, file, incomplete, came, waits, cancel)
                         return! fetch.Run()
                     }
 
@@ -211,7 +228,7 @@ type internal HubPull(http: HubHttp, options: HubOptions, name: HubName, tell: H
                 | :? InvalidOperationException ->
                     Error(HubFault.Wrong $"{options.Endpoint} tells of no model")
 
-        HubRetry.run { options with Retries = retries } cancel (fun () ->
+        HubRetry.run { options with Retries = retries } waits cancel (fun () ->
             task {
                 match! http.Text(uri, cancel) with
                 | Error fault -> return Error fault

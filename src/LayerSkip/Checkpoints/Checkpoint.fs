@@ -251,7 +251,7 @@ module Checkpoint =
         : Result<Checkpoint, LayerSkipError list> =
         Backend.tryDevice device
         |> Result.bind (fun _ ->
-            let hint = "give a Hugging Face model folder or a .gguf file"
+            let hint = "give a Hugging Face model folder, a .gguf file, or a model on the hub as org/name"
 
             let isGguf () = path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) || Gguf.isFile path
 

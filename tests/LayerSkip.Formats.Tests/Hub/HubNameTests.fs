@@ -50,6 +50,54 @@ let tests =
                 ] do
                 HubName.parse written |> refusedWith [ "org/name" ])
 
+        testCase "the address of a model's page, of a branch of it or of a file is its name" (fun () ->
+            for written, expected in
+                [
+                    "https://huggingface.co/org/name", name "org/name" "main" None
+                    "http://HuggingFace.co/org/name/?library=x#top", name "org/name" "main" None
+                    "https://huggingface.co/org/name/tree/v1.0", name "org/name" "v1.0" None
+                    "https://huggingface.co/org/name/tree/refs%2Fpr%2F1", name "org/name" "refs/pr/1" None
+                    "https://huggingface.co/org/name/blob/main/sub/x.gguf",
+                    name "org/name" "main" (Some "sub/x.gguf")
+                    "https://huggingface.co/org/name/resolve/main/x.gguf",
+                    name "org/name" "main" (Some "x.gguf")
+                ] do
+                Expect.equal (got (HubName.parse written)) expected written
+                Expect.isTrue (HubName.isMeant written) written
+
+            let mirror = "http://127.0.0.1:81/hf"
+            Expect.equal
+                (got (HubName.parseAt mirror $"{mirror}/org/name"))
+                (name "org/name" "main" None)
+                "a mirror's"
+
+            for written in
+                [
+                    "https://huggingface.co/org/name"
+                    "http://127.0.0.1:81/org/name"
+                    "http://127.0.0.1/hf/org/name"
+                ] do
+                HubName.parseAt mirror written |> refusedWith [ written; "write org/name"; mirror ]
+
+            for written in
+                [
+                    "https://example.com/org/name"
+                    "https://huggingface.co/"
+                    "https://huggingface.co/org"
+                    "https://huggingface.co/datasets/org/name"
+                    "https://huggingface.co/org/name/discussions"
+                    "https://"
+                ] do
+                HubName.parse written
+                |> refusedWith [ "write org/name"; "https://huggingface.co/org/name" ]
+
+            for written in
+                [
+                    "https://huggingface.co/org/na--me"
+                    "https://huggingface.co/org/name/tree/a%20b"
+                ] do
+                HubName.parse written |> refusedWith [ "write org/name" ])
+
         testProperty
             "a name is written as it is read"
             (fun (a: byte) (b: byte) (c: byte) hasRevision hasFile ->

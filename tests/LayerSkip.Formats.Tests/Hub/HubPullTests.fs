@@ -256,6 +256,32 @@ let misbehaviour =
             comesWhole (firstTimes 1 isApi (fun _ _ -> reply 429 [ "Retry-After", "1" ] [||]))
             Expect.isGreaterThan watch.Elapsed.TotalSeconds 1.0 "it waits")
 
+        testCase "while it waits it says so, once for all the files that wait" (fun () ->
+            let busy asked good =
+                if asked.Method = "HEAD" then
+                    reply 503 [ "Retry-After", "1" ] [||]
+                else
+                    good
+
+            against busy (fun hub cache ->
+                let told = ResizeArray<string>()
+
+                let hear progress =
+                    match progress with
+                    | HubProgress.Remark text -> told.Add text
+                    | HubProgress.Transfer _ -> ()
+
+                let once = { options hub cache with Retries = 2 }
+
+                (Hub.pull once "org/name" hear CancellationToken.None).GetAwaiter().GetResult()
+                |> refusedWith [ "503" ]
+
+                Expect.equal told.Count 2 (String.concat "; " told)
+
+                for line in told do
+                    for word in [ "org/name"; "503"; "waiting for 1 s" ] do
+                        Expect.stringContains line word "what it waits for"))
+
         testCase "429 for an hour is told, not waited for" (fun () ->
             against
                 (fun asked good ->

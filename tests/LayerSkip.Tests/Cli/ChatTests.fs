@@ -59,7 +59,7 @@ let private anyKey (number: int) =
 let private stories = Path.Combine(root, "models", "stories-10m")
 
 /// The project's model, with a template of its own.
-let private withTemplate (body: string -> unit) =
+let withTemplate (body: string -> unit) =
     withFolder (fun folder ->
         for file in
             [

@@ -93,7 +93,23 @@ let generating =
                         ((one.GetProperty "id").GetInt32())
                         "greedy"
                     Expect.equal (number top[0]) (number one) "one number"
-                    Expect.isTrue (number top[1] <= number one && number one < 0.0) "in order"))
+                    Expect.isTrue (number top[1] <= number one && number one < 0.0) "in order"
+
+                refuses
+                    [ "--logprobs"; "--json" ]
+                    ([ "generate"; "--model"; folder; "--logprobs=2" ] @ asked)))
+
+        testCase "--logprobs tells the texts of tokens, which are the text" (fun () ->
+            let made = json (typed "generate --prompt Once --max-new-tokens 12 --threads 1 --logprobs 2")
+
+            let token (one: JsonElement) = (one.GetProperty "token").GetString()
+            let told = (made.GetProperty "logprobs").EnumerateArray() |> List.ofSeq
+            let text = (made.GetProperty "text").GetString()
+            Expect.equal (told |> List.map token |> String.concat "") text "together"
+
+            for one in told do
+                let first = (one.GetProperty "top").EnumerateArray() |> Seq.head
+                Expect.equal (token first) (token one) "of the likeliest too")
 
         testCase "accepted + 1 over the rounds is the tokens less one, whatever E, d and the limit" (fun () ->
             withModel (fun folder ->

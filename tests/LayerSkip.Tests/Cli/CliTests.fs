@@ -99,7 +99,35 @@ let others =
             for command in [] :: List.map List.singleton Program.commands do
                 let outcome = cli (command @ [ "--help" ])
                 Expect.equal (outcome.Code, outcome.Error) (0, "") "done"
-                Expect.stringContains outcome.Out "--model" "the manual")
+                let isManaged = List.contains command [ [ "tokenizer" ]; [ "merge" ]; [ "pull" ] ]
+                Expect.equal
+                    (outcome.Out.Contains "--model=<")
+                    (not isManaged)
+                    "the model, where one is read"
+                Expect.stringContains outcome.Out "--json" "the manual")
+
+        testCase "a manual has the options that count, in the command's own words" (fun () ->
+            let manual (command: string) =
+                let words = (cli (typed $"{command} --help")).Out.Split([| ' '; '\n' |])
+                String.Join(' ', words |> Array.filter (String.IsNullOrEmpty >> not))
+
+            for command, has, hasNot in
+                [
+                    "pull", [ "--json"; "CACHE:" ], [ "--dtype"; "--threads"; "--seed" ]
+                    "tokenizer train", [ "--text"; "--threads" ], [ "--dtype"; "--model=<" ]
+                    "serve", [ "--kv"; "dtype of the weights" ], [ "--seed"; "In export"; "q5_k_m" ]
+                    "export", [ "what is written"; "q5_k_m" ], [ "--kv"; "In train"; "weights in memory" ]
+                    "train", [ "what the passes compute in" ], [ "--prefill"; "In export"; "q5_k_m" ]
+                    "info", [ "--kv" ], [ "--prefill"; "--seed=" ]
+                    "", [ "--seed"; "In export what is written"; "In train what"; "q5_k_m" ], []
+                ] do
+                let text = manual command
+
+                for word in has do
+                    Expect.stringContains text word command
+
+                for word in hasNot do
+                    Expect.isFalse (text.Contains word) $"{command}: {word}")
 
         testCase "certify says on a terminal that it works, and clears it away" (fun () ->
             withModel (fun folder ->
@@ -163,6 +191,7 @@ let others =
             Expect.isTrue (isColourful true [ "TERM", "xterm"; "NO_COLOR", "" ]) "NO_COLOR is empty"
             Expect.isFalse (isColourful true [ "TERM", "xterm"; "NO_COLOR", "0" ]) "NO_COLOR"
             Expect.isFalse (isColourful true [ "TERM", "dumb" ]) "a dumb terminal"
+            Expect.isFalse (isColourful true []) "one of which nothing is known"
             Expect.isFalse (isColourful false [ "TERM", "xterm" ]) "a pipe")
 
         testCase "a status line is written over, and gone before a remark and for good at its end" (fun () ->

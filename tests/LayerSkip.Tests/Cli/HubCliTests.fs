@@ -2,6 +2,7 @@ module LayerSkip.Tests.HubCliTests
 
 open System
 open System.IO
+open System.Threading
 open Expecto
 open LayerSkip.Tests.CliSupport
 open LayerSkip.Tests.FileSupport
@@ -44,6 +45,16 @@ let private generate = "generate --prompt-ids 3,4 --max-new-tokens 5 --threads 1
 
 let private isWeights (asked: Asked) = asked.Method = "GET" && asked.Path.Length = 65
 
+/// Answers of this kind until so many went out; then good ones.
+let private firstTimes (count: int) (isMeant: Asked -> bool) (worse: Asked -> Reply -> Reply) =
+    let left = ref count
+
+    fun asked good ->
+        if isMeant asked && Interlocked.Decrement left >= 0 then
+            worse asked good
+        else
+            good
+
 [<Tests>]
 let tests =
     testSequenced
@@ -69,6 +80,31 @@ let tests =
             withHub good (fun _ _ ->
                 let outcome = cli [ "pull"; "org/name"; "--json" ]
                 Expect.equal (outcome.Code, outcome.Error) (0, "") "no progress"))
+
+        testCase "the address of a model's page is its name" (fun () ->
+            withHub good (fun hub cache ->
+                for address in [ $"{hub.Hub.Url}/org/name"; $"{hub.Hub.Url}/org/name/tree/main" ] do
+                    let outcome = cli [ "pull"; address ]
+                    Expect.equal (outcome.Code, outcome.Out) (0, snapshot hub cache + "\n") outcome.Error
+
+                let made = json (typed $"{generate} {hub.Hub.Url}/org/name")
+                Expect.equal ((made.GetProperty "model").GetString()) (snapshot hub cache) "where it is"
+                let elsewhere = "https://example.com/org/name"
+                [ "pull"; elsewhere ] |> refuses [ elsewhere; "write org/name" ]
+                typed $"{generate} {elsewhere}" |> refuses [ elsewhere; "write org/name" ]))
+
+        testCase "a hub that asks for a pause is told of while it is waited for" (fun () ->
+            let busy =
+                firstTimes 1 (fun asked -> asked.Path.StartsWith "/api") (fun _ reply -> {
+                    reply with
+                        Status = 429
+                        Headers = [ "Retry-After", "1" ]
+                })
+
+            withHub busy (fun _ _ ->
+                let outcome = cli [ "pull"; "org/name" ]
+                Expect.equal outcome.Code 0 outcome.Error
+                Expect.stringContains outcome.Error "answers 429; waiting for 1 s" "what it waits for"))
 
         testCase "--model takes a name, and the model is the folder's, to the bit" (fun () ->
             withHub good (fun hub cache ->
@@ -114,7 +150,11 @@ let tests =
                     [ "pull"; "model" ] |> refuses [ "write org/name" ]
                     [ "pull" ] |> refuses [ "name it as org/name" ]
                     Environment.SetEnvironmentVariable("HF_ENDPOINT", "huggingface")
-                    [ "pull"; "org/name" ] |> refuses [ "HF_ENDPOINT" ]
+                    [ "pull"; "org/name" ] |> refuses [ "layerskip: HF_ENDPOINT is huggingface" ]
+                    Environment.SetEnvironmentVariable("HF_ENDPOINT", hub.Hub.Url)
+                    Environment.SetEnvironmentVariable("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
+                    [ "pull"; "org/name" ] |> refuses [ "layerskip: HF_HUB_DOWNLOAD_TIMEOUT is soon" ]
+                    Environment.SetEnvironmentVariable("HF_HUB_DOWNLOAD_TIMEOUT", "30")
                     (hub :> IDisposable).Dispose()
                     Environment.SetEnvironmentVariable("HF_ENDPOINT", "http://127.0.0.1:1")
                     Environment.SetEnvironmentVariable("HF_HUB_OFFLINE", "1")
