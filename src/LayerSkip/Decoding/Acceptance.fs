@@ -88,7 +88,13 @@ module Draft =
 /// keeps it; the first that it refuses ends the draft, and what exact acceptance would have written there stands in its place.
 [<RequireQualifiedAccess>]
 module Acceptance =
-    let private agreed (keeps: int -> bool) count = Seq.init count keeps |> Seq.takeWhile id |> Seq.length
+    let private agreed (keeps: int -> bool) (count: int) : int =
+        let mutable kept = 0
+
+        while kept < count && keeps kept do
+            kept <- kept + 1
+
+        kept
 
     /// Greedy acceptance: a draft is exact where the whole model would have written it; then comes that one's own next token.
     /// There is one verdict more than drafts, or as many where the last draft ends the text.
