@@ -46,7 +46,8 @@ module internal ChatSettings =
         let options, plan = resolved room.Checkpoint room.Past grammar given chat.Seed
         { chat with Own = own; Given = given; Options = options; Plan = plan }
 
-    let private parser = lazy (Arguments.parser().GetSubCommandParser <@ Argument.Chat @>)
+    // No quotation asks the whole parser for it: one names the file that it stands in, in the assembly.
+    let private parser = lazy (ArgumentParser.Create<ChatArgument>(programName = "layerskip chat"))
 
     /// An option as it was given, in words: "stop", "."; or "special" alone.
     let private words (argument: ChatArgument) : string list =
