@@ -164,8 +164,8 @@ let private regexes = [
         ))
         (fun (pattern, letters) ->
             let text = String(Array.ofList letters)
-            // $ there stands before a last newline too.
-            let expected = Regex.IsMatch(text, pattern.Replace("$", "\\z"), RegexOptions.ECMAScript)
+            // $ there stands before a last newline too; and backtracking may take forever over (.)*(.)*.
+            let expected = Regex.IsMatch(text, pattern.Replace("$", "\\z"), RegexOptions.NonBacktracking)
             let schema = $"""{{"type":"string","pattern":{JsonText.quote pattern}}}"""
             Expect.equal (accepts (grammarOf schema) (JsonText.quote text)) expected $"{pattern} {text}")
 
