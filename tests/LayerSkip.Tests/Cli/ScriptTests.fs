@@ -98,7 +98,7 @@ let tests =
                 for line, words in
                     [
                         "--exit-layer 99", "speculate: --exit-layer is 99, it must be 1 to 23"
-                        "--layers-kept 2", "speculate: --layers-kept is 2"
+                        "--layers-kept 2", "speculate: --layers-kept is a set without layer 1"
                         "--adapter-file models --drafter adapter", "models/adapter.safetensors: not found"
                     ] do
                     let outcome = speculate line
