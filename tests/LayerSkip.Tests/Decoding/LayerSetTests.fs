@@ -51,7 +51,7 @@ let tests =
                 [
                     5,
                     "",
-                    "layers-kept is , it must be layers and ranges of them with commas between, as 1-10,15,30"
+                    "layers-kept is empty, it must be layers and ranges of them with commas between, as 1-10,15,30"
                     5, "1,", "it must be layers and ranges"
                     5, "1-", "it must be layers and ranges"
                     5, "4-2,1", "it must be layers and ranges"
