@@ -21,10 +21,6 @@ module CascadeDrafter =
         ExitDrafts: bool
     }
 
-    /// How many of so many drafts of the exit are expected to be kept, the same chance at each place.
-    let private expected (length: int) (kept: float) =
-        Seq.init length (fun _ -> kept) |> Seq.scan (*) 1.0 |> Seq.skip 1 |> Seq.sum
-
     let private judged (seen: RoundSeen) (kept: float) =
         seen.Judged
         |> Array.fold (fun kept (_, isKept) -> decay * kept + (if isKept then 1.0 - decay else 0.0)) kept
@@ -39,7 +35,7 @@ module CascadeDrafter =
                 let struct (proposal, lookup) = SuffixLookup.propose request.Ahead request.Text state.Lookup
                 let length = min state.Length request.Ahead
                 let found = Drafter.lookedUp proposal
-                let byLookup = proposal.ExpectedOf found.Length > expected length state.Kept
+                let byLookup = proposal.ExpectedOf found.Length > Odds.expected length (fun _ -> state.Kept)
 
                 let state = {
                     state with

@@ -13,6 +13,16 @@ module internal Odds =
         let share = Math.Clamp(share, 1e-12, 1.0 - 1e-12)
         Math.Clamp(log (share / (1.0 - share)), -6.0, 6.0)
 
+    /// How many of drafts in a row are expected to be kept, each with its chance where those before it are.
+    let expected (drafts: int) (chance: int -> float) : float =
+        let mutable sum, product = 0.0, 1.0
+
+        for place in 0 .. drafts - 1 do
+            product <- product * chance place
+            sum <- sum + product
+
+        sum
+
     let chance (features: float[]) (odds: Odds) : float =
         let mutable sum = 0.0
 

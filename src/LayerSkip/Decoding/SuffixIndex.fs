@@ -47,17 +47,13 @@ module SuffixIndex =
         if followed.Length = 0 then
             { nothing with Matched = place.Length }
         else
-            let mutable score, product = 0.0, 1.0
-
-            for struct (_, share) in followed do
-                product <- product * share
-                score <- score + product
+            let shares = followed |> Array.map (fun (struct (_, share)) -> share)
 
             {
                 Matched = place.Length
                 Tokens = followed |> Array.map (fun (struct (token, _)) -> token)
-                Shares = followed |> Array.map (fun (struct (_, share)) -> share)
-                Score = score
+                Shares = shares
+                Score = Odds.expected shares.Length (Array.get shares)
             }
 
     /// Of no text.

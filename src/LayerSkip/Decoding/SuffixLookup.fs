@@ -21,7 +21,7 @@ type SuffixProposal = {
 
     /// How many of the first `length` tokens are expected to be kept.
     member this.ExpectedOf(length: int) : float =
-        this.Chances |> Seq.truncate length |> Seq.scan (*) 1.0 |> Seq.skip 1 |> Seq.sum
+        Odds.expected (min length this.Chances.Length) (Array.get this.Chances)
 
     /// How many of its tokens are expected to be kept.
     member this.Expected: float = this.ExpectedOf this.Chances.Length
