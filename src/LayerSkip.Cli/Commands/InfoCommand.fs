@@ -66,13 +66,10 @@ module internal InfoCommand =
             writer |> JsonWrite.textOrNull "tokenizer" (tokenizer checkpoint)
             writer |> JsonWrite.ints "stop_ids" checkpoint.StopIds
 
-            match checkpoint.Recommended with
-            | None -> writer.WriteNull "recommended"
-            | Some(exit, length) ->
-                writer
-                |> JsonWrite.object "recommended" (fun _ ->
-                    writer.WriteNumber("exit_layer", exit)
-                    writer.WriteNumber("draft_length", length))
+            writer
+            |> JsonWrite.objectOrNull "recommended" checkpoint.Recommended (fun (exit, length) ->
+                writer.WriteNumber("exit_layer", exit)
+                writer.WriteNumber("draft_length", length))
 
         let machine (writer: Utf8JsonWriter) =
             writer.WriteString("device", Inputs.deviceName checkpoint.Weights.Device)

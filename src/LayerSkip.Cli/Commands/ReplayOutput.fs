@@ -76,13 +76,10 @@ module internal ReplayOutput =
             writer
             |> JsonWrite.objects "policies" report.Policies (fun policy -> policyFields policy writer)
 
-            match report.Best with
-            | Some best -> writer |> JsonWrite.object "best" (pointFields best)
-            | None -> writer.WriteNull "best"
+            writer |> JsonWrite.objectOrNull "best" report.Best (fun best -> pointFields best writer)
 
-            match report.Times with
-            | Some times -> writer |> JsonWrite.object "times" (timesFields times)
-            | None -> writer.WriteNull "times"
+            writer
+            |> JsonWrite.objectOrNull "times" report.Times (fun times -> timesFields times writer)
 
             writer |> JsonWrite.textOrNull "text" (text checkpoint report.Trace)
             writer.WriteString("finish_reason", finish report.Trace)

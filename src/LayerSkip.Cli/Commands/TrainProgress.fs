@@ -78,17 +78,14 @@ module internal TrainProgress =
         $"""{Terminal.count count.Conversations "conversation"}{cut}, {Output.number count.Learned} tokens of answers to learn"""
 
     /// "conversations": what is learned of them; null where there are none.
-    let conversationsJson (count: ConversationCount option) writer =
-        match count with
-        | None -> JsonWrite.textOrNull "conversations" None writer
-        | Some count ->
-            writer
-            |> JsonWrite.object "conversations" (fun _ ->
-                writer.WriteNumber("count", count.Conversations)
-                writer.WriteNumber("samples", count.Samples)
-                writer.WriteNumber("cut", count.Cut)
-                writer.WriteNumber("answer_tokens", count.Wanted)
-                writer.WriteNumber("learned_tokens", count.Learned))
+    let conversationsJson (count: ConversationCount option) (writer: System.Text.Json.Utf8JsonWriter) =
+        writer
+        |> JsonWrite.objectOrNull "conversations" count (fun count ->
+            writer.WriteNumber("count", count.Conversations)
+            writer.WriteNumber("samples", count.Samples)
+            writer.WriteNumber("cut", count.Cut)
+            writer.WriteNumber("answer_tokens", count.Wanted)
+            writer.WriteNumber("learned_tokens", count.Learned))
 
     /// What the run came to, as one object: seconds and tokens are this call's, step and checkpoint the run's.
     let json (session: TrainingSession) (seconds: float) (progress: Progress) =

@@ -51,14 +51,19 @@ module internal JsonWrite =
         json
         |> object name (fun json -> items |> Seq.iter (fun (key, count) -> json.WriteNumber(key, count)))
 
+    let private orNull (name: string) (value: 'T option) (write: 'T -> unit) (json: Utf8JsonWriter) : unit =
+        match value with
+        | Some value -> write value
+        | None -> json.WriteNull name
+
     /// "name": the number, or null.
     let intOrNull (name: string) (value: int option) (json: Utf8JsonWriter) : unit =
-        match value with
-        | Some value -> json.WriteNumber(name, value)
-        | None -> json.WriteNull name
+        json |> orNull name value (fun value -> json.WriteNumber(name, value))
 
     /// "name": the text, or null.
     let textOrNull (name: string) (value: string option) (json: Utf8JsonWriter) : unit =
-        match value with
-        | Some value -> json.WriteString(name, value)
-        | None -> json.WriteNull name
+        json |> orNull name value (fun value -> json.WriteString(name, value))
+
+    /// "name": an object with the fields that are written of a value, or null.
+    let objectOrNull (name: string) (value: 'T option) (fields: 'T -> unit) (json: Utf8JsonWriter) : unit =
+        json |> orNull name value (fun value -> json |> object name (fun _ -> fields value))

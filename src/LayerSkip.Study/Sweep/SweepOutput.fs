@@ -44,13 +44,10 @@ module SweepOutput =
             json.WriteString("cpu", cpu)
             json.WriteNumber("threads", threads))
 
-        match report.Best with
-        | Some best ->
-            json
-            |> JsonWrite.object "best" (fun json ->
-                setting json best.Setting
-                json |> StatisticsJson.interval "speed_up" best.SpeedUp.OfTimes)
-        | None -> json.WriteNull "best"
+        json
+        |> JsonWrite.objectOrNull "best" report.Best (fun best ->
+            setting json best.Setting
+            json |> StatisticsJson.interval "speed_up" best.SpeedUp.OfTimes)
 
         json |> JsonWrite.objects "rows" report.Rows (row json)
 
