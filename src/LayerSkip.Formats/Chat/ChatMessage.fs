@@ -20,6 +20,11 @@ type ChatTool = {
     Parameters: string
 }
 
+[<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
+module internal ChatTool =
+    /// The schema of arguments of which nothing is said.
+    let noParameters = """{"type": "object", "properties": {}}"""
+
 /// What somebody said. All of it counts as typed: none of it becomes a special token.
 type ChatMessage = {
     /// "system", "user", "assistant", "tool", or what else the model's template knows.
@@ -33,6 +38,9 @@ type ChatMessage = {
 
 [<RequireQualifiedAccess; CompilationRepresentation(CompilationRepresentationFlags.ModuleSuffix)>]
 module ChatMessage =
+    /// A role as templates know it, by a client's word: newer ones call the system's developer.
+    let internal roleOf (word: string) : string = if word = "developer" then "system" else word
+
     /// A message of a role.
     let ofRole (role: string) (content: string) : ChatMessage = {
         Role = role

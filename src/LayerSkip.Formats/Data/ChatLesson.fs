@@ -54,7 +54,7 @@ module internal ChatLesson =
             Parameters =
                 match told.TryField "parameters" with
                 | Some parameters -> objectText parameters
-                | None -> """{"type": "object", "properties": {}}"""
+                | None -> ChatTool.noParameters
         }
 
     /// What "weight" (OpenAI's, 0 or 1) and "train" say; true where they say nothing.
@@ -76,11 +76,7 @@ module internal ChatLesson =
         | _ -> List.forall snd said
 
     let private message (part: JsonPart) : struct (ChatMessage * bool) =
-        let role =
-            match (part.Field "role").Text with
-            // What newer clients call the system's role, and templates do not know.
-            | "developer" -> "system"
-            | role -> role
+        let role = ChatMessage.roleOf (part.Field "role").Text
 
         let calls = part.TryField "tool_calls" |> Option.map (_.Items >> Seq.map call >> List.ofSeq)
 

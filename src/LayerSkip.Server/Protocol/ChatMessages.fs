@@ -6,14 +6,9 @@ open LayerSkip
 /// Reads "messages" and "tools".
 [<RequireQualifiedAccess>]
 module internal ChatMessages =
-    // What newer clients call the system's role, and templates do not know.
-    let private roles = [
-        "system", "system"
-        "developer", "system"
-        "user", "user"
-        "assistant", "assistant"
-        "tool", "tool"
-    ]
+    let private roles =
+        [ "system"; "developer"; "user"; "assistant"; "tool" ]
+        |> List.map (fun word -> word, ChatMessage.roleOf word)
 
     /// The text of parts, a line each; a part of another kind than text is a fault.
     let private parts (reader: RequestReader) : string =
@@ -103,7 +98,7 @@ module internal ChatMessages =
             Parameters =
                 match named.Object "parameters" with
                 | Some _ -> (named.TryField "parameters").Value.GetRawText()
-                | None -> """{"type": "object", "properties": {}}"""
+                | None -> ChatTool.noParameters
           }
         | None -> { Name = ""; Description = None; Parameters = "{}" }
 

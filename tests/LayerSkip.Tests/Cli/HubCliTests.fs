@@ -7,6 +7,7 @@ open Expecto
 open LayerSkip.Tests.CliSupport
 open LayerSkip.Tests.FileSupport
 open LayerSkip.Tests.HubServer
+open LayerSkip.Tests.HubSupport
 
 /// The tiny model as a hub has it, and another's folder for the cache; the variables say so while `body` runs.
 let private withHub misbehave (body: FakeHub -> string -> unit) =
@@ -44,16 +45,6 @@ let private snapshot (hub: FakeHub) cache = Path.Combine(hub.FolderIn cache, "sn
 let private generate = "generate --prompt-ids 3,4 --max-new-tokens 5 --threads 1 --model"
 
 let private isWeights (asked: Asked) = asked.Method = "GET" && asked.Path.Length = 65
-
-/// Answers of this kind until so many went out; then good ones.
-let private firstTimes (count: int) (isMeant: Asked -> bool) (worse: Asked -> Reply -> Reply) =
-    let left = ref count
-
-    fun asked good ->
-        if isMeant asked && Interlocked.Decrement left >= 0 then
-            worse asked good
-        else
-            good
 
 [<Tests>]
 let tests =
