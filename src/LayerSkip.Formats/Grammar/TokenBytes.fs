@@ -34,9 +34,6 @@ type internal CountedReach = {
     Known: Dictionary<struct (int * int), TokenReach>
 }
 
-/// Of a node, the automaton's state there and the state before.
-type internal TokenVisit = delegate of node: int * state: int * before: int -> unit
-
 /// Sets of token ids as bits, 64 to a word.
 [<RequireQualifiedAccess>]
 module internal TokenBits =
@@ -48,11 +45,42 @@ module internal TokenBits =
     let inline remove (id: int) (words: Span<uint64>) : unit =
         words[id >>> 6] <- words[id >>> 6] &&& ~~~(1UL <<< (id &&& 63))
 
+/// A trie whose nodes are numbered in the order of a walk, each followed by all that is under it, so that a walk is a loop over arrays: where
+/// a byte is refused, it goes on behind the node's last descendant.
+[<RequireQualifiedAccess>]
+module internal TokenTrie =
+    /// Calls `visit` with each node that an automaton which does not count can come to from `start`, the state there and the
+    /// state before. Of nodes: their bytes, depths, and the nodes behind all that is under them. Inlined: it is what a grammar's first
+    /// texts spend most of their time with.
+    let inline walk
+        (labels: byte[])
+        (depths: int[])
+        (skips: int[])
+        (longest: int)
+        (dfa: Dfa)
+        (start: int)
+        ([<InlineIfLambda>] visit: int -> int -> int -> unit)
+        : unit =
+        let struct (classes, table, ends) = dfa.Table
+        let width = table.Length / ends.Length
+        let path = Array.zeroCreate<int>(longest + 1)
+        path[0] <- start
+        let mutable node = 0
+
+        while node < labels.Length do
+            let depth = depths[node]
+            let before = path[depth - 1]
+            let next = table[before * width + int classes[int labels[node]]]
+
+            if next < 0 then
+                node <- skips[node]
+            else
+                path[depth] <- next
+                visit node next before
+                node <- node + 1
+
 /// The bytes that each token of a vocabulary stands for, as a trie. Immutable; threads and grammars may share it, and should:
 /// it remembers what its tokens do within the strings and numbers that all JSON has in common.
-///
-/// Nodes are numbered in the order of a walk, each followed by all that is under it, so that a walk is a loop over arrays: where
-/// a byte is refused, it goes on behind the node's last descendant.
 [<Sealed>]
 type TokenBytes internal (bytes: byte[][]) =
     let isSafe (item: byte[]) = not (isNull item) && item.Length > 0
@@ -185,58 +213,19 @@ type TokenBytes internal (bytes: byte[][]) =
             for place in 0 .. min words.Length own.Length - 1 do
                 words[place] <- words[place] ||| own[place]
 
-    /// Calls `visit` with each node that an automaton which does not count can come to from `start`, the state there and the
-    /// state before.
-    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-    member private _.Walk(dfa: Dfa, start: int, visit: TokenVisit) : unit =
-        let labels, depths, skips = labels, depths, skips
-        let struct (classes, table, ends) = dfa.Table
-        let width = table.Length / ends.Length
-        let path = Array.zeroCreate<int>(longest + 1)
-        path[0] <- start
-        let mutable node = 0
-
-        while node < labels.Length do
-            let depth = depths[node]
-            let before = path[depth - 1]
-            let next = table[before * width + int classes[int labels[node]]]
-
-            if next < 0 then
-                node <- skips[node]
-            else
-                path[depth] <- next
-                visit.Invoke(node, next, before)
-                node <- node + 1
-
-    /// `Walk` with its visits written out: it is what a grammar's first texts spend most of their time with.
     [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     member private this.Plain(dfa: Dfa, state: int) : TokenReach =
-        let labels, depths, skips, firsts, ordered = labels, depths, skips, firsts, ordered
-        let struct (classes, table, ends) = dfa.Table
-        let width = table.Length / ends.Length
+        let skips, firsts, ordered = skips, firsts, ordered
+        let struct (_, _, ends) = dfa.Table
         let words = Array.zeroCreate<uint64> this.Words
         let exits = List<int>()
-        let path = Array.zeroCreate<int>(longest + 1)
-        path[0] <- state
-        let mutable node = 0
 
-        while node < labels.Length do
-            let depth = depths[node]
-            let next = table[path[depth - 1] * width + int classes[int labels[node]]]
+        TokenTrie.walk labels depths skips longest dfa state (fun node next _ ->
+            for place in firsts[node] .. firsts[node + 1] - 1 do
+                TokenBits.add ordered[place] (words.AsSpan())
 
-            if next < 0 then
-                node <- skips[node]
-            else
-                path[depth] <- next
-
-                for place in firsts[node] .. firsts[node + 1] - 1 do
-                    let id = ordered[place]
-                    words[id >>> 6] <- words[id >>> 6] ||| (1UL <<< (id &&& 63))
-
-                if ends[next] && skips[node] > node + 1 then
-                    exits.Add node
-
-                node <- node + 1
+            if ends[next] && skips[node] > node + 1 then
+                exits.Add node)
 
         reach (TokenBytes.Pack words) (exits.ToArray())
 
@@ -245,27 +234,23 @@ type TokenBytes internal (bytes: byte[][]) =
         let needed = List<struct (int * int)>()
         let closing, leaving = List<struct (int * int)>(), List<struct (int * int)>()
 
-        this.Walk(
-            dfa,
-            state,
-            fun node next before ->
-                let depth = depths[node]
-                let isWhole = next = dfa.Between && before <> 0
-                let count = counts[depth - 1] + (if isWhole then 1 else 0)
-                counts[depth] <- count
+        TokenTrie.walk labels depths skips longest dfa state (fun node next before ->
+            let depth = depths[node]
+            let isWhole = next = dfa.Between && before <> 0
+            let count = counts[depth - 1] + (if isWhole then 1 else 0)
+            counts[depth] <- count
 
-                if dfa.IsEnd next then
-                    for place in firsts[node] .. firsts[node + 1] - 1 do
-                        closing.Add(struct (ordered[place], count))
-                    if skips[node] > node + 1 then
-                        leaving.Add(struct (node, count))
-                else
-                    // A character that has begun needs its place.
-                    let count = if next = dfa.Between then count else count + 1
+            if dfa.IsEnd next then
+                for place in firsts[node] .. firsts[node + 1] - 1 do
+                    closing.Add(struct (ordered[place], count))
+                if skips[node] > node + 1 then
+                    leaving.Add(struct (node, count))
+            else
+                // A character that has begun needs its place.
+                let count = if next = dfa.Between then count else count + 1
 
-                    for place in firsts[node] .. firsts[node + 1] - 1 do
-                        needed.Add(struct (ordered[place], count))
-        )
+                for place in firsts[node] .. firsts[node + 1] - 1 do
+                    needed.Add(struct (ordered[place], count)))
 
         let most = needed |> Seq.fold (fun most (struct (_, count)) -> max most count) 0
         let upTo = Array.init (most + 1) (fun _ -> Array.zeroCreate<uint64> this.Words)
