@@ -122,7 +122,7 @@ internal static class TranslateOptions
 
     private static DecidedStrategy Planned(Checkpoint checkpoint, StrategyPlan planned)
     {
-        if (planned is not StrategyPlan.SelfSpeculative { Item: var plan } || (!plan.Policy.IsAuto && !plan.StopRule.IsMarginal))
+        if (planned is not StrategyPlan.SelfSpeculative { Item: var plan } || !LayerSkip.Drafting.asksCosts(plan))
         {
             return new(StrategyPlanModule.strategy(checkpoint, planned), []);
         }

@@ -16,6 +16,7 @@ module internal ServeCommand =
     let private options (terminal: Terminal) (common: Common) (given: ServeOptions) : ServerOptions =
         let standard = ServerOptions.defaults
         let seconds = int64 >> float >> TimeSpan.FromSeconds
+        let bytes (mib: int) = 1024L * 1024L * int64 mib
 
         {
             standard with
@@ -25,12 +26,10 @@ module internal ServeCommand =
                 ApiKey = given.ApiKey
                 CorsOrigins = given.CorsOrigins
                 Drafting = given.Drafting
-                Engine = given.Engine
+                Engine = { given.Engine with KvBytes = Option.map bytes given.KvMib }
                 MaxPromptTokens = given.MaxPromptTokens
                 MaxBodyBytes =
-                    given.MaxBodyMib
-                    |> Option.map (fun mib -> 1024L * 1024L * int64 mib)
-                    |> Option.defaultValue standard.MaxBodyBytes
+                    given.MaxBodyMib |> Option.map bytes |> Option.defaultValue standard.MaxBodyBytes
                 RequestTimeout =
                     given.RequestSeconds |> Option.map seconds |> Option.defaultValue standard.RequestTimeout
                 ShutdownTimeout =

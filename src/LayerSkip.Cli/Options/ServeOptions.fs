@@ -10,8 +10,8 @@ type internal ServeOptions = {
     ApiKey: string option
     ModelName: string option
     CorsOrigins: string list
+    /// But for the bytes of its caches, which `KvMib` says.
     Engine: EngineOptions
-    /// What the engine's bytes were given as.
     KvMib: int option
     MaxPromptTokens: int option
     MaxBodyMib: int option
@@ -53,11 +53,7 @@ module internal ServeOptions =
         | ServeArgument.Slots count -> { given with Engine.Slots = count }
         | ServeArgument.Queue count -> { given with Engine.Queue = count }
         | ServeArgument.PrefixTexts count -> { given with Engine.PrefixTexts = count }
-        | ServeArgument.KvMemory mib -> {
-            given with
-                KvMib = Some mib
-                Engine.KvBytes = Some(1024L * 1024L * int64 mib)
-          }
+        | ServeArgument.KvMemory mib -> { given with KvMib = Some mib }
         | ServeArgument.MaxPromptTokens count -> { given with MaxPromptTokens = Some count }
         | ServeArgument.MaxBody mib -> { given with MaxBodyMib = Some mib }
         | ServeArgument.RequestTimeout seconds -> { given with RequestSeconds = Some seconds }
@@ -96,7 +92,7 @@ module internal ServeOptions =
             yield! least 1 "request-timeout" given.RequestSeconds
             yield! least 1 "shutdown-timeout" given.ShutdownSeconds
             yield! least 1 "kv-memory" given.KvMib
-            yield! EngineOptions.faults { given.Engine with KvBytes = None }
+            yield! EngineOptions.faults given.Engine
             yield! StrategyChoice.exclusions given.Drafting
         ]
 
