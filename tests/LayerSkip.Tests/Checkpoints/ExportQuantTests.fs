@@ -165,10 +165,7 @@ let tests =
                         |> ignore
 
                     run 0
-                    // What other tests left to the collector is not ours.
-                    System.GC.Collect()
-                    System.GC.WaitForPendingFinalizers()
-                    let before = TorchSharp.torch.Tensor.TotalCount
+                    let before = TensorSupport.liveTensors ()
                     run 1
                     Expect.equal TorchSharp.torch.Tensor.TotalCount before "tensors")))
     ]

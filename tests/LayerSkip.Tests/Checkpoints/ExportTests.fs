@@ -188,9 +188,6 @@ let properties =
                             |> ignore
 
                     run 0
-                    // What other tests left to the collector is not ours.
-                    System.GC.Collect()
-                    System.GC.WaitForPendingFinalizers()
                     let before = TensorSupport.liveTensors ()
 
                     for round in 1..5 do

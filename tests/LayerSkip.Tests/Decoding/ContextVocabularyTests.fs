@@ -279,7 +279,7 @@ let tests =
                     complete weights (options (strategy.Within plan) 20) [| 3; 4 |] |> ignore
                 let exits = Strategy.SelfSpeculative(Tiny.exit 3 1, 3)
                 decode exits
-                let tensors, floats = torch.Tensor.TotalCount, FloatBuffer.Held
+                let tensors, floats = TensorSupport.liveTensors (), TensorSupport.liveFloats ()
 
                 for _ in 1..3 do
                     decode exits
@@ -297,7 +297,7 @@ let tests =
             use weights = Tiny.weights Dtype.F32 { Config = Tiny.config 24 4 4 2 true; Seed = 5L }
             let measured () = PassProfile.measureWithin (Some(around [| 1; 2 |])) weights
             measured () |> ignore
-            let tensors, floats = torch.Tensor.TotalCount, FloatBuffer.Held
+            let tensors, floats = TensorSupport.liveTensors (), TensorSupport.liveFloats ()
             let costs = measured ()
             Expect.isGreaterThan (PassCosts.draft costs 1) 0.0 "a draft takes time"
             Expect.equal (torch.Tensor.TotalCount, FloatBuffer.Held) (tensors, floats) "nothing is left")

@@ -190,6 +190,8 @@ let tests =
             let config = { Tiny.config 24 3 4 2 false with Context = 2200 }
 
             withWeights Dtype.F32 { Config = config; Seed = 4L } (fun weights ->
+                TensorSupport.liveTensors () |> ignore
+
                 let counts =
                     Generation.run weights None (options (Strategy.SelfSpeculative(exit 3 1, 4)) 2000) [|
                         1

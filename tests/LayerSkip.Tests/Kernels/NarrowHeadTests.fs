@@ -149,7 +149,7 @@ let tests =
                 let values = Array.zeroCreate<float32> 24
                 use at = fixed values
                 let matrix = MatrixMemory(WeightFormat.Float32, NativePtr.toNativeInt at, 6)
-                let before = FloatBuffer.Held
+                let before = TensorSupport.liveFloats ()
                 let rows = new GatheredRows(matrix, 16n, 3)
                 rows.Add(ReadOnlySpan [| 5; 0 |])
 

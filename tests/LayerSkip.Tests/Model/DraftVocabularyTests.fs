@@ -192,7 +192,7 @@ let tests =
 
                 // A pass keeps room for what it was asked, and is used again.
                 withText weights [| 3; 1; 4 |] 4 logits
-                let tensors, floats = torch.Tensor.TotalCount, FloatBuffer.Held
+                let tensors, floats = TensorSupport.liveTensors (), TensorSupport.liveFloats ()
 
                 for _ in 1..3 do
                     let kept =

@@ -169,7 +169,7 @@ let tests =
             let weights = { weights with Prefill = prefill }
             let cache = Cache.create weights 1 3000
             use _storage = cache.Slab :> IDisposable
-            let before = FloatBuffer.Held
+            let before = TensorSupport.liveFloats ()
             // Of a row: normed, q k v, mixed, gate and up, added.
             let row = int64 sizeof<float32> * int64 (256 + 8 * 8 + 4 * 8 + 2 * 1024 + 256)
             // On the matrix unit the widest input again, in bfloat16, and each thread's rounded weights and sums.
