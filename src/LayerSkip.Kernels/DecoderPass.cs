@@ -132,6 +132,9 @@ public abstract class DecoderPass : IDisposable
     /// <summary>Rows that go through the layers at once; longer texts do so piece after piece, in the same memory.</summary>
     internal const int PieceRows = 256;
 
+    /// <summary>The same where they may go through the matrix unit, whose weights are decoded once a piece.</summary>
+    internal const int RoundedPieceRows = 512;
+
     /// <summary>Memory for so many rows stays until the next pass; what more of them needed is given back.</summary>
     private protected const int KeptRows = 16;
 
@@ -167,7 +170,8 @@ public abstract class DecoderPass : IDisposable
     /// <param name="start">The position of the first row.</param>
     /// <param name="cancellation">Looked at before each layer and each shared part.</param>
     /// <param name="mayRound">
-    /// Many rows may go through the matrix unit, which rounds their inputs, and weights of fewer than 32 bits, to bfloat16.
+    /// Many rows may go through the matrix unit, which rounds what it multiplies to bfloat16: inputs, weights of fewer than 32 bits, and
+    /// queries, keys, values and the weights of their mixture.
     /// </param>
     /// <exception cref="ArgumentOutOfRangeException">Layers that the model, or positions that the sequence, has not.</exception>
     /// <exception cref="OperationCanceledException">
@@ -188,7 +192,7 @@ public abstract class DecoderPass : IDisposable
 
         for (int done = 0; done < rows;)
         {
-            int piece = Math.Min(PieceRows, rows - done);
+            int piece = Math.Min(mayRound && MatrixUnit.IsThere ? RoundedPieceRows : PieceRows, rows - done);
             RunPiece(sequence, first, count, RowAt(hidden, done), piece, start + done, mayRound, cancellation);
             done += piece;
         }

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace LayerSkip.Kernels;
 
@@ -80,12 +81,22 @@ internal static unsafe class Elementwise<V, L>
     /// <summary>A head whose numbers stand in pairs that turn against each other, in place to two halves.</summary>
     /// <param name="head">[dim]</param>
     /// <param name="dim">Numbers of a head, even.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [SkipLocalsInit]
     internal static void Halve(float* head, int dim)
     {
         float* pairs = stackalloc float[dim];
         new ReadOnlySpan<float>(head, dim).CopyTo(new Span<float>(pairs, dim));
+        int i = 0;
 
-        for (int i = 0; i < dim / 2; i++)
+        for (; Sse.IsSupported && i <= (dim / 2) - 4; i += 4)
+        {
+            Vector128<float> a = Vector128.Load(pairs + (2 * i)), b = Vector128.Load(pairs + (2 * i) + 4);
+            Sse.Shuffle(a, b, 0b10_00_10_00).Store(head + i);
+            Sse.Shuffle(a, b, 0b11_01_11_01).Store(head + i + (dim / 2));
+        }
+
+        for (; i < dim / 2; i++)
         {
             head[i] = pairs[2 * i];
             head[i + (dim / 2)] = pairs[(2 * i) + 1];
@@ -121,7 +132,7 @@ internal static unsafe class Elementwise<V, L>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static V SwiGlu(V gate, V up, float size)
+    internal static V SwiGlu(V gate, V up, float size)
     {
         V zero = default;
         var silu = L.Divide(gate, L.Add(L.Broadcast(1f), L.Exp(L.Subtract(zero, gate))));

@@ -63,15 +63,25 @@ internal sealed unsafe class Matrices<V, L>
         {
             int from = Math.Max(first, start), to = Math.Min(last, start + memory.Rows);
 
-            if (from < to && x.Packs != null)
-            {
-                MatrixProduct.Run(product, memory, k, x.Packs, y + start, yStride, rows, from - start, to - start);
-            }
-            else if (from < to)
+            if (from < to)
             {
                 product.Run((byte*)memory.Address, k, x, y + start, yStride, rows, from - start, to - start);
             }
         }
+    }
+
+    /// <summary>The matrix that output `index` belongs to, its row there, and how many outputs the matrix has from there on.</summary>
+    internal (MatrixMemory Memory, Product Product, int Row, int Left) At(int index)
+    {
+        foreach (var (memory, product, start) in parts)
+        {
+            if (index < start + memory.Rows)
+            {
+                return (memory, product, index - start, start + memory.Rows - index);
+            }
+        }
+
+        throw new ArgumentOutOfRangeException(nameof(index), index, $"{Outs} outputs");
     }
 
     /// <summary>Bytes of a row of k numbers of the first matrix.</summary>
@@ -127,13 +137,17 @@ internal sealed record LayerMatrices<V, L>(Matrices<V, L> Qkv, Matrices<V, L> Ou
 {
     internal static LayerMatrices<V, L> Of(LayerMemory layer, Func<IReadOnlyList<MatrixMemory>, Matrices<V, L>> of) =>
         new(of(layer.Qkv), of([layer.Output]), of(layer.GateUp), of([layer.Down]));
+
+    /// <summary>Whether so many rows go through all of them faster on the matrix unit.</summary>
+    internal bool AreFasterOnUnit(DecoderShape shape, int rows) =>
+        Qkv.IsFasterOnUnit(shape.Hidden, rows) && Output.IsFasterOnUnit(shape.Heads * shape.HeadDim, rows)
+        && GateUp.IsFasterOnUnit(shape.Hidden, rows) && Down.IsFasterOnUnit(shape.Intermediate, rows);
 }
 
 /// <summary>Room for rows of inputs in the forms of quantised products.</summary>
 internal sealed unsafe class InputRows : IDisposable
 {
-    private readonly FloatBuffer groups = new(), blocks = new(), packs = new();
-    private bool isPacked;
+    private readonly FloatBuffer groups = new(), blocks = new();
     private nint groupsStride, blocksStride;
 
     /// <summary>Makes room for rows of k numbers, in the forms that the matrices read; says whether there is one.</summary>
@@ -147,23 +161,6 @@ internal sealed unsafe class InputRows : IDisposable
         blocks.Of(rows * blocksStride / sizeof(float));
         return readers.ReadsGroups || readers.ReadsBlocks;
     }
-
-    /// <summary>Makes room for packs instead, if so asked; says whether.</summary>
-    internal bool MakePacks(bool asked, int k, int rows)
-    {
-        isPacked = asked;
-
-        if (asked)
-        {
-            packs.Of(MatrixProduct.Room(k, rows));
-        }
-
-        return asked;
-    }
-
-    /// <summary>Pack `index` of x, as <see cref="MatrixProduct.Pack"/>.</summary>
-    internal void Pack(int k, float* x, int stride, float scale, int rows, int index) =>
-        MatrixProduct.Pack(x, stride, scale, k, rows, index, packs.Pointer);
 
     /// <summary>Row `row` from x [k].</summary>
     internal void Fill(int k, float* x, int row)
@@ -188,7 +185,6 @@ internal sealed unsafe class InputRows : IDisposable
         GroupsStride = groupsStride,
         Blocks = (byte*)blocks.Pointer,
         BlocksStride = blocksStride,
-        Packs = isPacked ? packs.Pointer : null,
     };
 
     /// <summary>Gives back what more rows than `rows` of k numbers needed.</summary>
@@ -196,13 +192,11 @@ internal sealed unsafe class InputRows : IDisposable
     {
         groups.Trim((long)rows * Activations.GroupedRow(k) / sizeof(float));
         blocks.Trim((long)rows * Activations.BlockedRow(k) / sizeof(float));
-        packs.Trim(0);
     }
 
     public void Dispose()
     {
         groups.Dispose();
         blocks.Dispose();
-        packs.Dispose();
     }
 }

@@ -33,19 +33,47 @@ public static unsafe class MatrixUnit
     internal static void Release() => release(1);
 }
 
+/// <summary>Rows of numbers on their way to bfloat16.</summary>
+internal unsafe interface IRoundedRows
+{
+    /// <summary>Row `row`, [k], rounded.</summary>
+    void Round(int row, ushort* to);
+}
+
+/// <summary>Rows of x as they are, `stride` floats apart, times `scale`.</summary>
+internal readonly unsafe struct ScaledRows(float* x, int stride, float scale, int k) : IRoundedRows
+{
+    public void Round(int row, ushort* to) => MatrixProduct.Round(x + ((nint)row * stride), scale, k, to);
+}
+
+/// <summary>Rows of x, [k] one after the other, after a norm.</summary>
+internal readonly unsafe struct NormedRows(float* x, float* weight, float eps, int k) : IRoundedRows
+{
+    public void Round(int row, ushort* to)
+    {
+        float* normed = ThreadRoom.Widened.Of(k);
+        Elementwise<Vector512<float>, Lanes512>.RmsNorm(x + ((nint)row * k), weight, normed, k, eps, 1f);
+        MatrixProduct.Round(normed, 1f, k, to);
+    }
+}
+
 /// <summary>
 /// y = x W^T on the matrix unit: x and W are rounded to bfloat16, sums are float32. W is A as it lies, a few outputs after a few; x is packed
-/// for B, a few rows after a few. A number's bits depend neither on the rows beside its own nor on where its outputs are cut.
+/// for B, a few rows after a few; sums are [outputs; rows]. A number's bits depend neither on the rows beside its own nor on where its outputs
+/// are cut.
 /// </summary>
 internal static unsafe class MatrixProduct
 {
     /// <summary>Rows of x in a pack; what lacks is zero.</summary>
     internal const int PackRows = 32;
 
-    /// <summary>Outputs at once: their weights, for <see cref="Depth"/> numbers, stay beside a pack.</summary>
+    /// <summary>The most outputs at once: their weights, for <see cref="Depth"/> numbers, stay beside a pack.</summary>
     internal const int Outputs = 48;
 
-    /// <summary>Numbers of a sum that one call adds up.</summary>
+    /// <summary>Floats from a pack's sums to the next pack's.</summary>
+    internal const int PackSums = Outputs * PackRows;
+
+    /// <summary>Numbers of a sum that one call adds up: a multiple of every format's blocks.</summary>
     private const int Depth = 1024;
 
     private const int Square = 8;
@@ -75,22 +103,25 @@ internal static unsafe class MatrixProduct
     /// <summary>Packs that so many rows take.</summary>
     internal static int Packs(int rows) => (rows + PackRows - 1) / PackRows;
 
+    /// <summary>Floats that a pack of rows of k numbers takes.</summary>
+    internal static int PackFloats(int k) => PackRows * k / 2;
+
     /// <summary>Floats that packs of rows of k numbers take.</summary>
-    internal static long Room(int k, int rows) => (long)Packs(rows) * PackRows * k / 2;
+    internal static long Room(int k, int rows) => (long)Packs(rows) * PackFloats(k);
 
-    /// <summary>This thread's room for <see cref="Outputs"/> rows of k rounded weights.</summary>
-    internal static ushort* Weights(int k) => (ushort*)(rounded ??= new()).Of(Outputs * (long)k / 2);
+    /// <summary>This thread's room for `count` times the sums of so many rows.</summary>
+    internal static float* SumsOf(int rows, int count) => (sums ??= new()).Of((long)count * Packs(rows) * PackSums);
 
-    /// <summary>
-    /// Pack `index` of x [rows; k], rows `stride` floats apart, times `scale`: pairs of each row's numbers, rounded, as [k / 2; 32; 2]. All
-    /// packs take what <see cref="Room"/> says.
-    /// </summary>
+    /// <summary>This thread's room for so many numbers in bfloat16.</summary>
+    private static ushort* RoundedRoom(long count) => (ushort*)(rounded ??= new()).Of(count / 2);
+
+    /// <summary>A pack of the rows of x [rows; k] from `first` on: pairs of each row's numbers, rounded, as [k / 2; 32; 2].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    internal static void Pack(float* x, int stride, float scale, int k, int rows, int index, float* packs)
+    internal static void Pack<X>(X x, int k, int first, int rows, float* to)
+        where X : struct, IRoundedRows
     {
-        int first = index * PackRows, pairs = k / 2;
-        float* to = packs + ((nint)first * pairs);
-        float* rows8 = (float*)Weights(k);
+        int pairs = k / 2;
+        float* rows8 = (float*)RoundedRoom((long)Square * k);
 
         for (int group = 0; group < PackRows; group += Square)
         {
@@ -101,7 +132,7 @@ internal static unsafe class MatrixProduct
 
                 if (row < rows)
                 {
-                    Round(x + ((nint)row * stride), scale, k, own);
+                    x.Round(row, own);
                 }
                 else
                 {
@@ -136,71 +167,58 @@ internal static unsafe class MatrixProduct
         }
     }
 
+    /// <summary>A pair of numbers of each of sixteen rows, rounded, as a pack has them.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static Vector512<float> Pair(Vector512<float> first, Vector512<float> second) =>
+        (Rounded(first.AsUInt32()) | (Rounded(second.AsUInt32()) << 16)).AsSingle();
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Vector512<uint> Rounded(Vector512<uint> bits) =>
         (bits + Vector512.Create(0x7fffu) + ((bits >>> 16) & Vector512<uint>.One)) >>> 16;
 
-    /// <summary>Outputs `first` to `last` - 1 of a matrix in any format, from the packs of every row.</summary>
-    internal static void Run(
-        Product product, MatrixMemory matrix, int k, float* packs, float* y, int yStride, int rows, int first, int last)
+    /// <summary>
+    /// c [packs; 48; 32], of which `outs` are written: outputs `first` to `first` + `outs` - 1 of a matrix in any format, of the packs of
+    /// every row. The thread's <see cref="MatrixUnit.Release"/> is to follow.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Sums(
+        Product product, MatrixMemory matrix, int k, float* packs, int rows, int first, int outs, float* c)
     {
-        for (int count; first < last; first += count)
-        {
-            count = Math.Min(Outputs, last - first);
-            Run(Rounded(product, matrix, k, first, count), k, packs, y + first, yStride, rows, count);
-        }
+        int count = Packs(rows);
 
-        MatrixUnit.Release();
+        for (int from = 0; from < k; from += Depth)
+        {
+            int depth = Math.Min(Depth, k - from);
+            bool lies = matrix.Format == WeightFormat.BFloat16;
+            ushort* weights = lies
+                ? (ushort*)matrix.Address + ((nint)first * k) + from
+                : Decoded(product, (byte*)matrix.Address + (first * product.RowBytes(k)) + product.RowBytes(from), k, outs, depth);
+
+            for (int pack = 0; pack < count; pack++)
+            {
+                uint* b = (uint*)packs + ((nint)pack * PackFloats(k)) + ((nint)from / 2 * PackRows);
+                MatrixUnit.Multiply(outs, PackRows, depth, lies ? k : depth, weights, b, c + ((nint)pack * PackSums), from > 0);
+            }
+        }
     }
 
-    /// <summary>Rows of a matrix in bfloat16, where they lie or in this thread's room.</summary>
-    private static ushort* Rounded(Product product, MatrixMemory matrix, int k, int first, int count)
+    /// <summary>`depth` numbers each of a few rows of k, in bfloat16, in this thread's room.</summary>
+    private static ushort* Decoded(Product product, byte* rows, int k, int outs, int depth)
     {
-        if (matrix.Format == WeightFormat.BFloat16)
-        {
-            return (ushort*)matrix.Address + ((nint)first * k);
-        }
+        ushort* to = RoundedRoom((long)Outputs * depth);
+        float* row = ThreadRoom.Widened.Of(depth);
 
-        ushort* to = Weights(k);
-        float* row = ThreadRoom.Widened.Of(k);
-
-        for (int o = 0; o < count; o++)
+        for (int o = 0; o < outs; o++)
         {
-            product.Read((byte*)matrix.Address, k, first + o, row);
-            Round(row, 1f, k, to + ((nint)o * k));
+            product.Read(rows + (o * product.RowBytes(k)), depth, 0, row);
+            Round(row, 1f, depth, to + ((nint)o * depth));
         }
 
         return to;
     }
 
-    /// <summary>
-    /// Up to <see cref="Outputs"/> outputs of every row, y[r * yStride + o], from weights [outs; k] in bfloat16 and the packs of x [rows; k].
-    /// </summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    internal static void Run(ushort* weights, int k, float* packs, float* y, int yStride, int rows, int outs)
-    {
-        int count = Packs(rows);
-        float* c = (sums ??= new()).Of((long)count * Outputs * PackRows);
-
-        for (int from = 0; from < k; from += Depth)
-        {
-            for (int pack = 0; pack < count; pack++)
-            {
-                uint* b = (uint*)packs + ((nint)pack * PackRows * k / 2) + ((nint)from / 2 * PackRows);
-                MatrixUnit.Multiply(
-                    outs, PackRows, Math.Min(Depth, k - from), k, weights + from, b, c + ((nint)pack * Outputs * PackRows), from > 0);
-            }
-        }
-
-        for (int pack = 0; pack < count; pack++)
-        {
-            int first = pack * PackRows;
-            Store(c + ((nint)pack * Outputs * PackRows), y + ((nint)first * yStride), yStride, Math.Min(PackRows, rows - first), outs);
-        }
-    }
-
-    /// <summary>A pack's sums [outs; 32] to y [rows; outs].</summary>
-    private static void Store(float* c, float* y, int yStride, int rows, int outs)
+    /// <summary>A pack's sums [outs; 32] to y [rows; outs], rows `yStride` floats apart.</summary>
+    internal static void Store(float* c, float* y, int yStride, int rows, int outs)
     {
         for (int row = 0; row < rows; row += Square)
         {
@@ -226,9 +244,38 @@ internal static unsafe class MatrixProduct
         }
     }
 
+    /// <summary>silu(gate) * up of two packs' sums [outs; 32], an even number of them, as pairs of a pack; each may have a bias.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    internal static void Gate(float* gates, float* ups, float* gateBias, float* upBias, int outs, float* to)
+    {
+        for (int o = 0; o < outs; o += 2)
+        {
+            for (int lanes = 0; lanes < PackRows; lanes += Vector512<float>.Count)
+            {
+                Pair(Gated(gates, ups, gateBias, upBias, o, lanes), Gated(gates, ups, gateBias, upBias, o + 1, lanes))
+                    .Store(to + (o / 2 * PackRows) + lanes);
+            }
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> Gated(float* gates, float* ups, float* gateBias, float* upBias, int o, int lanes)
+    {
+        var gate = Vector512.Load(gates + (o * PackRows) + lanes);
+        var up = Vector512.Load(ups + (o * PackRows) + lanes);
+
+        if (gateBias != null)
+        {
+            gate += Vector512.Create(gateBias[o]);
+            up += Vector512.Create(upBias[o]);
+        }
+
+        return Elementwise<Vector512<float>, Lanes512>.SwiGlu(gate, up, 1f);
+    }
+
     /// <summary>Rows of a square of 8 x 8 become columns.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Turn(float* from, nint stride, float* to, nint toStride)
+    internal static void Turn(float* from, nint stride, float* to, nint toStride)
     {
         var (a, b, c, d) = Halves(from, stride, 0);
         var (e, f, g, h) = Halves(from, stride, 4);

@@ -18,6 +18,9 @@ internal static class Parts
     /// <summary>The most queries that share a part's keys, and the most scores of them all: a thread's room for them.</summary>
     private const int GroupedQueries = 48, GroupedScores = 1 << 20;
 
+    /// <summary>Packs of single heads in a part on the matrix unit.</summary>
+    private const int GroupedPacks = 16;
+
     /// <summary>
     /// How many outputs a part of a product takes, so that each thread has as many parts, none of them is too small to be worth
     /// its giving out, and none so large that a cancellation waits for it.
@@ -44,6 +47,19 @@ internal static class Parts
     {
         int most = Math.Min(GroupedQueries, GroupedScores / positions) * kvHeads / heads;
         return (int)Math.Clamp((long)rows * kvHeads / Workers.Shared.Threads, 1, Math.Max(1, most));
+    }
+
+    /// <summary>How many packs of rows a part of attention on the matrix unit takes, which share what is made of its keys and values.</summary>
+    internal static int AttentionPacks(int packs, int group, int kvHeads)
+    {
+        int some = Math.Max(1, Math.Min(packs, GroupedPacks / group));
+
+        while (some > 1 && (packs + some - 1) / some * kvHeads < 2 * Workers.Shared.Threads)
+        {
+            some /= 2;
+        }
+
+        return some;
     }
 
     /// <summary>How many query heads of a key head a part takes: all, but where threads would be left without a part.</summary>

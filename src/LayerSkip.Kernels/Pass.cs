@@ -1,7 +1,7 @@
 namespace LayerSkip.Kernels;
 
 /// <summary>The decode step itself. Its phases are cut into parts by outputs, heads or rows, never within a sum.</summary>
-internal sealed unsafe class DecoderPass<V, L> : DecoderPass
+internal sealed unsafe partial class DecoderPass<V, L> : DecoderPass
     where V : unmanaged
     where L : struct, IByteLanes<V>
 {
@@ -15,7 +15,8 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
 
     /// <summary>The buffers of a piece, each with its floats a row.</summary>
     private readonly (FloatBuffer Buffer, long Width)[] rooms;
-    private readonly Action<int> product, heads, attend, gate, norm, quantise, pack, unlessCancelled;
+    private readonly Action<int> product, heads, attend, gate, norm, quantise, unlessCancelled;
+    private readonly UnitPhases unit;
 
     // What the phase at hand reads and writes.
     private Matrices<V, L> matrices = null!;
@@ -27,7 +28,6 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     private byte* keys, values;
     private int window, layerIndex;
     private float attendedSize, gatedSize;
-    private bool rounds;
     private CancellationToken cancellation;
     private Action<int> shared = null!;
 
@@ -37,7 +37,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
         matricesOf = parts => new(parts, slowSubnormals, compute);
         (product, heads, attend, gate, norm) = (ProductPart, HeadsOfRow, AttendPart, GatePart, NormRow);
         quantise = row => quantised.Fill(inner, input + ((nint)row * inputStride), row);
-        pack = index => quantised.Pack(inner, input, inputStride, 1f / matrices.InputScale, rows, index);
+        unit = new(PackNormedPart, PackMixedPart, UnitProductPart, UnitHeadsPart, UnitAttendPart, UnitGatePart, UnitResidualPart);
         unlessCancelled = UnlessCancelled;
         rooms =
         [
@@ -51,14 +51,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     private protected override void RunPiece(
         SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, bool rounds, CancellationToken cancellation)
     {
-        (this.sequence, this.rows, this.start, this.rounds, this.cancellation) = (sequence, rows, start, rounds, cancellation);
-        float* x = (float*)hidden;
-        int width = Shape.Heads * Shape.HeadDim;
-
-        foreach (var (buffer, floats) in rooms)
-        {
-            buffer.Of(rows * floats);
-        }
+        (this.sequence, this.rows, this.start, this.cancellation) = (sequence, rows, start, cancellation);
 
         for (int index = first; index < first + count; index++)
         {
@@ -67,23 +60,42 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             layer = Memory.Layers[index];
             keys = (byte*)sequence.Keys[index];
             values = (byte*)sequence.Values[index];
-            var (qkvMatrices, outputMatrix, gateUpMatrices, downMatrix) = layers[index];
             window = Shape.Windows[index];
 
-            Norm(x, layer.AttentionNorm, qkvMatrices);
-            Multiply(qkvMatrices, Shape.Hidden, normed.Pointer, qkv.Pointer, layer.QkvBias, null);
-            Share((long)rows * Shape.QkvRows * 4, rows, heads);
-            Attend(outputMatrix.InputScale);
-            Quantise(outputMatrix, width, mixed.Pointer, width);
-            Multiply(outputMatrix, width, mixed.Pointer, added.Pointer, layer.OutputBias, x);
-            Norm(x, layer.MlpNorm, gateUpMatrices);
-            GateAndUp(gateUpMatrices, downMatrix.InputScale);
-            Quantise(downMatrix, Shape.Intermediate, gateUp.Pointer, 2 * Shape.Intermediate);
-            Multiply(downMatrix, Shape.Intermediate, gateUp.Pointer, added.Pointer, layer.DownBias, x, 2 * Shape.Intermediate);
+            if (rounds && layers[index].AreFasterOnUnit(Shape, rows))
+            {
+                RunOnUnit((float*)hidden, layers[index]);
+            }
+            else
+            {
+                RunOnLanes((float*)hidden, layers[index]);
+            }
         }
 
         // Parts of the last layer may have been left out too.
         cancellation.ThrowIfCancellationRequested();
+    }
+
+    /// <summary>The layer at hand over x [rows; hidden], in place.</summary>
+    private void RunOnLanes(float* x, LayerMatrices<V, L> w)
+    {
+        int width = Shape.Heads * Shape.HeadDim;
+
+        foreach (var (buffer, floats) in rooms)
+        {
+            buffer.Of(rows * floats);
+        }
+
+        Norm(x, layer.AttentionNorm, w.Qkv);
+        Multiply(w.Qkv, Shape.Hidden, normed.Pointer, qkv.Pointer, layer.QkvBias, null);
+        Share((long)rows * Shape.QkvRows * 4, rows, heads);
+        Attend(w.Output.InputScale);
+        Quantise(w.Output, width, mixed.Pointer, width);
+        Multiply(w.Output, width, mixed.Pointer, added.Pointer, layer.OutputBias, x);
+        Norm(x, layer.MlpNorm, w.GateUp);
+        GateAndUp(w.GateUp, w.Down.InputScale);
+        Quantise(w.Down, Shape.Intermediate, gateUp.Pointer, 2 * Shape.Intermediate);
+        Multiply(w.Down, Shape.Intermediate, gateUp.Pointer, added.Pointer, layer.DownBias, x, 2 * Shape.Intermediate);
     }
 
     private protected override void EmbedKnown(ReadOnlySpan<int> ids, nint hidden)
@@ -102,7 +114,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
     private protected override void HeadOfPiece(MatrixMemory? some, nint hidden, int rows, nint logits)
     {
         var head = some == null ? lmHead : matricesOf([some]);
-        (this.rows, rounds, cancellation) = (rows, false, CancellationToken.None);
+        (this.rows, cancellation) = (rows, CancellationToken.None);
         normed.Of((long)rows * Shape.Hidden);
         Norm((float*)hidden, Memory.Norm, head);
         Multiply(head, Shape.Hidden, normed.Pointer, (float*)logits, 0, null);
@@ -117,6 +129,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             buffer.Trim(KeptRows * floats);
         }
 
+        TrimUnit();
         quantised.Trim(Math.Max(Shape.Heads * Shape.HeadDim, Math.Max(Shape.Hidden, Shape.Intermediate)), KeptRows);
     }
 
@@ -132,6 +145,7 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
             }
 
             ownLogits.Dispose();
+            DisposeUnit();
             quantised.Dispose();
         }
     }
@@ -189,12 +203,6 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
         input = x;
         (matrices, inner, inputStride) = (readers, k, stride);
 
-        if (quantised.MakePacks(rounds && readers.IsFasterOnUnit(k, rows), k, rows))
-        {
-            Share((long)rows * k * 2, MatrixProduct.Packs(rows), pack);
-            return;
-        }
-
         if (quantised.Make(readers, k, rows))
         {
             Share((long)rows * k * 2, rows, quantise);
@@ -248,70 +256,6 @@ internal sealed unsafe class DecoderPass<V, L> : DecoderPass
                 Elementwise<V, L>.AddTo(output + at, ownBias, null, to - from);
             }
         }
-    }
-
-    /// <summary>Norms and turns a row's q and k heads, and writes k and v where the sequence keeps them.</summary>
-    private void HeadsOfRow(int row)
-    {
-        int dim = Shape.HeadDim, position = start + row;
-        float* q = qkv.Pointer + ((nint)row * Shape.QkvRows);
-        float* cos = (float*)sequence.Cos + ((nint)position * dim);
-        float* sin = (float*)sequence.Sin + ((nint)position * dim);
-
-        for (int head = 0; head < Shape.Heads + Shape.KvHeads; head++)
-        {
-            float* own = q + ((nint)head * dim);
-
-            if (layers[layerIndex].Qkv.PairsRows(head * dim))
-            {
-                Elementwise<V, L>.Halve(own, dim);
-            }
-
-            nint weight = head < Shape.Heads ? layer.QNorm : layer.KNorm;
-
-            if (weight != 0)
-            {
-                Elementwise<V, L>.RmsNorm(own, (float*)weight, own, dim, Shape.NormEps, 1f);
-            }
-
-            Elementwise<V, L>.Rotate(own, cos, sin, dim);
-        }
-
-        for (int head = 0; head < Shape.KvHeads; head++)
-        {
-            nint to = (((nint)head * sequence.Capacity) + position) * CacheRows.Bytes(sequence.Format, dim);
-            float* k = q + ((nint)(Shape.Heads + head) * dim);
-            float* v = k + ((nint)Shape.KvHeads * dim);
-            CacheRows<V, L>.Write(sequence.Format, k, keys + to, dim);
-            CacheRows<V, L>.Write(sequence.Format, v, values + to, dim);
-        }
-    }
-
-    /// <summary>Of qkv to mixed: each query head over the positions that its row may see.</summary>
-    private void Attend(float size)
-    {
-        attendedSize = size;
-        rowsPerPart = Parts.AttentionRows(rows, Shape.Heads, Shape.KvHeads, start + rows);
-        int blocks = (rows + rowsPerPart - 1) / rowsPerPart, group = Shape.Heads / Shape.KvHeads;
-        headsPerPart = Parts.AttentionHeads(group, blocks * Shape.KvHeads);
-        int pieces = (group + headsPerPart - 1) / headsPerPart;
-        long seen = (long)(start + rows) * Shape.HeadDim * 2 * rows * Shape.Heads;
-        Share(seen, blocks * pieces * Shape.KvHeads, attend);
-    }
-
-    /// <summary>Query heads of one key head, of a block of rows.</summary>
-    private void AttendPart(int part)
-    {
-        int group = Shape.Heads / Shape.KvHeads, pieces = (group + headsPerPart - 1) / headsPerPart, dim = Shape.HeadDim;
-        var (block, head) = Math.DivRem(part / pieces, Shape.KvHeads);
-        int from = block * rowsPerPart, skipped = part % pieces * headsPerPart;
-        int first = ((head * group) + skipped) * dim;
-        nint kv = (nint)head * sequence.Capacity * CacheRows.Bytes(sequence.Format, dim);
-        var asked = new GroupedQueries(
-            (nint)(qkv.Pointer + ((nint)from * Shape.QkvRows) + first), Shape.QkvRows,
-            (nint)(mixed.Pointer + ((nint)from * Shape.Heads * dim) + first), Shape.Heads * dim,
-            Math.Min(headsPerPart, group - skipped), Math.Min(rowsPerPart, rows - from), start + from, window, dim);
-        NarrowAttention<V, L>.Run(sequence.Format, keys + kv, values + kv, asked, 1f / MathF.Sqrt(dim), attendedSize);
     }
 
     /// <summary>silu(gate) * up, each part both halves of the same outputs, left where gate was.</summary>

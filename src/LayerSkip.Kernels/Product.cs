@@ -45,9 +45,6 @@ internal unsafe struct Inputs
     internal byte* Blocks;
 
     internal nint BlocksStride;
-
-    /// <summary>Packs of <see cref="MatrixProduct"/>; null where the product does not go through the matrix unit.</summary>
-    internal float* Packs;
 }
 
 /// <summary>What a product reads.</summary>

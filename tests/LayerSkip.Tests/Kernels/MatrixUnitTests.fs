@@ -37,7 +37,6 @@ let private draw seed (size: int list) =
     torch.randn (size |> List.map int64 |> Array.ofList, generator = generator)
 
 let private floats (t: Tensor) : nativeptr<float32> = NativePtr.ofNativeInt (Tensors.address t)
-let private shorts (t: Tensor) : nativeptr<uint16> = NativePtr.ofNativeInt (Tensors.address t)
 
 /// x W^T of float32 x and bfloat16 W, outputs cut at every `step`.
 let private product step scale (x: Tensor) (weights: Tensor) =
@@ -45,14 +44,31 @@ let private product step scale (x: Tensor) (weights: Tensor) =
     let packs = torch.empty [| MatrixProduct.Room(inner, rows) |]
 
     for index in 0 .. (rows - 1) / MatrixProduct.PackRows do
-        MatrixProduct.Pack(floats x, inner, scale, inner, rows, index, floats packs)
+        MatrixProduct.Pack(
+            ScaledRows(floats x, inner, scale, inner),
+            inner,
+            index * MatrixProduct.PackRows,
+            rows,
+            NativePtr.add (floats packs) (index * MatrixProduct.PackFloats inner)
+        )
 
     let y = torch.full ([| int64 rows; int64 outs |], nan.ToScalar(), torch.ScalarType.Float32)
+    let memory = MatrixMemory(WeightFormat.BFloat16, Tensors.address weights, outs)
+    let sums = MatrixProduct.SumsOf(rows, 1)
 
     for first in 0..step .. outs - 1 do
-        let w = NativePtr.add (shorts weights) (first * inner)
-        let to' = NativePtr.add (floats y) first
-        MatrixProduct.Run(w, inner, floats packs, to', outs, rows, min step (outs - first))
+        let count = min step (outs - first)
+        MatrixProduct.Sums(null, memory, inner, floats packs, rows, first, count, sums)
+
+        for index in 0 .. (rows - 1) / MatrixProduct.PackRows do
+            let row = index * MatrixProduct.PackRows
+            MatrixProduct.Store(
+                NativePtr.add sums (index * MatrixProduct.PackSums),
+                NativePtr.add (floats y) (row * outs + first),
+                outs,
+                min MatrixProduct.PackRows (rows - row),
+                count
+            )
 
     MatrixUnit.Release()
     GC.KeepAlive(x, weights)
