@@ -4,8 +4,8 @@ namespace LayerSkip
 /// cache, so that speculation writes plain decoding's text either way; what follows is always read exactly.
 [<RequireQualifiedAccess>]
 type Prefill =
-    /// On the processor's matrix unit (AVX512-BF16, AMX) where many rows are faster there: inputs and weights of 16 bits are
-    /// rounded to bfloat16 for it, sums are float32.
+    /// On the processor's matrix unit (AVX512-BF16, AMX) where many rows are faster there: inputs, weights of fewer than 32 bits, and
+    /// queries, keys, values and the weights of their mixture are rounded to bfloat16 for it, sums and exponentials are float32.
     | Auto
     /// As every other row, to the bit what one row after the other comes to.
     | Exact
