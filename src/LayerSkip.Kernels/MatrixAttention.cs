@@ -217,6 +217,7 @@ internal static unsafe class MatrixAttention
     }
 
     /// <summary>No score where a row does not see a position.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Hide(float* scores, int from, int count, int first, int window)
     {
         var last = Vector512.Create(first) + Vector512<int>.Indices;

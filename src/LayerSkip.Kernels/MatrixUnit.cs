@@ -218,6 +218,7 @@ internal static unsafe class MatrixProduct
     }
 
     /// <summary>A pack's sums [outs; 32] to y [rows; outs], rows `yStride` floats apart.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static void Store(float* c, float* y, int yStride, int rows, int outs)
     {
         for (int row = 0; row < rows; row += Square)
