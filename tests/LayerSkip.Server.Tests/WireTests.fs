@@ -82,6 +82,14 @@ let tests =
 
                 good (postTo client "/v1/completions" """{"prompt": "x", "max_tokens": 1}""") |> ignore))
 
+        testCase "who is refused while it still writes gets the answer all the same" (fun () ->
+            withServer options (fun server _ ->
+                let parts = String('a', 20_000) |> List.replicate 8
+
+                for opening, status in [ "GET /", 414; "GET / HTTP/1.1\r\nHost: localhost\r\nA: ", 431 ] do
+                    let wire = raw server.Address ((opening, 0) :: [ for part in parts -> part, 60 ]) false
+                    refusal status (answerOf wire) |> ignore))
+
         testCase "a head and a body that do not come are told so" (fun () ->
             withServer { options with ArrivalTimeout = TimeSpan.FromSeconds 1.0 } (fun server _ ->
                 for sent in

@@ -5,6 +5,7 @@ open System.Buffers
 open System.IO.Pipelines
 open System.Text
 open System.Text.Json
+open System.Threading
 open System.Threading.Tasks
 open Microsoft.AspNetCore.Connections
 open LayerSkip
@@ -54,19 +55,23 @@ module internal Rejections =
         inherit PipeWriter()
         let mutable lent = Memory<byte>.Empty
 
+        /// Whether such a refusal was the answer.
+        member val Refused = false with get, set
+
         override _.GetMemory(least) =
             lent <- inner.GetMemory least
             lent
 
         override this.GetSpan(least) = this.GetMemory(least).Span
 
-        override _.Advance(count) =
+        override this.Advance(count) =
             let answer = tryAnswer (Span.op_Implicit (lent.Span.Slice(0, count)))
 
             if isNull answer || answer.Length > lent.Length then
                 inner.Advance count
                 lent <- lent.Slice count
             else
+                this.Refused <- true
                 answer.CopyTo(lent)
                 inner.Advance answer.Length
                 lent <- lent.Slice answer.Length
@@ -78,21 +83,59 @@ module internal Rejections =
         override _.CanGetUnflushedBytes = inner.CanGetUnflushedBytes
         override _.UnflushedBytes = inner.UnflushedBytes
 
+    /// What is read from a connection, which stays readable when Kestrel is done with it.
+    [<Sealed>]
+    type private Reader(inner: PipeReader) =
+        inherit PipeReader()
+        override _.ReadAsync(cancelled) = inner.ReadAsync cancelled
+        override _.TryRead(result) = inner.TryRead(&result)
+        override _.AdvanceTo(consumed) = inner.AdvanceTo consumed
+        override _.AdvanceTo(consumed, examined) = inner.AdvanceTo(consumed, examined)
+        override _.CancelPendingRead() = inner.CancelPendingRead()
+        override _.Complete(_: exn) = ()
+
+    /// How long more of a refused request is waited for, and how long it is read at the most.
+    let private quiet, private most = TimeSpan.FromSeconds 0.5, TimeSpan.FromSeconds 5.0
+
+    /// Reads what a client still sends of a request that was refused, or the system would throw away the answer with the connection
+    /// (RFC 9112, 9.6).
+    let private linger (input: PipeReader) (closed: CancellationToken) : Task =
+        task {
+            use over = CancellationTokenSource.CreateLinkedTokenSource closed
+            over.CancelAfter most
+
+            try
+                let mutable isMore = true
+
+                while isMore do
+                    use waits = CancellationTokenSource.CreateLinkedTokenSource over.Token
+                    waits.CancelAfter quiet
+                    let! read = input.ReadAsync waits.Token
+                    input.AdvanceTo read.Buffer.End
+                    isMore <- not (read.IsCompleted || read.IsCanceled)
+            with _ ->
+                // Quiet, gone, or broken off by the client: there is nothing more to read.
+                ()
+        }
+
     /// The connections' middleware.
     let explain (next: ConnectionDelegate) : ConnectionDelegate =
         ConnectionDelegate(fun connection ->
             let transport = connection.Transport
-            let output = Writer transport.Output
+            let input, output = Reader transport.Input, Writer transport.Output
 
             connection.Transport <- {
                 new IDuplexPipe with
-                    member _.Input = transport.Input
+                    member _.Input = input
                     member _.Output = output
             }
 
             task {
                 try
                     do! next.Invoke connection
+
+                    if output.Refused then
+                        do! linger transport.Input connection.ConnectionClosed
                 finally
                     connection.Transport <- transport
             })
