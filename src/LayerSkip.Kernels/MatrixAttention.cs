@@ -200,7 +200,9 @@ internal static unsafe class MatrixAttention
             }
 
             largest.Store(own.Largest + lanes);
-            var shrinks = Vector512.Exp(before - largest);
+            // .NET's e^0 is 1.0000001, and what did not grow must leave every bit.
+            var shrinks = Vector512.ConditionalSelect(
+                Vector512.Equals(before, largest), Vector512<float>.One, Vector512.Exp(before - largest));
             (total + (Vector512.Load(own.Total + lanes) * shrinks)).Store(own.Total + lanes);
 
             if (shrinks == Vector512<float>.One)
