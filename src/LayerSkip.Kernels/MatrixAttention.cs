@@ -51,9 +51,6 @@ internal static unsafe class MatrixAttention
     /// <summary>From there on numbers are not finite in bfloat16.</summary>
     private const int LargestBits = 0x7f7f8000;
 
-    [ThreadStatic]
-    private static FloatBuffer? rooms;
-
     /// <summary>Whether heads of so many numbers can be packed.</summary>
     internal static bool Fits(int dim) => MatrixProduct.Fits(dim);
 
@@ -67,8 +64,8 @@ internal static unsafe class MatrixAttention
         where L : struct, ILanes<V>
     {
         int dim = asked.Dim, items = asked.Packs * asked.Group;
-        long item = Room.Item(dim);
-        float* memory = (rooms ??= new()).Of((items * item) + Room.Shared(dim));
+        long item = Item.Floats(dim);
+        float* memory = ThreadRoom.Scores.Of((items * item) + Room.Floats(dim));
         var room = new Room(memory + (items * item), dim);
 
         for (int i = 0; i < items; i++)
@@ -272,44 +269,62 @@ internal static unsafe class MatrixAttention
     }
 
     /// <summary>A head's queries of a pack, and how far they are.</summary>
-    private readonly struct Item(float* memory, int dim)
+    private readonly struct Item
     {
         /// <summary>[dim / 2; 32; 2], scaled.</summary>
-        internal readonly float* Query = memory;
+        internal readonly float* Query;
 
         /// <summary>[dim; 32]</summary>
-        internal readonly float* Mixture = memory + MatrixProduct.PackFloats(dim);
+        internal readonly float* Mixture;
 
         /// <summary>[32]: the largest score.</summary>
-        internal readonly float* Largest = memory + MatrixProduct.PackFloats(dim) + (dim * Rows);
+        internal readonly float* Largest;
 
         /// <summary>[32]: the sum of weights.</summary>
-        internal readonly float* Total = memory + MatrixProduct.PackFloats(dim) + (dim * Rows) + Rows;
+        internal readonly float* Total;
+
+        internal Item(float* memory, int dim)
+        {
+            Query = memory;
+            Mixture = Query + MatrixProduct.PackFloats(dim);
+            Largest = Mixture + (dim * Rows);
+            Total = Largest + Rows;
+        }
+
+        internal static long Floats(int dim) => MatrixProduct.PackFloats(dim) + (dim * Rows) + (2 * Rows);
     }
 
     /// <summary>What the items of a thread share.</summary>
-    private readonly struct Room(float* memory, int dim)
+    private readonly struct Room
     {
         /// <summary>[positions; 32]</summary>
-        internal readonly float* Scores = memory;
+        internal readonly float* Scores;
 
         /// <summary>[positions / 2; 32; 2]</summary>
-        internal readonly float* Weights = memory + (Chunk * Rows);
+        internal readonly float* Weights;
 
         /// <summary>[8; positions]</summary>
-        internal readonly float* Turned = memory + (Chunk * Rows * 3 / 2);
+        internal readonly float* Turned;
 
         /// <summary>[positions; dim]</summary>
-        internal readonly float* Wide = memory + (Chunk * Rows * 3 / 2) + (Chunk * 8);
+        internal readonly float* Wide;
 
         /// <summary>[positions; dim]</summary>
-        internal readonly ushort* Keys = (ushort*)(memory + (Chunk * Rows * 3 / 2) + (Chunk * 8) + (Chunk * dim));
+        internal readonly ushort* Keys;
 
         /// <summary>[dim; positions]</summary>
-        internal readonly ushort* Values = (ushort*)(memory + (Chunk * Rows * 3 / 2) + (Chunk * 8) + (Chunk * dim * 3 / 2));
+        internal readonly ushort* Values;
 
-        internal static long Item(int dim) => MatrixProduct.PackFloats(dim) + (dim * Rows) + (2 * Rows);
+        internal Room(float* memory, int dim)
+        {
+            Scores = memory;
+            Weights = Scores + (Chunk * Rows);
+            Turned = Weights + (Chunk * Rows / 2);
+            Wide = Turned + (Chunk * 8);
+            Keys = (ushort*)(Wide + (Chunk * dim));
+            Values = Keys + (Chunk * dim);
+        }
 
-        internal static long Shared(int dim) => (Chunk * Rows * 3 / 2) + (Chunk * 8) + (Chunk * dim * 2);
+        internal static long Floats(int dim) => (Chunk * Rows * 3 / 2) + (Chunk * 8) + (Chunk * dim * 2);
     }
 }

@@ -52,6 +52,7 @@ internal sealed unsafe partial class DecoderPass<V, L> : DecoderPass
         SequenceMemory sequence, int first, int count, nint hidden, int rows, int start, bool rounds, CancellationToken cancellation)
     {
         (this.sequence, this.rows, this.start, this.cancellation) = (sequence, rows, start, cancellation);
+        bool hasRooms = false;
 
         for (int index = first; index < first + count; index++)
         {
@@ -68,6 +69,12 @@ internal sealed unsafe partial class DecoderPass<V, L> : DecoderPass
             }
             else
             {
+                if (!hasRooms)
+                {
+                    MakeRooms();
+                    hasRooms = true;
+                }
+
                 RunOnLanes((float*)hidden, layers[index]);
             }
         }
@@ -76,16 +83,18 @@ internal sealed unsafe partial class DecoderPass<V, L> : DecoderPass
         cancellation.ThrowIfCancellationRequested();
     }
 
-    /// <summary>The layer at hand over x [rows; hidden], in place.</summary>
-    private void RunOnLanes(float* x, LayerMatrices<V, L> w)
+    private void MakeRooms()
     {
-        int width = Shape.Heads * Shape.HeadDim;
-
         foreach (var (buffer, floats) in rooms)
         {
             buffer.Of(rows * floats);
         }
+    }
 
+    /// <summary>The layer at hand over x [rows; hidden], in place.</summary>
+    private void RunOnLanes(float* x, LayerMatrices<V, L> w)
+    {
+        int width = Shape.Heads * Shape.HeadDim;
         Norm(x, layer.AttentionNorm, w.Qkv);
         Multiply(w.Qkv, Shape.Hidden, normed.Pointer, qkv.Pointer, layer.QkvBias, null);
         Share((long)rows * Shape.QkvRows * 4, rows, heads);

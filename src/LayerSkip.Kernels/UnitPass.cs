@@ -13,25 +13,24 @@ internal sealed unsafe partial class DecoderPass<V, L>
 {
     // Packs of normed or mixed rows, and of the MLP's middle.
     private readonly FloatBuffer packs = new(), gatedPacks = new();
-    private float* unitInput;
     private int packsPerPart;
 
     /// <summary>The layer at hand over x [rows; hidden], in place.</summary>
     private void RunOnUnit(float* x, LayerMatrices<V, L> w)
     {
         int width = Shape.Heads * Shape.HeadDim;
-        unitInput = packs.Of(MatrixProduct.Room(Math.Max(Shape.Hidden, width), rows));
+        packs.Of(MatrixProduct.Room(Math.Max(Shape.Hidden, width), rows));
         gatedPacks.Of(MatrixProduct.Room(Shape.Intermediate, rows));
         qkv.Of((long)rows * Shape.QkvRows);
 
         PackNormed(x, layer.AttentionNorm);
-        Multiply(w.Qkv, Shape.Hidden, unitInput, layer.QkvBias, unit.Product);
+        Multiply(w.Qkv, Shape.Hidden, packs.Pointer, layer.QkvBias, unit.Product);
         Share((long)rows * Shape.QkvRows * 4, MatrixProduct.Packs(rows), unit.Heads);
         AttendOnUnit(width);
         residual = x;
-        Multiply(w.Output, width, unitInput, layer.OutputBias, unit.Residual);
+        Multiply(w.Output, width, packs.Pointer, layer.OutputBias, unit.Residual);
         PackNormed(x, layer.MlpNorm);
-        Multiply(w.GateUp, Shape.Hidden, unitInput, layer.GateUpBias, unit.Gate, Shape.Intermediate);
+        Multiply(w.GateUp, Shape.Hidden, packs.Pointer, layer.GateUpBias, unit.Gate, Shape.Intermediate);
         Multiply(w.Down, Shape.Intermediate, gatedPacks.Pointer, layer.DownBias, unit.Residual);
     }
 
@@ -45,7 +44,7 @@ internal sealed unsafe partial class DecoderPass<V, L>
     private void PackNormedPart(int pack) =>
         MatrixProduct.Pack(
             new NormedRows(normInput, normWeight, Shape.NormEps, Shape.Hidden), Shape.Hidden, pack * MatrixProduct.PackRows, rows,
-            unitInput + ((nint)pack * MatrixProduct.PackFloats(Shape.Hidden)));
+            packs.Pointer + ((nint)pack * MatrixProduct.PackFloats(Shape.Hidden)));
 
     /// <summary>A product of matrices with packs [rows; inner], a few outputs a part.</summary>
     private void Multiply(Matrices<V, L> w, int inner, float* from, nint bias, Action<int> part, int outs = 0)
@@ -175,7 +174,7 @@ internal sealed unsafe partial class DecoderPass<V, L>
         int width = Shape.Heads * Shape.HeadDim;
         MatrixProduct.Pack(
             new ScaledRows(mixed.Pointer, width, 1f, width), width, pack * MatrixProduct.PackRows, rows,
-            unitInput + ((nint)pack * MatrixProduct.PackFloats(width)));
+            packs.Pointer + ((nint)pack * MatrixProduct.PackFloats(width)));
     }
 
     /// <summary>The query heads of one key head, of a few packs of rows; those that see most come first.</summary>
@@ -189,7 +188,7 @@ internal sealed unsafe partial class DecoderPass<V, L>
         MatrixAttention.Run<V, L>(
             sequence.Format, keys + kv, values + kv,
             new(
-                (nint)(qkv.Pointer + first), Shape.QkvRows, (nint)(unitInput + ((nint)first / 2 * MatrixProduct.PackRows)),
+                (nint)(qkv.Pointer + first), Shape.QkvRows, (nint)(packs.Pointer + ((nint)first / 2 * MatrixProduct.PackRows)),
                 MatrixProduct.PackFloats(Shape.Heads * dim), group, from, Math.Min(packsPerPart, all - from), rows, start, window, dim));
     }
 

@@ -35,14 +35,6 @@ module internal Warmup =
             Generation.complete model.Weights None options [| 1; 2; 3; 1; 2; 3; 1; 2 |])
         |> ignore
 
-        // A prompt that is long enough for the matrix unit.
-        Generation.complete
-            model.Weights
-            None
-            (GenerationOptions.greedy Strategy.Autoregressive 1)
-            (Array.init newTokens (fun i -> i % config.Vocabulary))
-        |> ignore
-
     /// Begins once libtorch is there, where there is a processor to spare. It ends with the process, if not before.
     let after (loading: Task) : unit =
         let work () =
