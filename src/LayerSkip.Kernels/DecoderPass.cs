@@ -190,9 +190,12 @@ public abstract class DecoderPass : IDisposable
             throw new ArgumentException($"keys and values of {sequence.Keys.Count} layers for {Shape.Layers}", nameof(sequence));
         }
 
-        for (int done = 0; done < rows;)
+        int most = mayRound && MatrixUnit.IsThere ? RoundedPieceRows : PieceRows;
+
+        // Of much the same size, so that no piece of a long prompt is too short for the unit.
+        for (int done = 0, pieces = (rows + most - 1) / most; pieces > 0; pieces--)
         {
-            int piece = Math.Min(mayRound && MatrixUnit.IsThere ? RoundedPieceRows : PieceRows, rows - done);
+            int piece = (rows - done + pieces - 1) / pieces;
             RunPiece(sequence, first, count, RowAt(hidden, done), piece, start + done, mayRound, cancellation);
             done += piece;
         }

@@ -15,15 +15,15 @@ type ReadText = {
 /// Whose cache a decoding reads into: it is taken when the decoding begins, and given back when that ends, however it ends.
 [<NoEquality; NoComparison>]
 type CacheLoan = {
-    /// A cache that fits the strategy (`ReadText.empty`, `take` or `copy`), which has read a beginning of the prompt, but not all of it.
+    /// A cache that fits the strategy (`ReadText.empty`, `take` or `copy`), which has read a beginning of the prompt (`ReadText.usable`).
     Take: unit -> Cache
     /// The same cache, with all that it has read since, up to the last round that came to an end.
     Return: ReadText -> unit
 }
 
 /// What a text left behind, for the next: with the products of every row exact (`Prefill.Exact`), the next one's tokens are to the bit those
-/// of a cache that reads the whole prompt. With `Prefill.Auto` what is read into an empty cache may be rounded, and what is read later is
-/// not: tokens are then the whole model's after the prompt as it was read.
+/// of a cache that reads the whole prompt. With `Prefill.Auto` that holds where what was read before was a long prompt too, and as much is
+/// left, or nothing: tokens that were written, and few ones, are read exactly, and the next are the whole model's after what was read so.
 [<RequireQualifiedAccess>]
 module ReadText =
     let private watched (strategy: Strategy) =
@@ -51,8 +51,8 @@ module ReadText =
                 watcher strategy
     }
 
-    /// How many of a prompt's first ids a strategy need not read again, but never the last, which brings the first token. 0: the cache is no use
-    /// to it: of other weights, read by fewer layers, or without the states that its drafter looks at.
+    /// How many of a prompt's first ids a strategy need not read again. 0: the cache is no use to it: of other weights, read by fewer layers, or
+    /// without the states that its drafter looks at.
     let usable (weights: Weights) (strategy: Strategy) (prompt: ReadOnlySpan<int>) (text: ReadText) : int =
         let cache = text.Cache
         let wanted = watcher strategy
@@ -68,9 +68,15 @@ module ReadText =
             | Some exit when exit.Layers = cache.Early.Count -> cache.Early.Length
             | _ -> cache.Late.Length
 
+        // The first token comes from the last position's states: those after the last layer stay, an exit's may be another exit's.
+        let most =
+            match strategy.Depth with
+            | Some _ -> prompt.Length - 1
+            | None -> prompt.Length
+
         if fits then
             prompt
-                .Slice(0, prompt.Length - 1)
+                .Slice(0, most)
                 .CommonPrefixLength(text.Ids.AsSpan(0, min read text.Ids.Length))
         else
             0

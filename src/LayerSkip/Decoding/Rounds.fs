@@ -197,6 +197,8 @@ module Rounds =
     let private start (decoding: Decoding) (prompt: int[]) cache =
         let began = Stopwatch.GetTimestamp()
 
+        let cache = Cache.awaitPrompt prompt.Length cache
+
         let standing = {
             Text = TokenText.OfIds prompt
             Reading = { Cache = cache; Key = Key.ofSeed decoding.Seed }

@@ -112,7 +112,7 @@ module internal Verification =
         }
 
     /// One pass over what the choosing layers have not read: the verdicts of the last `rows` of `ids`, which follow the
-    /// first `before` tokens of the text.
+    /// first `before` tokens of the text. Of no ids: that of the last position, which every layer has read.
     let pass (decoding: Decoding) before rows (ids: int[]) (standing: Standing) =
         let read () =
             let cache = standing.Reading.Cache
@@ -120,6 +120,7 @@ module internal Verification =
             let struct (hidden, cache) =
                 match decoding.Strategy.Depth with
                 | Some _ -> Model.forwardEarly decoding.Weights ids cache
+                | None when ids.Length = 0 -> struct (Model.last (before - 1) 1 cache, cache)
                 | None -> Model.forwardRemainder decoding.Weights rows ids cache
 
             let textUpTo row =

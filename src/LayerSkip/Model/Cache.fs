@@ -178,6 +178,9 @@ type Cache = {
     Early: CacheHalf
     /// Layers E+1..L.
     Late: CacheHalf
+    /// The first position of the prompt: the pass of each half that begins there reads one, as `Weights.Prefill` says. All others are exact,
+    /// as verifications must be.
+    PromptStart: int
     /// Whether passes keep hidden states after the layers that it was created to keep them of.
     Keeps: bool
     /// Ends the passes of this record, and of those that grow from it: within a part of a layer's work they then throw
@@ -210,6 +213,7 @@ module Cache =
             Stamp = 0
             Early = { First = 0; Count = exit; Length = 0 }
             Late = { First = exit; Count = config.Layers - exit; Length = 0 }
+            PromptStart = 0
             Keeps = not kept.IsEmpty
             Cancelled = CancellationToken.None
         }
@@ -225,6 +229,7 @@ module Cache =
             Stamp = 0
             Early = { First = 0; Count = layers; Length = 0 }
             Late = { First = layers; Count = 0; Length = 0 }
+            PromptStart = 0
             Keeps = false
             Cancelled = source.Cancelled
         }
@@ -233,6 +238,13 @@ module Cache =
     /// grows; where the system has none, LayerSkipException says so.
     /// Its storage, `Slab`, belongs to the caller, who disposes it.
     let create (weights: Weights) (exit: int) (capacity: int) : Cache = createKeeping [] weights exit capacity
+
+    /// What follows is a prompt that begins at its start, of which it holds what it holds: the next pass reads the rest of it.
+    let awaitPrompt (length: int) (cache: Cache) : Cache = {
+        cache with
+            // Where nothing is left to be read, no pass of the prompt is to come: none begins at 0 any more.
+            PromptStart = if cache.Early.Length < length then cache.Early.Length else 0
+    }
 
     /// Moves the border between the halves: layers up to `exit` are the early half from now on. Nothing may wait to be verified.
     let splitAt (exit: int) (cache: Cache) : Cache =

@@ -55,9 +55,8 @@ module Model =
 
     let private run place (half: CacheHalf) rows (cache: Cache) : CacheHalf =
         if half.Count > 0 then
-            // What these layers have read nothing before is a prompt.
             let prefill =
-                if half.Length = 0 then
+                if half.Length = cache.PromptStart then
                     cache.Slab.Weights.Prefill
                 else
                     Prefill.Exact

@@ -1,7 +1,7 @@
 namespace LayerSkip
 
-/// How the products of a prompt are computed: of what is read into an empty cache. All decodings of a prompt read the same
-/// cache, so that speculation writes plain decoding's text either way; what follows is always read exactly.
+/// How the products of a prompt are computed: of what is read into an empty cache, or after what it holds of the prompt already. All
+/// decodings of a prompt read it alike, so that speculation writes plain decoding's text either way; what follows is always read exactly.
 [<RequireQualifiedAccess>]
 type Prefill =
     /// On the processor's matrix unit (AVX512-BF16, AMX) where many rows are faster there: inputs, weights of fewer than 32 bits, and

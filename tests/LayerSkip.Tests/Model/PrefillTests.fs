@@ -40,6 +40,11 @@ let private read (weights: Weights) prefill rows (texts: int[] list) =
 
         List.fold step (cache, [||]) texts |> snd)
 
+/// A greedy text's tokens and what the model says of them, and of how many ids of the prompt it had a cache.
+let private told (events: seq<GenerationEvent>) =
+    let made = Generation.result events
+    (made.TokenIds, made.LogProbs), made.ReusedIds
+
 let private worst (a: float[][]) (b: float[][]) =
     let size = b |> Seq.collect (Seq.map abs) |> Seq.max
     (Seq.map2 (Seq.map2 (fun x y -> abs (x - y)) >> fun row -> row) a b
@@ -84,6 +89,42 @@ let tests =
             let whole = read weights Prefill.Auto 1 [ prompt; rest ]
             let cut = read weights Prefill.Auto 1 (prompt :: List.ofArray (Array.chunkBySize 7 rest))
             Expect.equal cut whole "bit for bit"
+
+        testPropertyWithConfig (Tiny.settings 15) "a prompt whose beginning is known is read as it is alone"
+        <| fun (seed: int) (PositiveInt shared) (PositiveInt rest) (kv: bool) ->
+            use weights = { weights seed Dtype.BF16 with Kv = if kv then Some KvFormat.Q8 else None }
+
+            let exit = ExitLayer.TryCreate(4, 2) |> Check.getOrRaise
+            // Both long enough for the unit, and some longer than a piece.
+            let shared = promptOf seed (17 + shared * 17 % 300)
+            let prompt salt = Array.append shared (promptOf (seed + salt) (17 + rest * 23 % 320))
+            use prefixes = new PrefixCache(weights, 4, 1L <<< 30)
+
+            for strategy in [ Strategy.Autoregressive; Strategy.SelfSpeculative(exit, 3) ] do
+                let options = { GenerationOptions.greedy strategy 8 with LogProbs = Some 2 }
+
+                let over prompt =
+                    let loan = {
+                        Take = fun () -> prefixes.Take(strategy, prompt)
+                        Return = prefixes.Return
+                    }
+
+                    Generation.prepareOver loan weights None options prompt
+                    |> Check.getOrRaise
+                    |> fun start -> start Threading.CancellationToken.None |> Seq.concat |> told
+
+                let alone prompt =
+                    Generation.run weights None options prompt |> Check.getOrRaise |> told |> fst
+
+                over (prompt 1) |> ignore
+
+                for salt in [ 2; 3 ] do
+                    let text, reused = over (prompt salt)
+                    Expect.isGreaterThanOrEqual reused shared.Length "the beginning is known"
+                    Expect.equal text (alone (prompt salt)) "bit for bit"
+                    let again, reused = over (prompt salt)
+                    Expect.equal reused (prompt salt).Length "all of it is known"
+                    Expect.equal again text "the same request, the same words"
 
         testCase
             "the certificate holds over long prompts, bit for bit, and says how they were read"

@@ -51,14 +51,14 @@ let private turn (conversation: Conversation) options prompt =
     | Ok start -> start CancellationToken.None |> Generation.result
     | Error faults -> failtest (LayerSkipError.summary faults)
 
-/// The prompts of a conversation: each time what was said before, now and then less of it or something else, and a few tokens.
+/// The prompts of a conversation: each time what was said before, now and then less of it, and a few tokens or none.
 let private nextPrompt (random: Random) (said: int[]) =
     let kept =
         match random.Next 4 with
-        | 0 -> Array.truncate (random.Next(0, said.Length + 1)) said
+        | 0 -> Array.truncate (random.Next(1, said.Length + 1)) said
         | _ -> said
 
-    let prompt = Array.append kept (Array.init (random.Next(1, 5)) (fun _ -> random.Next 24))
+    let prompt = Array.append kept (Array.init (random.Next 5) (fun _ -> random.Next 24))
 
     if prompt.Length > 70 then
         prompt[prompt.Length - 12 ..]
@@ -180,7 +180,7 @@ let tests =
                 Expect.isGreaterThanOrEqual conversation.Ids.Length case.Prompt.Length "cancelled"
                 let made = turn conversation options case.Prompt
                 Expect.equal made.TokenIds expected "the text"
-                Expect.equal made.ReusedIds (case.Prompt.Length - 1) "all but the last"))
+                Expect.equal made.ReusedIds case.Prompt.Length "all of it"))
 
         testCase "what only some layers have read is no use to the whole model" (fun () ->
             withCheckpoint (fun checkpoint ->
@@ -192,8 +192,12 @@ let tests =
                 Expect.equal (run (Strategy.EarlyExit(exit 4 1))).ReusedIds 0 "another exit"
                 Expect.equal (run Strategy.Autoregressive).ReusedIds 0 "every layer"
                 // The whole model's positions serve any exit.
-                Expect.equal (run early).ReusedIds 7 "an exit, after the whole model"
-                Expect.equal (run Strategy.Autoregressive).ReusedIds 7 "which reads behind them"))
+                Expect.equal
+                    (run early).ReusedIds
+                    7
+                    "an exit, after the whole model, from whose last position no exit's token comes"
+                Expect.equal (run Strategy.Autoregressive).ReusedIds 7 "which reads behind them"
+                Expect.equal (run Strategy.Autoregressive).ReusedIds 8 "and then has read all"))
 
         testCase "the prompt's log-probabilities are those of a cache that reads all of it" (fun () ->
             withCheckpoint (fun checkpoint ->
@@ -258,12 +262,12 @@ let tests =
                     Expect.equal (run text) 0 "new"
 
                 Expect.equal prefixes.Count 3 "three"
-                Expect.equal (run texts[2]) 19 "the third is there"
+                Expect.equal (run texts[2]) 20 "the third is there"
                 Expect.equal (run texts[0]) 0 "the first is gone"
                 let each = prefixes.Bytes / 3L
                 prefixes.Shrink(2L * each + each / 2L)
                 Expect.equal prefixes.Count 2 "two"
-                Expect.equal (run texts[2]) 19 "the latest ones stay"
+                Expect.equal (run texts[2]) 20 "the latest ones stay"
                 use none = new PrefixCache(checkpoint.Weights, 0, 1L <<< 30)
                 through none checkpoint strategy texts[0] |> ignore
                 Expect.equal (none.Count, none.Bytes) (0, 0L) "none"))
