@@ -64,8 +64,9 @@ public enum KvFormat
 public enum Prefill
 {
     /// <summary>
-    /// On the processor's matrix unit (AVX512-BF16, AMX) where that is faster: inputs and weights of 16 bits are rounded to bfloat16
-    /// for it, sums are float32.
+    /// On the processor's matrix unit (AVX512-BF16, AMX) where that is faster, as it is for many tokens: inputs and weights of fewer than 32 bits are
+    /// rounded to bfloat16 for it, sums are float32. Few tokens after what a kept cache holds are read exactly: at a close call a text may then be
+    /// another than over an empty cache.
     /// </summary>
     Auto,
 
