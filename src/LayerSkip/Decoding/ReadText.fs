@@ -75,9 +75,7 @@ module ReadText =
             | None -> prompt.Length
 
         if fits then
-            prompt
-                .Slice(0, most)
-                .CommonPrefixLength(text.Ids.AsSpan(0, min read text.Ids.Length))
+            prompt.Slice(0, most).CommonPrefixLength(text.Ids.AsSpan(0, min read text.Ids.Length))
         else
             0
 

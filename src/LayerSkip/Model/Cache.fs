@@ -243,7 +243,11 @@ module Cache =
     let awaitPrompt (length: int) (cache: Cache) : Cache = {
         cache with
             // Where nothing is left to be read, no pass of the prompt is to come: none begins at 0 any more.
-            PromptStart = if cache.Early.Length < length then cache.Early.Length else 0
+            PromptStart =
+                if cache.Early.Length < length then
+                    cache.Early.Length
+                else
+                    0
     }
 
     /// Moves the border between the halves: layers up to `exit` are the early half from now on. Nothing may wait to be verified.
