@@ -114,6 +114,20 @@ module internal EvalOutput =
         use config = JsonDocument.Parse report.Header.Config
         let text (name: string) = config.RootElement.GetProperty(name).GetString()
 
+        // Whatever else decides the numbers, as far as the run's file says it.
+        let how =
+            [ "compute"; "kv"; "prefill" ]
+            |> List.choose (fun name ->
+                match config.RootElement.TryGetProperty name with
+                | true, value -> Some $", {name} {value.GetString()}"
+                | _ -> None)
+            |> String.concat ""
+
+        let heldIn =
+            match config.RootElement.TryGetProperty "held_in" with
+            | true, value -> value.GetString()
+            | _ -> text "dtype"
+
         let part =
             if report.Header.Shard = Shard.whole then
                 ""
@@ -141,7 +155,7 @@ module internal EvalOutput =
             if not report.Summary.Groups.IsEmpty then
                 EvalGroupOutput.table report.Summary.Groups
                 ""
-            $"""{report.Task} of {text "model"} in {text "dtype"}: {Terminal.count report.Done "item"}{part}, {counts}{chance}{errors}"""
+            $"""{report.Task} of {text "model"} in {heldIn}{how}: {Terminal.count report.Done "item"}{part}, {counts}{chance}{errors}"""
             yield! report.Summary.Remarks
         ]
         |> String.concat "\n"

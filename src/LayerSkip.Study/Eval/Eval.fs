@@ -61,6 +61,7 @@ module Eval =
             text "model" (Fingerprint.name checkpoint.Path)
             text "model_sha256" model
             text "dtype" (Weights.dtypeName weights)
+            text "held_in" (Weights.description weights)
             Weights.compute weights |> Option.iter (text "compute")
             text "kv" (Weights.kv weights)
             text "prefill" (Prefill.name weights.Prefill)
