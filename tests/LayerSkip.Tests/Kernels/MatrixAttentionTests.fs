@@ -28,8 +28,8 @@ type Arbitraries =
     static member Asked() =
         Arb.fromGen (
             gen {
-                let! dim = Gen.elements [ 16; 48; 64; 128 ]
-                let! group = Gen.choose (1, 4)
+                let! dim = Gen.elements [ 16; 48; 64; 80; 96; 128; 256 ]
+                let! group = Gen.frequency [ 9, Gen.choose (1, 4); 1, Gen.elements [ 8; 32 ] ]
                 let! start = Gen.oneof [ Gen.constant 0; Gen.choose (1, 300) ]
                 let! rows = Gen.choose (1, 150)
                 let! window = Gen.oneof [ Gen.constant 0; Gen.choose (1, 200) ]
