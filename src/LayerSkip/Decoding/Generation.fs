@@ -9,7 +9,8 @@ open System.Threading
 module Generation =
     [<NoEquality; NoComparison>]
     type private Progress =
-        | Decoding of Transcript * Round list * TtftMs: float option * DecodeMs: float
+        /// Before the first token `Ms` are those of the prompt's pieces.
+        | Decoding of Transcript * Round list * TtftMs: float option * Ms: float
         | Ended
 
     let private origin isFirst (round: Round) place : Origin =
@@ -106,7 +107,7 @@ module Generation =
         let advance
             (clock: Clock)
             (reused: int ref)
-            (rounds: IEnumerator<struct (Round * Standing)>)
+            (rounds: IEnumerator<struct (Round * Standing) voption>)
             progress
             =
             match progress with
@@ -117,28 +118,34 @@ module Generation =
                 if not (rounds.MoveNext()) then
                     invalidOp "the rounds ended before the text"
 
-                let struct (round, standing) = rounds.Current
-                let struct (events, transcript) = Transcript.add (told ttft.IsNone round standing) transcript
-                let ms = Stopwatch.GetElapsedTime(began).TotalMilliseconds
-                let andEnd = andEnd clock reused standing
+                let elapsed () = Stopwatch.GetElapsedTime(began).TotalMilliseconds
 
-                match ttft with
-                | None ->
-                    // The pass over the prompt is no part of decoding.
-                    clock.Reset()
+                match rounds.Current with
+                // A piece of the prompt.
+                | ValueNone -> Some([], Decoding(transcript, drafted, ttft, decode + elapsed ()))
+                | ValueSome(struct (round, standing)) ->
+                    let struct (events, transcript) =
+                        Transcript.add (told ttft.IsNone round standing) transcript
+                    let ms = elapsed ()
+                    let andEnd = andEnd clock reused standing
 
-                    let prompt =
-                        if options.PromptLogProbs.IsSome then
-                            [ GenerationEvent.Prompt standing.PromptLogProbs ]
-                        else
-                            []
+                    match ttft with
+                    | None ->
+                        // The pass over the prompt is no part of decoding.
+                        clock.Reset()
 
-                    Decoding(transcript, [], Some ms, 0.0) |> andEnd (prompt @ events)
-                | Some _ when options.Strategy.Drafter.IsNone ->
-                    Decoding(transcript, [], ttft, decode + ms) |> andEnd events
-                | Some _ ->
-                    Decoding(transcript, round :: drafted, ttft, decode + ms)
-                    |> andEnd (events @ [ GenerationEvent.Round round ])
+                        let prompt =
+                            if options.PromptLogProbs.IsSome then
+                                [ GenerationEvent.Prompt standing.PromptLogProbs ]
+                            else
+                                []
+
+                        Decoding(transcript, [], Some(decode + ms), 0.0) |> andEnd (prompt @ events)
+                    | Some _ when options.Strategy.Drafter.IsNone ->
+                        Decoding(transcript, [], ttft, decode + ms) |> andEnd events
+                    | Some _ ->
+                        Decoding(transcript, round :: drafted, ttft, decode + ms)
+                        |> andEnd (events @ [ GenerationEvent.Round round ])
 
         seq {
             let decoding = {
@@ -153,26 +160,22 @@ module Generation =
 
             let reused = ref 0
 
-            let run =
-                match loan with
-                | None -> Rounds.run
-                | Some loan ->
-                    let take () =
-                        let cache = loan.Take()
+            let loan = loan |> Option.defaultWith (fun () -> Rounds.ownCache decoding prompt)
 
-                        // Only states after the last layer are those of every text.
-                        let cache =
-                            if options.PromptLogProbs.IsSome && options.Strategy.Depth.IsSome then
-                                Cache.truncate 0 cache
-                            else
-                                cache
+            let take () =
+                let cache = loan.Take()
 
-                        reused.Value <- cache.Early.Length
+                // Only states after the last layer are those of every text.
+                let cache =
+                    if options.PromptLogProbs.IsSome && options.Strategy.Depth.IsSome then
+                        Cache.truncate 0 cache
+                    else
                         cache
 
-                    Rounds.runOver { loan with Take = take }
+                reused.Value <- cache.Early.Length
+                cache
 
-            use rounds = (run decoding prompt cancelled).GetEnumerator()
+            use rounds = (Rounds.runOver { loan with Take = take } decoding prompt cancelled).GetEnumerator()
             let start = Decoding(Transcript.create tokenizer options, [], None, 0.0)
             yield! Seq.unfold (advance decoding.Clock reused rounds) start
         }

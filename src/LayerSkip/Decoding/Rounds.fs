@@ -97,52 +97,6 @@ module Rounds =
                 let beyond = reading.Cache.Early.Length - standing.Text.Count - made.Value.Length
                 struct (made.Value, rewind (max 0 beyond) next)
 
-    /// What watched exits say of the last `rows` positions that every layer has read, where the whole model says `tokens`, or its best. A
-    /// round's begin after `ruled`; of a prompt's the rules say nothing.
-    let private look
-        (decoding: Decoding)
-        rows
-        (tokens: int[] voption)
-        (ruled: RuledText option)
-        (standing: Standing)
-        : JudgedRow[] =
-        let layers = decoding.Weights.Config.Layers
-        let cache = standing.Reading.Cache
-        let start = cache.Late.Length - rows
-        let exits = cache.Slab.KeptLayers
-
-        let choose =
-            match tokens, ruled with
-            | ValueSome tokens, Some text ->
-                // Of each position as many rows as there are exits.
-                TokenRules.along tokens[.. rows - 2] text
-                |> Array.collect (Array.replicate exits.Length)
-                |> DraftChoice.choicesUnder
-            | _ -> DraftChoice.choices
-
-        let tokens =
-            match tokens with
-            | ValueSome tokens -> tokens
-            | ValueNone -> Model.last start rows cache |> Model.logits |> Logits.argmax
-
-        let choices =
-            if exits.Length = 0 then
-                [||]
-            else
-                Model.kept start rows cache |> choose standing.Vocabulary
-
-        Array.init rows (fun row ->
-            let ids, confidences = Array.create layers -1, Array.zeroCreate layers
-            ids[layers - 1] <- tokens[row]
-
-            exits
-            |> Array.iteri (fun index exit ->
-                let struct (token, confidence) = choices[row * exits.Length + index]
-                ids[exit - 1] <- token
-                confidences[exit - 1] <- confidence)
-
-            { Token = tokens[row]; Choices = ids; Confidences = confidences })
-
     /// The draft vocabulary of the next round: one begins once the prompt was read, for a drafter that reads the text.
     let private widen (decoding: Decoding) (tokens: int[]) (standing: Standing) =
         match decoding.Strategy.Vocabulary, standing.Drafter with
@@ -174,7 +128,7 @@ module Rounds =
                     if rows = 0 then
                         lazy [||]
                     else
-                        lazy (Scope.free (fun () -> look decoding rows tokens ruled standing))
+                        lazy (Scope.free (fun () -> JudgedRows.last decoding rows tokens ruled standing))
 
                 drafter.Learn(seen looked)
 
@@ -287,16 +241,15 @@ module Rounds =
                      |> widen decoding round.Tokens
                      |> learn decoding round.Tokens.Length (ValueSome round.Tokens) ruled seen))
 
-    /// `run`, over a cache that is lent: it may have read a beginning of the prompt, which is then not read again.
+    /// `run`, over a cache that is lent: it may have read a beginning of the prompt, which is then not read again. A prompt that is long takes
+    /// more than one pull: those before its last piece bring no round.
     let runOver
         (loan: CacheLoan)
         (decoding: Decoding)
         (prompt: int[])
         (cancelled: CancellationToken)
-        : seq<struct (Round * Standing)> =
-        let advance cache (latest: struct (Round * Standing) voption) =
-            use _noGrad = Scope.noGrad ()
-
+        : seq<struct (Round * Standing) voption> =
+        let decode cache (latest: struct (Round * Standing) voption) =
             match latest with
             | ValueNone -> Some(Scope.free (fun () -> start decoding prompt cache))
             | ValueSome(struct (round, standing)) ->
@@ -309,40 +262,53 @@ module Rounds =
                     Some(Scope.free (fun () -> next decoding room standing))
 
         seq {
-            let cache = loan.Take()
+            let cache = ref (loan.Take())
             let latest = ref ValueNone
 
-            // What was read before the last round stays good, whatever ends that one.
+            // What was read before the last round or piece stays good, whatever ends that one.
             use _loan = {
                 new IDisposable with
                     member _.Dispose() =
                         match latest.Value with
                         | ValueSome(struct (_: Round, standing)) ->
                             struct (standing.Text.Memory, standing.Reading.Cache)
-                        | ValueNone -> struct (ReadOnlyMemory prompt, cache)
+                        | ValueNone -> struct (ReadOnlyMemory prompt, cache.Value)
                         |> ReadText.left decoding.Strategy
                         |> loan.Return
             }
 
-            yield!
-                ()
-                |> Seq.unfold (fun () ->
-                    advance { cache with Cancelled = cancelled } latest.Value
+            let advance () =
+                use _noGrad = Scope.noGrad ()
+                let held = { cache.Value with Cancelled = cancelled }
+
+                if latest.Value.IsNone && PromptPieces.areMore decoding prompt held then
+                    cache.Value <- PromptPieces.read decoding prompt held
+                    Some(ValueNone, ())
+                else
+                    decode held latest.Value
                     |> Option.map (fun round ->
                         latest.Value <- ValueSome round
-                        round, ()))
+                        latest.Value, ())
+
+            yield! Seq.unfold advance ()
         }
+
+    /// A cache that a text has for itself, and that is freed with its end.
+    let ownCache (decoding: Decoding) (prompt: int[]) : CacheLoan = {
+        Take =
+            fun () ->
+                let capacity = prompt.Length + decoding.MaxNewTokens
+                ReadText.empty capacity decoding.Weights decoding.Strategy
+        Return = ReadText.dispose
+    }
 
     /// The pass over a prompt, which brings a token, and then round after round as they are asked for, until a stop token
     /// or `MaxNewTokens`. Where numbers overflow, the next pull throws a LayerSkipException; once cancelled, within about
     /// a tenth of a second's work an OperationCanceledException.
-    let run (decoding: Decoding) (prompt: int[]) (cancelled: CancellationToken) =
-        let own = {
-            Take =
-                fun () ->
-                    let capacity = prompt.Length + decoding.MaxNewTokens
-                    ReadText.empty capacity decoding.Weights decoding.Strategy
-            Return = ReadText.dispose
-        }
-
-        runOver own decoding prompt cancelled
+    let run
+        (decoding: Decoding)
+        (prompt: int[])
+        (cancelled: CancellationToken)
+        : seq<struct (Round * Standing)> =
+        runOver (ownCache decoding prompt) decoding prompt cancelled
+        |> Seq.choose ValueOption.toOption

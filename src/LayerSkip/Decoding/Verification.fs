@@ -111,6 +111,12 @@ module internal Verification =
             Ruled = ruled
         }
 
+    /// The choosing layers read what they have not: the hidden states of the last `rows` of `ids`, or of the last one.
+    let forward (decoding: Decoding) rows (ids: int[]) (cache: Cache) : struct (Hidden * Cache) =
+        match decoding.Strategy.Depth with
+        | Some _ -> Model.forwardEarly decoding.Weights ids cache
+        | None -> Model.forwardRemainder decoding.Weights rows ids cache
+
     /// One pass over what the choosing layers have not read: the verdicts of the last `rows` of `ids`, which follow the
     /// first `before` tokens of the text. Of no ids: that of the last position, which every layer has read.
     let pass (decoding: Decoding) before rows (ids: int[]) (standing: Standing) =
@@ -118,10 +124,10 @@ module internal Verification =
             let cache = standing.Reading.Cache
 
             let struct (hidden, cache) =
-                match decoding.Strategy.Depth with
-                | Some _ -> Model.forwardEarly decoding.Weights ids cache
-                | None when ids.Length = 0 -> struct (Model.last (before - 1) 1 cache, cache)
-                | None -> Model.forwardRemainder decoding.Weights rows ids cache
+                if ids.Length = 0 then
+                    struct (Model.last (before - 1) 1 cache, cache)
+                else
+                    forward decoding rows ids cache
 
             let textUpTo row =
                 Array.append (standing.Text.Memory.Slice(0, before).ToArray()) ids[.. ids.Length - rows + row]

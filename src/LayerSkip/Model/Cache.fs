@@ -136,6 +136,14 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
 
         this.Claim seen
 
+    /// Takes memory for so many positions at once, or as many as it may hold, so that what is read piece after piece is not moved.
+    member internal this.Reserve(positions: int, seen: int, early: CacheHalf, late: CacheHalf) : unit =
+        this.During(fun () ->
+            this.Check seen
+
+            if min positions capacity > this.Room then
+                grow (min positions capacity) early { late with Length = early.Length })
+
     /// Gives back what one text needed beside the memory of its positions, until the next pass: whatever was gathered or read with it
     /// is then of no use. Returns the next stamp, whatever a pass that did not end had claimed.
     member internal _.Rest() : int =
@@ -238,6 +246,10 @@ module Cache =
     /// grows; where the system has none, LayerSkipException says so.
     /// Its storage, `Slab`, belongs to the caller, who disposes it.
     let create (weights: Weights) (exit: int) (capacity: int) : Cache = createKeeping [] weights exit capacity
+
+    /// Takes memory for the first `length` positions at once.
+    let internal reserve (length: int) (cache: Cache) : unit =
+        cache.Slab.Reserve(length, cache.Stamp, cache.Early, cache.Late)
 
     /// What follows is a prompt that begins at its start, of which it holds what it holds: the next pass reads the rest of it.
     let awaitPrompt (length: int) (cache: Cache) : Cache = {

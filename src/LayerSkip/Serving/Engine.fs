@@ -5,8 +5,8 @@ open System.Collections.Generic
 open System.Threading
 open System.Threading.Tasks
 
-/// Writes the texts of any number of callers on one thread of its own: up to `Slots` at once, a round each in turn, while others wait. No caller
-/// is ever blocked, and none by another that reads slowly. Texts are those that `Generation` writes. It is disposed before the model.
+/// Writes the texts of any number of callers on one thread of its own: up to `Slots` at once, a round each in turn, or a piece of a long prompt,
+/// while others wait. No caller is ever blocked, and none by another that reads slowly. Texts are those that `Generation` writes. It is disposed before the model.
 [<Sealed>]
 type Engine(checkpoint: Checkpoint, options: EngineOptions) =
     do Check.all (EngineOptions.faults options) () |> Check.getOrRaise
@@ -26,16 +26,31 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
 
     let atWork () = Seq.append (ValueOption.toArray current) running
 
-    /// Takes those that are cancelled out of a queue.
-    let takeCancelled (queue: Queue<EngineTask>) : EngineTask list =
-        let gone = queue |> Seq.filter _.IsCancelled |> List.ofSeq
-
+    let remove (gone: EngineTask list) (queue: Queue<EngineTask>) =
         if not gone.IsEmpty then
             let others = queue |> Seq.filter (fun task -> not (List.contains task gone)) |> Array.ofSeq
             queue.Clear()
             Array.iter queue.Enqueue others
 
+    /// Takes those that are cancelled out of a queue.
+    let takeCancelled (queue: Queue<EngineTask>) : EngineTask list =
+        let gone = queue |> Seq.filter _.IsCancelled |> List.ofSeq
+        remove gone queue
         gone
+
+    /// Takes the next one out of those that run: the first, but that one long prompt is read after another. Their first tokens would all come
+    /// late if they took turns.
+    let takeNext () : EngineTask voption =
+        let isOver = running |> Seq.exists _.IsReading |> not
+
+        if running.Count > 0 && (isOver || not (running.Peek().IsLong)) then
+            ValueSome(running.Dequeue())
+        else
+            match running |> Seq.tryFind (fun task -> not task.IsLong) with
+            | Some task ->
+                remove [ task ] running
+                ValueSome task
+            | None -> ValueNone
 
     /// Lets those in that have a place and, but for the first, memory.
     let admit () =
@@ -59,11 +74,7 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
             let gone = takeCancelled running @ takeCancelled waiting
             let reserved = admit ()
 
-            current <-
-                match running.TryDequeue() with
-                | true, task -> ValueSome task
-                | _ -> ValueNone
-
+            current <- takeNext ()
             struct (gone, current, reserved))
 
     let turn (task: EngineTask) =

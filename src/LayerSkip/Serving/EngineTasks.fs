@@ -24,6 +24,9 @@ type internal EngineTask =
     /// The bytes that it takes now.
     abstract Bytes: int64
     abstract IsCancelled: bool
+    /// Whether its next turn is the first of several that read a long prompt, and whether it is in the middle of them.
+    abstract IsLong: bool
+    abstract IsReading: bool
     /// A turn: whether it was the last.
     abstract Step: unit -> bool
     /// After the last, or in place of one: frees what it holds, and then tells whoever waits. With what ended it, if that was not itself.
@@ -36,6 +39,7 @@ type internal EngineText
     (
         request: EngineRequest,
         reserved: int64,
+        isLong: unit -> bool,
         slab: Slab option ref,
         start: CancellationToken -> seq<GenerationEvent list>,
         stopping: CancellationToken,
@@ -52,6 +56,8 @@ type internal EngineText
     let mutable rounds: IEnumerator<GenerationEvent list> = null
     let mutable linked: CancellationTokenSource = null
     let mutable last: GenerationEvent voption = ValueNone
+    // In the middle of a long prompt, whose pieces bring nothing.
+    let mutable reads = false
 
     let write (event: GenerationEvent) = events.Writer.TryWrite event |> ignore
 
@@ -164,7 +170,17 @@ type internal EngineText
                     (int64 request.Prompt.Length + int64 request.Options.MaxNewTokens)
 
             let reserved = length * ReadText.bytesPerPosition weights strategy
-            EngineText(request, reserved, slab, start, stopping, ledger, past))
+
+            let isLong () =
+                let known =
+                    if request.SharesPrefix then
+                        prefixes.Known(strategy, request.Prompt)
+                    else
+                        0
+
+                request.Prompt.Length - known > PromptPieces.most
+
+            EngineText(request, reserved, isLong, slab, start, stopping, ledger, past))
 
     member _.Ticket: EngineTicket = { Events = events.Reader; Completed = completed.Task }
 
@@ -174,14 +190,20 @@ type internal EngineText
 
         member _.IsCancelled = request.Cancelled.IsCancellationRequested || stopping.IsCancellationRequested
 
+        member _.IsLong = isNull rounds && isLong ()
+        member _.IsReading = reads
+
         member _.Step() =
-            if isNull rounds then
+            let isFirst = isNull rounds
+
+            if isFirst then
                 linked <- CancellationTokenSource.CreateLinkedTokenSource(request.Cancelled, stopping)
                 rounds <- (start linked.Token).GetEnumerator()
 
             if not (rounds.MoveNext()) then
                 invalidOp "the rounds ended before the text"
 
+            reads <- (isFirst || reads) && rounds.Current.IsEmpty
             ledger.Update(fun counts -> List.fold count counts rounds.Current)
 
             for event in rounds.Current do
@@ -212,6 +234,8 @@ type internal EngineJob<'T>
         member _.Reserved = 0L
         member _.Bytes = 0L
         member _.IsCancelled = cancelled.IsCancellationRequested || stopping.IsCancellationRequested
+        member _.IsLong = false
+        member _.IsReading = false
 
         member _.Step() =
             use linked = CancellationTokenSource.CreateLinkedTokenSource(cancelled, stopping)

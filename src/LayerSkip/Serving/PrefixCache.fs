@@ -62,6 +62,13 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
                 reuse strategy best (usable best)
             |> Option.defaultWith (fun () -> ReadText.empty weights.Config.Context weights strategy))
 
+    /// How much of a prompt a text that is held has read.
+    member _.Known(strategy: Strategy, prompt: int[]) : int =
+        lock gate (fun () ->
+            held
+            |> Seq.map (fun text -> ReadText.usable weights strategy (ReadOnlySpan prompt) text)
+            |> Seq.fold max 0)
+
     /// Holds a text from now on; the ones used longest ago go where there is no room.
     member _.Return(text: ReadText) : unit =
         lock gate (fun () ->

@@ -64,7 +64,7 @@ let shell (folder: string) (script: string) : Outcome =
         ProcessStartInfo(
             "env",
             [
-                "--default-signal=INT,QUIT"
+                "--default-signal=INT,QUIT,HUP"
                 "bash"
                 "-c"
                 "layerskip() { exec dotnet \"$PROGRAM\" \"$@\"; }\n" + script
