@@ -52,11 +52,11 @@ internal static class ErrorTests
             Is(LayerSkipErrorCode.OptionOutOfRange, "LayersKept", () => model.Generate("a", new() { Drafter = Drafter.Layers }));
             Is(LayerSkipErrorCode.OptionOutOfRange, "ExitLayer", () => model.Generate("a", new() { Strategy = Strategy.Autoregressive, ExitLayer = 2 }));
             Is(LayerSkipErrorCode.OptionOutOfRange, "task", () => model.Evaluate("guessing", []));
-            Is(LayerSkipErrorCode.EmptyPrompt, null, () => model.Generate(""));
             Is(LayerSkipErrorCode.ContextFull, null, () => model.Generate(new int[96]));
             Is(LayerSkipErrorCode.UnknownToken, null, () => model.Decode([258]));
             using var without = LayerSkipModel.Load(tiny.WithoutTokenizer);
             Is(LayerSkipErrorCode.NoTokenizer, null, () => without.Encode("text"));
+            Is(LayerSkipErrorCode.EmptyPrompt, null, () => without.Generate([]));
         }),
         Case("of several faults the first has the word, and the first option the name", () =>
         {

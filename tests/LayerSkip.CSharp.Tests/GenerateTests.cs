@@ -36,6 +36,16 @@ internal static class GenerateTests
                 }
             }
         }),
+        Case("an empty prompt is the beginning-of-text token, where there is one", () =>
+        {
+            using var model = LayerSkipModel.Load(tiny.Chat);
+            int[] beginning = model.Encode("<s>");
+            Equal(beginning.Length, 1, "one token");
+            var expected = model.Generate(beginning, Plain).TokenIds;
+            Same(model.Generate("", Plain).TokenIds, expected, "of a text");
+            Same(model.Generate((int[])[], Plain).TokenIds, expected, "of ids");
+            Equal(model.Lens("").Tokens.Count, 1, "a lens");
+        }),
         Case("an adapter drafts, from a file or the model's folder: the same text, and its own statistics", () =>
         {
             var folder = Directory.CreateTempSubdirectory("layerskip-");
@@ -253,8 +263,8 @@ internal static class GenerateTests
             Refused(() => model.Generate("a", Plain with { ExitLayer = 0 }), "ExitLayer is 0");
             Refused(() => model.Generate("a", new() { DraftLength = 0 }), "DraftLength is 0");
             Refused(() => model.Generate("a", new() { MaxNewTokens = 0 }), "MaxNewTokens is 0");
-            Refused(() => model.Generate(""), "prompt is empty");
-            Refused(() => model.Generate([]), "prompt is empty");
+            using var without = LayerSkipModel.Load(tiny.WithoutTokenizer);
+            Refused(() => without.Generate([]), "prompt is empty");
             Refused(() => model.Generate([258]), "258");
             Refused(() => model.Generate(new int[96]), "96");
             Refused(() => model.Generate("a", new() { StopTokenIds = [-1] }), "-1");

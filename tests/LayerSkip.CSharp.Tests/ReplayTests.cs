@@ -91,7 +91,8 @@ internal static class ReplayTests
             Refused(() => model.Replay("a", Small with { ExitLayers = [4], DraftLengths = [0] }), "ExitLayers is 4", "DraftLengths is 0");
             Refused(() => model.Replay("a", Small with { ExitLayers = [] }), "ExitLayers is empty");
             Refused(() => model.Replay("a", Small with { MaxNewTokens = 0 }), "MaxNewTokens is 0");
-            Refused(() => model.Replay("", Small), "prompt is empty");
+            using var without = LayerSkipModel.Load(tiny.WithoutTokenizer);
+            Refused(() => without.Replay([], Small), "prompt is empty");
             model.Dispose();
             Throws<ObjectDisposedException>(() => model.Replay([1], Small));
         }),

@@ -69,7 +69,7 @@ public sealed partial class LayerSkipModel
         ArgumentNullException.ThrowIfNull(promptIds);
         ObjectDisposedException.ThrowIf(disposed, this);
         var given = TranslateOptions.Options(checkpoint, options ?? new(), AdapterBehind, formats);
-        int[] prompt = [.. promptIds];
+        int[] prompt = OrBeginning([.. promptIds]);
         var checkedOptions = given.With(given.Strategy);
         LayerSkipError[] faults =
         [

@@ -19,7 +19,7 @@ public sealed partial class LayerSkipModel
         ObjectDisposedException.ThrowIf(disposed, this);
         options ??= new();
         var given = new LayerSkip.LensOptions(options.TopK, ListModule.OfSeq(options.Layers ?? []), options.Logits);
-        var start = LayerSkip.Lens.prepare(checkpoint, given, [.. promptIds]).OrThrow();
+        var start = LayerSkip.Lens.prepare(checkpoint, given, OrBeginning([.. promptIds])).OrThrow();
         using var use = new Use(this);
         return TranslateLens.Result(Translate.Throwing(() => start.Invoke(cancellationToken)));
     }
@@ -72,7 +72,7 @@ public sealed partial class LayerSkipModel
         ArgumentNullException.ThrowIfNull(promptIds);
         ObjectDisposedException.ThrowIf(disposed, this);
         var given = TranslateReplay.Options(checkpoint, options ?? new());
-        int[] prompt = [.. promptIds];
+        int[] prompt = OrBeginning([.. promptIds]);
         using var use = new Use(this);
         return TranslateReplay.Result(
             checkpoint, Translate.Throwing(() => ReplayReportModule.runUntil(cancellationToken, checkpoint.Weights, given, prompt).OrThrow()));

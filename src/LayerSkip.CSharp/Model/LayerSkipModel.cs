@@ -64,8 +64,11 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
     private int[] EncodePrompt(string prompt)
     {
         ArgumentNullException.ThrowIfNull(prompt);
-        return Encode(prompt);
+        return OrBeginning(Encode(prompt));
     }
+
+    /// <summary>An empty prompt is the beginning-of-text token, as everywhere.</summary>
+    private int[] OrBeginning(int[] ids) => CheckpointModule.orBos(checkpoint, ids);
 
     private Tokenizer RequiredTokenizer() =>
         CheckpointModule.tokenizer(checkpoint).OrThrow();

@@ -300,8 +300,8 @@ module Checkpoint =
         checkpoint.Recommended
         |> Option.defaultValue (LlamaConfig.defaultExit checkpoint.Config, LlamaConfig.defaultDraft)
 
-    /// Given ids; of none the tokenizer's beginning-of-text token.
-    let internal orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =
+    /// Given ids; of none the tokenizer's beginning-of-text token, where it has one.
+    let orBos (checkpoint: Checkpoint) (ids: int[]) : int[] =
         if ids.Length > 0 then
             ids
         else

@@ -81,7 +81,7 @@ module AdapterDrafter =
             member _.Name = "adapter"
             member _.Exit = Some adapter.Exit
             // The states that it reads stay where they are, whichever exits draft in between.
-            member _.Watch = { Exits = [ adapter.Exit.Layers ]; PromptRows = 0 }
+            member _.Watch = { Exits = [ adapter.Exit.Layers ]; PromptRows = 0; Past = true }
 
             member _.Draft(request, reading) =
                 let memory = start adapter request reading memory

@@ -12,7 +12,13 @@ module AutoDrafter =
         new Drafter with
             member _.Name = "auto"
             member _.Exit = state.Options.Start
-            member _.Watch = { Exits = state.Options.Exits |> List.map _.Layers; PromptRows = 0 }
+            member _.Watch = {
+                Exits = state.Options.Exits |> List.map _.Layers
+                PromptRows = 0
+                // Rounds are all that it learns from; an adapter reads from the start on.
+                Past = state.Adapter.IsSome
+            }
+
 
             member _.Draft(request, reading) =
                 let struct (drafts, reading, state) = AutoProposal.propose request reading state

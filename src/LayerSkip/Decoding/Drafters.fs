@@ -222,7 +222,8 @@ module Drafter =
         (rule: StopRule)
         (policy: DraftPolicy)
         : Drafter =
-        let watch = { Exits = watched |> List.map _.Layers; PromptRows = promptRows }
+        let watch = { Exits = watched |> List.map _.Layers; PromptRows = promptRows; Past = promptRows > 0 }
+
         following watch policy rule
 
     /// The text itself proposes, for no pass at all: what followed its last tokens, up to `maxNgram` of them, where they stood before

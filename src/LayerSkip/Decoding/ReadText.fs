@@ -8,7 +8,7 @@ type ReadText = {
     /// The ids that its positions were read from, the first one first: as many as the early layers have read.
     Ids: int[]
     Cache: Cache
-    /// Whose hidden states beside keys and values it has of every position; "": nobody's.
+    /// Who finds the hidden states in it that it looks at, of every position (`Watch.Past`); "": nobody.
     Watcher: string
 }
 
@@ -27,12 +27,14 @@ type CacheLoan = {
 [<RequireQualifiedAccess>]
 module ReadText =
     let private watched (strategy: Strategy) =
-        strategy.Drafter |> Option.map _.Watch.Exits |> Option.defaultValue []
+        strategy.Drafter
+        |> Option.map (_.Watch.Exits >> List.distinct >> List.sort)
+        |> Option.defaultValue []
 
     /// Policies keep states of some positions only, each its own.
     let private watcher (strategy: Strategy) =
         match strategy.Drafter with
-        | Some drafter when not drafter.Watch.Exits.IsEmpty ->
+        | Some drafter when drafter.Watch.Past ->
             drafter.Name + " " + String.Join(',', List.sort drafter.Watch.Exits)
         | _ -> ""
 
@@ -44,12 +46,12 @@ module ReadText =
     let internal left (strategy: Strategy) (struct (text: ReadOnlyMemory<int>, cache: Cache)) : ReadText = {
         Ids = text.Slice(0, cache.Early.Length).ToArray()
         Cache = Cache.rest cache
-        Watcher =
-            if cache.Slab.KeptLayers.Length = 0 then
-                ""
-            else
-                watcher strategy
+        Watcher = watcher strategy
     }
+
+    /// Whether a text is as good for everybody after the strategy has gone on from it.
+    let internal isTakenWhole (strategy: Strategy) (text: ReadText) : bool =
+        text.Watcher = "" || text.Watcher = watcher strategy
 
     /// How many of a prompt's first ids a strategy need not read again. 0: the cache is no use to it: of other weights, read by fewer layers, or
     /// without the states that its drafter looks at.
@@ -80,8 +82,14 @@ module ReadText =
             0
 
     let private fitted (weights: Weights) (strategy: Strategy) (cache: Cache) : Cache =
-        let cache = Cache.splitAt (weights.Config.LayersTo strategy.Exit) cache
-        { cache with Keeps = cache.Slab.KeptLayers.Length > 0 }
+        try
+            let kept = watched strategy
+            cache.Slab.KeepLayers(Array.ofList kept)
+            let cache = Cache.splitAt (weights.Config.LayersTo strategy.Exit) cache
+            { cache with Keeps = not kept.IsEmpty }
+        with _ ->
+            (cache.Slab :> IDisposable).Dispose()
+            reraise ()
 
     /// The cache, with the first `length` positions alone, at most as many as are `usable`. The text is then of no more use.
     let take (strategy: Strategy) (length: int) (text: ReadText) : Cache =
@@ -93,7 +101,7 @@ module ReadText =
 
     /// Bytes that a position of a strategy's text takes.
     let bytesPerPosition (weights: Weights) (strategy: Strategy) : int64 =
-        watched strategy |> List.distinct |> List.length |> Storage.bytesPerPosition weights
+        watched strategy |> List.length |> Storage.bytesPerPosition weights
 
     /// Bytes that its cache holds.
     let bytes (text: ReadText) : int64 = text.Cache.Slab.Bytes

@@ -42,9 +42,11 @@ type Watch = {
     Exits: int list
     /// Rows of the prompt's end, at most, that count as seen once the prompt was read: evidence before the first round.
     PromptRows: int
+    /// Whether it also looks at states of what a text before its own has read: a cache that has not kept them is then no use to it.
+    Past: bool
 }
 
 [<RequireQualifiedAccess>]
 module Watch =
     /// Nothing.
-    let nothing: Watch = { Exits = []; PromptRows = 0 }
+    let nothing: Watch = { Exits = []; PromptRows = 0; Past = false }

@@ -96,6 +96,19 @@ module internal Storage =
             Scope.release made
             reraise ()
 
+    /// The same storage, with room for the hidden states after other layers, and none of them in it. The old ones are then gone.
+    let keeping (weights: Weights) (layers: int[]) (storage: Storage) : Storage =
+        let activations, _ = elements weights
+        let size = [| 1L; int64 storage.Room * int64 layers.Length; int64 weights.Config.Hidden |]
+
+        let kept =
+            torch
+                .empty(size, Nullable activations, Weights.torchDevice weights.Device)
+                .DetachFromDisposeScope()
+
+        storage.Kept.Dispose()
+        { storage with Kept = kept; KeptLayers = layers }
+
     /// All states of a place, [1; room; hidden].
     let states (place: StatePlace) (storage: Storage) : Tensor =
         match place with

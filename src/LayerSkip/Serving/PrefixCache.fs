@@ -20,7 +20,7 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
     let sum (held: ReadText list) = held |> List.sumBy ReadText.bytes
 
     let isBeginning (shorter: ReadText) (longer: ReadText) =
-        shorter.Watcher = longer.Watcher
+        (shorter.Watcher = "" || shorter.Watcher = longer.Watcher)
         && shorter.Ids.AsSpan().CommonPrefixLength(longer.Ids.AsSpan()) = shorter.Ids.Length
         && shorter.Cache.Late.Length <= longer.Cache.Late.Length
 
@@ -38,9 +38,10 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
 
     let without (text: ReadText) = held |> List.filter (fun other -> not (obj.ReferenceEquals(other, text)))
 
-    /// Where most of a text is shared it is taken; what only begins alike is another conversation's, and copied.
+    /// Where most of a text is shared it is taken; what only begins alike is another conversation's, and copied, as is what another way of
+    /// drafting finds more in.
     let reuse (strategy: Strategy) (text: ReadText) (usable: int) : Cache option =
-        if text.Ids.Length - usable <= usable / 8 then
+        if text.Ids.Length - usable <= usable / 8 && ReadText.isTakenWhole strategy text then
             held <- without text
             Some(ReadText.take strategy usable text)
         elif usable >= worthCopying then

@@ -251,6 +251,35 @@ let tests =
                 Expect.equal (run [| system[0]; 23 |]) 0 "a token is not worth it"
                 Expect.isGreaterThan prefixes.Bytes 0L "bytes"))
 
+        testCase "a beginning is known whoever drafts, and who looks at more of it keeps that" (fun () ->
+            withCheckpoint (fun checkpoint ->
+                let none = DraftingOptions.none
+                let plain, del = Strategy.Autoregressive, { none with Policy = Some DraftPolicyKind.Del }
+                let ofOptions = ofOptions Sampling.Greedy checkpoint
+                let auto = ofOptions { none with Policy = Some DraftPolicyKind.Auto }
+                let lookup = ofOptions { none with Drafter = Some DrafterKind.Lookup }
+                let del = ofOptions del
+                let prompt = Array.init 24 (fun i -> (7 * i) % 24)
+
+                let reused (strategies: Strategy list) =
+                    use prefixes = new PrefixCache(checkpoint.Weights, 4, 1L <<< 30)
+
+                    [
+                        for strategy in strategies do
+                            let made = through prefixes checkpoint strategy prompt
+                            let expected = fresh checkpoint (options strategy 4) prompt
+                            Expect.equal made.TokenIds expected.TokenIds strategy.Name
+                            made.ReusedIds
+                    ]
+
+                Expect.equal
+                    (reused [ plain; auto; lookup; strategyOf case; auto; plain ])
+                    [ 0; 24; 24; 24; 24; 24 ]
+                    "the same positions"
+
+                // It looks at states of the prompt's end, which others have not kept.
+                Expect.equal (reused [ plain; del; plain; auto; del ]) [ 0; 0; 24; 24; 24 ] "its own"))
+
         testCase "as many texts stay as may, and as many bytes; the longest unused go" (fun () ->
             withCheckpoint (fun checkpoint ->
                 let strategy = Strategy.Autoregressive
