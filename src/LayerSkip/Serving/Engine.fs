@@ -22,6 +22,8 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
     let waiting, running = Queue<EngineTask>(), Queue<EngineTask>()
     // The one whose turn it is; it is in neither queue.
     let mutable current: EngineTask voption = ValueNone
+    // Whether the last turn was a piece of a long prompt.
+    let mutable hasRead = false
     let mutable isOpen = true
 
     let atWork () = Seq.append (ValueOption.toArray current) running
@@ -38,19 +40,29 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
         remove gone queue
         gone
 
-    /// Takes the next one out of those that run: the first, but that one long prompt is read after another. Their first tokens would all come
-    /// late if they took turns.
+    /// Takes the next one out of those that run: the first, but that one long prompt is read after another, since their first tokens would all
+    /// come late if they took turns, and that somebody writes between two pieces.
     let takeNext () : EngineTask voption =
-        let isOver = running |> Seq.exists _.IsReading |> not
+        let reads (task: EngineTask) = task.IsReading || task.IsLong
+        let isFree = running |> Seq.exists _.IsReading |> not
+        let may (task: EngineTask) = isFree || not task.IsLong
 
-        if running.Count > 0 && (isOver || not (running.Peek().IsLong)) then
-            ValueSome(running.Dequeue())
-        else
-            match running |> Seq.tryFind (fun task -> not task.IsLong) with
-            | Some task ->
+        let next =
+            running
+            |> Seq.tryFind (fun task -> not (hasRead && reads task) && may task)
+            |> Option.orElseWith (fun () -> running |> Seq.tryFind may)
+
+        match next with
+        | Some task ->
+            hasRead <- reads task
+
+            if obj.ReferenceEquals(task, running.Peek()) then
+                running.Dequeue() |> ignore
+            else
                 remove [ task ] running
-                ValueSome task
-            | None -> ValueNone
+
+            ValueSome task
+        | None -> ValueNone
 
     /// Lets those in that have a place and, but for the first, memory.
     let admit () =

@@ -91,7 +91,7 @@ let tests =
                     ]
 
                 // Three pieces each; d's prompt is one.
-                Expect.equal told "adadaBdaBdaBCdaCdC" "in turn"))
+                Expect.equal told "adadaBdaBdaBdCadCC" "in turn"))
 
         testPropertyWithConfig (settings 10) "pulls that read bring nothing, and the text is that of one pass"
         <| fun (seed: int) (PositiveInt more) ->
