@@ -203,5 +203,5 @@ public sealed partial class LayerSkipModel
             cancellationToken.ThrowIfCancellationRequested();
         });
 
-    private int[][] Prompts(IReadOnlyList<string> texts) => [.. texts.Select(EncodePrompt)];
+    private int[][] Prompts(IReadOnlyList<string> texts) => [.. texts.Select(text => OrBeginning(EncodePrompt(text)))];
 }

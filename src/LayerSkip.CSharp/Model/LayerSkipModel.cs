@@ -64,7 +64,7 @@ public sealed partial class LayerSkipModel : ILayerSkipModel
     private int[] EncodePrompt(string prompt)
     {
         ArgumentNullException.ThrowIfNull(prompt);
-        return OrBeginning(Encode(prompt));
+        return Encode(prompt);
     }
 
     /// <summary>An empty prompt is the beginning-of-text token, as everywhere.</summary>

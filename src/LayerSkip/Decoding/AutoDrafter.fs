@@ -19,7 +19,6 @@ module AutoDrafter =
                 Past = state.Adapter.IsSome
             }
 
-
             member _.Draft(request, reading) =
                 let struct (drafts, reading, state) = AutoProposal.propose request reading state
                 struct (drafts, reading, drafter state)

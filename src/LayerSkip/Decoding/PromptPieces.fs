@@ -4,24 +4,30 @@ namespace LayerSkip
 /// they do not depend on where a prompt is cut, as long as no piece is short.
 [<RequireQualifiedAccess>]
 module internal PromptPieces =
-    /// Rows of a piece at most: as many as the kernels take at once.
-    let most = 512
+    /// Rows of a piece at most: as many as the kernels decode a weight for at once.
+    let private most = 512
+
+    /// Ids that are read in about the time of a round.
+    let few = 32
+
+    /// How many pieces so many ids of a prompt are: one where libtorch computes.
+    let count (weights: Weights) (left: int) : int =
+        if weights.Kernels.IsNone then
+            1
+        else
+            (left + most - 1) / most
 
     let private left (prompt: int[]) (cache: Cache) = prompt.Length - cache.Early.Length
 
-    let private count (decoding: Decoding) prompt cache =
-        if decoding.Weights.Kernels.IsNone then
-            1
-        else
-            (left prompt cache + most - 1) / most
-
     /// Whether more than one is left.
-    let areMore (decoding: Decoding) (prompt: int[]) (cache: Cache) : bool = count decoding prompt cache > 1
+    let areMore (decoding: Decoding) (prompt: int[]) (cache: Cache) : bool =
+        count decoding.Weights (left prompt cache) > 1
 
     /// Reads the next one, of much the same size as those after it.
     let read (decoding: Decoding) (prompt: int[]) (cache: Cache) : Cache =
-        let pieces, start = count decoding prompt cache, cache.Early.Length
-        let rows = (left prompt cache + pieces - 1) / pieces
+        let left, start = left prompt cache, cache.Early.Length
+        let pieces = count decoding.Weights left
+        let rows = (left + pieces - 1) / pieces
         Cache.reserve prompt.Length cache
 
         let struct (_, read) =

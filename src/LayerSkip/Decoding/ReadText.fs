@@ -23,7 +23,8 @@ type CacheLoan = {
 
 /// What a text left behind, for the next: with the products of every row exact (`Prefill.Exact`), the next one's tokens are to the bit those
 /// of a cache that reads the whole prompt. With `Prefill.Auto` that holds where what was read before was a long prompt too, and as much is
-/// left, or nothing: tokens that were written, and few ones, are read exactly, and the next are the whole model's after what was read so.
+/// left, or nothing (an exit's last id is read again): tokens that were written, and few ones, are read exactly, and the next are the whole
+/// model's after what was read so.
 [<RequireQualifiedAccess>]
 module ReadText =
     let private watched (strategy: Strategy) =
@@ -31,11 +32,10 @@ module ReadText =
         |> Option.map (_.Watch.Exits >> List.distinct >> List.sort)
         |> Option.defaultValue []
 
-    /// Policies keep states of some positions only, each its own.
+    /// Others keep states of some positions only.
     let private watcher (strategy: Strategy) =
         match strategy.Drafter with
-        | Some drafter when drafter.Watch.Past ->
-            drafter.Name + " " + String.Join(',', List.sort drafter.Watch.Exits)
+        | Some drafter when drafter.Watch.Past -> drafter.Name + " " + String.Join(',', watched strategy)
         | _ -> ""
 
     /// An empty cache for a strategy's texts of up to `capacity` positions.
@@ -83,10 +83,9 @@ module ReadText =
 
     let private fitted (weights: Weights) (strategy: Strategy) (cache: Cache) : Cache =
         try
-            let kept = watched strategy
-            cache.Slab.KeepLayers(Array.ofList kept)
-            let cache = Cache.splitAt (weights.Config.LayersTo strategy.Exit) cache
-            { cache with Keeps = not kept.IsEmpty }
+            cache
+            |> Cache.keeping (watched strategy)
+            |> Cache.splitAt (weights.Config.LayersTo strategy.Exit)
         with _ ->
             (cache.Slab :> IDisposable).Dispose()
             reraise ()
@@ -97,7 +96,20 @@ module ReadText =
 
     /// The same of a cache of its own: the text stays what it is.
     let copy (strategy: Strategy) (length: int) (text: ReadText) : Cache =
-        Cache.copyFront length text.Cache |> fitted text.Cache.Slab.Weights strategy
+        Cache.copyFrontKeeping (Array.ofList (watched strategy)) length text.Cache
+        |> fitted text.Cache.Slab.Weights strategy
+
+    /// The same text, in memory of its own size where it takes much more, as what is left of a long prompt does; the text that was given is then gone.
+    let internal compact (text: ReadText) : ReadText =
+        if text.Cache.Slab.Room <= 2 * text.Ids.Length + 128 then
+            text
+        else
+            try
+                let small = { text with Cache = Cache.copyFront text.Ids.Length text.Cache }
+                (text.Cache.Slab :> IDisposable).Dispose()
+                small
+            with :? LayerSkipException ->
+                text
 
     /// Bytes that a position of a strategy's text takes.
     let bytesPerPosition (weights: Weights) (strategy: Strategy) : int64 =

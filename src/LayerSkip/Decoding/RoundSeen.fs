@@ -23,7 +23,7 @@ type RoundSeen = {
     /// Where the whole model had the last word: after the token that the round began with, and after each accepted draft. Every
     /// position of the text is in one round. Looking costs a head for each layer that is watched, and has to be done at once.
     Rows: Lazy<JudgedRow[]>
-    /// The time of the round, measured or predicted.
+    /// The time of the round, measured or predicted; of a prompt that is read in pieces, that of the last one.
     Ms: float
     /// Of that, in drafting.
     DraftMs: float

@@ -14,10 +14,10 @@ type Cache = {
     Early: CacheHalf
     /// Layers E+1..L.
     Late: CacheHalf
-    /// The first position of the prompt: the pass of each half that begins there reads one, as `Weights.Prefill` says. All others are exact,
-    /// as verifications must be.
+    /// The first position that is left to be read of a prompt, 0 where no other was named: the pass of each half that begins there reads it as
+    /// `Weights.Prefill` says. All others are exact, as verifications must be.
     PromptStart: int
-    /// Whether passes keep hidden states after the layers that it was created to keep them of.
+    /// Whether passes keep hidden states after the layers that its slab has places for them of.
     Keeps: bool
     /// Ends the passes of this record, and of those that grow from it: within a part of a layer's work they then throw
     /// OperationCanceledException, and the cache is of no more use.
@@ -79,7 +79,7 @@ module Cache =
     let internal reserve (length: int) (cache: Cache) : unit =
         cache.Slab.Reserve(length, cache.Stamp, cache.Early, cache.Late)
 
-    /// What follows is a prompt that begins at its start, of which it holds what it holds: the next pass reads the rest of it.
+    /// Of a prompt of `length` ids it has read as many as it holds: the next pass is to read it on as a prompt, not as a text's tokens.
     let awaitPrompt (length: int) (cache: Cache) : Cache = {
         cache with
             // Where nothing is left to be read, no pass of the prompt is to come: none begins at 0 any more.
@@ -125,11 +125,18 @@ module Cache =
     let internal rest (cache: Cache) : Cache = {
         cache with
             Stamp = cache.Slab.Rest()
+            PromptStart = 0
             Cancelled = CancellationToken.None
     }
 
-    /// A cache of its own, of the first `length` positions that another holds: what is read into either is not in the other.
-    let copyFront (length: int) (cache: Cache) : Cache =
+    /// A cache that keeps hidden states after these layers from now on, counted from 1: those that it has of others are gone.
+    let internal keeping (kept: int list) (cache: Cache) : Cache =
+        List.iter (checkLayer cache.Slab.Weights) kept
+        cache.Slab.KeepLayers(Array.ofList kept)
+        { cache with Keeps = not kept.IsEmpty }
+
+    /// `copyFront`, for a cache that keeps hidden states after these layers: there are some where the other keeps the same.
+    let internal copyFrontKeeping (kept: int[]) (length: int) (cache: Cache) : Cache =
         cache.Slab.Check cache.Stamp
 
         if length < 1 || length > cache.Early.Length then
@@ -137,7 +144,7 @@ module Cache =
 
         let early = { cache.Early with Length = length }
         let late = { cache.Late with Length = min length cache.Late.Length }
-        let slab = new Slab(cache.Slab.Weights, cache.Slab.Capacity, cache.Slab.KeptLayers, None)
+        let slab = new Slab(cache.Slab.Weights, cache.Slab.Capacity, kept, None)
 
         try
             slab.Fill(cache.Slab, early, late)
@@ -146,6 +153,9 @@ module Cache =
             reraise ()
 
         { cache with Slab = slab; Stamp = 0; Early = early; Late = late }
+
+    /// A cache of its own, of the first `length` positions that another holds: what is read into either is not in the other.
+    let copyFront (length: int) (cache: Cache) : Cache = copyFrontKeeping cache.Slab.KeptLayers length cache
 
     /// The keys and values that a layer holds, [1; kvHeads; position; headDim], as views, or widened where the cache holds
     /// them in fewer bits than activations have. Of the latest record alone: an older one's positions may have been overwritten.

@@ -96,18 +96,20 @@ module internal Storage =
             Scope.release made
             reraise ()
 
-    /// The same storage, with room for the hidden states after other layers, and none of them in it. The old ones are then gone.
+    /// The same storage, with room for the hidden states after other layers, and none of them in it. The old ones are gone before.
     let keeping (weights: Weights) (layers: int[]) (storage: Storage) : Storage =
         let activations, _ = elements weights
         let size = [| 1L; int64 storage.Room * int64 layers.Length; int64 weights.Config.Hidden |]
-
-        let kept =
-            torch
-                .empty(size, Nullable activations, Weights.torchDevice weights.Device)
-                .DetachFromDisposeScope()
-
         storage.Kept.Dispose()
-        { storage with Kept = kept; KeptLayers = layers }
+
+        {
+            storage with
+                Kept =
+                    torch
+                        .empty(size, Nullable activations, Weights.torchDevice weights.Device)
+                        .DetachFromDisposeScope()
+                KeptLayers = layers
+        }
 
     /// All states of a place, [1; room; hidden].
     let states (place: StatePlace) (storage: Storage) : Tensor =
@@ -181,7 +183,9 @@ module internal Storage =
         : unit =
         copy 1L 0 early.Length source.Exits target.Exits
         copy 1L 0 late.Length source.Lasts target.Lasts
-        copy 1L 0 (early.Length * source.KeptLayers.Length) source.Kept target.Kept
+
+        if source.KeptLayers = target.KeptLayers then
+            copy 1L 0 (early.Length * source.KeptLayers.Length) source.Kept target.Kept
 
     /// Copies what the halves hold.
     let copyFront (early: CacheHalf) (late: CacheHalf) (source: Storage) (target: Storage) : unit =

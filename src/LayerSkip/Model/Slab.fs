@@ -6,9 +6,9 @@ open TorchSharp
 /// Keys, values and exit states of one sequence, shared by every cache record that grew from it. Their memory grows
 /// with the text, up to `capacity` positions.
 [<Sealed>]
-type Slab internal (weights: Weights, capacity: int, keeps: int[], lender: Slab option) =
+type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab option) =
     let gate = obj ()
-    let mutable kept = keeps
+    let mutable kept = kept
     let mutable sequence = Sequence.create weights
     // Between texts its buffers serve others.
     let mutable rests = false
@@ -136,24 +136,26 @@ type Slab internal (weights: Weights, capacity: int, keeps: int[], lender: Slab 
 
         this.Claim seen
 
-    /// Which layers' hidden states have a place at every position from now on; of positions that are read already they are not there.
+    /// Which layers' hidden states have a place at every position from now on. Where they are other ones, those of positions that are read
+    /// already are not there.
     member internal this.KeepLayers(layers: int[]) : unit =
         this.During(fun () ->
             if layers <> kept then
-                storage
-                |> Option.iter (fun old ->
-                    let more = layers.Length - kept.Length
+                match storage with
+                | Some old ->
+                    let bytes =
+                        Storage.bytesPerPosition weights layers.Length - Storage.bytesPerPosition weights 0
 
-                    let each =
-                        Storage.bytesPerPosition weights (max 0 more) - Storage.bytesPerPosition weights 0
-
-                    match faultsOf old.Room each with
+                    match faultsOf old.Room bytes with
                     | [] -> ()
                     | missing -> raise (LayerSkipException missing)
 
-                    storage <- Some(Storage.keeping weights layers old)
+                    let fresh = Storage.keeping weights layers old
+                    storage <- Some fresh
+
                     if not rests then
-                        storage |> Option.iter sequence.Use)
+                        sequence.Use fresh
+                | None -> ()
 
                 kept <- layers)
 

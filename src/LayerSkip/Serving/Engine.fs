@@ -22,7 +22,7 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
     let waiting, running = Queue<EngineTask>(), Queue<EngineTask>()
     // The one whose turn it is; it is in neither queue.
     let mutable current: EngineTask voption = ValueNone
-    // Whether the last turn was a piece of a long prompt.
+    // Whether the last turn read a prompt, or was a job's.
     let mutable hasRead = false
     let mutable isOpen = true
 
@@ -41,20 +41,19 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
         gone
 
     /// Takes the next one out of those that run: the first, but that one long prompt is read after another, since their first tokens would all
-    /// come late if they took turns, and that somebody writes between two pieces.
+    /// come late if they took turns, and that somebody writes between two turns that read.
     let takeNext () : EngineTask voption =
-        let reads (task: EngineTask) = task.IsReading || task.IsLong
-        let isFree = running |> Seq.exists _.IsReading |> not
-        let may (task: EngineTask) = isFree || not task.IsLong
+        let isFree = running |> Seq.forall (fun task -> task.Reading <> EngineReading.Between)
+        let may (task: EngineTask) = isFree || task.Reading <> EngineReading.Begins
 
         let next =
             running
-            |> Seq.tryFind (fun task -> not (hasRead && reads task) && may task)
+            |> Seq.tryFind (fun task -> (not hasRead || task.Reading = EngineReading.Nothing) && may task)
             |> Option.orElseWith (fun () -> running |> Seq.tryFind may)
 
         match next with
         | Some task ->
-            hasRead <- reads task
+            hasRead <- task.Reading <> EngineReading.Nothing
 
             if obj.ReferenceEquals(task, running.Peek()) then
                 running.Dequeue() |> ignore

@@ -17,6 +17,18 @@ type internal EngineLedger() =
     member _.Update(change: EngineCounts -> EngineCounts) : unit =
         lock gate (fun () -> counts <- change counts)
 
+/// Whether a task's next turn reads a prompt.
+[<Struct; RequireQualifiedAccess>]
+type internal EngineReading =
+    /// No, or a few tokens.
+    | Nothing
+    /// All that it has to read, in one turn.
+    | Whole
+    /// The first piece of several.
+    | Begins
+    /// A later piece.
+    | Between
+
 /// What has the engine's thread in turn.
 type internal EngineTask =
     /// The most bytes that its cache will take.
@@ -24,9 +36,7 @@ type internal EngineTask =
     /// The bytes that it takes now.
     abstract Bytes: int64
     abstract IsCancelled: bool
-    /// Whether its next turn is the first of several that read a long prompt, and whether it is in the middle of them.
-    abstract IsLong: bool
-    abstract IsReading: bool
+    abstract Reading: EngineReading
     /// A turn: whether it was the last.
     abstract Step: unit -> bool
     /// After the last, or in place of one: frees what it holds, and then tells whoever waits. With what ended it, if that was not itself.
@@ -39,7 +49,7 @@ type internal EngineText
     (
         request: EngineRequest,
         reserved: int64,
-        isLong: unit -> bool,
+        first: EngineReading,
         slab: Slab option ref,
         start: CancellationToken -> seq<GenerationEvent list>,
         stopping: CancellationToken,
@@ -56,8 +66,7 @@ type internal EngineText
     let mutable rounds: IEnumerator<GenerationEvent list> = null
     let mutable linked: CancellationTokenSource = null
     let mutable last: GenerationEvent voption = ValueNone
-    // In the middle of a long prompt, whose pieces bring nothing.
-    let mutable reads = false
+    let mutable reading = first
 
     let write (event: GenerationEvent) = events.Writer.TryWrite event |> ignore
 
@@ -171,16 +180,28 @@ type internal EngineText
 
             let reserved = length * ReadText.bytesPerPosition weights strategy
 
-            let isLong () =
-                let known =
-                    if request.SharesPrefix then
-                        prefixes.Known(strategy, request.Prompt)
-                    else
-                        0
+            // An exit's log-probabilities of a prompt are of states that no kept cache has.
+            let knows =
+                request.SharesPrefix
+                && not (request.Options.PromptLogProbs.IsSome && strategy.Depth.IsSome)
 
-                request.Prompt.Length - known > PromptPieces.most
+            let known =
+                if knows then
+                    prefixes.Known(strategy, request.Prompt)
+                else
+                    0
+            let unread = request.Prompt.Length - known
 
-            EngineText(request, reserved, isLong, slab, start, stopping, ledger, past))
+            // As far as can be told: what is known now may be gone when it begins.
+            let reading =
+                if PromptPieces.count weights unread > 1 then
+                    EngineReading.Begins
+                elif unread > PromptPieces.few then
+                    EngineReading.Whole
+                else
+                    EngineReading.Nothing
+
+            EngineText(request, reserved, reading, slab, start, stopping, ledger, past))
 
     member _.Ticket: EngineTicket = { Events = events.Reader; Completed = completed.Task }
 
@@ -190,8 +211,7 @@ type internal EngineText
 
         member _.IsCancelled = request.Cancelled.IsCancellationRequested || stopping.IsCancellationRequested
 
-        member _.IsLong = isNull rounds && isLong ()
-        member _.IsReading = reads
+        member _.Reading = reading
 
         member _.Step() =
             let isFirst = isNull rounds
@@ -203,7 +223,13 @@ type internal EngineText
             if not (rounds.MoveNext()) then
                 invalidOp "the rounds ended before the text"
 
-            reads <- (isFirst || reads) && rounds.Current.IsEmpty
+            // Pieces bring nothing.
+            reading <-
+                if (isFirst || reading <> EngineReading.Nothing) && rounds.Current.IsEmpty then
+                    EngineReading.Between
+                else
+                    EngineReading.Nothing
+
             ledger.Update(fun counts -> List.fold count counts rounds.Current)
 
             for event in rounds.Current do
@@ -234,8 +260,7 @@ type internal EngineJob<'T>
         member _.Reserved = 0L
         member _.Bytes = 0L
         member _.IsCancelled = cancelled.IsCancellationRequested || stopping.IsCancellationRequested
-        member _.IsLong = false
-        member _.IsReading = false
+        member _.Reading = EngineReading.Whole
 
         member _.Step() =
             use linked = CancellationTokenSource.CreateLinkedTokenSource(cancelled, stopping)

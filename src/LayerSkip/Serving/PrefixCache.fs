@@ -59,7 +59,7 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
             match held with
             | [] -> None
             | held ->
-                let best = held |> List.maxBy usable
+                let best = held |> List.maxBy (fun text -> usable text, ReadText.isTakenWhole strategy text)
                 reuse strategy best (usable best)
             |> Option.defaultWith (fun () -> ReadText.empty weights.Config.Context weights strategy))
 
@@ -76,6 +76,7 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
             if disposed || text.Ids.Length = 0 then
                 ReadText.dispose text
             else
+                let text = ReadText.compact text
                 let covered, others = held |> List.partition (fun other -> isBeginning other text)
                 List.iter ReadText.dispose covered
                 held <- text :: others

@@ -91,7 +91,18 @@ let tests =
                     ]
 
                 // Three pieces each; d's prompt is one.
-                Expect.equal told "adadaBdaBdaBdCadCC" "in turn"))
+                Expect.equal told "aadadaBdaBdaBdCdCC" "in turn"))
+
+        testCase "somebody writes between two prompts" (fun () ->
+            withWeights Dtype.F32 model (fun weights ->
+                let told =
+                    order (over 2 3 weights) [
+                        "a", promptOf 1 20, 5
+                        for index, name in List.indexed [ "d"; "e"; "f" ] do
+                            name, promptOf index 100, 3
+                    ]
+
+                Expect.equal told "adaedfaedfaefa" "in turn"))
 
         testPropertyWithConfig (settings 10) "pulls that read bring nothing, and the text is that of one pass"
         <| fun (seed: int) (PositiveInt more) ->
@@ -130,7 +141,10 @@ let tests =
                 let options = options (Strategy.SelfSpeculative(exit 4 2, 3)) 6
                 use prefixes = new PrefixCache(weights, 2, 1L <<< 30)
                 pulls checkpoint prefixes options prompt |> Seq.head |> ignore
+                let each = ReadText.bytesPerPosition weights options.Strategy
+                Expect.isLessThan prefixes.Bytes (800L * each) "in memory of its own size"
                 let made = pulls checkpoint prefixes options prompt |> Seq.concat |> Generation.result
                 Expect.equal made.ReusedIds 434 "a piece"
+
                 Expect.equal made.TokenIds (fresh checkpoint options prompt).TokenIds "the text"))
     ]

@@ -278,7 +278,15 @@ let tests =
                     "the same positions"
 
                 // It looks at states of the prompt's end, which others have not kept.
-                Expect.equal (reused [ plain; del; plain; auto; del ]) [ 0; 0; 24; 24; 24 ] "its own"))
+                Expect.equal (reused [ plain; del; plain; auto; del ]) [ 0; 0; 24; 24; 24 ] "its own"
+
+                // A layer that the model has not is refused over a kept cache as over a new one.
+                use prefixes = new PrefixCache(checkpoint.Weights, 4, 1L <<< 30)
+                through prefixes checkpoint plain prompt |> ignore
+                let cache = prefixes.Take(plain, prompt)
+                use _cache = cache.Slab :> IDisposable
+                Expect.equal (Cache.keeping [ 4 ] cache).Keeps true "the last layer"
+                Expect.throwsT<ArgumentException> (fun () -> Cache.keeping [ 5 ] cache |> ignore) "layer 5"))
 
         testCase "as many texts stay as may, and as many bytes; the longest unused go" (fun () ->
             withCheckpoint (fun checkpoint ->
