@@ -114,19 +114,18 @@ module internal EvalOutput =
         use config = JsonDocument.Parse report.Header.Config
         let text (name: string) = config.RootElement.GetProperty(name).GetString()
 
+        let tryText (name: string) =
+            match config.RootElement.TryGetProperty name with
+            | true, value -> Some(value.GetString())
+            | _ -> None
+
         // Whatever else decides the numbers, as far as the run's file says it.
         let how =
             [ "compute"; "kv"; "prefill" ]
-            |> List.choose (fun name ->
-                match config.RootElement.TryGetProperty name with
-                | true, value -> Some $", {name} {value.GetString()}"
-                | _ -> None)
+            |> List.choose (fun name -> tryText name |> Option.map (fun value -> $", {name} {value}"))
             |> String.concat ""
 
-        let heldIn =
-            match config.RootElement.TryGetProperty "held_in" with
-            | true, value -> value.GetString()
-            | _ -> text "dtype"
+        let heldIn = tryText "held_in" |> Option.defaultWith (fun () -> text "dtype")
 
         let part =
             if report.Header.Shard = Shard.whole then

@@ -177,6 +177,10 @@ module GenerationOptions =
         PromptLogProbs = None
     }
 
+    /// Whether a prompt has to be read from its start: an exit's log-probabilities of it are of states that a kept cache may have of another exit.
+    let internal readsAll (options: GenerationOptions) : bool =
+        options.PromptLogProbs.IsSome && options.Strategy.Depth.IsSome
+
     /// Greedy decoding up to `maxNewTokens`, with nothing else that ends the text.
     let greedy (strategy: Strategy) (maxNewTokens: int) : GenerationOptions = {
         defaults with

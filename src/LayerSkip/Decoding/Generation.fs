@@ -9,8 +9,9 @@ open System.Threading
 module Generation =
     [<NoEquality; NoComparison>]
     type private Progress =
-        /// Before the first token `Ms` are those of the prompt's pieces.
-        | Decoding of Transcript * Round list * TtftMs: float option * Ms: float
+        /// A prompt, for so long.
+        | Reading of Ms: float
+        | Decoding of Transcript * Round list * TtftMs: float * DecodeMs: float
         | Ended
 
     let private origin isFirst (round: Round) place : Origin =
@@ -81,7 +82,7 @@ module Generation =
             match progress with
             | Decoding(transcript, drafted, ttft, decode) when transcript.Finish.IsSome ->
                 let timings = {
-                    TtftMs = defaultArg ttft 0.0
+                    TtftMs = ttft
                     DecodeMs = decode
                     DraftMs = clock.DraftMs
                     VerifyMs = clock.VerifyMs
@@ -110,42 +111,46 @@ module Generation =
             (rounds: IEnumerator<struct (Round * Standing) voption>)
             progress
             =
-            match progress with
-            | Ended -> None
-            | Decoding(transcript, drafted, ttft, decode) ->
+            let pull () =
                 let began = Stopwatch.GetTimestamp()
 
                 if not (rounds.MoveNext()) then
                     invalidOp "the rounds ended before the text"
 
-                let elapsed () = Stopwatch.GetElapsedTime(began).TotalMilliseconds
+                struct (rounds.Current, fun () -> Stopwatch.GetElapsedTime(began).TotalMilliseconds)
 
-                match rounds.Current with
-                // A piece of the prompt.
-                | ValueNone -> Some([], Decoding(transcript, drafted, ttft, decode + elapsed ()))
-                | ValueSome(struct (round, standing)) ->
+            match progress with
+            | Ended -> None
+            | Reading read ->
+                match pull () with
+                | struct (ValueNone, ms) -> Some([], Reading(read + ms ()))
+                | struct (ValueSome(struct (round, standing)), ms) ->
                     let struct (events, transcript) =
-                        Transcript.add (told ttft.IsNone round standing) transcript
-                    let ms = elapsed ()
-                    let andEnd = andEnd clock reused standing
+                        Transcript.create tokenizer options |> Transcript.add (told true round standing)
 
-                    match ttft with
-                    | None ->
-                        // The pass over the prompt is no part of decoding.
-                        clock.Reset()
+                    let ttft = read + ms ()
+                    // The pass over the prompt is no part of decoding.
+                    clock.Reset()
 
-                        let prompt =
-                            if options.PromptLogProbs.IsSome then
-                                [ GenerationEvent.Prompt standing.PromptLogProbs ]
-                            else
-                                []
+                    let prompt =
+                        if options.PromptLogProbs.IsSome then
+                            [ GenerationEvent.Prompt standing.PromptLogProbs ]
+                        else
+                            []
 
-                        Decoding(transcript, [], Some(decode + ms), 0.0) |> andEnd (prompt @ events)
-                    | Some _ when options.Strategy.Drafter.IsNone ->
-                        Decoding(transcript, [], ttft, decode + ms) |> andEnd events
-                    | Some _ ->
-                        Decoding(transcript, round :: drafted, ttft, decode + ms)
-                        |> andEnd (events @ [ GenerationEvent.Round round ])
+                    Decoding(transcript, [], ttft, 0.0) |> andEnd clock reused standing (prompt @ events)
+            | Decoding(transcript, drafted, ttft, decode) ->
+                let struct (pulled, ms) = pull ()
+                let struct (round, standing) = pulled.Value
+                let struct (events, transcript) = Transcript.add (told false round standing) transcript
+                let decode = decode + ms ()
+                let andEnd = andEnd clock reused standing
+
+                if options.Strategy.Drafter.IsNone then
+                    Decoding(transcript, [], ttft, decode) |> andEnd events
+                else
+                    Decoding(transcript, round :: drafted, ttft, decode)
+                    |> andEnd (events @ [ GenerationEvent.Round round ])
 
         seq {
             let decoding = {
@@ -165,9 +170,8 @@ module Generation =
             let take () =
                 let cache = loan.Take()
 
-                // Only states after the last layer are those of every text.
                 let cache =
-                    if options.PromptLogProbs.IsSome && options.Strategy.Depth.IsSome then
+                    if GenerationOptions.readsAll options then
                         Cache.truncate 0 cache
                     else
                         cache
@@ -176,8 +180,7 @@ module Generation =
                 cache
 
             use rounds = (Rounds.runOver { loan with Take = take } decoding prompt cancelled).GetEnumerator()
-            let start = Decoding(Transcript.create tokenizer options, [], None, 0.0)
-            yield! Seq.unfold (advance decoding.Clock reused rounds) start
+            yield! Seq.unfold (advance decoding.Clock reused rounds) (Reading 0.0)
         }
 
     /// `run`, to be started with a token that ends it: once that is cancelled, the pull under way throws

@@ -151,8 +151,6 @@ module Rounds =
     let private start (decoding: Decoding) (prompt: int[]) cache =
         let began = Stopwatch.GetTimestamp()
 
-        let cache = Cache.awaitPrompt prompt.Length cache
-
         let standing = {
             Text = TokenText.OfIds prompt
             Reading = { Cache = cache; Key = Key.ofSeed decoding.Seed }
@@ -279,7 +277,7 @@ module Rounds =
 
             let advance () =
                 use _noGrad = Scope.noGrad ()
-                let held = { cache.Value with Cancelled = cancelled }
+                let held = { Cache.awaitPrompt prompt.Length cache.Value with Cancelled = cancelled }
 
                 if latest.Value.IsNone && PromptPieces.areMore decoding prompt held then
                     cache.Value <- PromptPieces.read decoding prompt held

@@ -65,17 +65,27 @@ module internal Storage =
 
     /// Left as it comes. To clear much at once libtorch wakes threads of its own, which then spin for milliseconds
     /// where the kernels' threads want to run.
+    let private empty (weights: Weights) (dtype: torch.ScalarType) (size: int64[]) : Tensor =
+        torch.empty(size, Nullable dtype, Weights.torchDevice weights.Device).DetachFromDisposeScope()
+
+    /// The size of so many hidden states at each of `room` positions.
+    let private stateSize (weights: Weights) (room: int) (each: int) : int64[] = [|
+        1L
+        int64 room * int64 each
+        int64 weights.Config.Hidden
+    |]
+
     let create (weights: Weights) (kept: int[]) (room: int) : Storage =
         let config, device = weights.Config, Weights.torchDevice weights.Device
         let dtype, struct (kvDtype, width) = elements weights
         let made = ResizeArray<Tensor>()
 
         let allocate (dtype: torch.ScalarType) (size: int64[]) =
-            let tensor = torch.empty(size, Nullable dtype, device).DetachFromDisposeScope()
+            let tensor = empty weights dtype size
             made.Add tensor
             tensor
 
-        let states each = allocate dtype [| 1L; int64 room * int64 each; int64 config.Hidden |]
+        let states each = stateSize weights room each |> allocate dtype
 
         let perLayer () =
             Array.init config.Layers (fun _ ->
@@ -99,15 +109,11 @@ module internal Storage =
     /// The same storage, with room for the hidden states after other layers, and none of them in it. The old ones are gone before.
     let keeping (weights: Weights) (layers: int[]) (storage: Storage) : Storage =
         let activations, _ = elements weights
-        let size = [| 1L; int64 storage.Room * int64 layers.Length; int64 weights.Config.Hidden |]
         storage.Kept.Dispose()
 
         {
             storage with
-                Kept =
-                    torch
-                        .empty(size, Nullable activations, Weights.torchDevice weights.Device)
-                        .DetachFromDisposeScope()
+                Kept = stateSize weights storage.Room layers.Length |> empty weights activations
                 KeptLayers = layers
         }
 

@@ -57,6 +57,13 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
         storage <- Some fresh
         (awake ()).Use fresh
 
+    let room () = storage |> Option.map _.Room |> Option.defaultValue 0
+
+    let makeRoom positions (early: CacheHalf) (late: CacheHalf) =
+        if positions > room () then
+            // Late layers that draft have read what waits, too.
+            grow positions early { late with Length = early.Length }
+
     let disposeOwned () =
         for part in owned do
             part.Dispose()
@@ -67,7 +74,7 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
     member _.Capacity = capacity
 
     /// Positions that it has memory for at the moment.
-    member _.Room = storage |> Option.map _.Room |> Option.defaultValue 0
+    member _.Room = room ()
 
     /// Bytes of that memory.
     member this.Bytes: int64 = int64 this.Room * Storage.bytesPerPosition weights kept.Length
@@ -130,10 +137,7 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
             invalidOp
                 $"the cache has room for {capacity} positions: {early.Length} and {rows} more do not fit"
 
-        if early.Length + rows > this.Room then
-            // Late layers that draft have read what waits, too.
-            grow (early.Length + rows) early { late with Length = early.Length }
-
+        makeRoom (early.Length + rows) early late
         this.Claim seen
 
     /// Which layers' hidden states have a place at every position from now on. Where they are other ones, those of positions that are read
@@ -163,9 +167,7 @@ type Slab internal (weights: Weights, capacity: int, kept: int[], lender: Slab o
     member internal this.Reserve(positions: int, seen: int, early: CacheHalf, late: CacheHalf) : unit =
         this.During(fun () ->
             this.Check seen
-
-            if min positions capacity > this.Room then
-                grow (min positions capacity) early { late with Length = early.Length })
+            makeRoom (min positions capacity) early late)
 
     /// Gives back what one text needed beside the memory of its positions, until the next pass: whatever was gathered or read with it
     /// is then of no use. Returns the next stamp, whatever a pass that did not end had claimed.

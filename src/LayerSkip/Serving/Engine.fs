@@ -1,7 +1,6 @@
 namespace LayerSkip
 
 open System
-open System.Collections.Generic
 open System.Threading
 open System.Threading.Tasks
 
@@ -19,8 +18,8 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
     let ended = TaskCompletionSource TaskCreationOptions.RunContinuationsAsynchronously
 
     let gate = obj ()
-    let waiting, running = Queue<EngineTask>(), Queue<EngineTask>()
-    // The one whose turn it is; it is in neither queue.
+    let waiting, running = ResizeArray<EngineTask>(), ResizeArray<EngineTask>()
+    // The one whose turn it is; it is in neither list.
     let mutable current: EngineTask voption = ValueNone
     // Whether the last turn read a prompt, or was a job's.
     let mutable hasRead = false
@@ -28,16 +27,10 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
 
     let atWork () = Seq.append (ValueOption.toArray current) running
 
-    let remove (gone: EngineTask list) (queue: Queue<EngineTask>) =
-        if not gone.IsEmpty then
-            let others = queue |> Seq.filter (fun task -> not (List.contains task gone)) |> Array.ofSeq
-            queue.Clear()
-            Array.iter queue.Enqueue others
-
-    /// Takes those that are cancelled out of a queue.
-    let takeCancelled (queue: Queue<EngineTask>) : EngineTask list =
-        let gone = queue |> Seq.filter _.IsCancelled |> List.ofSeq
-        remove gone queue
+    /// Takes those that are cancelled out of a list.
+    let takeCancelled (tasks: ResizeArray<EngineTask>) : EngineTask list =
+        let gone = tasks |> Seq.filter _.IsCancelled |> List.ofSeq
+        gone |> List.iter (tasks.Remove >> ignore)
         gone
 
     /// Takes the next one out of those that run: the first, but that one long prompt is read after another, since their first tokens would all
@@ -54,12 +47,7 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
         match next with
         | Some task ->
             hasRead <- task.Reading <> EngineReading.Nothing
-
-            if obj.ReferenceEquals(task, running.Peek()) then
-                running.Dequeue() |> ignore
-            else
-                remove [ task ] running
-
+            running.Remove task |> ignore
             ValueSome task
         | None -> ValueNone
 
@@ -67,12 +55,13 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
     let admit () =
         let mutable reserved = running |> Seq.sumBy _.Reserved
 
-        let fits () = running.Count = 0 || reserved + waiting.Peek().Reserved <= kvBytes
+        let fits () = running.Count = 0 || reserved + waiting[0].Reserved <= kvBytes
 
         while waiting.Count > 0 && running.Count < options.Slots && fits () do
-            let task = waiting.Dequeue()
+            let task = waiting[0]
+            waiting.RemoveAt 0
             reserved <- reserved + task.Reserved
-            running.Enqueue task
+            running.Add task
 
         reserved
 
@@ -99,7 +88,7 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
             current <- ValueNone
 
             if not isLast then
-                running.Enqueue task)
+                running.Add task)
 
         if isLast then
             task.End fault
@@ -136,7 +125,7 @@ type Engine(checkpoint: Checkpoint, options: EngineOptions) =
                 ledger.Update(fun counts -> { counts with Refused = counts.Refused + 1L })
                 Error(EngineRefusal.Full(atWork, waits))
             else
-                waiting.Enqueue task
+                waiting.Add task
                 Monitor.PulseAll gate
                 Ok())
 

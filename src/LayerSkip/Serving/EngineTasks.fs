@@ -180,16 +180,12 @@ type internal EngineText
 
             let reserved = length * ReadText.bytesPerPosition weights strategy
 
-            // An exit's log-probabilities of a prompt are of states that no kept cache has.
-            let knows =
-                request.SharesPrefix
-                && not (request.Options.PromptLogProbs.IsSome && strategy.Depth.IsSome)
-
             let known =
-                if knows then
+                if request.SharesPrefix && not (GenerationOptions.readsAll request.Options) then
                     prefixes.Known(strategy, request.Prompt)
                 else
                     0
+
             let unread = request.Prompt.Length - known
 
             // As far as can be told: what is known now may be gone when it begins.

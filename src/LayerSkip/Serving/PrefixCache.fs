@@ -38,6 +38,9 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
 
     let without (text: ReadText) = held |> List.filter (fun other -> not (obj.ReferenceEquals(other, text)))
 
+    let usable (strategy: Strategy) (prompt: int[]) (text: ReadText) =
+        ReadText.usable weights strategy (ReadOnlySpan prompt) text
+
     /// Where most of a text is shared it is taken; what only begins alike is another conversation's, and copied, as is what another way of
     /// drafting finds more in.
     let reuse (strategy: Strategy) (text: ReadText) (usable: int) : Cache option =
@@ -54,7 +57,7 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
     member _.Take(strategy: Strategy, prompt: int[]) : Cache =
         lock gate (fun () ->
             ObjectDisposedException.ThrowIf(disposed, typeof<PrefixCache>)
-            let usable text = ReadText.usable weights strategy (ReadOnlySpan prompt) text
+            let usable = usable strategy prompt
 
             match held with
             | [] -> None
@@ -65,10 +68,7 @@ type PrefixCache(weights: Weights, texts: int, bytes: int64) =
 
     /// How much of a prompt a text that is held has read.
     member _.Known(strategy: Strategy, prompt: int[]) : int =
-        lock gate (fun () ->
-            held
-            |> Seq.map (fun text -> ReadText.usable weights strategy (ReadOnlySpan prompt) text)
-            |> Seq.fold max 0)
+        lock gate (fun () -> held |> Seq.map (usable strategy prompt) |> Seq.fold max 0)
 
     /// Holds a text from now on; the ones used longest ago go where there is no room.
     member _.Return(text: ReadText) : unit =

@@ -8,6 +8,7 @@ open FsCheck.FSharp
 open LayerSkip
 open LayerSkip.Kernels
 open LayerSkip.Tests.Support
+open LayerSkip.Tests.ServingSupport
 
 Backend.ensure ()
 
@@ -103,15 +104,7 @@ let tests =
             for strategy in [ Strategy.Autoregressive; Strategy.SelfSpeculative(exit, 3) ] do
                 let options = { GenerationOptions.greedy strategy 8 with LogProbs = Some 2 }
 
-                let over prompt =
-                    let loan = {
-                        Take = fun () -> prefixes.Take(strategy, prompt)
-                        Return = prefixes.Return
-                    }
-
-                    Generation.prepareOver loan weights None options prompt
-                    |> Check.getOrRaise
-                    |> fun start -> start Threading.CancellationToken.None |> Seq.concat |> told
+                let over prompt = pulls prefixes weights options prompt |> Seq.concat |> told
 
                 let alone prompt =
                     Generation.run weights None options prompt |> Check.getOrRaise |> told |> fst

@@ -65,15 +65,6 @@ let private order (checkpoint: Checkpoint) (requests: (string * int[] * int) lis
 
     told
 
-let private pulls (checkpoint: Checkpoint) (prefixes: PrefixCache) (options: GenerationOptions) prompt =
-    let loan = {
-        Take = fun () -> prefixes.Take(options.Strategy, prompt)
-        Return = prefixes.Return
-    }
-
-    (Generation.prepareOver loan checkpoint.Weights None options prompt |> Check.getOrRaise)
-        CancellationToken.None
-
 [<Tests>]
 let tests =
     testSequenced
@@ -107,7 +98,6 @@ let tests =
         testPropertyWithConfig (settings 10) "pulls that read bring nothing, and the text is that of one pass"
         <| fun (seed: int) (PositiveInt more) ->
             withWeights Dtype.BF16 { model with Seed = int64 seed } (fun weights ->
-                let checkpoint = over 2 3 weights
                 let prompt = promptOf seed (500 + more * 37 % 1200)
 
                 for strategy in
@@ -118,7 +108,7 @@ let tests =
                     ] do
                     use prefixes = new PrefixCache(weights, 2, 1L <<< 30)
                     let options = { options strategy 5 with LogProbs = Some 1 }
-                    let events = pulls checkpoint prefixes options prompt |> List.ofSeq
+                    let events = pulls prefixes weights options prompt |> List.ofSeq
                     let empty = events |> List.takeWhile List.isEmpty |> List.length
                     Expect.equal empty ((prompt.Length + 511) / 512 - 1) "pieces but the last"
                     let made = events |> List.concat |> Generation.result
@@ -140,10 +130,10 @@ let tests =
                 let prompt = promptOf 6 1300
                 let options = options (Strategy.SelfSpeculative(exit 4 2, 3)) 6
                 use prefixes = new PrefixCache(weights, 2, 1L <<< 30)
-                pulls checkpoint prefixes options prompt |> Seq.head |> ignore
+                pulls prefixes weights options prompt |> Seq.head |> ignore
                 let each = ReadText.bytesPerPosition weights options.Strategy
                 Expect.isLessThan prefixes.Bytes (800L * each) "in memory of its own size"
-                let made = pulls checkpoint prefixes options prompt |> Seq.concat |> Generation.result
+                let made = pulls prefixes weights options prompt |> Seq.concat |> Generation.result
                 Expect.equal made.ReusedIds 434 "a piece"
 
                 Expect.equal made.TokenIds (fresh checkpoint options prompt).TokenIds "the text"))

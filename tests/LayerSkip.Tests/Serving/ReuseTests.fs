@@ -115,11 +115,9 @@ let private withCheckpoint body =
 
 /// The ids that a prefix cache has read of a prompt, for a text that reads it all and is then returned.
 let private through (prefixes: PrefixCache) (checkpoint: Checkpoint) strategy (prompt: int[]) =
-    let loan = { Take = (fun () -> prefixes.Take(strategy, prompt)); Return = prefixes.Return }
-
-    Generation.prepareOver loan checkpoint.Weights None (options strategy 4) prompt
-    |> Check.getOrRaise
-    |> fun start -> start CancellationToken.None |> Seq.concat |> Generation.result
+    pulls prefixes checkpoint.Weights (options strategy 4) prompt
+    |> Seq.concat
+    |> Generation.result
 
 [<Tests>]
 let tests =
